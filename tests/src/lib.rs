@@ -1,0 +1,1 @@
+//! Fixtures that the black-box tests share: namespaces, nodes, captures.

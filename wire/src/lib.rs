@@ -1,0 +1,13 @@
+//! Bytes: what crosses a wire, and the packet buffer that carries it.
+//!
+//! Two levels, by purpose. *Views* ([`ethernet`], [`ipv4`], [`gre`], …) are `#[repr(C)]` structs over borrowed bytes
+//! for the fast path: checked once by length, then plain field reads; they allocate nothing and never panic.
+//! *Messages* ([`nhrp`]) are owned and legal by construction, for the control plane.
+//!
+//! All multi-byte fields are big endian on the wire; accessors return host order and say so.
+#![forbid(unsafe_code)]
+
+pub mod buf;
+pub mod malformed;
+
+pub use malformed::Malformed;
