@@ -1,0 +1,32 @@
+//! The alphabet out. The shell carries out every action, in order; none is optional.
+
+use serde::{Deserialize, Serialize};
+
+use model::program::{Key, Object};
+use model::{InterfaceName, NbmaAddr};
+
+use crate::Event;
+
+/// Something to be done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Action {
+    /// Send an NHRP packet as GRE payload (protocol type 0x2001) straight to an NBMA address.
+    Send {
+        /// Through this tunnel.
+        tunnel: InterfaceName,
+        /// To this address.
+        to: NbmaAddr,
+        /// The packet, from its fixed header on.
+        bytes: Vec<u8>,
+    },
+    /// Program this for owner NHRP: a binding, a shortcut (route), a replica or a fall-back. `link` is `None` in it: what an NBMA
+    /// address is stacked on is the conductor's business.
+    Put(Object),
+    /// Program it away.
+    Remove(Key),
+    /// The snapshot is worth saving: a registration or a request id changed.
+    Save,
+    /// Tell whoever listens.
+    Event(Event),
+}

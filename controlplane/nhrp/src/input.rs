@@ -1,0 +1,84 @@
+//! The alphabet in.
+
+use serde::{Deserialize, Serialize};
+
+use model::config;
+use model::program::TunnelMode;
+use model::{InterfaceAddr, InterfaceName, NbmaAddr, Prefix, ProtocolAddr, TableId};
+
+/// Something that happened.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Input {
+    /// The tunnels that run NHRP are these now; replaces what was. Sent first, and whenever the configuration or the address
+    /// of a source interface changes.
+    Configure(Vec<Tunnel>),
+    /// An NHRP packet came.
+    Packet {
+        /// By which tunnel.
+        tunnel: InterfaceName,
+        /// Source of the outer header.
+        source: NbmaAddr,
+        /// Destination of the outer header.
+        destination: NbmaAddr,
+        /// The NHRP packet, from its fixed header on.
+        bytes: Vec<u8>,
+    },
+    /// The data plane forwarded a packet out by the network that it came from (hub, phase 3).
+    Redirect {
+        /// By which tunnel it came.
+        tunnel: InterfaceName,
+        /// Source of the outer header: who is to be told.
+        source: NbmaAddr,
+        /// The first octets of the inner IP packet.
+        bytes: Vec<u8>,
+    },
+    /// Packets want a next hop of a tunnel that has no binding (phase 2).
+    Glean {
+        /// The tunnel.
+        tunnel: InterfaceName,
+        /// The next hop.
+        next_hop: ProtocolAddr,
+    },
+    /// These next hops carried packets within the last second or so.
+    Used {
+        /// The tunnel.
+        tunnel: InterfaceName,
+        /// Its next hops.
+        next_hops: Vec<ProtocolAddr>,
+    },
+    /// Routes to these prefixes changed (owner other than NHRP): what was answered or learnt from them may be wrong now.
+    RoutesChanged(Vec<Prefix>),
+    /// The operator wants entries gone.
+    Clear(Clear),
+    /// Time passed.
+    Tick,
+}
+
+/// A tunnel that runs NHRP.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tunnel {
+    /// Its name.
+    pub name: InterfaceName,
+    /// Multipoint, or point-to-point (phase 1 spoke).
+    pub mode: TunnelMode,
+    /// Own NBMA address; `None` while the source interface has none.
+    pub nbma: Option<NbmaAddr>,
+    /// Own addresses; the first is registered.
+    pub addresses: Vec<InterfaceAddr>,
+    /// Largest inner packet in bytes, told in CIEs.
+    pub mtu: u16,
+    /// FIB table of inner packets.
+    pub table: TableId,
+    /// The operator's section.
+    pub nhrp: config::Nhrp,
+}
+
+/// Which cache entries to forget: all dynamic and cached ones that match. Static and local ones stay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+pub struct Clear {
+    /// Of this tunnel; of all if not given.
+    pub tunnel: Option<InterfaceName>,
+    /// Of this protocol address; of all if not given.
+    pub address: Option<ProtocolAddr>,
+}

@@ -1,0 +1,272 @@
+//! The operator's file, as it is written. Unknown fields are refused; defaults stand here and nowhere else.
+//!
+//! `Config::check` (see [`check`]) is the one place that says whether a file makes sense; it names what is wrong by path.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::time::HoldingTime;
+use crate::{InterfaceAddr, InterfaceName, NbmaAddr, Prefix, ProtocolAddr, TableId};
+
+pub mod check;
+
+/// The whole file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// The node itself.
+    pub node: Node,
+    /// Where its data plane is.
+    pub dataplane: Dataplane,
+    /// Where its operator comes in.
+    pub management: Management,
+    /// Ports with addresses.
+    pub interfaces: Vec<Interface>,
+    /// Static routes.
+    pub routes: Vec<Route>,
+    /// Tunnels.
+    pub tunnels: Vec<Tunnel>,
+}
+
+/// `[node]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Node {
+    /// Name of the node, for its own logs and `show`.
+    pub name: String,
+    /// File that keeps registrations and request ids over a restart; written atomically.
+    pub state_file: PathBuf,
+}
+
+impl Default for Node {
+    fn default() -> Self {
+        Self { name: "nave".to_owned(), state_file: "/var/lib/nave/state.json".into() }
+    }
+}
+
+/// `[dataplane]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Dataplane {
+    /// Unix socket that `nave-dataplane` serves.
+    pub socket: PathBuf,
+}
+
+impl Default for Dataplane {
+    fn default() -> Self {
+        Self { socket: "/run/nave/dataplane.sock".into() }
+    }
+}
+
+/// `[management]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Management {
+    /// Unix socket that `nave-controlplane` serves for `nave` and other gRPC clients; mode 0660.
+    pub socket: PathBuf,
+}
+
+impl Default for Management {
+    fn default() -> Self {
+        Self { socket: "/run/nave/controlplane.sock".into() }
+    }
+}
+
+/// `[[interfaces]]`: a data-plane port with a kernel twin.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Interface {
+    /// Name of the interface and of its twin.
+    pub name: InterfaceName,
+    /// Port of the data plane; the interface's name if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<String>,
+    /// Own addresses. An interface without any takes those that the twin gets from elsewhere (DHCP, `ip addr`).
+    #[serde(default)]
+    pub addresses: Vec<InterfaceAddr>,
+    /// Largest IP packet in bytes.
+    #[serde(default = "default_port_mtu")]
+    pub mtu: u16,
+    /// FIB table.
+    #[serde(default)]
+    pub table: TableId,
+    /// Whether transit traffic may enter and leave here. If not given: yes, but no on a tunnel's source.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forwarding: Option<bool>,
+}
+
+fn default_port_mtu() -> u16 {
+    1500
+}
+
+/// `[[routes]]`: a static route; a next hop, an interface, or both.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Route {
+    /// Destination.
+    pub prefix: Prefix,
+    /// Next hop; its interface is the connected one if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_hop: Option<IpAddr>,
+    /// Interface: alone, every destination is its own next hop there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interface: Option<InterfaceName>,
+    /// FIB table.
+    #[serde(default)]
+    pub table: TableId,
+}
+
+/// What a tunnel connects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mode {
+    /// Any number of peers, resolved by NHRP.
+    GreMultipoint,
+    /// One peer, at `destination`.
+    Gre,
+}
+
+/// `[[tunnels]]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tunnel {
+    /// Name of the tunnel and of its twin.
+    pub name: InterfaceName,
+    /// `gre-multipoint` or `gre`.
+    pub mode: Mode,
+    /// Interface whose (first) address is the tunnel's NBMA address.
+    pub source: InterfaceName,
+    /// NBMA address of the peer; with mode `gre`, and only then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub destination: Option<NbmaAddr>,
+    /// GRE key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<u32>,
+    /// Largest inner IP packet in bytes.
+    #[serde(default = "default_tunnel_mtu")]
+    pub mtu: u16,
+    /// TTL of the outer header.
+    #[serde(default = "default_ttl")]
+    pub ttl: u8,
+    /// Own addresses in the overlay; the first is the protocol address that is registered.
+    pub addresses: Vec<InterfaceAddr>,
+    /// FIB table of inner packets.
+    #[serde(default)]
+    pub table: TableId,
+    /// FIB table in which NBMA addresses are looked up.
+    #[serde(default)]
+    pub underlay_table: TableId,
+    /// NHRP on this tunnel.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nhrp: Option<Nhrp>,
+}
+
+fn default_tunnel_mtu() -> u16 {
+    1400
+}
+
+fn default_ttl() -> u8 {
+    255
+}
+
+/// `[tunnels.nhrp]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Nhrp {
+    /// The cloud this tunnel is in; local to the node. Redirects are sent only within one.
+    pub network_id: u32,
+    /// Text of the authentication extension, 1 to 8 characters; in clear on the wire, a tag and no protection.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authentication: Option<String>,
+    /// How long others may use what we tell them, in seconds.
+    #[serde(default = "default_holding_time")]
+    pub holding_time: HoldingTime,
+    /// Next-hop servers to register with.
+    #[serde(default)]
+    pub nhs: Vec<Nhs>,
+    /// Static bindings.
+    #[serde(default)]
+    pub map: Vec<Map>,
+    /// Receivers of multicast: NBMA addresses, or `dynamic` for every registered client.
+    #[serde(default)]
+    pub map_multicast: Vec<MapMulticast>,
+    /// Send traffic indications for what leaves by the cloud it came from (hub, phase 3).
+    #[serde(default)]
+    pub redirect: bool,
+    /// Act on traffic indications: resolve, and install shortcuts (spoke, phase 3); answer for own prefixes.
+    #[serde(default)]
+    pub shortcut: bool,
+    /// How this node registers.
+    #[serde(default)]
+    pub registration: Registration,
+}
+
+fn default_holding_time() -> HoldingTime {
+    HoldingTime(600)
+}
+
+/// A next-hop server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Nhs {
+    /// Its tunnel address.
+    pub protocol: ProtocolAddr,
+    /// Its underlay address.
+    pub nbma: NbmaAddr,
+}
+
+/// A static binding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Map {
+    /// Tunnel address.
+    pub protocol: ProtocolAddr,
+    /// Underlay address.
+    pub nbma: NbmaAddr,
+}
+
+/// Who gets multicast.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum MapMulticast {
+    /// Every client that is registered.
+    Dynamic,
+    /// This one.
+    Nbma(NbmaAddr),
+}
+
+impl std::fmt::Display for MapMulticast {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Dynamic => f.write_str("dynamic"),
+            Self::Nbma(nbma) => nbma.fmt(f),
+        }
+    }
+}
+
+impl std::str::FromStr for MapMulticast {
+    type Err = crate::address::NotA;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text == "dynamic" {
+            return Ok(Self::Dynamic);
+        }
+        text.parse().map(Self::Nbma).map_err(|_| Self::Err::new(text, "an NBMA address or `dynamic`"))
+    }
+}
+
+crate::address::serde_as_text!(MapMulticast);
+
+/// `[tunnels.nhrp.registration]`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Registration {
+    /// Ask the server to keep the binding against a registration from another NBMA address.
+    pub unique: bool,
+}
+
+impl Default for Registration {
+    fn default() -> Self {
+        Self { unique: true }
+    }
+}

@@ -1,0 +1,298 @@
+//! What the control plane tells the data plane.
+//!
+//! Objects are named by what they are (an interface's name, a prefix, a next hop on an interface), never by a number that
+//! one process handed out and the other might forget. So a put is idempotent, and after a restart of either process the
+//! same desired program means the same thing.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{InterfaceName, Mac, NbmaAddr, Prefix, ProtocolAddr, TableId};
+
+/// On whose word an object exists. Resync marks and sweeps one owner's objects only.
+///
+/// Of several routes to one prefix the data plane forwards by a receive route if there is one, else by the route whose owner
+/// stands first here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Owner {
+    /// Learnt by NHRP: bindings, shortcuts, replicas, fall-backs.
+    Nhrp,
+    /// Keyed by IKE: security associations.
+    Ike,
+    /// Written in the configuration file.
+    Config,
+    /// Mirrored from the kernel's tables of the twins.
+    Netlink,
+}
+
+impl Owner {
+    /// All, in order of preference.
+    pub const ALL: [Self; 4] = [Self::Nhrp, Self::Ike, Self::Config, Self::Netlink];
+}
+
+/// A port with an address: the data plane's side of a kernel twin (TAP).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Interface {
+    /// Name of the interface and of its twin.
+    pub name: InterfaceName,
+    /// The data plane's port (the name given to it on its command line).
+    pub port: String,
+    /// Largest IP packet in bytes, without Ethernet header.
+    pub mtu: u16,
+    /// The FIB table of what arrives here.
+    pub table: TableId,
+    /// Whether transit traffic may enter or leave here. Off on the source port of a tunnel unless the operator says so:
+    /// nothing passes between underlay and overlay but through the tunnel.
+    pub forwarding: bool,
+}
+
+/// Who is at the other end of a tunnel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TunnelMode {
+    /// mGRE: each next hop has its own NBMA address, given by a [`Binding`].
+    Multipoint,
+    /// Plain GRE with one peer. Its one binding has the unspecified next hop.
+    PointToPoint {
+        /// The peer.
+        destination: NbmaAddr,
+    },
+}
+
+/// A GRE tunnel (RFC 2784, RFC 2890) over IP; the data plane's side of a kernel twin (TUN).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tunnel {
+    /// Name of the tunnel and of its twin.
+    pub name: InterfaceName,
+    /// Multipoint or point-to-point.
+    pub mode: TunnelMode,
+    /// Own NBMA address: source of what is sent, destination of what is accepted.
+    pub source: NbmaAddr,
+    /// The interface whose port that address is on.
+    pub source_interface: InterfaceName,
+    /// GRE key (RFC 2890); what arrives with another key, or without one, is not for this tunnel.
+    pub key: Option<u32>,
+    /// Largest inner IP packet in bytes.
+    pub mtu: u16,
+    /// TTL of the outer header.
+    pub ttl: u8,
+    /// NHRP network id: a packet that leaves by a tunnel of the network it came from is a reason for a redirect.
+    pub network_id: u32,
+    /// Whether to punt the first octets of such packets.
+    pub redirect: bool,
+    /// The FIB table of inner packets.
+    pub table: TableId,
+    /// The FIB table that NBMA addresses are looked up in.
+    pub underlay_table: TableId,
+}
+
+/// A next hop on an interface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Hop {
+    /// The port interface or tunnel.
+    pub interface: InterfaceName,
+    /// The next hop's address there; on a point-to-point tunnel the unspecified address.
+    pub next_hop: IpAddr,
+}
+
+/// A resolved neighbour on a port interface (ARP, ND): completes the adjacency of that hop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Neighbour {
+    /// Interface and address.
+    pub hop: Hop,
+    /// Its Ethernet address.
+    pub mac: Mac,
+}
+
+/// A resolved next hop of a tunnel: completes (as a midchain) the adjacency of that hop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Binding {
+    /// The tunnel.
+    pub tunnel: InterfaceName,
+    /// The peer's address in the overlay.
+    pub next_hop: ProtocolAddr,
+    /// Where its packets go.
+    pub nbma: NbmaAddr,
+    /// What the midchain is stacked on: the port interface and neighbour by which the NBMA address is reached, never by the
+    /// tunnel itself. `None` while the underlay has no route: the adjacency is incomplete.
+    pub link: Option<Hop>,
+    /// Remaining holding time when programmed; the data plane lets the binding go then if it is not told again. `None`: forever.
+    pub expires_in: Option<Duration>,
+}
+
+/// Where a route leads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Path {
+    /// To a next hop.
+    Via(Hop),
+    /// Attached: each destination is its own next hop (glean); on a point-to-point tunnel: to the peer.
+    Attached(InterfaceName),
+    /// To this box: the twin of the interface gets it.
+    Receive(InterfaceName),
+    /// Nowhere, and the sender is told (ICMP host unreachable).
+    Unreachable,
+    /// Nowhere, silently.
+    Blackhole,
+}
+
+/// A route. Different owners may have a route to one prefix.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Route {
+    /// Table.
+    pub table: TableId,
+    /// Destination.
+    pub prefix: Prefix,
+    /// Where to.
+    pub path: Path,
+    /// As [`Binding::expires_in`]; of shortcuts.
+    pub expires_in: Option<Duration>,
+}
+
+/// One receiver of what is sent to a multicast group on a tunnel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Replica {
+    /// The tunnel.
+    pub tunnel: InterfaceName,
+    /// Where the copy goes.
+    pub nbma: NbmaAddr,
+    /// As [`Binding::link`].
+    pub link: Option<Hop>,
+}
+
+/// Where packets go whose next hop on this tunnel has no binding: to the NHS, on the same tunnel, and nowhere else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fallback {
+    /// The tunnel.
+    pub tunnel: InterfaceName,
+    /// The NHS's protocol address; its binding is programmed like any other.
+    pub next_hop: ProtocolAddr,
+}
+
+/// Anything that is programmed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Object {
+    /// A port with addresses.
+    Interface(Interface),
+    /// A GRE tunnel.
+    Tunnel(Tunnel),
+    /// A LAN or underlay neighbour.
+    Neighbour(Neighbour),
+    /// An overlay next hop.
+    Binding(Binding),
+    /// A route.
+    Route(Route),
+    /// A receiver of multicast.
+    Replica(Replica),
+    /// The NHS of a tunnel.
+    Fallback(Fallback),
+}
+
+/// What names an object. With the owner it is unique.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Key {
+    /// By name.
+    Interface(InterfaceName),
+    /// By name.
+    Tunnel(InterfaceName),
+    /// By interface and address.
+    Neighbour(Hop),
+    /// By tunnel and protocol address.
+    Binding(InterfaceName, ProtocolAddr),
+    /// By table and prefix.
+    Route(TableId, Prefix),
+    /// By tunnel and NBMA address.
+    Replica(InterfaceName, NbmaAddr),
+    /// By tunnel.
+    Fallback(InterfaceName),
+}
+
+impl Object {
+    /// The object's key.
+    #[must_use]
+    pub fn key(&self) -> Key {
+        match self {
+            Self::Interface(o) => Key::Interface(o.name),
+            Self::Tunnel(o) => Key::Tunnel(o.name),
+            Self::Neighbour(o) => Key::Neighbour(o.hop),
+            Self::Binding(o) => Key::Binding(o.tunnel, o.next_hop),
+            Self::Route(o) => Key::Route(o.table, o.prefix),
+            Self::Replica(o) => Key::Replica(o.tunnel, o.nbma),
+            Self::Fallback(o) => Key::Fallback(o.tunnel),
+        }
+    }
+}
+
+/// One step of a batch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Op {
+    /// Make it so, whatever was there.
+    Put(Owner, Object),
+    /// Be rid of it; nothing happens if it is not there.
+    Remove(Owner, Key),
+    /// Marks all objects of the owner as stale. They keep forwarding.
+    ResyncBegin(Owner),
+    /// Sweeps the owner's objects that were not put since the mark.
+    ResyncEnd(Owner),
+}
+
+/// Steps that are taken all or none: validated and reserved before the first store (not atomic as a packet sees them).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Batch {
+    /// Counted up by the control plane from 1 in each stream; acknowledged by it.
+    pub number: u64,
+    /// The steps, in order.
+    pub ops: Vec<Op>,
+}
+
+/// Why a batch was refused; nothing of it was done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("ops[{op}]: {reason}")]
+pub struct Refused {
+    /// Index of the step at fault.
+    pub op: usize,
+    /// What is wrong with it.
+    pub reason: Refusal,
+}
+
+/// What can be wrong with one step.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[serde(rename_all = "kebab-case")]
+pub enum Refusal {
+    /// It names an interface or tunnel that is not programmed.
+    #[error("no interface `{0}`")]
+    NoInterface(InterfaceName),
+    /// It names a port that the data plane does not have.
+    #[error("no port `{0}`")]
+    NoPort(String),
+    /// The port or name is in use by another interface.
+    #[error("`{0}` is already in use by `{1}`")]
+    InUse(String, InterfaceName),
+    /// Two tunnels that the same packet would belong to.
+    #[error("`{0}` has the same source and key")]
+    SameKey(InterfaceName),
+    /// Something else still refers to it.
+    #[error("`{0}` is still referred to")]
+    Referred(InterfaceName),
+    /// A table of the data plane is full.
+    #[error("no room for more {0}")]
+    Full(String),
+    /// Legal, but this build does not forward it.
+    #[error("{0} is not supported")]
+    Unsupported(String),
+}
+
+/// The data plane's answer to a batch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ack {
+    /// The batch.
+    pub number: u64,
+    /// Whether it was done.
+    pub result: Result<(), Refused>,
+}

@@ -1,0 +1,89 @@
+//! What the data plane tells the control plane, and the packets that pass between them.
+
+use serde::{Deserialize, Serialize};
+
+use crate::program::Hop;
+use crate::{InterfaceName, Mac, NbmaAddr, ProtocolAddr};
+
+/// A fact that the control plane may want to act on. Level-triggered: repeated while it holds, and on reconnect.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Report {
+    /// Packets want this next hop and its adjacency is not complete. On a port interface: resolve it with ARP; on a tunnel:
+    /// with NHRP. At most one a second for each hop while packets come.
+    Glean(Hop),
+    /// These next hops of a tunnel carried packets since the last such report (about one second).
+    Used {
+        /// The tunnel.
+        tunnel: InterfaceName,
+        /// Its next hops.
+        next_hops: Vec<ProtocolAddr>,
+    },
+    /// These neighbours of a port interface carried packets since the last such report.
+    UsedNeighbours(Vec<Hop>),
+    /// A port, as it is now.
+    Port {
+        /// The port's name on the data plane's command line.
+        port: String,
+        /// Its own Ethernet address.
+        mac: Mac,
+        /// Whether its link is up.
+        up: bool,
+        /// Largest IP packet it takes, in bytes.
+        mtu: u16,
+    },
+    /// The holding time of a binding ended before it was programmed again; the adjacency is incomplete now.
+    BindingExpired {
+        /// The tunnel.
+        tunnel: InterfaceName,
+        /// Its next hop.
+        next_hop: ProtocolAddr,
+    },
+}
+
+/// Why a packet was handed to the control plane.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PuntReason {
+    /// GRE protocol type 0x2001: the payload is an NHRP packet.
+    Nhrp,
+    /// It left by the network it came from: the first octets of an inner IP packet that also went on.
+    Redirect,
+}
+
+impl PuntReason {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Nhrp, Self::Redirect];
+}
+
+/// A packet on its way up.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PacketIn {
+    /// Why.
+    pub reason: PuntReason,
+    /// The tunnel it came by.
+    pub tunnel: InterfaceName,
+    /// Source address of the outer header.
+    pub source: NbmaAddr,
+    /// Destination address of the outer header: one of our own.
+    pub destination: NbmaAddr,
+    /// UDP source port of the peer where encapsulated, else 0.
+    pub udp_port: u16,
+    /// The NHRP packet, or the first 128 octets at most of the inner IP packet.
+    pub bytes: Vec<u8>,
+    /// Packets of this reason that were dropped since the last one because the queue was full.
+    pub dropped_before: u64,
+}
+
+/// A packet on its way down: sent as GRE payload through the tunnel, straight to an NBMA address.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PacketOut {
+    /// The tunnel.
+    pub tunnel: InterfaceName,
+    /// Where to.
+    pub destination: NbmaAddr,
+    /// GRE protocol type, 0x2001 for NHRP.
+    pub protocol_type: u16,
+    /// The payload.
+    pub bytes: Vec<u8>,
+}
