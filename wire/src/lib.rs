@@ -7,7 +7,17 @@
 //! All multi-byte fields are big endian on the wire; accessors return host order and say so.
 #![forbid(unsafe_code)]
 
+pub mod arp;
 pub mod buf;
+pub mod checksum;
+pub mod ethernet;
+pub mod gre;
+pub mod icmp;
+pub mod ipv4;
 pub mod malformed;
+pub mod udp;
+mod view;
 
 pub use malformed::Malformed;
+/// Gives each header its `as_bytes`.
+pub use zerocopy::IntoBytes;
