@@ -1,1 +1,3 @@
+//! The control plane's process.
+
 fn main() {}

@@ -1,0 +1,5 @@
+//! The control plane: the process that decides. NHRP, the routing information base and the operator's configuration come
+//! together in the [`conductor`], a pure state machine; everything else here carries its inputs in and its outputs out.
+#![forbid(unsafe_code)]
+
+pub mod rib;
