@@ -60,7 +60,7 @@ const ARCHIVES: &[&str] = &[
     "rte_kvargs",
 ];
 
-/// Shared libraries that the archives need (Debian: libmlx5 and libibverbs are one package, ibverbs-providers needs it).
+/// Shared libraries that the archives need (Debian: libibverbs1, ibverbs-providers, libpcap0.8, libnuma1, libbsd0).
 const SHARED: &[&str] = &["mlx5", "ibverbs", "pcap", "numa", "bsd", "m", "dl", "pthread"];
 
 const PACKAGES: &str = "on Debian 12: apt-get install libdpdk-dev libclang-14-dev clang-14 pkg-config";
@@ -76,7 +76,9 @@ fn main() {
         fail(&format!("libdpdk is {version}, Nave is written for 22.11; {PACKAGES}"));
     }
     let cflags: Vec<String> = pkg_config(&["--cflags"]).split_whitespace().map(str::to_owned).collect();
-    let out = PathBuf::from(std::env::var_os("OUT_DIR").unwrap_or_else(|| fail("OUT_DIR is not set: run by cargo only")));
+    let out = PathBuf::from(
+        std::env::var_os("OUT_DIR").unwrap_or_else(|| fail("OUT_DIR is not set: run by cargo only")),
+    );
 
     bind(&cflags, &out.join("bindings.rs"));
     compile_shim(&cflags);
@@ -91,24 +93,25 @@ fn bind(cflags: &[String], bindings: &Path) {
         .clang_args(cflags)
         .allowlist_function("nave_.*")
         .allowlist_function("rte_eal_init")
-        .allowlist_function("rte_(strerror|version|socket_id|thread_(un)?register|lcore_to_socket_id)")
-        .allowlist_function("rte_dev_(driver|name|numa_node|bus)")
+        .allowlist_function("rte_(strerror|version|thread_(un)?register|vdev_init)")
         .allowlist_function("rte_mempool_(walk|avail_count|in_use_count)")
-        .allowlist_function("rte_pktmbuf_pool_create_by_ops")
+        .allowlist_function("rte_pktmbuf_(pool_create_by_ops|free_bulk)")
         .allowlist_function("rte_ring_create")
         .allowlist_function("rte_eth_from_rings")
-        .allowlist_function("rte_eth_dev_(start|stop|close|configure|info_get|get_port_by_name|get_name_by_port)")
-        .allowlist_function("rte_eth_dev_(socket_id|set_mtu|get_mtu|adjust_nb_rx_tx_desc|set_link_(up|down))")
+        .allowlist_function(
+            "rte_eth_dev_(start|stop|close|configure|info_get|get_port_by_name|get_name_by_port)",
+        )
+        .allowlist_function(
+            "rte_eth_dev_(socket_id|set_mtu|get_mtu|adjust_nb_rx_tx_desc|rx_intr_ctl_q_get_fd)",
+        )
         .allowlist_function("rte_eth_(find_next|rx_queue_setup|tx_queue_setup|macaddr_get|link_get_nowait)")
         .allowlist_function("rte_eth_(promiscuous|allmulticast)_(enable|disable)")
         .allowlist_function("rte_eth_stats_(get|reset)")
         .allowlist_var("rte_eth_fp_ops")
         .allowlist_var("RTE_(MAX_ETHPORTS|MAX_QUEUES_PER_PORT|PKTMBUF_HEADROOM|MEMPOOL_CACHE_MAX_SIZE)")
-        .allowlist_var("RTE_ETH_(RX|TX)_OFFLOAD_.*")
-        .allowlist_var("RTE_ETH_RSS_.*")
-        .allowlist_var("RTE_ETH_LINK_.*")
+        .allowlist_var("RTE_ETH_(LINK_UP|LINK_FULL_DUPLEX|MQ_RX_RSS|MQ_RX_NONE|NAME_MAX_LEN)|NAVE_.*")
         .allowlist_var("RING_F_.*")
-        .allowlist_var("RTE_LCORE_ID_ANY|LCORE_ID_ANY|SOCKET_ID_ANY")
+        .allowlist_var("SOCKET_ID_ANY")
         .allowlist_type("rte_(mbuf|mempool|ring)")
         .allowlist_type("rte_eth_(conf|dev_info|link|stats|rxconf|txconf|fp_ops)")
         // Packed and aligned at once, or never looked into: passed by pointer only.
@@ -142,7 +145,9 @@ fn choose_libclang() {
     match place {
         // SAFETY: a build script has one thread here.
         Some(place) => unsafe { std::env::set_var("LIBCLANG_PATH", place) },
-        None => fail(&format!("libclang 14 is not in {}; {PACKAGES}, or set LIBCLANG_PATH", PLACES.join(" or "))),
+        None => {
+            fail(&format!("libclang 14 is not in {}; {PACKAGES}, or set LIBCLANG_PATH", PLACES.join(" or ")))
+        }
     }
 }
 

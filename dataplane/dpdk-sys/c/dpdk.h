@@ -1,5 +1,6 @@
 /* The part of libdpdk that Nave uses: what bindgen reads. Functions that DPDK defines inline are at the end, as
  * ordinary functions (shim.c); rx and tx bursts are not among them: Rust calls the driver through rte_eth_fp_ops. */
+#include <rte_bus_vdev.h>
 #include <rte_dev.h>
 #include <rte_eal.h>
 #include <rte_errno.h>
@@ -11,6 +12,15 @@
 #include <rte_ring.h>
 #include <rte_version.h>
 
+/* Constants that DPDK writes as casts, which bindgen does not evaluate. */
+static const uint64_t NAVE_RX_SCATTER = RTE_ETH_RX_OFFLOAD_SCATTER;
+static const uint64_t NAVE_RX_IPV4_CHECKSUM = RTE_ETH_RX_OFFLOAD_IPV4_CKSUM;
+static const uint64_t NAVE_RX_SECURITY = RTE_ETH_RX_OFFLOAD_SECURITY;
+static const uint64_t NAVE_TX_IPV4_CHECKSUM = RTE_ETH_TX_OFFLOAD_IPV4_CKSUM;
+static const uint64_t NAVE_TX_MULTI_SEGMENT = RTE_ETH_TX_OFFLOAD_MULTI_SEGS;
+static const uint64_t NAVE_TX_SECURITY = RTE_ETH_TX_OFFLOAD_SECURITY;
+static const uint64_t NAVE_RSS_TUNNELS_AND_FLOWS = RTE_ETH_RSS_IP | RTE_ETH_RSS_UDP | RTE_ETH_RSS_TCP | RTE_ETH_RSS_ESP;
+
 /* rte_errno of the calling thread: a thread-local variable, which Rust cannot name. */
 int nave_rte_errno(void);
 
@@ -19,9 +29,6 @@ int nave_pktmbuf_alloc_bulk(struct rte_mempool *pool, struct rte_mbuf **mbufs, u
 
 /* Gives a chain of segments back to its pools. */
 void nave_pktmbuf_free(struct rte_mbuf *mbuf);
-
-/* Gives `count` direct, unshared, single-segment mbufs of `pool` back to it: what one worker's burst mostly is. */
-void nave_pktmbuf_free_bulk(struct rte_mbuf **mbufs, unsigned int count);
 
 /* Moves the bytes of all segments into the first: 0, or -1 without the tailroom. */
 int nave_pktmbuf_linearize(struct rte_mbuf *mbuf);

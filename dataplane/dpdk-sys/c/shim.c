@@ -15,11 +15,6 @@ void nave_pktmbuf_free(struct rte_mbuf *mbuf)
 	rte_pktmbuf_free(mbuf);
 }
 
-void nave_pktmbuf_free_bulk(struct rte_mbuf **mbufs, unsigned int count)
-{
-	rte_pktmbuf_free_bulk(mbufs, count);
-}
-
 int nave_pktmbuf_linearize(struct rte_mbuf *mbuf)
 {
 	return rte_pktmbuf_linearize(mbuf);

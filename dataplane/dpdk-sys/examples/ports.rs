@@ -6,10 +6,11 @@
 use std::ffi::{CStr, CString};
 
 fn main() {
-    let arguments: Vec<CString> = ["ports", "--no-huge", "-m", "64", "--no-pci", "--no-shconf", "--vdev=net_null0"]
-        .into_iter()
-        .filter_map(|argument| CString::new(argument).ok())
-        .collect();
+    let arguments: Vec<CString> =
+        ["ports", "--no-huge", "-m", "64", "--no-pci", "--no-shconf", "--vdev=net_null0"]
+            .into_iter()
+            .filter_map(|argument| CString::new(argument).ok())
+            .collect();
     let mut argv: Vec<_> = arguments.iter().map(|argument| argument.as_ptr().cast_mut()).collect();
     // SAFETY: argv holds argc strings that outlive the call.
     if unsafe { dpdk_sys::rte_eal_init(argv.len() as i32, argv.as_mut_ptr()) } < 0 {

@@ -1,0 +1,31 @@
+//! Safe DPDK: the EAL, mempools, mbufs, ports and their queues.
+//!
+//! What the types promise, and how DPDK's rules become theirs:
+//!
+//! - [`Eal`] is proof that the environment runs; everything that needs it asks for it. It runs once, until the process ends.
+//! - A [`Mempool`] lives as long as the process: it is a `Copy` handle, and an [`Mbuf`] can never outlive its pool.
+//! - An [`Mbuf`] has one owner and no freeing `Drop`: it is sent, freed, or moved on. Losing one leaks a buffer, safely.
+//! - [`RxQueue`] and [`TxQueue`] are `Send`, not `Clone`, and burst through `&mut self`: one worker owns one queue.
+//!   A port stops and closes when its [`Port`] and all its queues are gone.
+//! - A worker registers its thread ([`register_worker_thread`]) to have mempool caches of its own.
+//!
+//! Nothing on the burst path allocates, locks or counts references.
+#![allow(unsafe_code)]
+
+mod eal;
+mod errno;
+mod mbuf;
+mod mempool;
+mod port;
+mod queue;
+mod ring;
+mod worker;
+
+pub use eal::{Eal, EalArgs, EalError, LogLevel, Memory};
+pub use errno::Errno;
+pub use mbuf::{HEADROOM, Mbuf, free_bulk};
+pub use mempool::{Mempool, MempoolConfig, MempoolError};
+pub use port::{Link, Offloads, Opened, Port, PortConfig, PortError, PortStats, Step};
+pub use queue::{RxQueue, TxQueue};
+pub use ring::{RingError, RingRx, RingTx, ring};
+pub use worker::{WorkerError, WorkerToken, register_worker_thread};
