@@ -15,6 +15,7 @@ pub mod gre;
 pub mod icmp;
 pub mod ipv4;
 pub mod malformed;
+pub mod nhrp;
 pub mod udp;
 mod view;
 
