@@ -1,0 +1,256 @@
+//! Things that happen (`nave watch`): typed, one line each.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{InterfaceName, Mac, NbmaAddr, Prefix, ProtocolAddr};
+
+/// Something that happened at a time on a node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// Microseconds since 1970-01-01 UTC.
+    pub time_us: u64,
+    /// Name of the node.
+    pub node: String,
+    /// What.
+    #[serde(flatten)]
+    pub what: Happening,
+}
+
+/// What happened. In JSON: `"event": "shortcut-up"` with the fields beside it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+pub enum Happening {
+    /// A client registered with us, or refreshed.
+    Registered {
+        /// The tunnel.
+        tunnel: InterfaceName,
+        /// The client.
+        client: ProtocolAddr,
+        /// Where it is.
+        nbma: NbmaAddr,
+        /// It was registered before.
+        refresh: bool,
+    },
+    /// A server accepted our registration, or its refresh.
+    ServerUp {
+        /// The tunnel.
+        tunnel: InterfaceName,
+        /// The server.
+        nhs: ProtocolAddr,
+        /// It was up before.
+        refresh: bool,
+    },
+    /// A server does not answer any more, or refused.
+    ServerDown {
+        /// The tunnel.
+        tunnel: InterfaceName,
+        /// The server.
+        nhs: ProtocolAddr,
+    },
+    /// We told a sender of a better way.
+    RedirectSent {
+        /// The tunnel.
+        tunnel: InterfaceName,
+        /// Who was told.
+        to: NbmaAddr,
+        /// Destination of the packet.
+        destination: ProtocolAddr,
+    },
+    /// We were told of a better way.
+    RedirectReceived {
+        /// The tunnel.
+        tunnel: InterfaceName,
+        /// Destination of the packet.
+        destination: ProtocolAddr,
+    },
+    /// We ask for an address.
+    ResolutionSent {
+        /// The tunnel.
+        tunnel: InterfaceName,
+        /// The address.
+        destination: ProtocolAddr,
+    },
+    /// We answered for one of our prefixes.
+    ResolutionAnswered {
+        /// The tunnel.
+        tunnel: InterfaceName,
+        /// Who asked.
+        client: ProtocolAddr,
+        /// What we answered for.
+        prefix: Prefix,
+    },
+    /// A binding is complete.
+    Resolved {
+        /// The tunnel.
+        tunnel: InterfaceName,
+        /// The next hop.
+        next_hop: ProtocolAddr,
+        /// Where it is.
+        nbma: NbmaAddr,
+    },
+    /// An address could not be resolved; traffic stays on the server's path.
+    Unresolved {
+        /// The tunnel.
+        tunnel: InterfaceName,
+        /// The address.
+        destination: ProtocolAddr,
+    },
+    /// A shortcut is installed.
+    ShortcutUp {
+        /// The tunnel.
+        tunnel: InterfaceName,
+        /// Its prefix.
+        prefix: Prefix,
+        /// Its next hop.
+        next_hop: ProtocolAddr,
+    },
+    /// A shortcut is gone.
+    ShortcutDown {
+        /// The tunnel.
+        tunnel: InterfaceName,
+        /// Its prefix.
+        prefix: Prefix,
+    },
+    /// A binding's holding time ended, or it was purged.
+    Gone {
+        /// The tunnel.
+        tunnel: InterfaceName,
+        /// Its protocol address.
+        address: ProtocolAddr,
+    },
+    /// The data plane is there and programmed.
+    DataplaneUp {
+        /// Its life.
+        instance: u64,
+        /// Its version.
+        version: String,
+    },
+    /// The data plane is away; it forwards on by what it has if it lives.
+    DataplaneDown {
+        /// What the connection said.
+        reason: String,
+    },
+    /// A port's link or address changed.
+    Port {
+        /// The port.
+        port: String,
+        /// Its Ethernet address.
+        mac: Mac,
+        /// Whether its link is up.
+        up: bool,
+        /// Largest IP packet in bytes.
+        mtu: u16,
+    },
+    /// The NBMA address of a tunnel changed.
+    SourceChanged {
+        /// The tunnel.
+        tunnel: InterfaceName,
+        /// The new address; `None`: the source interface has none.
+        nbma: Option<NbmaAddr>,
+    },
+    /// A configuration was applied.
+    ConfigApplied {
+        /// How many differences it had to the one before.
+        changes: u32,
+    },
+    /// The data plane refused a batch.
+    ProgramRefused {
+        /// What it said.
+        reason: String,
+    },
+    /// This watcher was too slow.
+    Missed {
+        /// How many events it lost.
+        events: u64,
+    },
+}
+
+impl Happening {
+    /// The tunnel that it is about.
+    #[must_use]
+    pub fn tunnel(&self) -> Option<InterfaceName> {
+        match self {
+            Self::Registered { tunnel, .. }
+            | Self::ServerUp { tunnel, .. }
+            | Self::ServerDown { tunnel, .. }
+            | Self::RedirectSent { tunnel, .. }
+            | Self::RedirectReceived { tunnel, .. }
+            | Self::ResolutionSent { tunnel, .. }
+            | Self::ResolutionAnswered { tunnel, .. }
+            | Self::Resolved { tunnel, .. }
+            | Self::Unresolved { tunnel, .. }
+            | Self::ShortcutUp { tunnel, .. }
+            | Self::ShortcutDown { tunnel, .. }
+            | Self::Gone { tunnel, .. }
+            | Self::SourceChanged { tunnel, .. } => Some(*tunnel),
+            Self::DataplaneUp { .. }
+            | Self::DataplaneDown { .. }
+            | Self::Port { .. }
+            | Self::ConfigApplied { .. }
+            | Self::ProgramRefused { .. }
+            | Self::Missed { .. } => None,
+        }
+    }
+}
+
+impl fmt::Display for Happening {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Registered { tunnel, client, nbma, refresh } => {
+                let verb = if *refresh { "refreshed" } else { "registered" };
+                write!(f, "{tunnel}: client {client} {verb} from {nbma}")
+            }
+            Self::ServerUp { tunnel, nhs, refresh } => {
+                let verb = if *refresh { "refreshed" } else { "accepted" };
+                write!(f, "{tunnel}: server {nhs} {verb} our registration")
+            }
+            Self::ServerDown { tunnel, nhs } => write!(f, "{tunnel}: server {nhs} is down"),
+            Self::RedirectSent { tunnel, to, destination } => {
+                write!(f, "{tunnel}: redirect sent to {to} for {destination}")
+            }
+            Self::RedirectReceived { tunnel, destination } => {
+                write!(f, "{tunnel}: redirect received for {destination}")
+            }
+            Self::ResolutionSent { tunnel, destination } => write!(f, "{tunnel}: asking for {destination}"),
+            Self::ResolutionAnswered { tunnel, client, prefix } => {
+                write!(f, "{tunnel}: answered {client} for {prefix}")
+            }
+            Self::Resolved { tunnel, next_hop, nbma } => write!(f, "{tunnel}: {next_hop} is at {nbma}"),
+            Self::Unresolved { tunnel, destination } => {
+                write!(f, "{tunnel}: {destination} could not be resolved")
+            }
+            Self::ShortcutUp { tunnel, prefix, next_hop } => {
+                write!(f, "{tunnel}: shortcut to {prefix} via {next_hop}")
+            }
+            Self::ShortcutDown { tunnel, prefix } => write!(f, "{tunnel}: shortcut to {prefix} is gone"),
+            Self::Gone { tunnel, address } => write!(f, "{tunnel}: binding of {address} is gone"),
+            Self::DataplaneUp { instance, version } => {
+                write!(f, "data plane is up (version {version}, instance {instance:016x})")
+            }
+            Self::DataplaneDown { reason } => write!(f, "data plane is away: {reason}"),
+            Self::Port { port, mac, up, mtu } => {
+                let link = if *up { "up" } else { "down" };
+                write!(f, "port {port} is {link} ({mac}, MTU {mtu})")
+            }
+            Self::SourceChanged { tunnel, nbma: Some(nbma) } => {
+                write!(f, "{tunnel}: own NBMA address is {nbma} now")
+            }
+            Self::SourceChanged { tunnel, nbma: None } => {
+                write!(f, "{tunnel}: source interface has no address")
+            }
+            Self::ConfigApplied { changes } => write!(f, "configuration applied, {changes} changes"),
+            Self::ProgramRefused { reason } => write!(f, "data plane refused: {reason}"),
+            Self::Missed { events } => write!(f, "{events} events were lost: this watcher is too slow"),
+        }
+    }
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (seconds, micros) = (self.time_us / 1_000_000, self.time_us % 1_000_000);
+        let (hours, minutes, seconds) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
+        write!(f, "{hours:02}:{minutes:02}:{seconds:02}.{micros:06} {} {}", self.node, self.what)
+    }
+}

@@ -1,0 +1,134 @@
+//! What is programmed, as the data plane has it (`show program`): interfaces, tunnels, neighbours, bindings, routes, replicas,
+//! fall-backs.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::routes::{interface_of, owner, path};
+use super::table::{Table, or_dash};
+use super::time::expiry;
+use super::{Filter, list};
+use crate::program::{Hop, Object, Owner, TunnelMode};
+use crate::{InterfaceName, TableId};
+
+/// A programmed object.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Programmed {
+    /// Whose it is.
+    pub owner: Owner,
+    /// The object; its `expires_in` is what remains now.
+    pub object: Object,
+    /// Marked by a resync and not put again yet.
+    pub stale: bool,
+}
+
+impl Programmed {
+    pub(super) fn is_admitted(&self, filter: &Filter) -> bool {
+        filter.admits_owner(self.owner)
+            && filter.admits_interface(self.interface())
+            && self.table().is_none_or(|table| filter.admits_table(table))
+            && filter.admits_address(|a| self.has(a))
+    }
+
+    fn interface(&self) -> Option<InterfaceName> {
+        match &self.object {
+            Object::Interface(o) => Some(o.name),
+            Object::Tunnel(o) => Some(o.name),
+            Object::Neighbour(o) => Some(o.hop.interface),
+            Object::Binding(o) => Some(o.tunnel),
+            Object::Route(o) => interface_of(&o.path),
+            Object::Replica(o) => Some(o.tunnel),
+            Object::Fallback(o) => Some(o.tunnel),
+        }
+    }
+
+    fn table(&self) -> Option<TableId> {
+        match &self.object {
+            Object::Interface(o) => Some(o.table),
+            Object::Tunnel(o) => Some(o.table),
+            Object::Route(o) => Some(o.table),
+            _ => None,
+        }
+    }
+
+    fn has(&self, addr: IpAddr) -> bool {
+        match &self.object {
+            Object::Interface(_) => false,
+            Object::Tunnel(o) => o.source.0 == addr,
+            Object::Neighbour(o) => o.hop.next_hop == addr,
+            Object::Binding(o) => o.next_hop.0 == addr || o.nbma.0 == addr,
+            Object::Route(o) => o.prefix.contains(addr),
+            Object::Replica(o) => o.nbma.0 == addr,
+            Object::Fallback(o) => o.next_hop.0 == addr,
+        }
+    }
+
+    /// Kind, name, and what else there is to say.
+    fn cells(&self) -> (&'static str, String, String, Option<Duration>) {
+        match &self.object {
+            Object::Interface(o) => {
+                let forwarding = if o.forwarding { "forwarding" } else { "not forwarding" };
+                let more = format!("port {}, table {}, MTU {}, {forwarding}", o.port, o.table.0, o.mtu);
+                ("interface", o.name.to_string(), more, None)
+            }
+            Object::Tunnel(o) => {
+                let to = match o.mode {
+                    TunnelMode::Multipoint => "multipoint".to_owned(),
+                    TunnelMode::PointToPoint { destination } => format!("to {destination}"),
+                };
+                let redirect = if o.redirect { ", redirect" } else { "" };
+                let more = format!(
+                    "{to}, from {} ({}), key {}, network id {}, table {}/{}, MTU {}, TTL {}{redirect}",
+                    o.source,
+                    o.source_interface,
+                    or_dash(o.key),
+                    o.network_id,
+                    o.table.0,
+                    o.underlay_table.0,
+                    o.mtu,
+                    o.ttl
+                );
+                ("tunnel", o.name.to_string(), more, None)
+            }
+            Object::Neighbour(o) => ("neighbour", hop(&o.hop), format!("at {}", o.mac), None),
+            Object::Binding(o) => {
+                let name = format!("{} on {}", o.next_hop, o.tunnel);
+                ("binding", name, format!("at {}, {}", o.nbma, link(o.link)), o.expires_in)
+            }
+            Object::Route(o) => {
+                ("route", format!("{} in {}", o.prefix, o.table.0), path(&o.path), o.expires_in)
+            }
+            Object::Replica(o) => ("replica", format!("{} on {}", o.nbma, o.tunnel), link(o.link), None),
+            Object::Fallback(o) => ("fallback", o.tunnel.to_string(), format!("to {}", o.next_hop), None),
+        }
+    }
+}
+
+fn hop(hop: &Hop) -> String {
+    format!("{} on {}", hop.next_hop, hop.interface)
+}
+
+fn link(link: Option<Hop>) -> String {
+    link.map_or_else(|| "no underlay path".to_owned(), |l| format!("via {}", hop(&l)))
+}
+
+list! {
+    /// Programmed objects.
+    Program of Programmed
+}
+
+impl fmt::Display for Program {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut table = Table::new(["Kind", "Object", "Owner", "Expires", "What"], "nothing is programmed");
+        for p in &self.0 {
+            let (kind, name, more, expires_in) = p.cells();
+            let whose = owner(p.owner);
+            let whose = if p.stale { format!("{whose} (stale)") } else { whose.to_owned() };
+            table.row([kind.to_owned(), name, whose, expiry(expires_in), more]);
+        }
+        table.fmt(f)
+    }
+}
