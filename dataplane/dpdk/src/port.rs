@@ -312,7 +312,8 @@ impl Port {
         config: &PortConfig,
     ) -> Result<Opened, PortError> {
         let failed = |errno| PortError::Device { port: name.to_owned(), step: Step::Create, errno };
-        let (Ok(rx_queues), Ok(tx_queues)) = (u16::try_from(rx.len()), u16::try_from(tx.len())) else {
+        let counts = (u16::try_from(rx.len()), u16::try_from(tx.len()));
+        let (Ok(rx_queues @ 1..), Ok(tx_queues @ 1..)) = counts else {
             return Err(PortError::Empty { port: name.to_owned() });
         };
         let c_name = CString::new(name).map_err(|_| PortError::NotFound { port: name.to_owned() })?;

@@ -84,7 +84,7 @@ fn tap_ports() {
     unshare(CloneFlags::CLONE_NEWNET).unwrap();
     let args = EalArgs {
         memory: Memory::NoHuge { mb: 128 },
-        vdevs: vec!["net_tap0,iface=one".into(), "net_tap1,iface=many".into()],
+        vdevs: vec!["net_tap0,iface=one".into(), "net_tap1,iface=many".into(), "net_tap2,iface=short".into()],
         ..EalArgs::default()
     };
     let eal = Eal::start(&args).unwrap();
@@ -99,7 +99,7 @@ fn tap_ports() {
 
     udp_there_and_back(&mut one);
     across_queues(many);
-    scattered(&eal, &pool);
+    scattered(&eal);
 
     let elsewhere = Namespace::new();
     ip(&format!("link set one netns {}", elsewhere.0.id()));
@@ -165,13 +165,27 @@ fn across_queues(mut opened: Opened) {
     opened.port.close(opened.rx, opened.tx).unwrap();
 }
 
-/// Buffers smaller than a frame: the packet comes in segments, which the first cannot take in.
-fn scattered(eal: &Eal, pool: &Mempool) {
+/// Buffers smaller than a frame: the packet comes in segments, which the first has no room to take in.
+fn scattered(eal: &Eal) {
     let config = MempoolConfig { name: "short", count: 1023, cache: 0, data_room: 512, socket: None };
-    let short = Mempool::create(eal, &config).unwrap();
-    assert_eq!((short.in_use(), pool.data_room()), (0, 2048));
-    let refused = Port::open(eal, "net_tap0", &PortConfig::new(short)).unwrap_err();
-    assert_eq!(refused.to_string(), "port net_tap0: is open already");
+    let pool = Mempool::create(eal, &config).unwrap();
+    let mut opened =
+        Port::open(eal, "net_tap2", &PortConfig { rx_ring: 64, ..PortConfig::new(pool) }).unwrap();
+    assert!(opened.port.offloads().rx_scatter);
+    let idle = pool.in_use();
+    ip("addr add 198.18.0.1/24 dev short");
+    ip("link set short up");
+    ip("neigh add 198.18.0.2 lladdr 02:00:00:00:00:05 dev short");
+    let socket = UdpSocket::bind("198.18.0.1:0").unwrap();
+    socket.send_to(&[7; 1400], "198.18.0.2:9").unwrap();
+    let mut packet = receive(&mut opened, |frame| is_ipv4(frame, 17));
+    assert_eq!((packet.segments(), packet.len(), packet.packet_len()), (3, 512, 1442));
+    assert!(!packet.linearise());
+    assert_eq!(packet.segments(), 3);
+    packet.reset();
+    assert_eq!((packet.segments(), packet.packet_len()), (1, 0));
+    packet.free();
+    assert!(pool.in_use() <= idle);
 }
 
 /// Another namespace's ping is answered by hand.
