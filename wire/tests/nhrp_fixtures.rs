@@ -5,19 +5,16 @@ use std::path::Path;
 
 use wire::nhrp::{Body, Message, MessageType};
 
-fn bytes_of(hex: &str) -> Vec<u8> {
-    (0..hex.len()).step_by(2).map(|i| u8::from_str_radix(&hex[i..i + 2], 16).unwrap()).collect()
-}
-
 #[test]
 fn packets_of_real_peers_are_read_and_written_byte_for_byte() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/nhrp");
     let mut seen = BTreeMap::new();
+    let pair = |hex: &str, i: usize| u8::from_str_radix(&hex[i..i + 2], 16).unwrap();
     for file in std::fs::read_dir(folder).unwrap() {
         let path = file.unwrap().path();
         for line in std::fs::read_to_string(&path).unwrap().lines().filter(|l| !l.starts_with('#')) {
             let (frame, hex) = line.split_once(' ').unwrap();
-            let bytes = bytes_of(hex);
+            let bytes: Vec<u8> = (0..hex.len()).step_by(2).map(|i| pair(hex, i)).collect();
             let message = Message::decode(&bytes).unwrap_or_else(|e| panic!("{path:?} frame {frame}: {e}"));
             assert_eq!(message.encode(), bytes, "{path:?} frame {frame}");
             for extension in message.extensions.iter().flatten() {
