@@ -1,1 +1,26 @@
-//! Fixtures that the black-box tests share: namespaces, nodes, captures.
+//! What the black-box tests and the demonstration share: a cloud of namespaces with the real processes in it, traffic
+//! through it, and captures of what passes.
+//!
+//! - [`netns`] namespaces, [`guardian`] who cleans up after a run however it ends, [`process`] programs in namespaces
+//! - [`cloud`] the topology: an underlay, nodes, LAN hosts; [`node`] one node's processes, configuration and `nave` client
+//! - [`traffic`] numbered UDP packets and what became of them
+//! - [`capture`] what passes on the underlay, [`trail`] what it means, [`tshark`] what others say it means
+//! - [`frame`] packets made by hand, right and wrong ones
+//! - [`wait`] waiting with a deadline and a reason
+//!
+//! Nothing here uses the code under test to judge it: packets are taken apart and put together by hand.
+#![forbid(unsafe_code)]
+
+pub mod capture;
+pub mod cloud;
+pub mod frame;
+pub mod guardian;
+pub mod netns;
+pub mod node;
+pub mod process;
+pub mod traffic;
+pub mod trail;
+pub mod tshark;
+pub mod wait;
+
+pub use anyhow::Result;

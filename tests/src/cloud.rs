@@ -1,0 +1,357 @@
+//! The topology: an underlay, three nodes on it, a host behind each.
+//!
+//! ```text
+//!   host0 ── hub ──────┐            host: namespace P-host0, kernel interface eth0, 192.168.1.10/24
+//!        lan      wan  │            node: namespace P-hub; twins wan, lan, tunnel0 and both processes
+//!   host1 ── spoke1 ── br0          bridge: namespace P-internet, 203.0.113.0/24
+//!   host2 ── spoke2 ───┘            ports: taps made by DPDK and moved to where they belong, or veths whose
+//!                                          DPDK ends are in P-hub-ports (the twins live apart from them)
+//! ```
+
+use std::fs;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use clap::ValueEnum;
+
+use crate::guardian::Guardian;
+use crate::netns::Namespace;
+use crate::node::{Host, Node};
+use crate::traffic::Flow;
+use crate::wait;
+
+/// Index of the hub in [`Cloud::nodes`].
+pub const HUB: usize = 0;
+/// Index of the first spoke.
+pub const SPOKE1: usize = 1;
+/// Index of the second spoke.
+pub const SPOKE2: usize = 2;
+
+/// The bridge in the underlay's namespace.
+pub const BRIDGE: &str = "br0";
+/// The tunnel on every node.
+pub const TUNNEL: &str = "tunnel0";
+
+/// Of DMVPN: the folder of `examples/cloud` that the configurations come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Phase {
+    /// Spokes with a point-to-point tunnel to the hub.
+    #[value(name = "1")]
+    One,
+    /// Multipoint tunnels; routes to the other spoke's tunnel address.
+    #[value(name = "2")]
+    Two,
+    /// Multipoint tunnels; everything by the hub until it says better.
+    #[value(name = "3")]
+    Three,
+}
+
+impl Phase {
+    /// 1, 2 or 3.
+    #[must_use]
+    pub fn number(self) -> u8 {
+        match self {
+            Self::One => 1,
+            Self::Two => 2,
+            Self::Three => 3,
+        }
+    }
+}
+
+/// What the ports of the data planes are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Ports {
+    /// DPDK's net_tap: the port's other end is a tap interface, which lives and dies with the data plane.
+    #[value(name = "tap")]
+    Tap,
+    /// DPDK's net_af_packet on one end of a veth pair, which outlives the data plane.
+    #[value(name = "af_packet")]
+    AfPacket,
+}
+
+/// The cloud. Dropped, it stops every process and removes everything.
+#[derive(Debug)]
+pub struct Cloud {
+    /// The underlay.
+    pub internet: Arc<Namespace>,
+    /// Hub, spoke1, spoke2.
+    pub nodes: Vec<Node>,
+    ports: Ports,
+    directory: PathBuf,
+    // Last, so that it cleans up when everything else is gone.
+    _guardian: Guardian,
+}
+
+impl Cloud {
+    /// Lays wires and writes configurations; starts no process. Names of namespaces begin with `prefix`, `prefix`2 … if a
+    /// cloud of that name is there already.
+    ///
+    /// # Errors
+    /// Not root, or a tool is missing.
+    pub fn lay(prefix: &str, phase: Phase, ports: Ports) -> Result<Self> {
+        let guardian = Guardian::start()?;
+        let (prefix, internet) = claim(&guardian, prefix)?;
+        let directory = PathBuf::from("/run").join(&prefix);
+        fs::create_dir_all(&directory).with_context(|| directory.display().to_string())?;
+        guardian.watch_directory(&directory)?;
+
+        internet.ip(&format!("link add {BRIDGE} type bridge mcast_snooping 0 forward_delay 0"))?;
+        internet.ip(&format!("link set {BRIDGE} up"))?;
+        let internet = Arc::new(internet);
+        let mut nodes = Vec::new();
+        for (index, (name, number)) in [("hub", 1), ("spoke1", 11), ("spoke2", 12)].into_iter().enumerate() {
+            let directory = directory.join(name);
+            fs::create_dir_all(&directory)?;
+            let add = |suffix: &str| Namespace::add(&guardian, &format!("{prefix}-{suffix}")).map(Arc::new);
+            let host = Host {
+                namespace: add(&format!("host{index}"))?,
+                address: Ipv4Addr::new(192, 168, number, 10),
+            };
+            let cores = std::thread::available_parallelism()?.get();
+            let driver = match ports {
+                Ports::Tap => "net_tap",
+                Ports::AfPacket => "net_af_packet",
+            };
+            guardian.watch_directory(&Path::new("/var/run/dpdk").join(format!("{prefix}-{name}")))?;
+            let node = Node {
+                name: name.to_owned(),
+                namespace: add(name)?,
+                ports: (ports == Ports::AfPacket).then(|| add(&format!("{name}-ports"))).transpose()?,
+                nbma: Ipv4Addr::new(203, 0, 113, number),
+                tunnel: Ipv4Addr::new(10, 255, 0, number),
+                host,
+                config: config(phase, name, &directory)?,
+                directory,
+                port_args: vec![format!("wan={driver}0,iface=wan-p"), format!("lan={driver}1,iface=lan-p")],
+                core: index % cores,
+                dataplane: None,
+                controlplane: None,
+            };
+            nodes.push(node);
+        }
+        let cloud = Self { internet, nodes, ports, directory, _guardian: guardian };
+        if ports == Ports::AfPacket {
+            for node in &cloud.nodes {
+                cloud.lay_veths(node)?;
+            }
+        }
+        Ok(cloud)
+    }
+
+    /// Lays the wires and starts everything; returns when both spokes are registered.
+    ///
+    /// # Errors
+    /// Something does not come up; the logs are in the error.
+    pub fn up(prefix: &str, phase: Phase, ports: Ports) -> Result<Self> {
+        let mut cloud = Self::lay(prefix, phase, ports)?;
+        cloud.start()?;
+        Ok(cloud)
+    }
+
+    /// Starts every process; returns when both spokes are registered.
+    ///
+    /// # Errors
+    /// As [`Cloud::up`].
+    pub fn start(&mut self) -> Result<()> {
+        for index in 0..self.nodes.len() {
+            self.start_dataplane(index)?;
+            self.nodes[index].start_controlplane()?;
+        }
+        for index in [SPOKE1, SPOKE2] {
+            self.wait_registered(index)?;
+        }
+        Ok(())
+    }
+
+    /// Waits until the hub has a registration of this spoke, and the spoke knows.
+    ///
+    /// # Errors
+    /// Not within 15 seconds; the logs are in the error.
+    pub fn wait_registered(&mut self, spoke: usize) -> Result<()> {
+        let limit = Duration::from_secs(15);
+        let what = format!("registration of {}", self.nodes[spoke].name);
+        wait::until(&what, limit, || {
+            ensure!(self.is_registered(spoke)?, "the hub does not have it");
+            Ok(())
+        })
+        .with_context(|| self.logs())
+    }
+
+    /// Whether the hub has a registration of this spoke, and the spoke knows.
+    ///
+    /// # Errors
+    /// `nave` fails.
+    pub fn is_registered(&self, spoke: usize) -> Result<bool> {
+        let client = self.nodes[spoke].tunnel.to_string();
+        let entries = self.nodes[HUB].nave_json("show nhrp")?;
+        let servers = self.nodes[spoke].nave_json("show nhs")?;
+        Ok(mentions(&entries, &client) && servers.to_string().contains("\"up\""))
+    }
+
+    /// Starts a node's data plane and connects its ports.
+    ///
+    /// # Errors
+    /// It does not come up.
+    pub fn start_dataplane(&mut self, index: usize) -> Result<()> {
+        self.nodes[index].spawn_dataplane()?;
+        if self.ports == Ports::Tap {
+            self.connect_taps(&self.nodes[index])?;
+        }
+        Ok(())
+    }
+
+    /// A flow from one node's host to another's.
+    #[must_use]
+    pub fn flow(&self, from: usize, to: usize, port: u16, rate: u32) -> Flow {
+        let (from, to) = (&self.nodes[from].host, &self.nodes[to].host);
+        Flow {
+            from: from.namespace.clone(),
+            source: from.address,
+            to: to.namespace.clone(),
+            destination: to.address,
+            port,
+            rate,
+        }
+    }
+
+    /// Whether a host reaches an address: three pings, at least one answered.
+    ///
+    /// # Errors
+    /// No `ping`.
+    pub fn pings(&self, from: usize, to: Ipv4Addr) -> Result<bool> {
+        let args = ["-c", "3", "-i", "0.2", "-W", "1", &to.to_string()];
+        Ok(self.nodes[from].host.namespace.output("ping", &args)?.status.success())
+    }
+
+    /// The ends of all logs.
+    #[must_use]
+    pub fn logs(&self) -> String {
+        self.nodes.iter().map(Node::logs).collect()
+    }
+
+    /// Fails if a process that was started has ended.
+    ///
+    /// # Errors
+    /// With the end of its log.
+    pub fn check_alive(&mut self) -> Result<()> {
+        self.nodes.iter_mut().try_for_each(Node::check_alive)
+    }
+
+    /// Where its files are.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Asks every process to end.
+    ///
+    /// # Errors
+    /// One had to be killed.
+    pub fn stop(&mut self) -> Result<()> {
+        let stopped: Vec<_> = self.nodes.iter_mut().rev().map(Node::stop).collect();
+        stopped.into_iter().collect()
+    }
+
+    /// DPDK has made the taps in the node's namespace: they go to where their cables would lead. DPDK gives a tap the MAC
+    /// address of its port; the far end of the cable needs its own (a bridge does not forward to the address of its own port).
+    fn connect_taps(&self, node: &Node) -> Result<()> {
+        let limit = Duration::from_secs(5);
+        for tap in ["wan-p", "lan-p"] {
+            wait::until_true(&format!("tap {tap} of {}", node.name), limit, || node.namespace.has_link(tap))?;
+        }
+        node.namespace.ip(&format!("link set wan-p netns {} name {}", self.internet.name(), node.name))?;
+        node.namespace.ip(&format!("link set lan-p netns {} name eth0", node.host.namespace.name()))?;
+        self.connect(node)
+    }
+
+    fn lay_veths(&self, node: &Node) -> Result<()> {
+        let ports = node.ports.as_ref().context("no namespace for ports")?;
+        let far = |end: &str| format!("type veth peer name {end} netns {}", ports.name());
+        self.internet.ip(&format!("link add {} {}", node.name, far("wan-p")))?;
+        node.host.namespace.ip(&format!("link add eth0 {}", far("lan-p")))?;
+        for end in ["wan-p", "lan-p"] {
+            ports.ip(&format!("link set dev {end} up"))?;
+        }
+        // A veth leaves checksums and segmentation to hardware that is not there: the data plane would see half-made packets.
+        let off = ["-K", "eth0", "tx", "off", "tso", "off", "gso", "off", "gro", "off"];
+        node.host.namespace.check("ethtool", &off)?;
+        self.connect(node)
+    }
+
+    fn connect(&self, node: &Node) -> Result<()> {
+        let number = node.nbma.octets()[3];
+        let wire = &node.name;
+        self.internet
+            .ip(&format!("link set dev {wire} address 02:00:00:00:{number:02x}:01 master {BRIDGE} up"))?;
+        let host = &node.host.namespace;
+        host.ip(&format!("link set eth0 address 02:00:00:00:{number:02x}:02 up"))?;
+        host.ip(&format!("addr replace {}/24 dev eth0", node.host.address))?;
+        // The overlay's MTU, so that TCP makes its segments small enough.
+        host.ip(&format!("route replace default via 192.168.{number}.1 mtu 1400"))?;
+        Ok(())
+    }
+}
+
+/// Whether a JSON value has this text as a string anywhere, alone or as the address of a prefix.
+fn mentions(value: &serde_json::Value, text: &str) -> bool {
+    use serde_json::Value::{Array, Object, String};
+    match value {
+        String(s) => s == text || s.strip_prefix(text).is_some_and(|rest| rest.starts_with('/')),
+        Array(values) => values.iter().any(|v| mentions(v, text)),
+        Object(fields) => fields.values().any(|v| mentions(v, text)),
+        _ => false,
+    }
+}
+
+/// The first free one of `prefix`, `prefix`2, … and its underlay namespace, which marks it as taken.
+fn claim(guardian: &Guardian, prefix: &str) -> Result<(String, Namespace)> {
+    ensure!(nix::unistd::geteuid().is_root(), "this makes network namespaces: it must run as root");
+    for number in 1..100 {
+        let prefix = if number == 1 { prefix.to_owned() } else { format!("{prefix}{number}") };
+        let name = format!("{prefix}-internet");
+        if !fs::exists(format!("/run/netns/{name}"))? {
+            let internet = Namespace::add(guardian, &name)?;
+            return Ok((prefix, internet));
+        }
+    }
+    anyhow::bail!("a hundred clouds named {prefix} are running")
+}
+
+/// The node's file of `examples/cloud`, with the paths of this run in it.
+fn config(phase: Phase, name: &str, directory: &Path) -> Result<toml::Table> {
+    let file = examples().join(format!("phase{}/{name}.toml", phase.number()));
+    let text = fs::read_to_string(&file).with_context(|| file.display().to_string())?;
+    let mut config: toml::Table = text.parse().with_context(|| file.display().to_string())?;
+    let mut set = |section: &str, key: &str, file: &str| {
+        let table = config.entry(section).or_insert_with(|| toml::Table::new().into());
+        if let Some(table) = table.as_table_mut() {
+            table.insert(key.to_owned(), directory.join(file).display().to_string().into());
+        }
+    };
+    set("node", "state_file", "state.json");
+    set("dataplane", "socket", "dataplane.sock");
+    set("management", "socket", "controlplane.sock");
+    Ok(config)
+}
+
+/// `examples/cloud` of this tree.
+#[must_use]
+pub fn examples() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/cloud")
+}
+
+/// A name for this test's cloud that no other run has.
+#[must_use]
+pub fn unique_prefix() -> String {
+    format!("nt{}", std::process::id())
+}
+
+/// Whether a program of the system is there.
+#[must_use]
+pub fn has_program(name: &str) -> bool {
+    Command::new("sh").args(["-c", &format!("command -v {name}")]).output().is_ok_and(|o| o.status.success())
+}

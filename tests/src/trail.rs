@@ -1,0 +1,247 @@
+//! What a capture of the underlay means: which way each inner packet went, and which NHRP messages passed.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::capture::Frame;
+use crate::traffic::PAYLOAD;
+
+/// GRE protocol type of NHRP (RFC 2332 has LLC/SNAP; this is what everybody sends).
+pub const NHRP: u16 = 0x2001;
+
+/// A GRE packet on the underlay.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outer<'a> {
+    /// When.
+    pub at: Duration,
+    /// Its sender.
+    pub source: Ipv4Addr,
+    /// Its receiver.
+    pub destination: Ipv4Addr,
+    /// GRE key.
+    pub key: Option<u32>,
+    /// GRE protocol type.
+    pub protocol: u16,
+    /// What it carries.
+    pub payload: &'a [u8],
+}
+
+/// The IPv4 packets in it: source, destination, protocol, payload. `None` if it is none, or a later fragment.
+fn ipv4(bytes: &[u8]) -> Option<(Ipv4Addr, Ipv4Addr, u8, &[u8])> {
+    let header = usize::from(bytes.first()? & 15) * 4;
+    let fragment = u16::from_be_bytes([*bytes.get(6)?, *bytes.get(7)?]) & 0x1fff;
+    if bytes[0] >> 4 != 4 || header < 20 || fragment != 0 {
+        return None;
+    }
+    let total = usize::from(u16::from_be_bytes([bytes[2], bytes[3]]));
+    let address = |at: usize| Some(Ipv4Addr::from(<[u8; 4]>::try_from(bytes.get(at..at + 4)?).ok()?));
+    let payload = bytes.get(header..total.min(bytes.len()))?;
+    Some((address(12)?, address(16)?, bytes[9], payload))
+}
+
+/// The GRE packet in an Ethernet frame, if there is one.
+#[must_use]
+pub fn gre(frame: &Frame) -> Option<Outer<'_>> {
+    let bytes = frame.bytes.get(14..)?;
+    if frame.bytes[12..14] != [8, 0] {
+        return None;
+    }
+    let (source, destination, 47, gre) = ipv4(bytes)? else { return None };
+    let flags = u16::from_be_bytes([*gre.first()?, *gre.get(1)?]);
+    let protocol = u16::from_be_bytes([*gre.get(2)?, *gre.get(3)?]);
+    let (checksum, keyed) = (flags & 0x8000 != 0, flags & 0x2000 != 0);
+    let mut at = if checksum { 8 } else { 4 };
+    let mut key = None;
+    if keyed {
+        key = Some(u32::from_be_bytes(gre.get(at..at + 4)?.try_into().ok()?));
+        at += 4;
+    }
+    if flags & 0x1000 != 0 {
+        at += 4;
+    }
+    Some(Outer { at: frame.at, source, destination, key, protocol, payload: gre.get(at..)? })
+}
+
+/// One inner packet of a numbered flow on the underlay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Step {
+    /// When.
+    pub at: Duration,
+    /// From which node.
+    pub source: Ipv4Addr,
+    /// To which.
+    pub destination: Ipv4Addr,
+    /// The packet's number in its flow.
+    pub number: u64,
+}
+
+/// The inner packets from `ends.0` to `ends.1`, UDP port `port`, in order of time.
+#[must_use]
+pub fn steps(frames: &[Frame], ends: (Ipv4Addr, Ipv4Addr), port: u16) -> Vec<Step> {
+    let number = |outer: &Outer<'_>| {
+        let (source, destination, 17, udp) = ipv4(outer.payload)? else { return None };
+        let right = (source, destination) == ends && udp.get(2..4)? == port.to_be_bytes();
+        let payload = udp.get(8..)?;
+        (right && payload.len() == PAYLOAD).then_some(u64::from_be_bytes(payload[..8].try_into().ok()?))
+    };
+    let step = |frame| {
+        let outer = gre(frame)?;
+        let number = number(&outer)?;
+        Some(Step { at: outer.at, source: outer.source, destination: outer.destination, number })
+    };
+    frames.iter().filter_map(step).collect()
+}
+
+/// How many IPv4 packets to `destination` passed inside GRE.
+#[must_use]
+pub fn inner_packets_to(frames: &[Frame], destination: Ipv4Addr) -> usize {
+    let to = |f: &&Frame| gre(f).and_then(|o| ipv4(o.payload)).is_some_and(|(_, d, _, _)| d == destination);
+    frames.iter().filter(to).count()
+}
+
+/// An NHRP message on the underlay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Message {
+    /// When.
+    pub at: Duration,
+    /// From which node.
+    pub source: Ipv4Addr,
+    /// To which.
+    pub destination: Ipv4Addr,
+    /// `ar$op.type`: 1 resolution request … 8 traffic indication.
+    pub kind: u8,
+    /// Its size in bytes.
+    pub size: usize,
+}
+
+impl Message {
+    /// The kind in words.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self.kind {
+            1 => "resolution request",
+            2 => "resolution reply",
+            3 => "registration request",
+            4 => "registration reply",
+            5 => "purge request",
+            6 => "purge reply",
+            7 => "error indication",
+            8 => "traffic indication",
+            _ => "unknown message",
+        }
+    }
+}
+
+/// The NHRP messages in order of time.
+#[must_use]
+pub fn nhrp(frames: &[Frame]) -> Vec<Message> {
+    let message = |frame| {
+        let Outer { at, source, destination, payload, protocol: NHRP, .. } = gre(frame)? else { return None };
+        Some(Message { at, source, destination, kind: *payload.get(17)?, size: payload.len() })
+    };
+    frames.iter().filter_map(message).collect()
+}
+
+/// Which way a flow went between two spokes: by the hub, then straight.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Way {
+    /// Packets that went by the hub.
+    pub relayed: usize,
+    /// Packets that went straight.
+    pub direct: usize,
+    /// From the first packet on the underlay to the first that went straight.
+    pub first_direct_after: Option<Duration>,
+}
+
+impl Way {
+    /// Follows a flow from the node at `from` over `hub` to the node at `to`.
+    ///
+    /// # Errors
+    /// A packet went anywhere else, went twice, only half the way, or back by the hub after one had gone straight.
+    pub fn of(steps: &[Step], from: Ipv4Addr, hub: Ipv4Addr, to: Ipv4Addr) -> Result<Self> {
+        let mut packets: BTreeMap<u64, Vec<(Ipv4Addr, Ipv4Addr)>> = BTreeMap::new();
+        for step in steps {
+            packets.entry(step.number).or_default().push((step.source, step.destination));
+        }
+        let (mut relayed, mut direct) = (0, 0);
+        for (number, legs) in &packets {
+            let straight = legs[..] == [(from, to)];
+            ensure!(
+                straight || legs[..] == [(from, hub), (hub, to)],
+                "packet {number} went {}",
+                legs.iter().map(|(a, b)| format!("{a} → {b}")).collect::<Vec<_>>().join(", ")
+            );
+            ensure!(
+                straight || direct == 0,
+                "packet {number} went by the hub after {direct} had gone straight"
+            );
+            *(if straight { &mut direct } else { &mut relayed }) += 1;
+        }
+        let first = steps.first().context("none of the flow's packets is on the underlay")?;
+        let switch = steps.iter().find(|s| (s.source, s.destination) == (from, to));
+        Ok(Self { relayed, direct, first_direct_after: switch.map(|s| s.at.saturating_sub(first.at)) })
+    }
+}
+
+impl fmt::Display for Way {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} by the hub, {} direct", self.relayed, self.direct)?;
+        if let Some(after) = self.first_direct_after {
+            write!(f, ", the first direct one {:.1} ms after the first", after.as_secs_f64() * 1e3)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frame;
+
+    const HUB: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
+    const LEFT: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 11);
+    const RIGHT: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 12);
+    const ENDS: (Ipv4Addr, Ipv4Addr) = (Ipv4Addr::new(192, 168, 11, 10), Ipv4Addr::new(192, 168, 12, 10));
+
+    fn captured(millis: u64, legs: (Ipv4Addr, Ipv4Addr), number: u64) -> Frame {
+        let mut payload = [0; PAYLOAD];
+        payload[..8].copy_from_slice(&number.to_be_bytes());
+        let inner = frame::ipv4(ENDS, 17, 64, &frame::udp(5000, 5000, &payload));
+        let outer = frame::ipv4(legs, 47, 255, &frame::gre(Some(42), 0x0800, &inner));
+        let bytes = frame::ethernet([2; 6], [4; 6], 0x0800, &outer);
+        Frame { at: Duration::from_millis(millis), length: bytes.len(), bytes }
+    }
+
+    fn way(legs: &[(Ipv4Addr, Ipv4Addr, u64)]) -> Result<Way> {
+        let frames: Vec<_> = legs.iter().zip(0..).map(|(&(a, b, n), at)| captured(at, (a, b), n)).collect();
+        Way::of(&steps(&frames, ENDS, 5000), LEFT, HUB, RIGHT)
+    }
+
+    #[test]
+    fn by_the_hub_first_then_straight() {
+        let legs = [(LEFT, HUB, 0), (HUB, RIGHT, 0), (LEFT, HUB, 1), (LEFT, RIGHT, 2), (HUB, RIGHT, 1)];
+        let expected = Way { relayed: 2, direct: 1, first_direct_after: Some(Duration::from_millis(3)) };
+        assert_eq!(way(&legs).unwrap(), expected);
+        assert_eq!(way(&legs[..2]).unwrap().first_direct_after, None);
+    }
+
+    #[test]
+    fn any_other_way_is_refused() {
+        assert!(way(&[]).is_err());
+        assert!(way(&[(LEFT, HUB, 0)]).is_err(), "half the way");
+        assert!(way(&[(LEFT, RIGHT, 0), (LEFT, RIGHT, 0)]).is_err(), "twice");
+        assert!(way(&[(LEFT, RIGHT, 0), (LEFT, HUB, 1), (HUB, RIGHT, 1)]).is_err(), "back to the hub");
+        assert!(way(&[(RIGHT, LEFT, 0)]).is_err(), "backwards");
+    }
+
+    #[test]
+    fn inner_packets_are_found_by_destination() {
+        let frames = [captured(0, (LEFT, HUB), 0), captured(1, (HUB, RIGHT), 0)];
+        assert_eq!(inner_packets_to(&frames, ENDS.1), 2);
+        assert_eq!(inner_packets_to(&frames, ENDS.0), 0);
+    }
+}
