@@ -1,0 +1,92 @@
+# Nave. `make run` on a fresh Debian 12 machine with cargo: installs what is missing, builds, brings up the demonstration
+# cloud. `make test`: all tests. Both make network namespaces and install packages, so they want root.
+#
+#   make run [ARGS="--once --phase 3 --ports tap"]   the demonstration cloud (target/release/nave-cloud --help)
+#   make test        unit tests and black-box tests
+#   make test-all    the same, the model check of table publication, and interop with a Linux + FRR spoke in a virtual machine
+#   make lint        formatting, clippy and rustdoc, warnings as errors
+#   make bench       cycles per packet of the graph (nave-perf)
+#   make deps        the Debian packages alone
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+export PATH := $(PATH):$(HOME)/.cargo/bin
+CARGO ?= cargo
+ARGS ?=
+
+# Of the build: a C compiler, libdpdk with LLVM 14 for its bindings, protoc.
+BUILD_PACKAGES := build-essential pkg-config libdpdk-dev clang-14 libclang-14-dev protobuf-compiler libprotobuf-dev
+# Of the cloud: namespaces, and what is tried in them.
+RUN_PACKAGES := iproute2 iputils-ping ethtool
+# Of the tests: other people's dissector, traffic and routing daemons.
+TEST_PACKAGES := tshark iperf3 frr
+# Of the virtual machines of `make test-interop`.
+INTEROP_PACKAGES := bc xz-utils
+
+.PHONY: run test test-all test-interop loom lint bench build deps root toolchain
+.DEFAULT_GOAL := build
+
+build: deps
+	$(CARGO) build --release --workspace --bins
+
+run: root build
+	$(CARGO) run --quiet --release --package tests --bin nave-cloud -- $(ARGS)
+
+# One profile (dev: optimised a little, with debug assertions) for the programs and their tests, so that nothing is built twice.
+test: root deps
+	$(call install,$(TEST_PACKAGES))
+	$(CARGO) build --workspace --bins
+	$(CARGO) test --workspace --no-fail-fast
+
+test-all: test loom test-interop
+
+test-interop: root deps
+	$(call install,$(TEST_PACKAGES) $(INTEROP_PACKAGES))
+	$(CARGO) build --workspace --bins
+	$(CARGO) test --package tests --test interop -- --ignored
+
+# Table publication under every interleaving that loom finds.
+loom: deps
+	RUSTFLAGS="--cfg loom" $(CARGO) test --release --package forwarding --target-dir target/loom --lib loom
+
+lint: deps
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --document-private-items
+
+bench: deps
+	$(CARGO) build --release --package perf
+	for scenario in ipv4 encap decap gre-relay; do \
+	  for size in 64 354 1400; do \
+	    $(CARGO) run --quiet --release --package perf --bin nave-perf -- graph --scenario $$scenario --spokes 1000 --size $$size $(ARGS); \
+	  done; \
+	done
+
+deps: toolchain
+	$(call install,$(BUILD_PACKAGES) $(RUN_PACKAGES))
+
+toolchain:
+	@command -v $(CARGO) >/dev/null || { \
+	  echo "cargo is not here: install Rust (https://rustup.rs); under sudo keep your PATH: sudo env PATH=\"\$$PATH\" make" >&2; exit 1; }
+
+root:
+	@[ "$$(id -u)" = 0 ] || { \
+	  echo "make $(or $(MAKECMDGOALS),build) makes network namespaces and taps: run it as root (sudo env PATH=\"\$$PATH\" make $(MAKECMDGOALS))" >&2; exit 1; }
+
+# Installs the Debian packages that are missing; quick when none is. No service is started, and none that was not there before
+# is left enabled (frr's is not wanted: the tests start its daemons themselves).
+define install
+	@missing=(); for package in $(1); do \
+	  dpkg-query -W -f '$${db:Status-Status}' $$package 2>/dev/null | grep -qx installed || missing+=($$package); \
+	done; \
+	[ $${#missing[@]} -gt 0 ] || exit 0; \
+	if [ "$$(id -u)" != 0 ]; then echo "packages are missing; as root: apt-get install --no-install-recommends $${missing[*]}" >&2; exit 1; fi; \
+	echo "installing $${missing[*]}"; \
+	policy=/usr/sbin/policy-rc.d; \
+	if [ ! -e $$policy ]; then trap "rm -f $$policy" EXIT; printf '#!/bin/sh\nexit 101\n' > $$policy; chmod +x $$policy; fi; \
+	export DEBIAN_FRONTEND=noninteractive; \
+	apt-get -qq update; \
+	apt-get -qq -y --no-install-recommends install $${missing[@]} >/dev/null; \
+	if [[ " $${missing[*]} " = *" frr "* ]] && [ -d /run/systemd/system ]; then systemctl --quiet disable frr; fi
+endef
