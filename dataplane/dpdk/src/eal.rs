@@ -93,7 +93,7 @@ pub enum EalError {
         source: nix::errno::Errno,
     },
     /// `rte_eal_init` failed; its own words are on standard error.
-    #[error("starting DPDK ({arguments}): {errno}")]
+    #[error("starting DPDK ({arguments}): {errno}{}", memory_hint(arguments))]
     Init {
         /// The EAL's command line.
         arguments: String,
@@ -101,13 +101,35 @@ pub enum EalError {
         errno: Errno,
     },
     /// A virtual device could not be created; the driver's own words are on standard error.
-    #[error("creating {device}: {errno}")]
+    #[error("creating {device}: {errno}{}", hint(device))]
     Vdev {
         /// The device and its arguments.
         device: String,
         /// Why.
         errno: Errno,
     },
+}
+
+/// What a driver needs that does not say so itself.
+fn hint(device: &str) -> &'static str {
+    if device.starts_with("net_tap") {
+        " (needs CAP_NET_ADMIN, /dev/net/tun and a free interface name)"
+    } else if device.starts_with("net_af_packet") {
+        " (needs CAP_NET_RAW and iface= of an existing interface)"
+    } else {
+        ""
+    }
+}
+
+/// What most often keeps DPDK from starting; its own error number is seldom about it.
+fn memory_hint(arguments: &str) -> &'static str {
+    if arguments.contains("--no-huge") {
+        ""
+    } else if arguments.contains("--in-memory") {
+        "; are huge pages reserved (sysctl vm.nr_hugepages)?"
+    } else {
+        "; are huge pages reserved (sysctl vm.nr_hugepages) and is a hugetlbfs mounted?"
+    }
 }
 
 static STARTED: AtomicBool = AtomicBool::new(false);

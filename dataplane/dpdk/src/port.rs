@@ -347,7 +347,9 @@ impl Port {
         opening.start()?;
         let device = Arc::new(device);
         // SAFETY: the device runs, has these queues, and was taken above: these are its only handles.
-        let rx = (0..rx_queues).map(|queue| unsafe { RxQueue::new(Arc::clone(&device), queue) }).collect();
+        let rx = (0..rx_queues)
+            .map(|queue| unsafe { RxQueue::new(Arc::clone(&device), queue, facts.has_wake_fds()) })
+            .collect();
         // SAFETY: as above.
         let tx = (0..tx_queues).map(|queue| unsafe { TxQueue::new(Arc::clone(&device), queue) }).collect();
         let port = Self {
@@ -409,6 +411,9 @@ impl Port {
 
     /// The link's state now, without waiting for it to settle.
     ///
+    /// A net_tap port is up for as long as it is open: its carrier is this process. Its driver asks the kernel by the
+    /// interface's name, in the namespace where it was made, and would call it down after a move to another one.
+    ///
     /// # Errors
     /// [`PortError::Device`] if the driver cannot tell.
     pub fn link(&self) -> Result<Link, PortError> {
@@ -420,7 +425,7 @@ impl Port {
         };
         self.check(Step::Link, returned)?;
         Ok(Link {
-            up: u32::from(link.link_status()) == dpdk_sys::RTE_ETH_LINK_UP,
+            up: self.driver == "net_tap" || u32::from(link.link_status()) == dpdk_sys::RTE_ETH_LINK_UP,
             mbps: link.link_speed,
             full_duplex: u32::from(link.link_duplex()) == dpdk_sys::RTE_ETH_LINK_FULL_DUPLEX,
         })
@@ -480,6 +485,11 @@ impl Facts {
         }
         // SAFETY: a driver's name is a static string.
         unsafe { CStr::from_ptr(self.0.driver_name) }.to_string_lossy().into_owned()
+    }
+
+    /// Whether a receive queue is a kernel descriptor that a worker can wait on.
+    fn has_wake_fds(&self) -> bool {
+        self.driver() == "net_tap"
     }
 
     fn offloads(&self) -> Offloads {
@@ -548,6 +558,9 @@ impl Opening<'_> {
             }
             conf.rxmode.offloads |= dpdk_sys::NAVE_RX_SCATTER;
         }
+        // net_tap installs its queues' descriptors then, which RxQueue::wake_fd shows. Cards would want their
+        // interrupts armed before each sleep; they have workers that do not sleep.
+        conf.intr_conf.set_rxq(u32::from(facts.has_wake_fds()));
         // SAFETY: the device is stopped and ours; the call copies the configuration.
         let returned =
             unsafe { dpdk_sys::rte_eth_dev_configure(self.id, rx_queues, tx_queues, &raw const conf) };

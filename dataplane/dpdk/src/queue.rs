@@ -3,6 +3,7 @@
 use crate::mbuf::Mbuf;
 use crate::port::Device;
 use dpdk_sys::rte_eth_fp_ops;
+use std::os::fd::{BorrowedFd, RawFd};
 use std::sync::Arc;
 
 /// A receive queue. One owner, which is one worker; it keeps its port running.
@@ -10,6 +11,7 @@ use std::sync::Arc;
 pub struct RxQueue {
     device: Arc<Device>,
     queue: u16,
+    wake: Option<RawFd>,
 }
 
 /// A transmit queue. One owner, which is one worker; it keeps its port running.
@@ -46,8 +48,19 @@ impl RxQueue {
     ///
     /// # Safety
     /// The device is started, has the queue, and nobody else has a handle to it.
-    pub(crate) unsafe fn new(device: Arc<Device>, queue: u16) -> Self {
-        Self { device, queue }
+    pub(crate) unsafe fn new(device: Arc<Device>, queue: u16, has_wake_fd: bool) -> Self {
+        // SAFETY: the device is started and has the queue.
+        let fd = || unsafe { dpdk_sys::rte_eth_dev_rx_intr_ctl_q_get_fd(device.id(), queue) };
+        let wake = has_wake_fd.then(fd).filter(|fd| *fd >= 0);
+        Self { device, queue, wake }
+    }
+
+    /// A descriptor that is readable while packets wait, for a worker that sleeps when idle; `None` where the driver has
+    /// none that works without more ado (all but net_tap).
+    #[must_use]
+    pub fn wake_fd(&self) -> Option<BorrowedFd<'_>> {
+        // SAFETY: the driver keeps its queues' descriptors open for as long as the device is, and `self` holds it.
+        self.wake.map(|fd| unsafe { BorrowedFd::borrow_raw(fd) })
     }
 
     /// Number of the queue on its port.

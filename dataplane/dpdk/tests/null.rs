@@ -1,5 +1,7 @@
 //! EAL, mempools, workers and ports on net_null, without huge pages. One test: the EAL starts once per process.
 
+#![allow(clippy::unwrap_used, clippy::panic)]
+
 use dpdk::{
     Eal, EalArgs, EalError, Memory, Mempool, MempoolConfig, MempoolError, Port, PortConfig, PortError,
     WorkerError, free_bulk, register_worker_thread,
@@ -115,6 +117,7 @@ fn ports(eal: &Eal) {
     assert_eq!(port.mac().unwrap().len(), 6);
     assert!(port.link().unwrap().up);
     assert_eq!((opened.rx.len(), opened.tx.len()), (2, 2));
+    assert!(opened.rx[0].wake_fd().is_none());
 
     let mut burst = Vec::with_capacity(40);
     assert_eq!(opened.rx[0].burst(&mut burst, 32), 32);

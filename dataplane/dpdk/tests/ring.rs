@@ -1,5 +1,7 @@
 //! Ports over rings: a loop and a pair, without huge pages. One test: the EAL starts once per process.
 
+#![allow(clippy::unwrap_used, clippy::panic)]
+
 use dpdk::{Eal, EalArgs, Memory, Mempool, MempoolConfig, Port, PortConfig, PortError, free_bulk, ring};
 use wire::buf::PacketBuf;
 

@@ -1,7 +1,10 @@
 //! net_tap in a network namespace of its own: the kernel talks to a port, also after the interface moved to another
 //! namespace. Needs CAP_NET_ADMIN and /dev/net/tun. One test: the EAL starts once per process.
 
+#![allow(clippy::unwrap_used, clippy::panic)]
+
 use dpdk::{Eal, EalArgs, Mbuf, Memory, Mempool, MempoolConfig, Opened, Port, PortConfig, free_bulk};
+use nix::poll::{PollFd, PollFlags, poll};
 use nix::sched::{CloneFlags, unshare};
 use std::net::UdpSocket;
 use std::process::{Child, Command, Stdio};
@@ -61,6 +64,21 @@ fn receive(opened: &mut Opened, fits: impl Fn(&[u8]) -> bool) -> Mbuf {
     panic!("the packet did not arrive");
 }
 
+/// Whether the first queue's descriptor becomes readable within `ms` milliseconds.
+fn wakes(opened: &Opened, ms: u16) -> bool {
+    let fd = opened.rx[0].wake_fd().unwrap();
+    poll(&mut [PollFd::new(fd, PollFlags::POLLIN)], ms).unwrap() == 1
+}
+
+/// Frees what the kernel sends by itself when an interface comes up, until it is quiet.
+fn drain(opened: &mut Opened) {
+    let mut burst = Vec::with_capacity(32);
+    while wakes(opened, 100) {
+        opened.rx[0].burst(&mut burst, 32);
+        free_bulk(&mut burst);
+    }
+}
+
 /// Whether a frame is IPv4 of `protocol`.
 fn is_ipv4(frame: &[u8], protocol: u8) -> bool {
     frame.len() > 34 && frame[12..14] == [8, 0] && frame[23] == protocol
@@ -104,6 +122,7 @@ fn tap_ports() {
     let elsewhere = Namespace::new();
     ip(&format!("link set one netns {}", elsewhere.0.id()));
     ping_in(&elsewhere, &mut one);
+    assert!(one.port.link().unwrap().up, "wherever it is");
     assert_eq!(one.port.mtu(), Ok(1400));
     assert!(one.port.stats().unwrap().rx_packets > 0);
     drop(elsewhere);
@@ -118,13 +137,17 @@ fn tap_ports() {
 /// The kernel sends a datagram into the port and gets it back.
 fn udp_there_and_back(opened: &mut Opened) {
     ip("addr add 192.0.2.1/24 dev one");
+    ip("link set one addrgenmode none");
     ip("link set one up");
     ip("neigh add 192.0.2.2 lladdr 02:00:00:00:00:02 dev one");
     assert!(opened.port.link().unwrap().up);
     let mac = opened.port.mac().unwrap();
     let socket = UdpSocket::bind("192.0.2.1:4000").unwrap();
     socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    drain(opened);
+    assert!(!wakes(opened, 20));
     socket.send_to(b"there and back", "192.0.2.2:4000").unwrap();
+    assert!(wakes(opened, 5000));
     let mut packet = receive(opened, |frame| is_ipv4(frame, 17));
     assert_eq!((packet.segments(), packet.headroom(), packet.len()), (1, 128, 14 + 20 + 8 + 14));
     assert_eq!((&packet.bytes()[..6], &packet.bytes()[6..12]), (&[2, 0, 0, 0, 0, 2][..], &mac[..]));
