@@ -41,7 +41,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     if !pool.alloc_bulk(&mut packets, 2048) {
         return Err("the mempool is too small".into());
     }
-    packets.iter_mut().for_each(|packet| drop(packet.append(64)));
+    packets.iter_mut().filter_map(|packet| packet.append(64)).for_each(|bytes| bytes.fill(0));
     tx.burst(&mut packets);
     let mut looped = Port::over_rings(&eal, "loop", vec![rx], vec![tx], &config)?;
     let mut null = Port::open(&eal, "net_null0", &config)?;

@@ -29,3 +29,17 @@ pub use port::{Link, Offloads, Opened, Port, PortConfig, PortError, PortStats, S
 pub use queue::{RxQueue, TxQueue};
 pub use ring::{RingError, RingRx, RingTx, ring};
 pub use worker::{WorkerError, WorkerToken, register_worker_thread};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_worker_takes_along_moves_between_threads() {
+        fn moves<T: Send>() {}
+        fn shared<T: Send + Sync>() {}
+        moves::<(Mbuf, RxQueue, TxQueue, RingRx, RingTx, Port)>();
+        shared::<(Eal, Mempool)>();
+        assert_eq!(size_of::<Option<Mbuf>>(), size_of::<usize>());
+    }
+}
