@@ -3,8 +3,7 @@
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
-const FILES: [&str; 3] =
-    ["nave/v1/types.proto", "nave/v1/dataplane.proto", "nave/v1/management.proto"];
+const FILES: [&str; 3] = ["nave/v1/types.proto", "nave/v1/dataplane.proto", "nave/v1/management.proto"];
 
 fn main() -> ExitCode {
     println!("cargo::rerun-if-changed=nave/v1");

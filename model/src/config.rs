@@ -11,6 +11,7 @@ use crate::time::HoldingTime;
 use crate::{InterfaceAddr, InterfaceName, NbmaAddr, Prefix, ProtocolAddr, TableId};
 
 pub mod check;
+pub mod diff;
 
 /// The whole file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]

@@ -1,0 +1,62 @@
+//! `model::report`.
+
+use model::report::{PacketIn, PacketOut, PuntReason, Report};
+
+use super::kind::{inners, small, text, texts};
+use super::{Malformed, enumeration, message, needed, up};
+use crate::pb;
+
+enumeration!(PuntReason => PuntReason { Nhrp, Redirect });
+
+message!(PacketIn => PacketIn {
+    reason: enumerator, tunnel: text, source: text, destination: text, udp_port: small, bytes: same, dropped_before: same,
+});
+message!(PacketOut => PacketOut { tunnel: text, destination: text, protocol_type: small, bytes: same, });
+
+impl From<Report> for pb::Report {
+    fn from(report: Report) -> Self {
+        use pb::report::Report as Pb;
+        let report = match report {
+            Report::Glean(hop) => Pb::Glean(hop.into()),
+            Report::Used { tunnel, next_hops } => {
+                Pb::Used(pb::Used { tunnel: text::down(tunnel), next_hops: texts::down(next_hops) })
+            }
+            Report::UsedNeighbours(hops) => {
+                Pb::UsedNeighbours(pb::UsedNeighbours { hops: inners::down(hops) })
+            }
+            Report::Port { port, mac, up, mtu } => {
+                Pb::Port(pb::PortReport { port, mac: text::down(mac), up, mtu: mtu.into() })
+            }
+            Report::BindingExpired { tunnel, next_hop } => Pb::BindingExpired(pb::BindingKey {
+                tunnel: text::down(tunnel),
+                next_hop: text::down(next_hop),
+            }),
+        };
+        Self { report: Some(report) }
+    }
+}
+
+impl TryFrom<pb::Report> for Report {
+    type Error = Malformed;
+    fn try_from(report: pb::Report) -> Result<Self, Malformed> {
+        use pb::report::Report as Pb;
+        Ok(match needed(report.report, "report")? {
+            Pb::Glean(hop) => Self::Glean(up(hop, "glean")?),
+            Pb::Used(used) => Self::Used {
+                tunnel: text::up(used.tunnel, "used.tunnel")?,
+                next_hops: texts::up(used.next_hops, "used.next_hops")?,
+            },
+            Pb::UsedNeighbours(used) => Self::UsedNeighbours(inners::up(used.hops, "used_neighbours.hops")?),
+            Pb::Port(port) => Self::Port {
+                mac: text::up(port.mac, "port.mac")?,
+                up: port.up,
+                mtu: small::up(port.mtu, "port.mtu")?,
+                port: port.port,
+            },
+            Pb::BindingExpired(key) => Self::BindingExpired {
+                tunnel: text::up(key.tunnel, "binding_expired.tunnel")?,
+                next_hop: text::up(key.next_hop, "binding_expired.next_hop")?,
+            },
+        })
+    }
+}

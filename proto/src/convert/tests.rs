@@ -1,0 +1,1 @@
+//! Every type comes back as it went.
