@@ -75,13 +75,13 @@ impl Capture {
     /// What has been captured so far.
     #[must_use]
     pub fn frames(&self) -> Vec<Frame> {
-        self.frames.lock().map(|f| f.clone()).unwrap_or_default()
+        self.frames_after(0)
     }
 
-    /// How many frames have been captured so far.
+    /// What has been captured after the first `seen`.
     #[must_use]
-    pub fn count(&self) -> usize {
-        self.frames.lock().map(|f| f.len()).unwrap_or_default()
+    pub fn frames_after(&self, seen: usize) -> Vec<Frame> {
+        self.frames.lock().map(|f| f[seen..].to_vec()).unwrap_or_default()
     }
 
     /// Ends it after all that is on its way.

@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
+use serde_json::Value;
 
 use crate::guardian::Guardian;
 use crate::netns::Namespace;
@@ -83,7 +84,7 @@ pub struct Cloud {
     ports: Ports,
     directory: PathBuf,
     // Last, so that it cleans up when everything else is gone.
-    _guardian: Guardian,
+    guardian: Arc<Guardian>,
 }
 
 impl Cloud {
@@ -133,7 +134,7 @@ impl Cloud {
             };
             nodes.push(node);
         }
-        let cloud = Self { internet, nodes, ports, directory, _guardian: guardian };
+        let cloud = Self { internet, nodes, ports, directory, guardian: Arc::new(guardian) };
         if ports == Ports::AfPacket {
             for node in &cloud.nodes {
                 cloud.lay_veths(node)?;
@@ -189,7 +190,10 @@ impl Cloud {
         let client = self.nodes[spoke].tunnel.to_string();
         let entries = self.nodes[HUB].nave_json("show nhrp")?;
         let servers = self.nodes[spoke].nave_json("show nhs")?;
-        Ok(mentions(&entries, &client) && servers.to_string().contains("\"up\""))
+        let all = |list: &Value| list.as_array().cloned().unwrap_or_default();
+        let known = all(&entries).iter().any(|e| e["type"] == "dynamic" && e["next_hop"] == *client);
+        let accepted = all(&servers).iter().any(|s| s["state"] == "responding");
+        Ok(known && accepted)
     }
 
     /// Starts a node's data plane and connects its ports.
@@ -247,6 +251,12 @@ impl Cloud {
         &self.directory
     }
 
+    /// Who cleans up.
+    #[must_use]
+    pub fn guardian(&self) -> Arc<Guardian> {
+        self.guardian.clone()
+    }
+
     /// Asks every process to end.
     ///
     /// # Errors
@@ -293,17 +303,6 @@ impl Cloud {
         // The overlay's MTU, so that TCP makes its segments small enough.
         host.ip(&format!("route replace default via 192.168.{number}.1 mtu 1400"))?;
         Ok(())
-    }
-}
-
-/// Whether a JSON value has this text as a string anywhere, alone or as the address of a prefix.
-fn mentions(value: &serde_json::Value, text: &str) -> bool {
-    use serde_json::Value::{Array, Object, String};
-    match value {
-        String(s) => s == text || s.strip_prefix(text).is_some_and(|rest| rest.starts_with('/')),
-        Array(values) => values.iter().any(|v| mentions(v, text)),
-        Object(fields) => fields.values().any(|v| mentions(v, text)),
-        _ => false,
     }
 }
 

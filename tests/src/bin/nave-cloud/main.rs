@@ -1,0 +1,126 @@
+//! The demonstration cloud: a hub, two spokes and a host behind each, all on this machine. It is brought up, its story told
+//! as it happens and checked, and then it stays for whoever wants to try it.
+#![forbid(unsafe_code)]
+
+mod observer;
+mod story;
+mod teller;
+
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock, mpsc};
+
+use anyhow::Result;
+use clap::Parser;
+use nix::sys::signal::{SigSet, Signal};
+
+use tests::cloud::{Cloud, HUB, Phase, Ports, SPOKE1};
+use tests::guardian::Guardian;
+use tests::node;
+
+use crate::teller::Teller;
+
+/// Brings up a hub and two spokes on this machine, lets two hosts talk through them and tells what happens.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Args {
+    /// End after the story; the exit status tells whether it went as it should.
+    #[arg(long)]
+    once: bool,
+    /// Phase of DMVPN.
+    #[arg(long, value_enum, default_value = "3")]
+    phase: Phase,
+    /// What the data planes' ports are.
+    #[arg(long, value_enum, default_value = "tap")]
+    ports: Ports,
+}
+
+/// Who cleans up when a signal ends the program in the middle of the story.
+static GUARDIAN: OnceLock<Arc<Guardian>> = OnceLock::new();
+/// The cloud is up and waits for a signal to end.
+static STAYING: AtomicBool = AtomicBool::new(false);
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    match run(&args) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("nave-cloud: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Whether the story went as it should.
+fn run(args: &Args) -> Result<bool> {
+    let (interrupt, interrupted) = mpsc::channel();
+    watch_signals(interrupt)?;
+    for name in ["nave-dataplane", "nave-controlplane", "nave"] {
+        node::program(name)?;
+    }
+
+    let mut teller = Teller::new();
+    let mut cloud = Cloud::lay("nave", args.phase, args.ports)?;
+    let _ = GUARDIAN.set(cloud.guardian());
+    story::tell(&mut cloud, args.phase, &mut teller)?;
+    let good = teller.sum_up();
+
+    if !args.once {
+        print_what_to_try(&cloud);
+        STAYING.store(true, Ordering::Relaxed);
+        let _ = interrupted.recv();
+        println!("\nstopping");
+    }
+    cloud.stop()?;
+    drop(cloud);
+    if let Some(guardian) = GUARDIAN.get() {
+        guardian.dismiss();
+    }
+    Ok(good)
+}
+
+/// Takes SIGINT, SIGTERM and SIGHUP on a thread of its own. While the cloud stays, one of them ends the stay; at any other time
+/// the guardian removes everything at once.
+fn watch_signals(interrupt: mpsc::Sender<()>) -> Result<()> {
+    let mut signals = SigSet::empty();
+    signals.extend([Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP]);
+    // Before any thread is started: they all inherit it.
+    signals.thread_block()?;
+    std::thread::spawn(move || {
+        while let Ok(signal) = signals.wait() {
+            if STAYING.swap(false, Ordering::Relaxed) {
+                let _ = interrupt.send(());
+                continue;
+            }
+            if let Some(guardian) = GUARDIAN.get() {
+                guardian.dismiss();
+            }
+            std::process::exit(128 + signal as i32);
+        }
+    });
+    Ok(())
+}
+
+fn print_what_to_try(cloud: &Cloud) {
+    let (hub, spoke) = (&cloud.nodes[HUB], &cloud.nodes[SPOKE1]);
+    let (from, to) = (&spoke.host, &cloud.nodes[SPOKE1 + 1].host);
+    let nave = node::program("nave").unwrap_or_default();
+    println!("\nThe cloud stays up until Ctrl-C. In another terminal, as root:\n");
+    println!("  # a host behind spoke1 pings one behind spoke2");
+    println!("  ip netns exec {} ping {}", from.namespace.name(), to.address);
+    println!("  # what the nodes know");
+    for node in [hub, spoke] {
+        println!("  {} --socket {} show dmvpn", nave.display(), node.management_socket().display());
+    }
+    let socket = spoke.management_socket();
+    for words in ["show nhrp --detail", "show adjacency", "show drops", "clear nhrp", "watch"] {
+        println!("  {} --socket {} {words}", nave.display(), socket.display());
+    }
+    println!("  # the underlay");
+    println!("  ip netns exec {} tcpdump -ni {} proto gre", cloud.internet.name(), tests::cloud::BRIDGE);
+    println!("  # the kernel twins of spoke1");
+    println!("  ip -n {} -brief address", spoke.namespace.name());
+    println!("  # configuration and logs");
+    println!("  ls {}/*", cloud.directory().display());
+}

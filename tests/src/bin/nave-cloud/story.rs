@@ -1,0 +1,182 @@
+//! The story, chapter by chapter, and what it claims.
+
+use std::net::Ipv4Addr;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use nix::sys::signal::Signal;
+
+use tests::capture::{Capture, Frame};
+use tests::cloud::{BRIDGE, Cloud, HUB, Phase, SPOKE1, SPOKE2};
+use tests::traffic::Stream;
+use tests::trail::{self, Way};
+use tests::wait;
+
+use crate::observer::Observer;
+use crate::teller::Teller;
+
+/// UDP port of the numbered flows; the way back has the next one.
+const PORT: u16 = 5000;
+/// Packets a second, each way.
+const RATE: u32 = 1000;
+/// How long they are sent.
+const TALK: Duration = Duration::from_secs(5);
+/// From the first packet to the first that goes straight.
+const SWITCH: Duration = Duration::from_millis(100);
+
+/// Tells it. Errors are of what the story needs; what it claims is checked with the teller.
+pub(crate) fn tell(cloud: &mut Cloud, phase: Phase, teller: &mut Teller) -> Result<()> {
+    teller.chapter(&format!("A hub, then a spoke (DMVPN phase {})", phase.number()));
+    teller.tell("underlay 203.0.113.0/24, overlay 10.255.0.0/24, LANs 192.168.{1,11,12}.0/24");
+    for node in [HUB, SPOKE1] {
+        start(cloud, node, teller)?;
+    }
+    register(cloud, SPOKE1, teller)?;
+    unregistered(cloud, teller)?;
+
+    teller.chapter("The other spoke comes");
+    start(cloud, SPOKE2, teller)?;
+    register(cloud, SPOKE2, teller)?;
+
+    talk(cloud, phase, teller)?;
+    stopped(cloud, teller)?;
+    tables(cloud, teller)?;
+    cloud.check_alive()
+}
+
+fn start(cloud: &mut Cloud, index: usize, teller: &Teller) -> Result<()> {
+    cloud.start_dataplane(index).with_context(|| cloud.nodes[index].logs())?;
+    let node = &mut cloud.nodes[index];
+    node.start_controlplane().with_context(|| node.logs())?;
+    let id = |p: &Option<tests::process::Process>| p.as_ref().map_or(0, tests::process::Process::id);
+    teller.tell(&format!(
+        "{} is up: data plane (process {}) and control plane (process {}) at {}",
+        node.name,
+        id(&node.dataplane),
+        id(&node.controlplane),
+        node.nbma
+    ));
+    Ok(())
+}
+
+fn register(cloud: &mut Cloud, spoke: usize, teller: &Teller) -> Result<()> {
+    cloud.wait_registered(spoke)?;
+    let node = &cloud.nodes[spoke];
+    teller.tell(&format!("{} is registered: {} is at {}", node.name, node.tunnel, node.nbma));
+    Ok(())
+}
+
+/// A host behind the hub calls one behind a spoke that nobody knows yet.
+fn unregistered(cloud: &Cloud, teller: &mut Teller) -> Result<()> {
+    teller.chapter("A spoke that has not registered");
+    let to = cloud.nodes[SPOKE2].host.address;
+    let capture = Capture::start(&cloud.internet, BRIDGE, |_| true)?;
+    let ping = ["-n", "-c", "3", "-i", "0.5", "-W", "1", &to.to_string()];
+    let output = cloud.nodes[HUB].host.namespace.output("ping", &ping)?;
+    let leaked = trail::inner_packets_to(&capture.finish()?, to);
+    let words = String::from_utf8_lossy(&output.stdout).into_owned();
+    let answer = words.lines().find(|l| l.contains("Unreachable")).unwrap_or("no answer");
+    let refused = answer.contains("Destination Host Unreachable") && answer.contains("192.168.1.1");
+    teller.check(refused, &format!("{to} is told to be unreachable by the hub"), answer);
+    teller.check(leaked == 0, "and nothing for it is on the underlay", &format!("{leaked} packets"));
+    Ok(())
+}
+
+/// A thousand packets a second each way between the spokes' hosts, from the first ARP request on.
+fn talk(cloud: &mut Cloud, phase: Phase, teller: &mut Teller) -> Result<()> {
+    teller.chapter(&format!(
+        "The spokes' hosts talk: {RATE} packets a second each way for {} s",
+        TALK.as_secs()
+    ));
+    let mut observer = Observer::start(cloud, PORT)?;
+    let there = Stream::start(cloud.flow(SPOKE1, SPOKE2, PORT, RATE))?;
+    let back = Stream::start(cloud.flow(SPOKE2, SPOKE1, PORT + 1, RATE))?;
+    while there.elapsed() < TALK {
+        observer.tell_news(&cloud.nodes, teller);
+        cloud.check_alive()?;
+        sleep(Duration::from_millis(20));
+    }
+    let tallies = [there.finish()?, back.finish()?];
+    observer.tell_news(&cloud.nodes, teller);
+    let frames = observer.finish()?;
+
+    for tally in &tallies {
+        teller.check(tally.is_whole(), "nothing is lost, nothing comes twice", &tally.to_string());
+    }
+    let hosts = [cloud.nodes[SPOKE1].host.address, cloud.nodes[SPOKE2].host.address];
+    judge_way(cloud, phase, &frames, (SPOKE1, SPOKE2), (hosts[0], hosts[1]), PORT, teller);
+    judge_way(cloud, phase, &frames, (SPOKE2, SPOKE1), (hosts[1], hosts[0]), PORT + 1, teller);
+    Ok(())
+}
+
+fn judge_way(
+    cloud: &Cloud,
+    phase: Phase,
+    frames: &[Frame],
+    spokes: (usize, usize),
+    ends: (Ipv4Addr, Ipv4Addr),
+    port: u16,
+    teller: &mut Teller,
+) {
+    let nbma = |index: usize| cloud.nodes[index].nbma;
+    let way = Way::of(&trail::steps(frames, ends, port), nbma(spokes.0), nbma(HUB), nbma(spokes.1));
+    let seen = way.as_ref().map_or_else(|error| format!("{error:#}"), ToString::to_string);
+    let claim = match phase {
+        Phase::One => "every packet goes by the hub",
+        Phase::Two | Phase::Three => "packets go by the hub, and straight within 100 ms of the first",
+    };
+    let holds = way.is_ok_and(|way| match phase {
+        Phase::One => way.direct == 0 && way.relayed > 0,
+        // The second flow may find the way prepared by the first.
+        _ => {
+            (way.relayed > 0 || spokes.0 == SPOKE2)
+                && way.first_direct_after.is_some_and(|after| after <= SWITCH)
+        }
+    });
+    teller.check(holds, &format!("{} → {}, on the underlay: {claim}", ends.0, ends.1), &seen);
+}
+
+/// It was the data planes that forwarded, and nothing else.
+fn stopped(cloud: &mut Cloud, teller: &mut Teller) -> Result<()> {
+    teller.chapter("All data planes are stopped");
+    signal(cloud, Signal::SIGSTOP)?;
+    let stream = Stream::start(cloud.flow(SPOKE1, SPOKE2, PORT + 2, 100))?;
+    sleep(Duration::from_secs(1));
+    let arrived = stream.arrived();
+    signal(cloud, Signal::SIGCONT)?;
+    stream.finish()?;
+    teller.check(
+        arrived == 0,
+        "nothing passes",
+        &format!("{arrived} of 100 packets arrived within a second"),
+    );
+    let began = Instant::now();
+    let to = cloud.nodes[SPOKE2].host.address;
+    let again =
+        wait::until_true("traffic", Duration::from_secs(10), || cloud.pings(SPOKE1, to).unwrap_or(false));
+    let seen = format!("{} ms after they go on", began.elapsed().as_millis());
+    teller.check(again.is_ok(), "and then traffic passes again", &seen);
+    Ok(())
+}
+
+fn signal(cloud: &Cloud, signal: Signal) -> Result<()> {
+    cloud.nodes.iter().filter_map(|n| n.dataplane.as_ref()).try_for_each(|p| p.signal(signal))
+}
+
+fn tables(cloud: &Cloud, teller: &Teller) -> Result<()> {
+    for (index, words) in [
+        (HUB, "show dmvpn"),
+        (HUB, "show nhrp"),
+        (SPOKE1, "show dmvpn"),
+        (SPOKE1, "show nhrp"),
+        (SPOKE1, "show nhs"),
+        (SPOKE1, "show adjacency"),
+        (SPOKE1, "show drops"),
+    ] {
+        let node = &cloud.nodes[index];
+        teller.chapter(&format!("{}: nave {words}", node.name));
+        print!("{}", node.nave(words)?);
+    }
+    Ok(())
+}
