@@ -157,7 +157,14 @@ mod kind {
             if text.is_empty() {
                 return Err(Malformed::new(field, Problem::Missing));
             }
-            text.parse().map_err(|wrong: T::Err| Malformed::new(field, Problem::Text(wrong.to_string())))
+            text.parse().map_err(|wrong: T::Err| {
+                // Errors of the standard library do not say what they are about.
+                let mut problem = wrong.to_string();
+                if !problem.contains(&text) {
+                    problem = format!("`{text}`: {problem}");
+                }
+                Malformed::new(field, Problem::Text(problem))
+            })
         }
     }
 
