@@ -306,6 +306,21 @@ impl Cloud {
     }
 }
 
+impl Drop for Cloud {
+    /// Where a test fails, its logs are told and kept.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let kept = std::env::temp_dir().join(format!("nave-failed-{}", std::process::id()));
+            let copied = Command::new("cp").arg("-r").arg(&self.directory).arg(&kept).status();
+            eprintln!("{}", self.logs());
+            if copied.is_ok_and(|s| s.success()) {
+                eprintln!("files of the cloud are kept in {}", kept.display());
+            }
+        }
+        let _ = self.stop();
+    }
+}
+
 /// The first free one of `prefix`, `prefix`2, … and its underlay namespace, which marks it as taken.
 fn claim(guardian: &Guardian, prefix: &str) -> Result<(String, Namespace)> {
     ensure!(nix::unistd::geteuid().is_root(), "this makes network namespaces: it must run as root");
@@ -343,14 +358,8 @@ pub fn examples() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/cloud")
 }
 
-/// A name for this test's cloud that no other run has.
+/// A name for a test's cloud that no other process has.
 #[must_use]
-pub fn unique_prefix() -> String {
+pub fn test_prefix() -> String {
     format!("nt{}", std::process::id())
-}
-
-/// Whether a program of the system is there.
-#[must_use]
-pub fn has_program(name: &str) -> bool {
-    Command::new("sh").args(["-c", &format!("command -v {name}")]).output().is_ok_and(|o| o.status.success())
 }

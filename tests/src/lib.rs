@@ -5,8 +5,9 @@
 //! - [`cloud`] the topology: an underlay, nodes, LAN hosts; [`node`] one node's processes, configuration and `nave` client
 //! - [`traffic`] numbered UDP packets and what became of them
 //! - [`capture`] what passes on the underlay, [`trail`] what it means, [`tshark`] what others say it means
-//! - [`frame`] packets made by hand, right and wrong ones
-//! - [`wait`] waiting with a deadline and a reason
+//! - [`frame`] packets made by hand, right and wrong ones; [`probe`] a station on the underlay that sends them
+//! - [`frr`] routing daemons that nobody here wrote
+//! - [`wait`] waiting with a deadline and a reason, [`lock`] one heavy test at a time
 //!
 //! Nothing here uses the code under test to judge it: packets are taken apart and put together by hand.
 #![forbid(unsafe_code)]
@@ -14,9 +15,12 @@
 pub mod capture;
 pub mod cloud;
 pub mod frame;
+pub mod frr;
 pub mod guardian;
+pub mod lock;
 pub mod netns;
 pub mod node;
+pub mod probe;
 pub mod process;
 pub mod traffic;
 pub mod trail;

@@ -96,6 +96,17 @@ pub fn steps(frames: &[Frame], ends: (Ipv4Addr, Ipv4Addr), port: u16) -> Vec<Ste
     frames.iter().filter_map(step).collect()
 }
 
+/// From and to which node inner IPv4 packets of any kind from `ends.0` to `ends.1` went, in order of time.
+#[must_use]
+pub fn legs(frames: &[Frame], ends: (Ipv4Addr, Ipv4Addr)) -> Vec<(Duration, Ipv4Addr, Ipv4Addr)> {
+    let leg = |frame| {
+        let outer = gre(frame)?;
+        let (source, destination, _, _) = ipv4(outer.payload)?;
+        ((source, destination) == ends).then_some((outer.at, outer.source, outer.destination))
+    };
+    frames.iter().filter_map(leg).collect()
+}
+
 /// How many IPv4 packets to `destination` passed inside GRE.
 #[must_use]
 pub fn inner_packets_to(frames: &[Frame], destination: Ipv4Addr) -> usize {

@@ -1,0 +1,176 @@
+//! Any process may be killed at any time; what the others had agreed on goes on.
+//!
+//! Traffic runs throughout: between the spokes' hosts (by the shortcut), and between the hub's and the spokes' (by the hub).
+#![allow(clippy::unwrap_used, clippy::panic)] // A test fails by panicking, in its helpers too.
+
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+
+use tests::cloud::{self, Cloud, HUB, Phase, Ports, SPOKE1, SPOKE2};
+use tests::process::Process;
+use tests::traffic::{Stream, Tally};
+use tests::{lock, wait};
+
+const NAMES: [&str; 3] = ["hub", "spoke1", "spoke2"];
+
+fn cloud(ports: Ports) -> Cloud {
+    let cloud = Cloud::up(&cloud::test_prefix(), Phase::Three, ports).unwrap();
+    for (from, to) in [(SPOKE1, SPOKE2), (HUB, SPOKE1), (HUB, SPOKE2)] {
+        let to = cloud.nodes[to].host.address;
+        wait::until_true("first ping", Duration::from_secs(10), || cloud.pings(from, to).unwrap()).unwrap();
+    }
+    wait::until_true("the shortcut", Duration::from_secs(5), || has_shortcut(&cloud)).unwrap();
+    cloud
+}
+
+fn has_shortcut(cloud: &Cloud) -> bool {
+    cloud.nodes[SPOKE1].nave("show nhrp").is_ok_and(|t| t.contains("192.168.12.0/24"))
+}
+
+/// All flows, both ways.
+fn talk(cloud: &Cloud) -> Vec<Stream> {
+    let pairs =
+        [(SPOKE1, SPOKE2), (SPOKE2, SPOKE1), (HUB, SPOKE1), (SPOKE1, HUB), (HUB, SPOKE2), (SPOKE2, HUB)];
+    let stream = |((from, to), port)| Stream::start(cloud.flow(from, to, port, 1000)).unwrap();
+    pairs.into_iter().zip(6000..).map(stream).collect()
+}
+
+fn tallies(streams: Vec<Stream>) -> Vec<Tally> {
+    let tallies: Vec<_> = streams.into_iter().map(|s| s.finish().unwrap()).collect();
+    tallies.iter().for_each(|t| println!("{t}"));
+    tallies
+}
+
+fn all_whole(streams: Vec<Stream>) {
+    let torn: Vec<_> =
+        tallies(streams).into_iter().filter(|t| !t.is_whole()).map(|t| t.to_string()).collect();
+    assert!(torn.is_empty(), "{}", torn.join("\n"));
+}
+
+#[test]
+fn killing_the_hub_s_control_plane_costs_no_packet_and_no_spoke() {
+    let _turn = lock::take_turn().unwrap();
+    let mut cloud = cloud(Ports::Tap);
+    let streams = talk(&cloud);
+    sleep(Duration::from_secs(1));
+    cloud.nodes[HUB].kill_controlplane().unwrap();
+    sleep(Duration::from_secs(2));
+    cloud.nodes[HUB].start_controlplane().unwrap();
+    let restarted = Instant::now();
+    // No refresh is due for 200 s: what is there is what was kept.
+    for spoke in [SPOKE1, SPOKE2] {
+        cloud.wait_registered(spoke).unwrap();
+    }
+    while restarted.elapsed() < Duration::from_secs(60) {
+        sleep(Duration::from_secs(5));
+        cloud.check_alive().unwrap();
+        assert!(cloud.is_registered(SPOKE1).unwrap() && cloud.is_registered(SPOKE2).unwrap());
+    }
+    all_whole(streams);
+}
+
+#[test]
+fn killing_a_spoke_s_control_plane_costs_no_packet() {
+    let _turn = lock::take_turn().unwrap();
+    let mut cloud = cloud(Ports::Tap);
+    let streams = talk(&cloud);
+    sleep(Duration::from_secs(1));
+    cloud.nodes[SPOKE1].kill_controlplane().unwrap();
+    sleep(Duration::from_secs(2));
+    cloud.nodes[SPOKE1].start_controlplane().unwrap();
+    sleep(Duration::from_secs(10));
+    cloud.check_alive().unwrap();
+    cloud.wait_registered(SPOKE1).unwrap();
+    assert!(has_shortcut(&cloud), "the shortcut is forgotten");
+    all_whole(streams);
+}
+
+/// Addresses, routes and links of a node as the kernel has them, without counters and times.
+fn kernel_view(cloud: &Cloud, node: usize) -> [String; 3] {
+    let namespace = &cloud.nodes[node].namespace;
+    ["-brief address", "route show table all", "-brief link"].map(|words| namespace.ip(words).unwrap())
+}
+
+fn kill_dataplane(node: usize) {
+    let _turn = lock::take_turn().unwrap();
+    let mut cloud = cloud(Ports::AfPacket);
+    let before = kernel_view(&cloud, node);
+    let streams = talk(&cloud);
+    sleep(Duration::from_secs(1));
+    cloud.nodes[node].kill_dataplane().unwrap();
+    sleep(Duration::from_secs(2));
+    assert_eq!(kernel_view(&cloud, node), before, "the twins of {} suffer from the death", NAMES[node]);
+
+    let start = Instant::now();
+    cloud.start_dataplane(node).unwrap();
+    let to = cloud.nodes[SPOKE1].host.address;
+    let counts = || streams.iter().map(Stream::arrived).collect::<Vec<_>>();
+    let old = counts();
+    wait::until_true("traffic of all flows", Duration::from_secs(10), || {
+        counts().iter().zip(&old).all(|(new, old)| new > &(old + 100))
+    })
+    .unwrap_or_else(|e| panic!("{e:#}: {old:?} … {:?}\n{}", counts(), cloud.logs()));
+    let back = start.elapsed();
+    println!(
+        "{}: all six flows are back {} ms after the start of its data plane",
+        NAMES[node],
+        back.as_millis()
+    );
+    assert!(back < Duration::from_secs(3), "back after {back:?}");
+    assert_eq!(kernel_view(&cloud, node), before, "the twins of {} suffer from the return", NAMES[node]);
+
+    let tallies = tallies(streams);
+    // Away for two seconds and its start: nothing may be lost later.
+    let limit = (Duration::from_secs(2) + back).as_millis();
+    assert!(tallies.iter().all(|t| u128::from(t.lost) <= limit + 100 && t.duplicated == 0));
+    assert!(cloud.pings(HUB, to).unwrap());
+}
+
+#[test]
+fn a_spoke_s_data_plane_comes_back_without_hands() {
+    kill_dataplane(SPOKE1);
+}
+
+#[test]
+fn the_hub_s_data_plane_comes_back_without_hands() {
+    kill_dataplane(HUB);
+}
+
+#[test]
+fn a_stalled_client_holds_up_nobody() {
+    let _turn = lock::take_turn().unwrap();
+    let cloud = cloud(Ports::Tap);
+    let node = &cloud.nodes[SPOKE1];
+    // Watches that take nothing any more.
+    let stalled: Vec<_> = (0..4)
+        .map(|i| {
+            let log = node.directory().join(format!("watch{i}.log"));
+            let mut command = node.nave_command().unwrap();
+            let watch =
+                Process::start("watch", &node.namespace, &log, command.args(["watch", "--json"])).unwrap();
+            sleep(Duration::from_millis(200));
+            watch.signal(Signal::SIGSTOP).unwrap();
+            watch
+        })
+        .collect();
+    let streams = talk(&cloud);
+    // Events enough to fill what lies between: each clear forgets the shortcut, the traffic brings it back.
+    let mut slowest = Duration::ZERO;
+    for _ in 0..100 {
+        let asked = Instant::now();
+        node.nave("clear nhrp").unwrap();
+        node.nave("show dmvpn").unwrap();
+        slowest = slowest.max(asked.elapsed());
+        sleep(Duration::from_millis(50));
+    }
+    println!("slowest answer to two commands: {slowest:?}");
+    assert!(slowest < Duration::from_secs(1), "an answer took {slowest:?}");
+    wait::until_true("the shortcut", Duration::from_secs(5), || has_shortcut(&cloud)).unwrap();
+    all_whole(streams);
+    for watch in stalled {
+        watch.signal(Signal::SIGCONT).unwrap();
+        watch.kill().unwrap();
+    }
+}
