@@ -4,6 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use model::{InterfaceName, NbmaAddr, Prefix, ProtocolAddr};
 
+use crate::Reject;
+
 /// Something that happened in NHRP.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -105,5 +107,14 @@ pub enum Event {
         tunnel: InterfaceName,
         /// Its protocol address.
         address: ProtocolAddr,
+    },
+    /// A message was not accepted.
+    Rejected {
+        /// The tunnel.
+        tunnel: InterfaceName,
+        /// Source of its outer header.
+        source: NbmaAddr,
+        /// Why.
+        reject: Reject,
     },
 }

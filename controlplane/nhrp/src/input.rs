@@ -51,6 +51,9 @@ pub enum Input {
     RoutesChanged(Vec<Prefix>),
     /// The operator wants entries gone.
     Clear(Clear),
+    /// The node is about to stop for good: servers, and whoever was answered, are told to forget it. A node that is only
+    /// restarted does not say this.
+    Shutdown,
     /// Time passed.
     Tick,
 }

@@ -3,14 +3,42 @@
 //! [`Engine::handle`] takes one [`Input`] at one time and appends everything that it wants done to a list of [`Action`]s;
 //! [`Engine::next_deadline`] says when the next [`Input::Tick`] is due. Inputs and actions serialize, so a journal of a
 //! production node replays in a test.
+//!
+//! A packet's way: `receive` reads and authenticates it; what is for others goes on in `forward`; the rest is `registration`,
+//! `resolution`, `redirect` or `purge`, which change the `cache` and the `shortcut`s of a `cloud` (one tunnel), and so what
+//! is programmed. `complaint` sends error indications. Every limit and interval is in [`limits`].
 #![forbid(unsafe_code)]
 
+mod auth;
+mod cache;
+mod cloud;
+mod complaint;
+mod forward;
+mod overlap;
+mod purge;
+mod receive;
+mod redirect;
+mod registration;
+mod resolution;
+mod shortcut;
+mod turn;
+
 pub mod action;
+pub mod engine;
 pub mod event;
 pub mod input;
+pub mod limits;
+pub mod reject;
 pub mod routes;
+pub mod show;
+pub mod snapshot;
 
 pub use action::Action;
+pub use engine::Engine;
 pub use event::Event;
 pub use input::{Clear, Input, Tunnel};
+pub use limits::Limits;
+pub use reject::Reject;
 pub use routes::{Found, Routes, To};
+pub use show::Traffic;
+pub use snapshot::Snapshot;

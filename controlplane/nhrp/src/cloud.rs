@@ -1,0 +1,341 @@
+//! One tunnel and all that NHRP knows on it.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::IpAddr;
+
+use model::config::MapMulticast;
+use model::program::{Fallback, Key, Object, Replica, TunnelMode};
+use model::time::Instant;
+use model::{InterfaceName, NbmaAddr, Prefix, ProtocolAddr};
+use wire::nhrp::{Body, Cie, Extension, ExtensionType, Families, Family, Flags, Kind, Message};
+
+use crate::Tunnel;
+use crate::auth;
+use crate::cache::{Entry, Origin};
+use crate::limits::HOP_COUNT;
+use crate::purge::Purge;
+use crate::redirect::Redirected;
+use crate::registration::Server;
+use crate::resolution::{Ask, Told};
+use crate::shortcut::Shortcut;
+use crate::snapshot::RememberedTunnel;
+use crate::turn::{Timer, Turn};
+
+/// A tunnel.
+#[derive(Debug)]
+pub(crate) struct Cloud {
+    pub(crate) tunnel: Tunnel,
+    pub(crate) cache: BTreeMap<ProtocolAddr, Entry>,
+    /// In the order of the configuration.
+    pub(crate) servers: Vec<Server>,
+    /// What is asked for, by address.
+    pub(crate) asks: BTreeMap<ProtocolAddr, Ask>,
+    /// Request ids of answered resolutions, oldest first.
+    pub(crate) answered: VecDeque<u32>,
+    pub(crate) shortcuts: BTreeMap<Prefix, Shortcut>,
+    /// Shortcuts by next hop.
+    pub(crate) via: BTreeMap<ProtocolAddr, BTreeSet<Prefix>>,
+    /// Who was told what.
+    pub(crate) told: BTreeMap<(Prefix, ProtocolAddr), Told>,
+    pub(crate) redirected: BTreeMap<(NbmaAddr, IpAddr, IpAddr), Redirected>,
+    /// Purge requests without a reply.
+    pub(crate) purges: BTreeMap<u32, Purge>,
+    /// Receivers of multicast, and for how many reasons each.
+    replicas: BTreeMap<NbmaAddr, u32>,
+    /// Those of them that are configured.
+    configured_replicas: BTreeSet<NbmaAddr>,
+    fallback: Option<ProtocolAddr>,
+    /// Messages sent and received, by type.
+    pub(crate) messages: [(u64, u64); 8],
+}
+
+impl Cloud {
+    /// A tunnel without anything; [`Self::configure`] fills it.
+    fn new(tunnel: Tunnel) -> Self {
+        Self {
+            tunnel,
+            cache: BTreeMap::new(),
+            servers: Vec::new(),
+            asks: BTreeMap::new(),
+            answered: VecDeque::new(),
+            shortcuts: BTreeMap::new(),
+            via: BTreeMap::new(),
+            told: BTreeMap::new(),
+            redirected: BTreeMap::new(),
+            purges: BTreeMap::new(),
+            replicas: BTreeMap::new(),
+            configured_replicas: BTreeSet::new(),
+            fallback: None,
+            messages: [(0, 0); 8],
+        }
+    }
+
+    /// Begins: what the configuration knows is programmed at once, what a former life knew is programmed again, and then the
+    /// servers hear from us.
+    pub(crate) fn begin(turn: &mut Turn<'_>, tunnel: Tunnel, remembered: Option<RememberedTunnel>) -> Self {
+        let mut cloud = Self::new(tunnel);
+        cloud.configure_statics(turn);
+        cloud.adopt_servers(turn);
+        if let Some(remembered) = remembered {
+            cloud.remember(turn, remembered);
+        }
+        cloud.contact_servers(turn, false);
+        cloud
+    }
+
+    /// Whether the tunnel can become `tunnel` without beginning anew.
+    pub(crate) fn can_become(&self, tunnel: &Tunnel) -> bool {
+        let old = &self.tunnel;
+        old.mode == tunnel.mode
+            && old.table == tunnel.table
+            && old.addresses.first() == tunnel.addresses.first()
+    }
+
+    /// Takes a changed configuration, or a changed NBMA address.
+    pub(crate) fn configure(&mut self, turn: &mut Turn<'_>, tunnel: Tunnel) {
+        if self.tunnel == tunnel {
+            return;
+        }
+        let old = std::mem::replace(&mut self.tunnel, tunnel);
+        self.configure_statics(turn);
+        if old.nbma != self.tunnel.nbma {
+            self.purge_told(turn);
+        }
+        self.adopt_servers(turn);
+        let (before, after) = (&old.nhrp, &self.tunnel.nhrp);
+        let is_told_otherwise = (old.nbma, old.mtu) != (self.tunnel.nbma, self.tunnel.mtu)
+            || (before.holding_time, before.registration) != (after.holding_time, after.registration)
+            || before.authentication != after.authentication;
+        self.contact_servers(turn, is_told_otherwise);
+    }
+
+    /// Ends: whoever knows of us through us is told so, and everything is programmed away.
+    pub(crate) fn end(mut self, turn: &mut Turn<'_>) {
+        self.say_goodbye(turn);
+        let addresses: Vec<_> = self.cache.keys().copied().collect();
+        for address in addresses {
+            self.forget(turn, address);
+        }
+        for prefix in self.shortcuts.keys().copied().collect::<Vec<_>>() {
+            self.drop_shortcut(turn, prefix);
+        }
+        for address in self.asks.keys() {
+            turn.cancel(Timer::Ask(self.tunnel.name, *address));
+        }
+        for id in self.purges.keys() {
+            turn.cancel(Timer::Purge(self.tunnel.name, *id));
+        }
+        for server in &self.servers {
+            turn.cancel(Timer::Register(self.tunnel.name, server.nhs.protocol));
+        }
+        for nbma in std::mem::take(&mut self.configured_replicas) {
+            self.release_replica(turn, nbma);
+        }
+        self.set_fallback(turn, None);
+    }
+
+    /// Static bindings, those of the servers, and receivers of multicast.
+    fn configure_statics(&mut self, turn: &mut Turn<'_>) {
+        let nhrp = &self.tunnel.nhrp;
+        let mut wanted: BTreeMap<_, _> =
+            nhrp.map.iter().map(|m| (m.protocol, (m.nbma, Origin::Static))).collect();
+        wanted.extend(nhrp.nhs.iter().map(|n| (n.protocol, (n.nbma, Origin::Nhs))));
+        let receivers: BTreeSet<_> = nhrp
+            .map_multicast
+            .iter()
+            .filter_map(|m| match m {
+                MapMulticast::Nbma(nbma) => Some(*nbma),
+                MapMulticast::Dynamic => None,
+            })
+            .collect();
+        let gone: Vec<_> = self
+            .cache
+            .iter()
+            .filter(|(a, e)| e.origin.is_configured() && wanted.get(a) != Some(&(e.nbma, e.origin)))
+            .map(|(a, _)| *a)
+            .collect();
+        for address in gone {
+            self.forget(turn, address);
+        }
+        for (address, (nbma, origin)) in wanted {
+            if self.cache.get(&address).is_none_or(|e| e.origin != origin) {
+                self.install(turn, address, Entry::configured(origin, nbma, turn.now));
+            }
+        }
+        for nbma in self.configured_replicas.difference(&receivers).copied().collect::<Vec<_>>() {
+            self.release_replica(turn, nbma);
+        }
+        for nbma in receivers.difference(&self.configured_replicas).copied().collect::<Vec<_>>() {
+            self.acquire_replica(turn, nbma);
+        }
+        self.configured_replicas = receivers;
+        self.configure_replicas_of_clients(turn);
+    }
+
+    /// Whether every registered client gets multicast.
+    pub(crate) fn replicates_to_clients(&self) -> bool {
+        self.tunnel.nhrp.map_multicast.contains(&MapMulticast::Dynamic)
+    }
+
+    fn configure_replicas_of_clients(&mut self, turn: &mut Turn<'_>) {
+        let replicates = self.replicates_to_clients();
+        let changed: Vec<_> = self
+            .cache
+            .iter_mut()
+            .filter(|(_, e)| e.origin == Origin::Dynamic && e.replica != replicates)
+            .map(|(_, e)| {
+                e.replica = replicates;
+                e.nbma
+            })
+            .collect();
+        for nbma in changed {
+            if replicates { self.acquire_replica(turn, nbma) } else { self.release_replica(turn, nbma) }
+        }
+    }
+
+    /// One more reason to send multicast there.
+    pub(crate) fn acquire_replica(&mut self, turn: &mut Turn<'_>, nbma: NbmaAddr) {
+        let reasons = self.replicas.entry(nbma).or_default();
+        *reasons += 1;
+        if *reasons == 1 && self.is_multipoint() {
+            turn.put(Object::Replica(Replica { tunnel: self.tunnel.name, nbma, link: None }));
+        }
+    }
+
+    /// One reason less.
+    pub(crate) fn release_replica(&mut self, turn: &mut Turn<'_>, nbma: NbmaAddr) {
+        let Some(reasons) = self.replicas.get_mut(&nbma) else { return };
+        *reasons -= 1;
+        if *reasons == 0 {
+            self.replicas.remove(&nbma);
+            if self.is_multipoint() {
+                turn.remove(Key::Replica(self.tunnel.name, nbma));
+            }
+        }
+    }
+
+    /// Where packets go whose next hop has no binding.
+    pub(crate) fn set_fallback(&mut self, turn: &mut Turn<'_>, server: Option<ProtocolAddr>) {
+        if self.fallback == server {
+            return;
+        }
+        self.fallback = server;
+        let tunnel = self.tunnel.name;
+        match server {
+            _ if !self.is_multipoint() => {}
+            Some(next_hop) => turn.put(Object::Fallback(Fallback { tunnel, next_hop })),
+            None => turn.remove(Key::Fallback(tunnel)),
+        }
+    }
+
+    pub(crate) fn name(&self) -> InterfaceName {
+        self.tunnel.name
+    }
+
+    /// Whether next hops have NBMA addresses of their own. A point-to-point tunnel needs nothing of what NHRP programs.
+    pub(crate) fn is_multipoint(&self) -> bool {
+        self.tunnel.mode == TunnelMode::Multipoint
+    }
+
+    /// The NBMA address of a next hop that the routes name.
+    pub(crate) fn peer(&self, next_hop: ProtocolAddr) -> Option<NbmaAddr> {
+        match self.tunnel.mode {
+            TunnelMode::Multipoint => self.binding(next_hop),
+            TunnelMode::PointToPoint { destination } => Some(destination),
+        }
+    }
+
+    /// Sweeps what is over by itself.
+    pub(crate) fn prune(&mut self, now: Instant) {
+        self.told.retain(|_, told| told.until > now);
+        self.redirected.retain(|_, redirected| !redirected.is_over(now));
+    }
+
+    /// Whether a protocol address is the tunnel's own.
+    pub(crate) fn is_own(&self, address: ProtocolAddr) -> bool {
+        self.tunnel.addresses.iter().any(|a| a.addr() == address.0)
+    }
+
+    /// Own protocol address of a family: the first.
+    pub(crate) fn own(&self, family: Family) -> Option<ProtocolAddr> {
+        self.tunnel.addresses.iter().map(|a| a.addr()).find(|a| Family::of(*a) == family).map(ProtocolAddr)
+    }
+
+    /// The addresses that a message to, or about, `address` is sent from; `None` while there is none of the family.
+    pub(crate) fn identity(&self, address: ProtocolAddr) -> Option<Identity> {
+        let nbma = self.tunnel.nbma?;
+        let family = Family::of(address.0);
+        let families = Families { nbma: Family::of(nbma.0), protocol: family };
+        Some(Identity { families, nbma, protocol: self.own(family)? })
+    }
+
+    /// What we say of ourselves in a CIE.
+    pub(crate) fn own_entry(&self, own: &Identity) -> Cie {
+        Cie {
+            mtu: self.tunnel.mtu,
+            holding_time: self.tunnel.nhrp.holding_time.0,
+            nbma: Some(own.nbma.0),
+            protocol: Some(own.protocol.0),
+            ..Cie::default()
+        }
+    }
+
+    /// What we say of ourselves in the CIE of a request: addresses are those of its source.
+    pub(crate) fn requesters_entry(&self, prefix: u8) -> Cie {
+        Cie { prefix, mtu: self.tunnel.mtu, holding_time: self.tunnel.nhrp.holding_time.0, ..Cie::default() }
+    }
+
+    /// Sends a message to an NBMA address: authenticates it, counts it, writes it.
+    pub(crate) fn send(&mut self, turn: &mut Turn<'_>, to: NbmaAddr, mut message: Message) {
+        auth::renew(&mut message, self.tunnel.nhrp.authentication.as_deref());
+        self.messages[message.message_type() as usize - 1].0 += 1;
+        turn.send(self.tunnel.name, to, message.encode());
+    }
+}
+
+/// Own addresses as one message has them.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Identity {
+    pub(crate) families: Families,
+    pub(crate) nbma: NbmaAddr,
+    pub(crate) protocol: ProtocolAddr,
+}
+
+impl Identity {
+    /// A message of types 1 to 6 that begins here.
+    pub(crate) fn request(
+        &self,
+        kind: Kind,
+        flags: Flags,
+        request_id: u32,
+        destination: ProtocolAddr,
+        entries: Vec<Cie>,
+        extensions: Vec<Extension>,
+    ) -> Message {
+        Message {
+            families: self.families,
+            hop_count: HOP_COUNT,
+            source_nbma: Some(self.nbma.0),
+            source: Some(self.protocol.0),
+            destination: Some(destination.0),
+            body: Body::Exchange { kind, flags, request_id, entries },
+            extensions: Some(extensions),
+        }
+    }
+}
+
+/// The extensions of a registration or resolution request, but for authentication: who answers, whom it passes both ways,
+/// and NAT (with what is known of the server).
+pub(crate) fn request_extensions(nat: Option<Cie>, families: Families) -> Vec<Extension> {
+    let mut addresses = Extension::empty(ExtensionType::NAT, false);
+    if let Some(entry) = nat {
+        // An empty extension has room for one entry.
+        let _ = addresses.push(&entry, families);
+    }
+    vec![
+        Extension::empty(ExtensionType::RESPONDER, true),
+        Extension::empty(ExtensionType::FORWARD_TRANSIT, true),
+        Extension::empty(ExtensionType::REVERSE_TRANSIT, true),
+        addresses,
+    ]
+}

@@ -1,0 +1,186 @@
+//! The engine: inputs in, actions out.
+
+use std::collections::BTreeMap;
+
+use model::time::Instant;
+use model::{InterfaceName, NbmaAddr, ProtocolAddr};
+
+use crate::cloud::Cloud;
+use crate::forward::Toward;
+use crate::limits::PRUNE_EVERY;
+use crate::redirect::addresses;
+use crate::snapshot::RememberedTunnel;
+use crate::turn::{Common, RequestIds, Rng, Timer, Turn};
+use crate::{Action, Input, Limits, Reject, Routes, Snapshot, Tunnel};
+
+/// NHRP on all tunnels of a node; server and client at once.
+#[derive(Debug)]
+pub struct Engine {
+    pub(crate) clouds: BTreeMap<InterfaceName, Cloud>,
+    pub(crate) common: Common,
+    /// What a former life knew, until the first configuration says of which tunnels it still holds.
+    restored: BTreeMap<InterfaceName, RememberedTunnel>,
+    pruned: Instant,
+}
+
+impl Engine {
+    /// An engine that knows nothing but what a former life left. `seed` is all its chance; it spreads timers.
+    ///
+    /// What is restored is programmed again with the first [`Input::Configure`].
+    #[must_use]
+    pub fn new(seed: u64, restored: Option<Snapshot>) -> Self {
+        Self::with_limits(seed, restored, Limits::default())
+    }
+
+    /// As [`Self::new`], with limits other than the default ones.
+    #[must_use]
+    pub fn with_limits(seed: u64, restored: Option<Snapshot>, limits: Limits) -> Self {
+        let restored = restored.unwrap_or_default();
+        let ids = if restored.request_id == 0 {
+            RequestIds::default()
+        } else {
+            RequestIds::new(restored.request_id)
+        };
+        Self {
+            clouds: BTreeMap::new(),
+            common: Common { limits, ids, rng: Rng(seed), ..Common::default() },
+            restored: restored.tunnels.into_iter().map(|t| (t.name, t)).collect(),
+            pruned: Instant::default(),
+        }
+    }
+
+    /// Something happened at `now`, which never goes back. What is to be done is appended to `actions`, to be done in order.
+    pub fn handle(&mut self, now: Instant, input: Input, routes: &dyn Routes, actions: &mut Vec<Action>) {
+        // Lent to the turn, so that the tunnels can be lent beside it.
+        let mut common = std::mem::take(&mut self.common);
+        let mut turn = Turn::new(now, routes, &mut common, actions);
+        self.expire(&mut turn);
+        self.take(&mut turn, input);
+        turn.end();
+        self.common = common;
+    }
+
+    /// When [`Input::Tick`] is due.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Instant> {
+        self.common.timers.next()
+    }
+
+    /// Whether a protocol address is that of one of our tunnels.
+    pub(crate) fn is_own(&self, address: ProtocolAddr) -> bool {
+        self.clouds.values().any(|c| c.is_own(address))
+    }
+
+    fn expire(&mut self, turn: &mut Turn<'_>) {
+        while let Some(timer) = turn.common.timers.expire(turn.now) {
+            let (Timer::Register(tunnel, _)
+            | Timer::Ask(tunnel, _)
+            | Timer::Binding(tunnel, _)
+            | Timer::Shortcut(tunnel, _)
+            | Timer::Purge(tunnel, _)) = timer;
+            let Some(cloud) = self.clouds.get_mut(&tunnel) else { continue };
+            match timer {
+                Timer::Register(_, nhs) => cloud.register(turn, nhs),
+                Timer::Ask(_, destination) => cloud.ask_again(turn, destination),
+                Timer::Binding(_, address) => cloud.forget(turn, address),
+                Timer::Shortcut(_, prefix) => cloud.drop_shortcut(turn, prefix),
+                Timer::Purge(_, id) => cloud.repeat_purge(turn, id),
+            }
+        }
+        if turn.now.since(self.pruned) >= PRUNE_EVERY {
+            self.pruned = turn.now;
+            for cloud in self.clouds.values_mut() {
+                cloud.prune(turn.now);
+            }
+        }
+    }
+
+    fn take(&mut self, turn: &mut Turn<'_>, input: Input) {
+        match input {
+            Input::Configure(tunnels) => self.configure(turn, tunnels),
+            Input::Packet { tunnel, source, destination: _, bytes } => {
+                if let Err(reject) = self.receive(turn, tunnel, source, &bytes) {
+                    turn.reject_from(tunnel, source, reject);
+                }
+            }
+            Input::Redirect { tunnel, source, bytes } => {
+                if let Err(reject) = self.redirect(turn, tunnel, source, &bytes) {
+                    turn.reject(reject);
+                }
+            }
+            Input::Glean { tunnel, next_hop } => {
+                if let Some(cloud) = self.clouds.get_mut(&tunnel) {
+                    cloud.glean(turn, next_hop);
+                }
+            }
+            Input::Used { tunnel, next_hops } => {
+                if let Some(cloud) = self.clouds.get_mut(&tunnel) {
+                    for next_hop in next_hops {
+                        cloud.used(turn, next_hop);
+                    }
+                }
+            }
+            Input::RoutesChanged(prefixes) => {
+                for cloud in self.clouds.values_mut() {
+                    cloud.drop_outdated_shortcuts(turn, &prefixes);
+                    cloud.purge_changed(turn, &prefixes);
+                }
+            }
+            Input::Clear(clear) => {
+                let is_meant = |name| clear.tunnel.is_none_or(|t| t == name);
+                for cloud in self.clouds.values_mut().filter(|c| is_meant(c.name())) {
+                    cloud.clear(turn, clear);
+                }
+            }
+            Input::Shutdown => {
+                for cloud in self.clouds.values_mut() {
+                    cloud.say_goodbye(turn);
+                }
+                turn.save();
+            }
+            Input::Tick => {}
+        }
+    }
+
+    fn configure(&mut self, turn: &mut Turn<'_>, tunnels: Vec<Tunnel>) {
+        turn.common.networks = tunnels.iter().map(|t| (t.name, t.nhrp.network_id)).collect();
+        let tunnels: BTreeMap<_, _> = tunnels.into_iter().map(|t| (t.name, t)).collect();
+        let ended: Vec<_> = self
+            .clouds
+            .iter()
+            .filter(|(name, cloud)| tunnels.get(name).is_none_or(|t| !cloud.can_become(t)))
+            .map(|(name, _)| *name)
+            .collect();
+        for name in ended {
+            if let Some(cloud) = self.clouds.remove(&name) {
+                cloud.end(turn);
+            }
+        }
+        for (name, tunnel) in tunnels {
+            match self.clouds.get_mut(&name) {
+                Some(cloud) => cloud.configure(turn, tunnel),
+                None => {
+                    let remembered = self.restored.remove(&name);
+                    self.clouds.insert(name, Cloud::begin(turn, tunnel, remembered));
+                }
+            }
+        }
+        self.restored.clear();
+    }
+
+    fn redirect(
+        &mut self,
+        turn: &mut Turn<'_>,
+        tunnel: InterfaceName,
+        source: NbmaAddr,
+        packet: &[u8],
+    ) -> Result<(), Reject> {
+        let flow = addresses(packet).ok_or(Reject::Malformed)?;
+        let better = match self.toward(tunnel, ProtocolAddr(flow.1), turn.routes) {
+            Toward::Peer { nbma, .. } => Some(nbma),
+            _ => None,
+        };
+        let cloud = self.clouds.get_mut(&tunnel).ok_or(Reject::NoTunnel)?;
+        cloud.redirect(turn, source, flow, packet, better)
+    }
+}

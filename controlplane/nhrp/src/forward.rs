@@ -1,0 +1,150 @@
+//! Messages for others: passed on along the routes, hop by hop (RFC 2332 §5.2.0.1: requests and indications towards their
+//! destination, replies towards their source).
+
+use model::{InterfaceName, NbmaAddr, ProtocolAddr};
+use wire::nhrp::{Body, ErrorCode, ExtensionType, Message};
+
+use crate::complaint::Complaint;
+use crate::engine::Engine;
+use crate::turn::Turn;
+use crate::{Reject, Routes, To};
+
+/// Where an address is, seen from here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Toward {
+    /// Here.
+    Own,
+    /// Behind this node: the route leaves the cloud.
+    Egress,
+    /// By way of a peer.
+    Peer {
+        /// On this tunnel.
+        tunnel: InterfaceName,
+        /// At this address.
+        nbma: NbmaAddr,
+    },
+    /// By way of a peer that nothing is known of.
+    Unbound,
+    /// Nowhere.
+    Nowhere,
+}
+
+impl Engine {
+    /// Where an address is, seen from a tunnel.
+    pub(crate) fn toward(&self, from: InterfaceName, address: ProtocolAddr, routes: &dyn Routes) -> Toward {
+        let Some(cloud) = self.clouds.get(&from) else { return Toward::Nowhere };
+        if self.clouds.values().any(|c| c.is_own(address)) {
+            return Toward::Own;
+        }
+        if let Some(nbma) = cloud.binding(address) {
+            return Toward::Peer { tunnel: from, nbma };
+        }
+        let Some(found) = routes.lookup(cloud.tunnel.table, address) else { return Toward::Nowhere };
+        let hop = match found.to {
+            To::Nowhere => return Toward::Nowhere,
+            To::Local => return Toward::Own,
+            To::Elsewhere(_) => return Toward::Egress,
+            To::Tunnel(hop) => hop,
+        };
+        let next = self.clouds.get(&hop.interface);
+        let next = next.filter(|c| c.tunnel.nhrp.network_id == cloud.tunnel.nhrp.network_id);
+        // Another cloud, or a tunnel without NHRP: this one ends here.
+        let Some(next) = next else { return Toward::Egress };
+        match next.peer(ProtocolAddr(hop.next_hop)) {
+            Some(nbma) => Toward::Peer { tunnel: hop.interface, nbma },
+            None => Toward::Unbound,
+        }
+    }
+
+    /// As [`Self::toward`], and what has no binding is known to the server, if there is one: a server asks its own.
+    pub(crate) fn toward_or_server(
+        &self,
+        from: InterfaceName,
+        source: NbmaAddr,
+        address: ProtocolAddr,
+        routes: &dyn Routes,
+    ) -> Toward {
+        match self.toward(from, address, routes) {
+            Toward::Unbound => {
+                let servers = self.clouds.get(&from).map(|c| &c.servers);
+                let up = servers.into_iter().flatten().find(|s| s.is_up() && s.nhs.nbma != source);
+                up.map_or(Toward::Unbound, |s| Toward::Peer { tunnel: from, nbma: s.nhs.nbma })
+            }
+            toward => toward,
+        }
+    }
+
+    /// Passes a message on that came by `tunnel` from `source`.
+    pub(crate) fn forward(
+        &mut self,
+        turn: &mut Turn<'_>,
+        tunnel: InterfaceName,
+        source: NbmaAddr,
+        mut message: Message,
+        bytes: &[u8],
+    ) -> Result<(), Reject> {
+        let is_reply = matches!(&message.body, Body::Exchange { kind, .. } if kind.is_reply());
+        let target = if is_reply { message.source } else { message.destination };
+        let target = ProtocolAddr(target.ok_or(Reject::Address)?);
+        let complain = |engine: &mut Self, turn: &mut Turn<'_>, message: &Message, code, offset| {
+            engine.complain(turn, Complaint { tunnel, source, message, bytes, code, offset });
+        };
+        let Toward::Peer { tunnel: out, nbma } = self.toward_or_server(tunnel, source, target, turn.routes)
+        else {
+            complain(self, turn, &message, ErrorCode::PROTOCOL_ADDRESS_UNREACHABLE, 0);
+            return Err(Reject::Unreachable);
+        };
+        if out == tunnel && nbma == source {
+            return Err(Reject::Loop);
+        }
+        if message.hop_count == 0 {
+            complain(self, turn, &message, ErrorCode::HOP_COUNT_EXCEEDED, 9);
+            return Err(Reject::HopCount);
+        }
+        message.hop_count -= 1;
+        let record = if is_reply { ExtensionType::REVERSE_TRANSIT } else { ExtensionType::FORWARD_TRANSIT };
+        if self.has_passed(&message, record)
+            || (is_reply && self.has_passed(&message, ExtensionType::RESPONDER))
+        {
+            complain(self, turn, &message, ErrorCode::LOOP_DETECTED, 0);
+            return Err(Reject::Loop);
+        }
+        let Some(cloud) = self.clouds.get_mut(&out) else { return Err(Reject::NoTunnel) };
+        // RFC 2332 §5.3: who does not know a compulsory extension passes it on, and does not name itself.
+        if unrecognized(&message).is_none()
+            && let Some(own) = cloud.identity(target)
+        {
+            let (families, entry) = (message.families, cloud.own_entry(&own));
+            if let Some(passed) = message.extension_mut(record)
+                && !passed.push(&entry, families)
+            {
+                return Err(Reject::NoRoom);
+            }
+        }
+        cloud.send(turn, nbma, message);
+        Ok(())
+    }
+
+    /// Whether a record of servers names this node (RFC 2332 §5.3.2: by its protocol address).
+    fn has_passed(&self, message: &Message, record: ExtensionType) -> bool {
+        let Some(Ok(entries)) = message.extension(record).map(|e| e.entries(message.families)) else {
+            return false;
+        };
+        let protocols = entries.iter().filter_map(|e| e.protocol);
+        protocols.into_iter().any(|a| self.clouds.values().any(|c| c.is_own(ProtocolAddr(a))))
+    }
+}
+
+/// The first compulsory extension that is not known here.
+pub(crate) fn unrecognized(message: &Message) -> Option<ExtensionType> {
+    const KNOWN: [ExtensionType; 6] = [
+        ExtensionType::RESPONDER,
+        ExtensionType::FORWARD_TRANSIT,
+        ExtensionType::REVERSE_TRANSIT,
+        ExtensionType::AUTHENTICATION,
+        ExtensionType::VENDOR,
+        ExtensionType::NAT,
+    ];
+    let extensions = message.extensions.iter().flatten();
+    extensions.filter(|e| e.compulsory()).map(|e| e.kind()).find(|k| !KNOWN.contains(k))
+}

@@ -1,0 +1,168 @@
+//! Every limit and every time of the engine that no configuration sets, in one place.
+
+use std::time::Duration;
+
+use model::time::{HoldingTime, Instant};
+
+/// How much of everything there may be. What does not fit is refused where it would be made, and counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Entries in the cache of one tunnel.
+    pub entries: usize,
+    /// Shortcuts of one tunnel.
+    pub shortcuts: usize,
+    /// Addresses of one tunnel that are asked for, or rest after having been asked for in vain.
+    pub asks: usize,
+    /// Resolution requests begun per second, in all.
+    pub asks_per_second: u32,
+    /// Requests received per second, in all.
+    pub requests_per_second: u32,
+    /// Answers that are remembered for a purge, per tunnel.
+    pub told: usize,
+    /// Purge requests that wait for their reply, in all.
+    pub purges: usize,
+    /// Flows of one tunnel that redirects are counted for.
+    pub redirects: usize,
+    /// Traffic indications sent per second, in all.
+    pub redirects_per_second: u32,
+    /// Error indications sent per second, in all.
+    pub errors_per_second: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            entries: 200_000,
+            shortcuts: 65_536,
+            asks: 16_384,
+            asks_per_second: 2_000,
+            requests_per_second: 50_000,
+            told: 65_536,
+            purges: 16_384,
+            redirects: 65_536,
+            redirects_per_second: 2_000,
+            errors_per_second: 10,
+        }
+    }
+}
+
+/// Hop count of what we send (as IOS does; 0 is refused there).
+pub(crate) const HOP_COUNT: u8 = 255;
+
+/// Hop count of a traffic indication: it goes to its neighbour and no further.
+pub(crate) const INDICATION_HOP_COUNT: u8 = 1;
+
+/// A registration or resolution request is sent again after this, then after twice as long, and so on.
+pub(crate) const RETRY_FIRST: Duration = Duration::from_secs(1);
+
+/// The longest time between two registration requests to a server that does not answer.
+pub(crate) const REGISTER_RETRY_LONGEST: Duration = Duration::from_secs(64);
+
+/// Registration requests that a server may leave unanswered before it is down.
+pub(crate) const REGISTER_PATIENCE: u32 = 3;
+
+/// The longest time between two resolution requests.
+pub(crate) const ASK_RETRY_LONGEST: Duration = Duration::from_secs(8);
+
+/// Resolution requests for one address before it counts as unresolved.
+pub(crate) const ASK_ATTEMPTS: u32 = 6;
+
+/// An address that could not be resolved rests this long at first, twice as long after the next failure, and so on.
+pub(crate) const REST_FIRST: Duration = Duration::from_secs(15);
+
+/// The longest rest.
+pub(crate) const REST_LONGEST: Duration = Duration::from_secs(240);
+
+/// Failures are forgotten this long after a rest.
+pub(crate) const REST_MEMORY: Duration = Duration::from_secs(300);
+
+/// Purge requests are sent this often while no reply comes.
+pub(crate) const PURGE_ATTEMPTS: u32 = 3;
+
+/// A flow is redirected again after this, then after twice as long, and so on.
+pub(crate) const REDIRECT_AGAIN: Duration = Duration::from_secs(1);
+
+/// The longest time between two redirects of a flow.
+pub(crate) const REDIRECT_AGAIN_LONGEST: Duration = Duration::from_secs(64);
+
+/// A flow that was not redirected for this long counts as new.
+pub(crate) const REDIRECT_MEMORY: Duration = Duration::from_secs(360);
+
+/// An entry counts as used this long after its last packet.
+pub(crate) const USED_FOR: Duration = Duration::from_secs(60);
+
+/// What is over by itself (answers, redirected flows) is swept this often.
+pub(crate) const PRUNE_EVERY: Duration = Duration::from_secs(60);
+
+/// Octets of the offending packet in an error indication: an even number, see [`crate::complaint`].
+pub(crate) const ERROR_CONTENTS: usize = 256;
+
+/// Request ids are reserved in the snapshot this many at a time (RFC 2332 §5.2.3: 50 or 100).
+pub(crate) const IDS_RESERVED: u32 = 100;
+
+/// Request ids of answered resolutions that are remembered, so that a duplicate of the answer is no offence.
+pub(crate) const ANSWERED: usize = 256;
+
+/// The shortest prefixes that are answered with; a host is answered for instead of a shorter one, the default route above all.
+pub(crate) const fn shortest_answer(is_ipv4: bool) -> u8 {
+    if is_ipv4 { 8 } else { 16 }
+}
+
+/// Below this remaining time an entry in use is asked for again.
+pub(crate) fn stale_below(holding: HoldingTime) -> Duration {
+    (holding.duration() / 3).min(Duration::from_secs(120))
+}
+
+/// `first`, doubled for every time before this one, but not above `longest`.
+pub(crate) fn backoff(first: Duration, times_before: u32, longest: Duration) -> Duration {
+    first.saturating_mul(1 << times_before.min(16)).min(longest)
+}
+
+/// So many a second, and as many at once.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Bucket {
+    /// Used-up part, in microseconds of one second's allowance.
+    used: u64,
+    at: Instant,
+}
+
+impl Bucket {
+    /// Takes one if there is one.
+    pub(crate) fn take(&mut self, now: Instant, per_second: u32) -> bool {
+        let elapsed = u64::try_from(now.since(self.at).as_micros()).unwrap_or(u64::MAX);
+        self.at = self.at.max(now);
+        self.used = self.used.saturating_sub(elapsed);
+        let cost = 1_000_000 / u64::from(per_second.max(1));
+        let fits = self.used + cost <= 1_000_000;
+        if fits {
+            self.used += cost;
+        }
+        fits
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bucket_refills() {
+        let mut bucket = Bucket::default();
+        let at = |ms| Instant::default() + Duration::from_millis(ms);
+        assert_eq!((0..30).filter(|_| bucket.take(at(0), 10)).count(), 10);
+        assert!(bucket.take(at(100), 10) && !bucket.take(at(100), 10));
+        assert_eq!((0..30).filter(|_| bucket.take(at(60_000), 10)).count(), 10);
+    }
+
+    #[test]
+    fn a_backoff_doubles_to_its_end() {
+        let seconds = |n| backoff(RETRY_FIRST, n, REGISTER_RETRY_LONGEST).as_secs();
+        assert_eq!([seconds(0), seconds(1), seconds(5), seconds(6), seconds(99)], [1, 2, 32, 64, 64]);
+    }
+
+    #[test]
+    fn entries_are_stale_in_their_last_third_or_two_minutes() {
+        assert_eq!(stale_below(HoldingTime(600)).as_secs(), 120);
+        assert_eq!(stale_below(HoldingTime(30)).as_secs(), 10);
+    }
+}

@@ -1,0 +1,200 @@
+//! Purge (RFC 2332 §5.2.5, §5.2.6): told to forget, and telling to forget.
+//!
+//! We tell our servers when we leave an NBMA address or go, and whoever we answered when the answer is no longer true.
+
+use model::config::Nhs;
+use model::{NbmaAddr, Prefix, ProtocolAddr};
+use wire::nhrp::{Body, Cie, Extension, ExtensionType, Family, Flags, Kind, Message};
+
+use crate::Reject;
+use crate::cache::Origin;
+use crate::cloud::Cloud;
+use crate::limits::{HOP_COUNT, PURGE_ATTEMPTS, RETRY_FIRST, backoff};
+use crate::overlap::overlapping;
+use crate::registration::fill_responder;
+use crate::turn::{Timer, Turn};
+
+/// A purge request without a reply.
+#[derive(Debug)]
+pub(crate) struct Purge {
+    to: NbmaAddr,
+    message: Message,
+    attempts: u32,
+}
+
+/// Telling others.
+impl Cloud {
+    /// Tells a server to forget our registration; `nbma` is where it has us.
+    pub(crate) fn unregister(
+        &mut self,
+        turn: &mut Turn<'_>,
+        nhs: Nhs,
+        nbma: Option<NbmaAddr>,
+        is_last_word: bool,
+    ) {
+        let Some(own) = self.identity(nhs.protocol) else { return };
+        let entry = Cie {
+            prefix: own.families.protocol.bits(),
+            nbma: nbma.map(|n| n.0),
+            protocol: Some(own.protocol.0),
+            ..Cie::default()
+        };
+        self.send_purge(turn, nhs.nbma, nhs.protocol, entry, is_last_word);
+    }
+
+    /// Tells one whom we answered that `prefix` is no longer to be reached by us.
+    fn purge(&mut self, turn: &mut Turn<'_>, client: ProtocolAddr, prefix: Prefix, to: NbmaAddr, last: bool) {
+        let entry = Cie { prefix: prefix.length(), protocol: Some(prefix.addr()), ..Cie::default() };
+        self.send_purge(turn, to, client, entry, last);
+    }
+
+    fn send_purge(
+        &mut self,
+        turn: &mut Turn<'_>,
+        to: NbmaAddr,
+        destination: ProtocolAddr,
+        entry: Cie,
+        is_last_word: bool,
+    ) {
+        let Some(own) = self.identity(destination) else { return };
+        let id = turn.request_id();
+        let flags = if is_last_word { Flags::NO_REPLY } else { Flags::default() };
+        let extensions = vec![Extension::empty(ExtensionType::RESPONDER, true)];
+        let message = own.request(Kind::PurgeRequest, flags, id, destination, vec![entry], extensions);
+        if !is_last_word && self.purges.len() < turn.common.limits.purges {
+            self.purges.insert(id, Purge { to, message: message.clone(), attempts: 1 });
+            turn.set(Timer::Purge(self.name(), id), RETRY_FIRST);
+        }
+        self.send(turn, to, message);
+    }
+
+    /// Sends a purge request again, a few times.
+    pub(crate) fn repeat_purge(&mut self, turn: &mut Turn<'_>, id: u32) {
+        let Some(purge) = self.purges.get_mut(&id) else { return };
+        if purge.attempts >= PURGE_ATTEMPTS {
+            self.purges.remove(&id);
+            return;
+        }
+        let again = backoff(RETRY_FIRST, purge.attempts, RETRY_FIRST * 64);
+        purge.attempts += 1;
+        let (to, message) = (purge.to, purge.message.clone());
+        turn.set(Timer::Purge(self.name(), id), again);
+        self.send(turn, to, message);
+    }
+
+    /// All that were told something of us are told to forget it.
+    pub(crate) fn purge_told(&mut self, turn: &mut Turn<'_>) {
+        for ((prefix, client), told) in std::mem::take(&mut self.told) {
+            if told.until > turn.now {
+                self.purge(turn, client, prefix, told.nbma, false);
+            }
+        }
+    }
+
+    /// What was answered from these routes is answered anew in thought; whoever would hear something else now is told to
+    /// forget.
+    pub(crate) fn purge_changed(&mut self, turn: &mut Turn<'_>, changed: &[Prefix]) {
+        for prefix in changed {
+            for key in overlapping(&self.told, *prefix, |(prefix, _)| *prefix) {
+                let Some(told) = self.told.get(&key) else { continue };
+                let (nbma, is_over) = (told.nbma, told.until <= turn.now);
+                if !is_over && self.answer_prefix(turn, told.destination) == Some(key.0) {
+                    continue;
+                }
+                self.told.remove(&key);
+                if !is_over {
+                    self.purge(turn, key.1, key.0, nbma, false);
+                }
+            }
+        }
+    }
+
+    /// The last words of a node, or of a tunnel: no reply is waited for.
+    pub(crate) fn say_goodbye(&mut self, turn: &mut Turn<'_>) {
+        let own = self.tunnel.nbma;
+        for i in 0..self.servers.len() {
+            if self.servers[i].is_up() {
+                self.unregister(turn, self.servers[i].nhs, own, true);
+                self.servers[i].registered = None;
+            }
+        }
+        for ((prefix, client), told) in std::mem::take(&mut self.told) {
+            if told.until > turn.now {
+                self.purge(turn, client, prefix, told.nbma, true);
+            }
+        }
+    }
+}
+
+/// Being told.
+impl Cloud {
+    /// A purge request for us.
+    pub(crate) fn purge_request(
+        &mut self,
+        turn: &mut Turn<'_>,
+        source: NbmaAddr,
+        mut message: Message,
+    ) -> Result<(), Reject> {
+        let client = ProtocolAddr(message.source.ok_or(Reject::Address)?);
+        let families = message.families;
+        let Body::Exchange { kind, flags, entries, .. } = &mut message.body else {
+            return Err(Reject::Malformed);
+        };
+        *kind = Kind::PurgeReply;
+        for entry in entries.iter() {
+            let Some(address) = entry.protocol else { continue };
+            let length = entry.length(families).unwrap_or(families.protocol.bits());
+            let Some(prefix) = Prefix::new(address, length) else { continue };
+            self.purge_matching(turn, client, prefix, entry.nbma.map(NbmaAddr));
+        }
+        if flags.has(Flags::NO_REPLY) {
+            return Ok(());
+        }
+        let own = self.identity(client).ok_or(Reject::Unreachable)?;
+        message.hop_count = HOP_COUNT;
+        fill_responder(&mut message, &self.own_entry(&own));
+        self.send(turn, source, message);
+        Ok(())
+    }
+
+    /// Forgets what was learnt of a prefix. A registration is its client's own: only that takes it back.
+    fn purge_matching(
+        &mut self,
+        turn: &mut Turn<'_>,
+        client: ProtocolAddr,
+        prefix: Prefix,
+        nbma: Option<NbmaAddr>,
+    ) {
+        for shortcut in overlapping(&self.shortcuts, prefix, |prefix| *prefix) {
+            self.drop_shortcut(turn, shortcut);
+        }
+        let goes = |address: &ProtocolAddr| {
+            self.cache.get(address).is_some_and(|entry| {
+                let is_meant = nbma.is_none_or(|n| n == entry.nbma || Some(n) == entry.claimed);
+                match entry.origin {
+                    Origin::Cached => is_meant,
+                    Origin::Dynamic => is_meant && *address == client,
+                    Origin::Nhs | Origin::Static => false,
+                }
+            })
+        };
+        let first = ProtocolAddr(prefix.addr());
+        let inside = self.cache.range(first..).map(|(a, _)| *a).take_while(|a| prefix.contains(a.0));
+        for address in inside.filter(goes).collect::<Vec<_>>() {
+            self.forget(turn, address);
+        }
+    }
+
+    /// A reply to one of our purge requests.
+    pub(crate) fn purge_reply(&mut self, turn: &mut Turn<'_>, message: &Message) -> Result<(), Reject> {
+        let Body::Exchange { request_id, .. } = &message.body else { return Err(Reject::Malformed) };
+        self.purges.remove(request_id).ok_or(Reject::Unsolicited)?;
+        turn.cancel(Timer::Purge(self.name(), *request_id));
+        Ok(())
+    }
+}
+
+/// Length of a host's prefix.
+pub(crate) fn host_bits(address: ProtocolAddr) -> u8 {
+    Family::of(address.0).bits()
+}

@@ -1,0 +1,150 @@
+//! Why a message, or what the data plane told us, was not acted upon. Each is counted.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use wire::Malformed;
+
+/// A reason.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reject {
+    /// The bytes end too early.
+    Truncated,
+    /// A field holds what it must not.
+    Malformed,
+    /// The checksum is wrong.
+    Checksum,
+    /// No NHRP on this tunnel.
+    NoTunnel,
+    /// Missing or wrong authentication.
+    Authentication,
+    /// A compulsory extension that is not known here.
+    UnrecognizedExtension,
+    /// It came back to us.
+    Loop,
+    /// Its hop count is used up.
+    HopCount,
+    /// An address in it is missing, our own, or none that a peer can have.
+    Address,
+    /// An answer to nothing that was asked.
+    Unsolicited,
+    /// It asks for what the configuration does not allow.
+    Prohibited,
+    /// The address is registered from elsewhere, uniquely.
+    AlreadyRegistered,
+    /// Nobody here knows the address.
+    NoBinding,
+    /// No way to whom it is for.
+    Unreachable,
+    /// A traffic indication for a flow that does not begin here.
+    Intermediate,
+    /// A limit is reached.
+    NoRoom,
+    /// Too many in this second.
+    RateLimited,
+}
+
+impl Reject {
+    /// All of them.
+    pub const ALL: [Self; 17] = [
+        Self::Truncated,
+        Self::Malformed,
+        Self::Checksum,
+        Self::NoTunnel,
+        Self::Authentication,
+        Self::UnrecognizedExtension,
+        Self::Loop,
+        Self::HopCount,
+        Self::Address,
+        Self::Unsolicited,
+        Self::Prohibited,
+        Self::AlreadyRegistered,
+        Self::NoBinding,
+        Self::Unreachable,
+        Self::Intermediate,
+        Self::NoRoom,
+        Self::RateLimited,
+    ];
+
+    /// Its name in counters.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Truncated => "truncated",
+            Self::Malformed => "malformed",
+            Self::Checksum => "checksum",
+            Self::NoTunnel => "no-tunnel",
+            Self::Authentication => "authentication",
+            Self::UnrecognizedExtension => "unrecognized-extension",
+            Self::Loop => "loop",
+            Self::HopCount => "hop-count",
+            Self::Address => "address",
+            Self::Unsolicited => "unsolicited",
+            Self::Prohibited => "prohibited",
+            Self::AlreadyRegistered => "already-registered",
+            Self::NoBinding => "no-binding",
+            Self::Unreachable => "unreachable",
+            Self::Intermediate => "intermediate",
+            Self::NoRoom => "no-room",
+            Self::RateLimited => "rate-limited",
+        }
+    }
+
+    /// What it means.
+    #[must_use]
+    pub const fn sentence(self) -> &'static str {
+        match self {
+            Self::Truncated => "The message ends before its fields do.",
+            Self::Malformed => "A field of the message holds a value that RFC 2332 does not allow.",
+            Self::Checksum => "The message's checksum is wrong.",
+            Self::NoTunnel => "The message came by a tunnel that runs no NHRP.",
+            Self::Authentication => "The authentication extension is missing or wrong.",
+            Self::UnrecognizedExtension => "The message has a compulsory extension that is not known here.",
+            Self::Loop => "The message came back to a node that it had passed.",
+            Self::HopCount => "The message had passed as many servers as it may.",
+            Self::Address => "An address is missing, is our own, or is none that a peer can have.",
+            Self::Unsolicited => "A reply came to a request that is not outstanding.",
+            Self::Prohibited => "The configuration does not allow what was asked for.",
+            Self::AlreadyRegistered => {
+                "The protocol address is registered uniquely from another NBMA address."
+            }
+            Self::NoBinding => "No binding is known for the address that was asked for.",
+            Self::Unreachable => "There is no way to whom the message, or the packet in it, is for.",
+            Self::Intermediate => "A redirect for a packet whose source is not behind this node.",
+            Self::NoRoom => "A limit on entries is reached.",
+            Self::RateLimited => "There were too many of these in this second.",
+        }
+    }
+}
+
+impl From<Malformed> for Reject {
+    fn from(malformed: Malformed) -> Self {
+        match malformed {
+            Malformed::Truncated { .. } => Self::Truncated,
+            Malformed::Checksum(_) => Self::Checksum,
+            Malformed::Value { .. } | Malformed::Length { .. } => Self::Malformed,
+        }
+    }
+}
+
+impl fmt::Display for Reject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_as_serde_has_them_and_differ() {
+        let names: std::collections::BTreeSet<_> = Reject::ALL.map(Reject::name).into();
+        assert_eq!(names.len(), Reject::ALL.len());
+        for reject in Reject::ALL {
+            assert_eq!(serde_json::to_value(reject).unwrap(), reject.name());
+            assert!(reject.sentence().ends_with('.'));
+        }
+    }
+}

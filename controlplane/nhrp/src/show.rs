@@ -1,0 +1,177 @@
+//! What the engine shows of itself.
+
+use std::time::Duration;
+
+use model::state::counters::{Counter, MessageCounter};
+use model::state::nhrp::{Entry, EntryFlags, EntryType};
+use model::state::nhs::{Server, ServerState};
+use model::time::Instant;
+use model::{Prefix, ProtocolAddr};
+use wire::nhrp::{CieCode, MessageType};
+
+use crate::Reject;
+use crate::cloud::Cloud;
+use crate::engine::Engine;
+use crate::registration::Standing;
+use crate::resolution::Phase;
+use crate::turn::Timer;
+
+/// What was received, sent and not accepted.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Traffic {
+    /// Messages by tunnel and type.
+    pub messages: Vec<MessageCounter>,
+    /// Messages, and words of the data plane, that were not acted upon, by reason; all reasons, in their order.
+    pub rejects: Vec<Counter>,
+}
+
+/// The name of a message type, as dissectors have it but in lower case.
+#[must_use]
+pub const fn message_name(message: MessageType) -> &'static str {
+    match message {
+        MessageType::ResolutionRequest => "resolution-request",
+        MessageType::ResolutionReply => "resolution-reply",
+        MessageType::RegistrationRequest => "registration-request",
+        MessageType::RegistrationReply => "registration-reply",
+        MessageType::PurgeRequest => "purge-request",
+        MessageType::PurgeReply => "purge-reply",
+        MessageType::ErrorIndication => "error-indication",
+        MessageType::TrafficIndication => "traffic-indication",
+    }
+}
+
+/// The name of a CIE code (RFC 2332 §5.2.2, §5.2.4).
+fn code_name(code: CieCode) -> String {
+    match code {
+        CieCode::SUCCESS => "success".to_owned(),
+        CieCode::ADMINISTRATIVELY_PROHIBITED => "administratively prohibited".to_owned(),
+        CieCode::INSUFFICIENT_RESOURCES => "insufficient resources".to_owned(),
+        CieCode::NO_BINDING => "no binding exists".to_owned(),
+        CieCode::NOT_UNIQUE => "binding is not unique".to_owned(),
+        CieCode::ALREADY_REGISTERED => "unique address already registered".to_owned(),
+        CieCode(code) => format!("code {code}"),
+    }
+}
+
+impl Engine {
+    /// Bindings of all tunnels, own addresses, and addresses that are asked for or rest.
+    #[must_use]
+    pub fn entries(&self, now: Instant) -> Vec<Entry> {
+        self.clouds.values().flat_map(|cloud| cloud.entries(now)).collect()
+    }
+
+    /// Shortcuts of all tunnels.
+    #[must_use]
+    pub fn shortcuts(&self, now: Instant) -> Vec<Entry> {
+        self.clouds.values().flat_map(|cloud| cloud.shown_shortcuts(now)).collect()
+    }
+
+    /// Servers of all tunnels.
+    #[must_use]
+    pub fn servers(&self, now: Instant) -> Vec<Server> {
+        let due = |timer| self.common.timers.due(timer).map(|at| at.since(now));
+        self.clouds.values().flat_map(|cloud| cloud.shown_servers(now, due)).collect()
+    }
+
+    /// Counters.
+    #[must_use]
+    pub fn traffic(&self) -> Traffic {
+        let messages = self.clouds.values().flat_map(|cloud| {
+            MessageType::ALL.into_iter().zip(cloud.messages).map(|(message, (sent, received))| {
+                MessageCounter {
+                    tunnel: cloud.name(),
+                    message: message_name(message).to_owned(),
+                    sent,
+                    received,
+                }
+            })
+        });
+        let rejects = Reject::ALL.map(|reject| Counter {
+            name: reject.name().to_owned(),
+            sentence: reject.sentence().to_owned(),
+            count: self.common.rejects.get(&reject).copied().unwrap_or(0),
+        });
+        Traffic { messages: messages.collect(), rejects: rejects.into() }
+    }
+}
+
+impl Cloud {
+    fn shown(&self, address: ProtocolAddr, entry_type: EntryType) -> Entry {
+        Entry {
+            tunnel: self.name(),
+            prefix: Prefix::host(address.0),
+            next_hop: address,
+            entry_type,
+            flags: EntryFlags::default(),
+            nbma: None,
+            claimed_nbma: None,
+            created: Duration::ZERO,
+            expires_in: None,
+            mtu: 0,
+        }
+    }
+
+    fn entries(&self, now: Instant) -> Vec<Entry> {
+        let own = self.tunnel.addresses.iter().map(|a| Entry {
+            nbma: self.tunnel.nbma,
+            mtu: self.tunnel.mtu,
+            ..self.shown(ProtocolAddr(a.addr()), EntryType::Local)
+        });
+        let bindings = self.cache.iter().map(|(address, e)| Entry {
+            flags: e.flags(now),
+            nbma: Some(e.nbma),
+            claimed_nbma: e.claimed,
+            created: now.since(e.created),
+            expires_in: e.expires.map(|at| at.since(now)),
+            mtu: e.mtu,
+            ..self.shown(*address, e.origin.entry_type())
+        });
+        // What forwards while it is asked for again is shown as what it is.
+        let asked = self.asks.iter().filter(|(address, _)| !self.cache.contains_key(address));
+        let asked = asked.filter_map(|(address, ask)| {
+            let (entry_type, expires_in) = match ask.phase {
+                Phase::Asking { .. } => (EntryType::Incomplete, None),
+                Phase::Resting { until } if until > now => (EntryType::Negative, Some(until.since(now))),
+                Phase::Resting { .. } => return None,
+            };
+            Some(Entry { created: now.since(ask.created), expires_in, ..self.shown(*address, entry_type) })
+        });
+        own.chain(bindings).chain(asked).collect()
+    }
+
+    fn shown_shortcuts(&self, now: Instant) -> Vec<Entry> {
+        let shortcut = |(prefix, s): (&Prefix, &crate::shortcut::Shortcut)| {
+            let binding = self.cache.get(&s.next_hop);
+            Entry {
+                prefix: *prefix,
+                flags: binding.map(|b| b.flags(now)).unwrap_or_default(),
+                nbma: binding.map(|b| b.nbma),
+                created: now.since(s.created),
+                expires_in: Some(s.expires.since(now)),
+                mtu: binding.map_or(0, |b| b.mtu),
+                ..self.shown(s.next_hop, EntryType::Cached)
+            }
+        };
+        self.shortcuts.iter().map(shortcut).collect()
+    }
+
+    fn shown_servers(&self, now: Instant, due: impl Fn(Timer) -> Option<Duration>) -> Vec<Server> {
+        let server = |s: &crate::registration::Server| Server {
+            tunnel: self.name(),
+            protocol: s.nhs.protocol,
+            nbma: s.nhs.nbma,
+            state: match s.standing {
+                Standing::Waiting => ServerState::Waiting,
+                Standing::Expecting => ServerState::Expecting,
+                Standing::Responding => ServerState::Responding,
+            },
+            since: now.since(s.since),
+            requests: s.requests,
+            replies: s.replies,
+            refusals: s.refusals,
+            refusal: s.refusal.map(code_name),
+            next_request: due(Timer::Register(self.name(), s.nhs.protocol)),
+        };
+        self.servers.iter().map(server).collect()
+    }
+}

@@ -1,0 +1,192 @@
+//! What survives a restart: bindings and shortcuts with what remains of their holding times, and how far request ids have
+//! been used. The engine knows no calendar, so who stores a snapshot says how long it lay ([`Snapshot::aged`]).
+
+use std::time::Duration;
+
+use model::time::{HoldingTime, Instant};
+use model::{InterfaceName, NbmaAddr, Prefix, ProtocolAddr};
+use serde::{Deserialize, Serialize};
+
+use crate::cache::{Entry, Origin};
+use crate::cloud::Cloud;
+use crate::engine::Engine;
+use crate::shortcut::Shortcut;
+use crate::turn::Turn;
+
+/// A snapshot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+pub struct Snapshot {
+    /// No request id from this one on was used yet.
+    pub request_id: u32,
+    /// Each tunnel.
+    pub tunnels: Vec<RememberedTunnel>,
+}
+
+/// What a tunnel knew.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RememberedTunnel {
+    /// Its name.
+    pub name: InterfaceName,
+    /// Bindings that were registered or resolved.
+    pub bindings: Vec<RememberedBinding>,
+    /// Shortcuts.
+    pub shortcuts: Vec<RememberedShortcut>,
+    /// Servers that accepted our registration, and the NBMA address that they have of us.
+    pub registered: Vec<(ProtocolAddr, NbmaAddr)>,
+}
+
+/// A binding.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RememberedBinding {
+    /// Protocol address.
+    pub address: ProtocolAddr,
+    /// NBMA address.
+    pub nbma: NbmaAddr,
+    /// What the client claims its NBMA address is, where that differs (NAT).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub claimed: Option<NbmaAddr>,
+    /// Registered with us, or else learnt by a resolution.
+    pub registered: bool,
+    /// To be kept against other registrations.
+    pub unique: bool,
+    /// Given by who has the address.
+    pub authoritative: bool,
+    /// Learnt from a request.
+    pub implicit: bool,
+    /// MTU that the peer told, in bytes.
+    pub mtu: u16,
+    /// Holding time as it was told.
+    pub holding_time: HoldingTime,
+    /// What remains of it.
+    pub remaining: Duration,
+    /// Time since it was created.
+    pub age: Duration,
+}
+
+/// A shortcut.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RememberedShortcut {
+    /// What is reached by it.
+    pub prefix: Prefix,
+    /// Next hop.
+    pub next_hop: ProtocolAddr,
+    /// The address that was asked for.
+    pub destination: ProtocolAddr,
+    /// Next hop of the route that it leaves aside.
+    pub instead_of: ProtocolAddr,
+    /// Holding time as it was told.
+    pub holding_time: HoldingTime,
+    /// What remains of it.
+    pub remaining: Duration,
+    /// Time since it was created.
+    pub age: Duration,
+}
+
+impl Snapshot {
+    /// The snapshot after it lay for `time`: holding times went on, and what outlived them is gone.
+    #[must_use]
+    pub fn aged(mut self, time: Duration) -> Self {
+        for tunnel in &mut self.tunnels {
+            tunnel.bindings.retain_mut(|b| pass(&mut b.remaining, &mut b.age, time));
+            tunnel.shortcuts.retain_mut(|s| pass(&mut s.remaining, &mut s.age, time));
+        }
+        self
+    }
+}
+
+fn pass(remaining: &mut Duration, age: &mut Duration, time: Duration) -> bool {
+    *remaining = remaining.saturating_sub(time);
+    *age = age.saturating_add(time);
+    !remaining.is_zero()
+}
+
+impl Engine {
+    /// What is to survive a restart.
+    #[must_use]
+    pub fn snapshot(&self, now: Instant) -> Snapshot {
+        Snapshot {
+            request_id: self.common.ids.reserved,
+            tunnels: self.clouds.values().map(|cloud| cloud.remembered(now)).collect(),
+        }
+    }
+}
+
+impl Cloud {
+    fn remembered(&self, now: Instant) -> RememberedTunnel {
+        let binding = |(address, entry): (&ProtocolAddr, &Entry)| {
+            Some(RememberedBinding {
+                address: *address,
+                nbma: entry.nbma,
+                claimed: entry.claimed,
+                registered: entry.origin == Origin::Dynamic,
+                unique: entry.unique,
+                authoritative: entry.authoritative,
+                implicit: entry.implicit,
+                mtu: entry.mtu,
+                holding_time: entry.holding_time,
+                remaining: entry.expires?.since(now),
+                age: now.since(entry.created),
+            })
+        };
+        let shortcut = |(prefix, shortcut): (&Prefix, &Shortcut)| RememberedShortcut {
+            prefix: *prefix,
+            next_hop: shortcut.next_hop,
+            destination: shortcut.destination,
+            instead_of: shortcut.instead_of,
+            holding_time: shortcut.holding_time,
+            remaining: shortcut.expires.since(now),
+            age: now.since(shortcut.created),
+        };
+        let registered = self.servers.iter().filter_map(|s| Some((s.nhs.protocol, s.registered?)));
+        RememberedTunnel {
+            name: self.name(),
+            bindings: self.cache.iter().filter_map(binding).collect(),
+            shortcuts: self.shortcuts.iter().map(shortcut).collect(),
+            registered: registered.collect(),
+        }
+    }
+
+    /// Takes what a former life knew, and programs it again with the time that remains.
+    pub(crate) fn remember(&mut self, turn: &mut Turn<'_>, remembered: RememberedTunnel) {
+        let now = turn.now;
+        for b in remembered.bindings {
+            if b.remaining.is_zero() || self.cache.contains_key(&b.address) || self.is_full(turn, b.address) {
+                continue;
+            }
+            let entry = Entry {
+                origin: if b.registered { Origin::Dynamic } else { Origin::Cached },
+                nbma: b.nbma,
+                claimed: b.claimed,
+                unique: b.unique,
+                authoritative: b.authoritative,
+                implicit: b.implicit,
+                replica: false,
+                mtu: b.mtu,
+                created: now - b.age,
+                holding_time: b.holding_time,
+                expires: Some(now + b.remaining),
+                last_used: None,
+            };
+            self.install(turn, b.address, entry);
+        }
+        for s in remembered.shortcuts {
+            if s.remaining.is_zero() || !self.cache.contains_key(&s.next_hop) {
+                continue;
+            }
+            let shortcut = Shortcut {
+                next_hop: s.next_hop,
+                destination: s.destination,
+                instead_of: s.instead_of,
+                created: now - s.age,
+                holding_time: s.holding_time,
+                expires: now + s.remaining,
+            };
+            self.install_shortcut(turn, s.prefix, shortcut);
+        }
+        for (nhs, nbma) in remembered.registered {
+            if let Some(server) = self.servers.iter_mut().find(|s| s.nhs.protocol == nhs) {
+                server.registered = Some(nbma);
+            }
+        }
+    }
+}
