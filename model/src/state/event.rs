@@ -160,6 +160,22 @@ pub enum Happening {
         /// What it said.
         reason: String,
     },
+    /// An NHRP message was not accepted.
+    Rejected {
+        /// The tunnel.
+        tunnel: InterfaceName,
+        /// Source of its outer header.
+        source: NbmaAddr,
+        /// Why, by the name it is counted under.
+        reason: String,
+    },
+    /// The kernel did not do something; it is tried again.
+    KernelRefused {
+        /// What was to be done.
+        order: String,
+        /// What the kernel said.
+        reason: String,
+    },
     /// This watcher was too slow.
     Missed {
         /// How many events it lost.
@@ -184,12 +200,14 @@ impl Happening {
             | Self::ShortcutUp { tunnel, .. }
             | Self::ShortcutDown { tunnel, .. }
             | Self::Gone { tunnel, .. }
+            | Self::Rejected { tunnel, .. }
             | Self::SourceChanged { tunnel, .. } => Some(*tunnel),
             Self::DataplaneUp { .. }
             | Self::DataplaneDown { .. }
             | Self::Port { .. }
             | Self::ConfigApplied { .. }
             | Self::ProgramRefused { .. }
+            | Self::KernelRefused { .. }
             | Self::Missed { .. } => None,
         }
     }
@@ -242,6 +260,10 @@ impl fmt::Display for Happening {
             }
             Self::ConfigApplied { changes } => write!(f, "configuration applied, {changes} changes"),
             Self::ProgramRefused { reason } => write!(f, "data plane refused: {reason}"),
+            Self::Rejected { tunnel, source, reason } => {
+                write!(f, "{tunnel}: NHRP message from {source} not accepted: {reason}")
+            }
+            Self::KernelRefused { order, reason } => write!(f, "kernel refused: {order}: {reason}"),
             Self::Missed { events } => write!(f, "{events} events were lost: this watcher is too slow"),
         }
     }

@@ -63,5 +63,7 @@ happenings! {
     SourceChanged => SourceChanged in source_changed { tunnel: text, nbma: maybe_text }
     ConfigApplied => ConfigApplied in config_applied { changes: same }
     ProgramRefused => ProgramRefused in program_refused { reason: same }
+    Rejected => Rejected in rejected { tunnel: text, source: text, reason: same }
+    KernelRefused => KernelRefused in kernel_refused { order: same, reason: same }
     Missed => Missed in missed { events: same }
 }
