@@ -179,17 +179,17 @@ Legend: Attrb --> S - Static, D - Dynamic, I - Incomplete
 ";
 
 /// Columns of the table; the widest IPv4 address has 15 characters, an IPv6 address moves its line.
-const COLUMNS: &str = "\
- # Ent  Peer NBMA Addr Peer Tunnel Add State  UpDn Tm Attrb
- ----- --------------- --------------- ----- -------- -----
-";
+const COLUMNS: &str = concat!(
+    " # Ent  Peer NBMA Addr Peer Tunnel Add State  UpDn Tm Attrb\n",
+    " ----- --------------- --------------- ----- -------- -----"
+);
 
 impl fmt::Display for Dmvpn {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(LEGEND)?;
         for tunnel in &self.0 {
             tunnel.heading(f)?;
-            writeln!(f, "\n{}", COLUMNS.trim_end_matches('\n'))?;
+            writeln!(f, "\n{COLUMNS}")?;
             for peer in &tunnel.peers {
                 writeln!(f, "{}", peer.line().trim_end())?;
             }
@@ -237,7 +237,7 @@ impl Tunnel {
         if !self.replicas.is_empty() {
             writeln!(f, "Multicast goes to: {}", join(&self.replicas))?;
         }
-        writeln!(f, "\n{}", COLUMNS.trim_end_matches('\n'))?;
+        writeln!(f, "\n{COLUMNS}")?;
         for peer in &self.peers {
             writeln!(f, "{}", peer.line().trim_end())?;
             if !peer.prefixes.is_empty() {

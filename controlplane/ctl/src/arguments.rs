@@ -1,0 +1,198 @@
+//! The command line.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use model::program::Owner;
+use model::state::{Filter, View, What};
+use model::{InterfaceName, ProtocolAddr, TableId};
+
+/// Shows and changes what a Nave node does.
+#[derive(Debug, Parser)]
+#[command(name = "nave", version, max_term_width = 100)]
+pub(crate) struct Arguments {
+    /// Management socket of the node's nave-controlplane.
+    #[arg(long, global = true, value_name = "PATH")]
+    #[arg(default_value = "/run/nave/controlplane.sock")]
+    pub(crate) socket: PathBuf,
+    /// Print JSON.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Show what is known, forwarded and counted.
+    #[command(subcommand)]
+    Show(Show),
+    /// Forget learnt things.
+    #[command(subcommand)]
+    Clear(Clear),
+    /// Make a configuration file the running configuration: all of it, or nothing.
+    Apply {
+        /// The file; `-` reads standard input.
+        file: PathBuf,
+        /// Only check it, and print what it would change.
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Print events as they happen, one a line.
+    Watch {
+        /// Only of this tunnel.
+        #[arg(long, value_name = "NAME")]
+        tunnel: Option<InterfaceName>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Show {
+    /// Peers of each tunnel.
+    Dmvpn {
+        /// Everything about each tunnel and peer.
+        #[arg(long)]
+        detail: bool,
+        #[command(flatten)]
+        only: OfTunnel,
+    },
+    /// The NHRP cache.
+    Nhrp {
+        /// Everything about each entry.
+        #[arg(long, conflicts_with = "brief")]
+        detail: bool,
+        /// Addresses and types only.
+        #[arg(long)]
+        brief: bool,
+        #[command(flatten)]
+        only: OfTunnel,
+    },
+    /// Next-hop servers that this node registers with.
+    Nhs {
+        #[command(flatten)]
+        only: OfTunnel,
+    },
+    /// The RIB: every route of every owner.
+    Routes {
+        #[command(flatten)]
+        only: OfTable,
+    },
+    /// What forwards: the best route to each prefix.
+    Fib {
+        #[command(flatten)]
+        only: OfTable,
+    },
+    /// How next hops are reached.
+    Adjacency {
+        /// Only of this interface or tunnel.
+        #[arg(long, value_name = "NAME")]
+        interface: Option<InterfaceName>,
+        /// Only with this next hop or NBMA address.
+        address: Option<IpAddr>,
+    },
+    /// Ports of the data plane.
+    Ports,
+    /// Workers of the data plane.
+    Workers,
+    /// Packets of each node of the graph, NHRP messages, and what was not accepted.
+    Counters,
+    /// Dropped packets by reason.
+    Drops,
+    /// Everything that the data plane was told: interfaces, tunnels, neighbours, bindings, routes, replicas, fall-backs.
+    Program {
+        #[command(flatten)]
+        only: OfTable,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct OfTunnel {
+    /// Only of this tunnel.
+    #[arg(long, value_name = "NAME")]
+    tunnel: Option<InterfaceName>,
+    /// Only with this address, or a prefix that holds it.
+    address: Option<IpAddr>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct OfTable {
+    /// Only by this interface or tunnel.
+    #[arg(long, value_name = "NAME")]
+    interface: Option<InterfaceName>,
+    /// Only of this FIB table.
+    #[arg(long, value_name = "NUMBER")]
+    table: Option<u32>,
+    /// Only of this owner.
+    #[arg(long, value_parser = owner, value_name = "nhrp|ike|config|netlink")]
+    owner: Option<Owner>,
+    /// Only what holds for this address.
+    address: Option<IpAddr>,
+}
+
+fn owner(text: &str) -> Result<Owner, String> {
+    match text {
+        "nhrp" => Ok(Owner::Nhrp),
+        "ike" => Ok(Owner::Ike),
+        "config" => Ok(Owner::Config),
+        "netlink" => Ok(Owner::Netlink),
+        _ => Err("an owner is nhrp, ike, config or netlink".to_owned()),
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Clear {
+    /// NHRP cache entries that were learnt; they are asked for again when they are wanted.
+    Nhrp {
+        /// Only of this tunnel.
+        #[arg(long, value_name = "NAME")]
+        tunnel: Option<InterfaceName>,
+        /// Only of this protocol address.
+        address: Option<ProtocolAddr>,
+    },
+}
+
+impl From<OfTunnel> for Filter {
+    fn from(only: OfTunnel) -> Self {
+        Self { interface: only.tunnel, address: only.address, ..Self::default() }
+    }
+}
+
+impl From<OfTable> for Filter {
+    fn from(only: OfTable) -> Self {
+        let OfTable { interface, table, owner, address } = only;
+        Self { interface, address, table: table.map(TableId), owner }
+    }
+}
+
+impl Show {
+    /// What to ask for, and how much of it to print.
+    pub(crate) fn request(self) -> (model::state::Show, View) {
+        let all = Filter::default();
+        let (what, filter, view) = match self {
+            Self::Dmvpn { detail, only } => {
+                (What::Dmvpn, only.into(), if detail { View::Detail } else { View::Table })
+            }
+            Self::Nhrp { detail, brief, only } => {
+                let view = match (detail, brief) {
+                    (true, _) => View::Detail,
+                    (_, true) => View::Brief,
+                    _ => View::Table,
+                };
+                (What::Nhrp, only.into(), view)
+            }
+            Self::Nhs { only } => (What::Nhs, only.into(), View::Table),
+            Self::Routes { only } => (What::Routes, only.into(), View::Table),
+            Self::Fib { only } => (What::Fib, only.into(), View::Table),
+            Self::Adjacency { interface, address } => {
+                (What::Adjacency, Filter { interface, address, ..all }, View::Table)
+            }
+            Self::Ports => (What::Ports, all, View::Table),
+            Self::Workers => (What::Workers, all, View::Table),
+            Self::Counters => (What::Counters, all, View::Table),
+            Self::Drops => (What::Drops, all, View::Table),
+            Self::Program { only } => (What::Program, only.into(), View::Table),
+        };
+        (model::state::Show { what, filter }, view)
+    }
+}

@@ -1,0 +1,369 @@
+//! `nave` as it is run: against a Management service in this process, on a socket of its own.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use model::config::check::Fault;
+use model::config::diff::Change;
+use model::program::{Hop, Owner, Path as Way, Route};
+use model::state::counters::Counter;
+use model::state::dmvpn::{Dmvpn, Peer, PeerAttributes, PeerState, Tunnel};
+use model::state::event::{Event, Happening};
+use model::state::nhrp::{Cache, Entry, EntryFlags, EntryType};
+use model::state::routes::{RibRoute, Routes};
+use model::state::{Drops, Show, State, What};
+use model::{InterfaceName, TableId};
+use proto::server::{self, Management};
+use proto::{Access, Applied, Apply, Clear, Status, Stream};
+
+/// A node with one tunnel.
+struct Node;
+
+fn name(text: &str) -> InterfaceName {
+    text.parse().unwrap()
+}
+
+/// A peer that is up.
+fn peer(n: u8) -> Peer {
+    Peer {
+        entries: 1,
+        nbma: Some(format!("203.0.113.{n}").parse().unwrap()),
+        protocol: format!("10.0.0.{n}").parse().unwrap(),
+        state: PeerState::Up,
+        since: Duration::from_secs(62),
+        attributes: PeerAttributes { dynamic: true, ..PeerAttributes::default() },
+        nhs: false,
+        reason: None,
+        expires_in: Some(Duration::from_secs(517)),
+        link: Some(Hop { interface: name("wan"), next_hop: "203.0.113.254".parse().unwrap() }),
+        prefixes: vec![format!("10.0.0.{n}/32").parse().unwrap()],
+    }
+}
+
+fn dmvpn() -> Dmvpn {
+    let down = Peer {
+        nbma: None,
+        state: PeerState::Nhrp,
+        attributes: PeerAttributes { incomplete: true, ..PeerAttributes::default() },
+        reason: Some("no answer to 3 resolution requests".into()),
+        link: None,
+        ..peer(3)
+    };
+    Dmvpn(vec![Tunnel {
+        name: name("tunnel0"),
+        hub: true,
+        spoke: false,
+        network_id: 1,
+        addresses: vec!["10.0.0.1/24".parse().unwrap()],
+        source_interface: name("wan"),
+        source: Some("203.0.113.1".parse().unwrap()),
+        key: Some(42),
+        mtu: 1400,
+        fallback: None,
+        replicas: vec!["203.0.113.2".parse().unwrap()],
+        peers: vec![peer(2), down],
+    }])
+}
+
+fn cache() -> Cache {
+    Cache(vec![Entry {
+        tunnel: name("tunnel0"),
+        prefix: "10.0.0.2/32".parse().unwrap(),
+        next_hop: "10.0.0.2".parse().unwrap(),
+        entry_type: EntryType::Dynamic,
+        flags: EntryFlags { registered: true, unique: true, used: true, ..EntryFlags::default() },
+        nbma: Some("203.0.113.2".parse().unwrap()),
+        claimed_nbma: Some("192.168.0.2".parse().unwrap()),
+        created: Duration::from_secs(83),
+        expires_in: Some(Duration::from_secs(517)),
+        mtu: 1400,
+    }])
+}
+
+fn routes() -> Routes {
+    let prefix = "10.9.0.0/16".parse().unwrap();
+    let route = Route { table: TableId(0), prefix, path: Way::Unreachable, expires_in: None };
+    Routes(vec![
+        RibRoute { route, owner: Owner::Config, best: true },
+        RibRoute {
+            route: Route {
+                prefix: "10.8.0.0/16".parse().unwrap(),
+                path: Way::Attached(name("lan")),
+                ..route
+            },
+            owner: Owner::Netlink,
+            best: true,
+        },
+    ])
+}
+
+#[proto::async_trait]
+impl Management for Node {
+    async fn apply(&self, Apply { text, dry_run }: Apply) -> Result<Applied, Status> {
+        if text.contains("holding_time = 0") {
+            let path = "tunnels[0].nhrp.holding_time".into();
+            return Ok(Err(Fault { path, problem: "0 is not allowed".into() }));
+        }
+        let change = |before: &str, after: &str| Change {
+            path: "node.name".into(),
+            before: Some(before.into()),
+            after: Some(after.into()),
+        };
+        Ok(Ok(if dry_run { vec![change("\"a\"", "\"dry\"")] } else { vec![change("\"a\"", "\"b\"")] }))
+    }
+
+    async fn show(&self, Show { what, .. }: Show) -> Result<State, Status> {
+        Ok(match what {
+            What::Dmvpn => State::Dmvpn(dmvpn()),
+            What::Nhrp => State::Nhrp(cache()),
+            What::Routes => State::Routes(routes()),
+            What::Drops => State::Drops(Drops(vec![Counter {
+                name: "ttl".into(),
+                sentence: "time to live ended here".into(),
+                count: 3,
+            }])),
+            What::Ports => return Err(Status::unavailable("the data plane is away: connection refused")),
+            other => State::empty(other),
+        })
+    }
+
+    async fn watch(&self, tunnel: Option<InterfaceName>) -> Result<Stream<Event>, Status> {
+        let tunnel = tunnel.unwrap_or(name("tunnel0"));
+        let mut time_us = 3_661_000_001;
+        Ok(Box::pin(
+            futures::stream::repeat_with(move || {
+                time_us += 1;
+                let nhs = "10.0.0.1".parse().unwrap();
+                Ok(Event {
+                    time_us,
+                    node: "s1".into(),
+                    what: Happening::ServerUp { tunnel, nhs, refresh: false },
+                })
+            })
+            .then(|event| async {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+                event
+            }),
+        ))
+    }
+
+    async fn clear(&self, Clear::Nhrp { tunnel, address }: Clear) -> Result<u64, Status> {
+        Ok(7 + u64::from(tunnel.is_some()) + 10 * u64::from(address.is_some()))
+    }
+}
+
+/// A served node; its thread ends with this process.
+struct Served(PathBuf);
+
+impl Served {
+    fn new(test: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("nave-ctl-{test}-{}.sock", std::process::id()));
+        let served = path.clone();
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let serving =
+                server::serve_management(&served, Access::default(), Arc::new(Node), std::future::pending());
+            runtime.block_on(serving).unwrap();
+        });
+        while UnixStream::connect(&path).is_err() {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Self(path)
+    }
+
+    fn nave(&self, arguments: &[&str]) -> Output {
+        nave(&self.0, arguments).output().unwrap()
+    }
+
+    /// What it prints; it must succeed.
+    fn prints(&self, arguments: &[&str]) -> String {
+        let output = self.nave(arguments);
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    fn prints_json(&self, arguments: &[&str]) -> serde_json::Value {
+        serde_json::from_str(&self.prints(arguments)).unwrap()
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+fn nave(socket: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_nave"));
+    command.arg("--socket").arg(socket).args(arguments);
+    command
+}
+
+fn fails(output: &Output) -> (Option<i32>, String) {
+    assert!(output.stdout.is_empty(), "{}", String::from_utf8_lossy(&output.stdout));
+    (output.status.code(), String::from_utf8(output.stderr.clone()).unwrap())
+}
+
+#[test]
+fn show_dmvpn_looks_as_engineers_know_it_and_says_what_a_peer_lacks() {
+    let node = Served::new("dmvpn");
+    let table = node.prints(&["show", "dmvpn"]);
+    assert!(table.starts_with("Legend: Attrb --> S - Static, D - Dynamic, I - Incomplete\n"));
+    let body = "
+Interface: tunnel0, NHRP Details
+Type:Hub, NHRP Peers:2
+
+ # Ent  Peer NBMA Addr Peer Tunnel Add State  UpDn Tm Attrb
+ ----- --------------- --------------- ----- -------- -----
+     1     203.0.113.2        10.0.0.2    UP 00:01:02     D
+     1         UNKNOWN        10.0.0.3  NHRP 00:01:02     I  no answer to 3 resolution requests
+";
+    assert!(table.ends_with(body), "{table}");
+    let detail = node.prints(&["show", "dmvpn", "--detail"]);
+    for line in [
+        "Source addr: 203.0.113.1 (wan), MTU 1400 bytes",
+        "Tunnel addr: 10.0.0.1/24, key 42, network id 1",
+        "Multicast goes to: 203.0.113.2",
+        "       Target Network: 10.0.0.2/32",
+        "       Underlay: via 203.0.113.254 on wan; expires 00:08:37",
+        "       Underlay: no underlay path; expires 00:08:37",
+    ] {
+        assert!(detail.lines().any(|l| l == line), "{line} is not in\n{detail}");
+    }
+    let one = node.prints(&["show", "dmvpn", "10.0.0.2"]);
+    assert!(one.contains("203.0.113.2") && !one.contains("10.0.0.3"), "{one}");
+    let json = node.prints_json(&["show", "dmvpn", "--json"]);
+    assert_eq!(json[0]["peers"][1]["state"], "nhrp");
+    assert_eq!(json[0]["peers"][0]["since"], 62.0);
+    let back: Dmvpn = serde_json::from_value(json).unwrap();
+    assert_eq!(back, dmvpn());
+}
+
+#[test]
+fn show_nhrp_has_three_views() {
+    let node = Served::new("nhrp");
+    assert_eq!(
+        node.prints(&["show", "nhrp", "--detail"]),
+        "10.0.0.2/32 via 10.0.0.2\n   tunnel0 created 00:01:23, expire 00:08:37\n   \
+         Type: dynamic, Flags: registered unique used\n   NBMA address: 203.0.113.2\n   \
+         Claimed NBMA address: 192.168.0.2\n   MTU: 1400 bytes\n"
+    );
+    assert_eq!(
+        node.prints(&["show", "nhrp", "--brief"]),
+        "Target       Via       NBMA         Type     Tunnel\n10.0.0.2/32  10.0.0.2  203.0.113.2  dynamic  tunnel0\n"
+    );
+    let table = node.prints(&["show", "nhrp"]);
+    assert!(table.contains("00:01:23  00:08:37  registered unique used"), "{table}");
+    assert_eq!(node.prints(&["show", "nhrp", "--tunnel", "other"]), "no NHRP entries\n");
+    let json = node.prints_json(&["--json", "show", "nhrp"]);
+    assert_eq!((&json[0]["type"], &json[0]["flags"]["unique"]), (&"dynamic".into(), &true.into()));
+    let output = node.nave(&["show", "nhrp", "--brief", "--detail"]);
+    assert_eq!(output.status.code(), Some(2));
+}
+
+#[test]
+fn every_noun_is_shown_as_table_and_as_json() {
+    let node = Served::new("nouns");
+    for noun in ["nhs", "fib", "adjacency", "workers", "counters", "program"] {
+        let table = node.prints(&["show", noun]);
+        assert!(table.starts_with("no") && table.ends_with('\n'), "{noun}: {table}");
+        let json = node.prints_json(&["show", noun, "--json"]);
+        assert!(if noun == "counters" { json.is_object() } else { json.is_array() }, "{noun}: {json}");
+    }
+    assert_eq!(
+        node.prints(&["show", "drops"]),
+        "Reason  Count  Meaning\nttl         3  time to live ended here\n"
+    );
+    let routes = node.prints(&["show", "routes"]);
+    assert!(routes.contains("0  *  10.9.0.0/16  unreachable      config   never"), "{routes}");
+    let of_owner = node.prints(&["show", "routes", "--owner", "netlink"]);
+    assert!(of_owner.contains("attached to lan") && !of_owner.contains("10.9.0.0"), "{of_owner}");
+    let of_address = node.prints_json(&["show", "routes", "--json", "10.9.1.1"]);
+    assert_eq!(of_address[0]["path"], "unreachable");
+    assert_eq!(of_address.as_array().unwrap().len(), 1);
+    let away = fails(&node.nave(&["show", "ports"]));
+    assert_eq!(away, (Some(1), "nave: the data plane is away: connection refused\n".into()));
+}
+
+#[test]
+fn apply_prints_what_changes_and_refuses_with_the_path() {
+    let node = Served::new("apply");
+    let file = std::env::temp_dir().join(format!("nave-ctl-apply-{}.toml", std::process::id()));
+    std::fs::write(&file, "[node]\nname = \"b\"\n").unwrap();
+    let text = file.to_str().unwrap();
+    assert_eq!(node.prints(&["apply", text]), "~ node.name = \"a\" -> \"b\"\napplied\n");
+    let dry = node.prints(&["apply", text, "--dry-run"]);
+    assert_eq!(dry, "~ node.name = \"a\" -> \"dry\"\nnot applied: this was a dry run\n");
+    let json = node.prints_json(&["apply", text, "--json", "--dry-run"]);
+    assert_eq!(json["applied"], false);
+    assert_eq!(json["changes"][0]["path"], "node.name");
+
+    std::fs::write(&file, "holding_time = 0").unwrap();
+    let refused = fails(&node.nave(&["apply", text]));
+    let sentence = format!("nave: {text}: tunnels[0].nhrp.holding_time: 0 is not allowed\n");
+    assert_eq!(refused, (Some(1), sentence));
+    let output = node.nave(&["apply", text, "--json"]);
+    assert_eq!(output.status.code(), Some(1));
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(json["fault"]["path"], "tunnels[0].nhrp.holding_time");
+    std::fs::remove_file(&file).unwrap();
+    let (code, sentence) = fails(&node.nave(&["apply", text]));
+    assert_eq!(code, Some(1));
+    assert!(sentence.starts_with(&format!("nave: {text}: No such file")), "{sentence}");
+
+    let mut child =
+        nave(&node.0, &["apply", "-"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(b"").unwrap();
+    assert!(child.wait_with_output().unwrap().status.success());
+}
+
+#[test]
+fn clear_says_how_many() {
+    let node = Served::new("clear");
+    assert_eq!(node.prints(&["clear", "nhrp"]), "7 NHRP entries cleared\n");
+    assert_eq!(node.prints(&["clear", "nhrp", "10.0.0.2"]), "17 NHRP entries cleared\n");
+    let json = node.prints_json(&["clear", "nhrp", "10.0.0.2", "--tunnel", "tunnel0", "--json"]);
+    assert_eq!(json["cleared"], 18);
+    assert_eq!(node.nave(&["clear", "nhrp", "10.0.0"]).status.code(), Some(2));
+}
+
+#[test]
+fn watch_prints_each_event_at_once_and_ends_when_nobody_reads() {
+    let node = Served::new("watch");
+    for (arguments, line) in [
+        (&["watch"][..], "01:01:01.000002 s1 tunnel0: server 10.0.0.1 accepted our registration"),
+        (
+            &["watch", "--json", "--tunnel", "t1"][..],
+            r#"{"time_us":3661000002,"node":"s1","event":"server-up","tunnel":"t1","nhs":"10.0.0.1","refresh":false}"#,
+        ),
+    ] {
+        let mut child =
+            nave(&node.0, arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        assert_eq!(lines.next().unwrap().unwrap(), line);
+        lines.next().unwrap().unwrap();
+        // The pipe is closed: the next line ends it, without a word.
+        drop(lines);
+        let output = child.wait_with_output().unwrap();
+        assert_eq!((output.status.code(), &*output.stderr), (Some(0), &b""[..]));
+    }
+}
+
+#[test]
+fn without_a_node_it_says_which_socket_and_what_to_start() {
+    let output = nave(Path::new("/nonexistent/nave.sock"), &["show", "dmvpn"]).output().unwrap();
+    let (code, sentence) = fails(&output);
+    assert_eq!(code, Some(1));
+    assert!(sentence.starts_with("nave: /nonexistent/nave.sock: No such file or directory"), "{sentence}");
+    assert!(sentence.contains("Is nave-controlplane running?"), "{sentence}");
+    for usage in [&["show", "everything"][..], &[], &["show", "fib", "--owner", "me"]] {
+        let output = nave(Path::new("/nonexistent/nave.sock"), usage).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{usage:?}");
+    }
+}
