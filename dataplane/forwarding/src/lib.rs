@@ -1,1 +1,34 @@
+//! The data plane: the stage graph and its tables, on any packet buffer, without DPDK, clock or threads.
+//!
+//! [`Program`] is what the control plane's batches make; it publishes [`Tables`] to workers. A [`Worker`] on its core does
+//! nothing but [`breathe`]: it takes packets from [`Ports`], walks them over the [`graph`], and gives them back. The process
+//! that forwards, nave-perf and the tests run the same function.
 #![forbid(unsafe_code)]
+
+mod adjacency;
+mod burst;
+mod counters;
+mod drop;
+pub mod fib;
+pub mod graph;
+mod limit;
+mod parking;
+mod ports;
+mod program;
+pub mod publish;
+mod stage;
+mod tables;
+mod trace;
+mod walk;
+mod worker;
+
+pub use adjacency::{AdjacencyId, Kind};
+pub use burst::Breath;
+pub use counters::{Counters, Flow, NodeCount, Traffic};
+pub use drop::DropReason;
+pub use graph::Node;
+pub use ports::{Command, Injected, InterfaceId, Notice, Origin, PortId, Ports, Punt};
+pub use program::{AdjacencyShow, FibShow, InterfaceShow, Port, Program, RouteShow, TunnelShow};
+pub use tables::Tables;
+pub use trace::Step;
+pub use worker::{Worker, breathe};

@@ -1,0 +1,156 @@
+//! The packets of one walk: their buffers, what the stages know of each, and who is to look at them next.
+
+use crate::adjacency::AdjacencyId;
+use crate::graph::{self, Node};
+use crate::{DropReason, Flow};
+
+/// Most packets of one walk. A slot is a `u8`, so that no index into the arrays here needs a check.
+pub(crate) const SLOTS: usize = 256;
+
+/// Where a packet's walk ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(u8)]
+pub(crate) enum End {
+    /// Not yet.
+    #[default]
+    Open,
+    /// Out of port `target`.
+    Tx,
+    /// To the twin of interface `target`.
+    Host,
+    /// To the control plane, as NHRP from tunnel `interface`.
+    Nhrp,
+    /// Nowhere, for `reason`.
+    Drop,
+    /// Waits for a next hop, in queue `target` of the parking.
+    Park,
+    /// Waits for its copies to be made.
+    Replicate,
+    /// Looked up again in the next breath: the FIB was newer than our adjacencies.
+    Again,
+}
+
+/// What the stages know of a packet. Numbers are in host order.
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub(crate) struct Meta {
+    /// IPv4 destination. Written by classify, gre-decap and inject; read by ip-lookup.
+    pub(crate) destination: u32,
+    /// Where it goes. Written by ip-lookup, glean and replicate; read by whom they hand it to.
+    pub(crate) adjacency: AdjacencyId,
+    /// Source of the outer header. Written by classify for gre-decap; read by redirect and punt.
+    pub(crate) outer_source: u32,
+    /// Where the current header starts in the buffer: IPv4, or GRE between classify and gre-decap.
+    pub(crate) offset: u16,
+    /// The interface it came by: the port's, then the tunnel's.
+    pub(crate) interface: u16,
+    /// The network of the tunnel it came by if that redirects, else 0.
+    pub(crate) network: u16,
+    /// See [`End`].
+    pub(crate) target: u16,
+    /// Of [`crate::adjacency::permit`]: what it may do.
+    pub(crate) permits: u8,
+    /// What its time to live goes down by here: 1 in transit, 0 if it is our own.
+    pub(crate) hops: u8,
+    pub(crate) end: End,
+    /// See [`End::Drop`].
+    pub(crate) reason: DropReason,
+    /// Times that it was looked up in vain because of [`End::Again`].
+    pub(crate) tries: u8,
+    /// Whether its adjacency was given to it and not found in the FIB: a copy of replicate.
+    pub(crate) given: bool,
+}
+
+const _: () = assert!(size_of::<Meta>() <= 32);
+
+impl Meta {
+    pub(crate) const NEW: Self = Self {
+        destination: 0,
+        adjacency: AdjacencyId::new(0, 0),
+        outer_source: 0,
+        offset: 0,
+        interface: 0,
+        network: 0,
+        target: 0,
+        permits: 0,
+        hops: 0,
+        end: End::Open,
+        reason: DropReason::StaleIndex,
+        tries: 0,
+        given: false,
+    };
+}
+
+/// The slots that a node is to look at, in order of arrival.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Frame {
+    len: usize,
+    slots: [u8; SLOTS],
+}
+
+impl Frame {
+    const EMPTY: Self = Self { len: 0, slots: [0; SLOTS] };
+
+    #[inline(always)]
+    fn push(&mut self, slot: u8) {
+        // A slot comes to a node once a walk, so that there are no more of them than places.
+        debug_assert!(self.len < SLOTS);
+        self.slots[usize::from(self.len as u8)] = slot;
+        self.len += 1;
+    }
+
+    /// The slots.
+    #[inline(always)]
+    pub(crate) fn slots(&self) -> &[u8] {
+        &self.slots[..self.len.min(SLOTS)]
+    }
+}
+
+/// A frame for each node.
+#[derive(Debug)]
+pub(crate) struct Frames([Frame; Node::COUNT]);
+
+impl Frames {
+    pub(crate) fn new() -> Self {
+        Self([Frame::EMPTY; Node::COUNT])
+    }
+
+    /// Hands a packet from a node to another. It does not compile without the edge.
+    #[inline(always)]
+    pub(crate) fn hand<const FROM: u8, const TO: u8>(&mut self, slot: u8) {
+        const { assert!(graph::is_edge(FROM, TO), "the graph has no such edge") };
+        self.0[const { TO as usize }].push(slot);
+    }
+
+    /// What a node is to look at now; its frame is empty then.
+    #[inline(always)]
+    pub(crate) fn take(&mut self, node: Node) -> Frame {
+        let frame = self.0[node as usize];
+        self.0[node as usize].len = 0;
+        frame
+    }
+
+    #[inline(always)]
+    pub(crate) fn is_empty(&self, node: Node) -> bool {
+        self.0[node as usize].len == 0
+    }
+}
+
+/// What happened in one breath.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Breath {
+    /// Packets in and out.
+    pub flow: Flow,
+    /// Whether something waits for the next breath: do not sleep now.
+    pub more: bool,
+    /// Packets that wait for a next hop. A second at most: do not sleep for longer.
+    pub waiting: usize,
+}
+
+impl Breath {
+    /// Whether nothing happened and nothing is to be done.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        !self.more && self.flow == Flow::default()
+    }
+}

@@ -1,0 +1,202 @@
+//! What is counted: per worker, written by that worker alone, read by anybody at any time.
+//!
+//! A counter is added to by a relaxed load and store, which costs what a plain addition does. Readers see each counter
+//! whole, and several of them not quite at one moment.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use memory::{HugeVec, LineAligned, MapError};
+
+use crate::adjacency::AdjacencyId;
+use crate::{DropReason, Node};
+
+/// Packets that a worker took or gave, in total. The law: what came in (`received` to `unparked`) is what went out (`sent`
+/// to `parked`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Flow {
+    /// Taken from ports.
+    pub received: u64,
+    /// Taken from the host and the control plane.
+    pub injected: u64,
+    /// Copies, and packets of our own making.
+    pub copied: u64,
+    /// Taken up again after they were parked.
+    pub unparked: u64,
+    /// Given to ports that took them.
+    pub sent: u64,
+    /// Given to the kernel twins and the control plane.
+    pub punted: u64,
+    /// Dropped, for whatever reason.
+    pub dropped: u64,
+    /// Put aside for a later breath.
+    pub parked: u64,
+}
+
+impl Flow {
+    /// Whether the law holds.
+    #[must_use]
+    pub fn balances(&self) -> bool {
+        self.received + self.injected + self.copied + self.unparked
+            == self.sent + self.punted + self.dropped + self.parked
+    }
+}
+
+/// One node's counters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct NodeCount {
+    /// Packets that went through.
+    pub packets: u64,
+    /// Walks that had packets for it.
+    pub calls: u64,
+    /// Cycles ([`memory::cycles`]) spent in it while [`crate::Command::Measure`] was on.
+    pub cycles: u64,
+}
+
+/// Packets and bytes. Bytes are those of IP packets as they come to an adjacency, before encapsulation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
+pub struct Traffic {
+    /// Packets.
+    pub packets: u64,
+    /// Bytes.
+    pub bytes: u64,
+}
+
+impl std::ops::Add for Traffic {
+    type Output = Self;
+    fn add(self, other: Self) -> Self {
+        Self { packets: self.packets + other.packets, bytes: self.bytes + other.bytes }
+    }
+}
+
+impl std::ops::Sub for Traffic {
+    type Output = Self;
+    fn sub(self, other: Self) -> Self {
+        Self {
+            packets: self.packets.wrapping_sub(other.packets),
+            bytes: self.bytes.wrapping_sub(other.bytes),
+        }
+    }
+}
+
+/// A counter with one writer.
+#[derive(Debug, Default)]
+struct Counter(AtomicU64);
+
+impl Counter {
+    #[inline(always)]
+    fn add(&self, count: u64) {
+        self.0.store(self.0.load(Ordering::Relaxed) + count, Ordering::Relaxed);
+    }
+
+    #[inline(always)]
+    fn value(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Packets and bytes of one adjacency.
+type AdjacencyCounter = [AtomicU64; 2];
+
+/// The counters of one worker.
+#[derive(Debug)]
+pub struct Counters {
+    nodes: [LineAligned<[Counter; 3]>; Node::COUNT],
+    drops: [Counter; DropReason::ALL.len()],
+    flow: [Counter; 8],
+    port_cycles: Counter,
+    adjacencies: HugeVec<AdjacencyCounter>,
+}
+
+impl Counters {
+    /// Counters at zero, for `adjacencies` adjacencies.
+    ///
+    /// # Errors
+    /// [`MapError`] without the address space.
+    pub fn new(adjacencies: usize) -> Result<Self, MapError> {
+        Ok(Self {
+            nodes: std::array::from_fn(|_| LineAligned::default()),
+            drops: std::array::from_fn(|_| Counter::default()),
+            flow: std::array::from_fn(|_| Counter::default()),
+            port_cycles: Counter::default(),
+            adjacencies: HugeVec::zeroed(adjacencies)?,
+        })
+    }
+
+    /// A node's counters.
+    #[must_use]
+    pub fn node(&self, node: Node) -> NodeCount {
+        let [packets, calls, cycles] = &self.nodes[node as usize].0;
+        NodeCount { packets: packets.value(), calls: calls.value(), cycles: cycles.value() }
+    }
+
+    /// Cycles spent behind [`crate::Ports`] (rx, tx, free, punt) while nodes were measured. They are in no node's count.
+    #[must_use]
+    pub fn port_cycles(&self) -> u64 {
+        self.port_cycles.value()
+    }
+
+    /// Packets dropped for a reason.
+    #[must_use]
+    pub fn dropped(&self, reason: DropReason) -> u64 {
+        self.drops[reason as usize].value()
+    }
+
+    /// Totals.
+    #[must_use]
+    pub fn flow(&self) -> Flow {
+        let [received, injected, copied, unparked, sent, punted, dropped, parked] =
+            std::array::from_fn(|at| self.flow[at].value());
+        Flow { received, injected, copied, unparked, sent, punted, dropped, parked }
+    }
+
+    /// What an adjacency's slot carried since the worker began, whatever adjacencies have used it.
+    #[must_use]
+    pub fn adjacency(&self, index: usize) -> Traffic {
+        self.adjacencies.get(index).map_or(Traffic::default(), |[packets, bytes]| Traffic {
+            packets: packets.load(Ordering::Relaxed),
+            bytes: bytes.load(Ordering::Relaxed),
+        })
+    }
+
+    #[inline(always)]
+    pub(crate) fn count_node(&self, node: Node, packets: usize) {
+        let [all, calls, _] = &self.nodes[node as usize].0;
+        all.add(packets as u64);
+        calls.add(1);
+    }
+
+    #[inline(always)]
+    pub(crate) fn count_cycles(&self, node: Option<Node>, cycles: u64) {
+        match node {
+            Some(node) => self.nodes[node as usize].0[2].add(cycles),
+            None => self.port_cycles.add(cycles),
+        }
+    }
+
+    #[inline(always)]
+    pub(crate) fn count_drop(&self, reason: DropReason, packets: usize) {
+        self.drops[reason as usize].add(packets as u64);
+    }
+
+    #[inline(always)]
+    pub(crate) fn count_flow(&self, breath: &Flow) {
+        let Flow { received, injected, copied, unparked, sent, punted, dropped, parked } = *breath;
+        let flow = [received, injected, copied, unparked, sent, punted, dropped, parked];
+        for (counter, count) in self.flow.iter().zip(flow) {
+            counter.add(count);
+        }
+    }
+
+    #[inline(always)]
+    pub(crate) fn count_adjacency(&self, id: AdjacencyId, bytes: usize) {
+        if let Some([all, sum]) = self.adjacencies.get(id.index()) {
+            all.store(all.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+            sum.store(sum.load(Ordering::Relaxed) + bytes as u64, Ordering::Relaxed);
+        }
+    }
+
+    #[inline(always)]
+    pub(crate) fn prefetch_adjacency(&self, id: AdjacencyId) {
+        memory::prefetch_slice(&self.adjacencies, id.index());
+    }
+}

@@ -1,0 +1,70 @@
+//! Every way in which a packet can end here, with a sentence for each.
+
+use std::fmt;
+
+macro_rules! reasons {
+    ($($name:ident $text:literal $sentence:literal;)+) => {
+        /// Why a packet was dropped.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[repr(u8)]
+        pub enum DropReason {
+            $(#[doc = $sentence] $name,)+
+        }
+
+        impl DropReason {
+            /// All of them, in the order of the walk.
+            pub const ALL: [Self; [$($text),+].len()] = [$(Self::$name),+];
+
+            /// The name, as counters, traces and the command line show it.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$name => $text,)+ }
+            }
+
+            /// What it means, in a sentence.
+            #[must_use]
+            pub const fn sentence(self) -> &'static str {
+                match self { $(Self::$name => $sentence,)+ }
+            }
+        }
+    };
+}
+
+reasons! {
+    NoInterface "no-interface" "The port has no interface.";
+    InjectForbidden "inject-forbidden" "The kernel sent GRE or ESP by the twin of a port: that is for tunnels alone.";
+    InjectFamily "inject-family" "The kernel sent something else than IPv4 by the twin of a tunnel.";
+    Runt "runt" "The frame ends before its Ethernet header does.";
+    NotForUs "not-for-us" "The frame is for another station.";
+    BadHeader "bad-header" "The IPv4 header's version, header length or total length is wrong.";
+    BadChecksum "bad-checksum" "The IPv4 header checksum is wrong.";
+    GreFragment "gre-fragment" "A fragment of a GRE packet for us: tunnels do not reassemble.";
+    GreMalformed "gre-malformed" "The GRE header is cut short, or has a version or flags that RFC 2784 wants refused.";
+    GreChecksum "gre-checksum" "The GRE checksum is wrong.";
+    GreNoTunnel "gre-no-tunnel" "No tunnel has this address, GRE key and peer.";
+    GreProtocol "gre-protocol" "The tunnel's packet holds neither IPv4 nor NHRP.";
+    StaleIndex "stale-index" "The packet refers to a table entry or tunnel that is gone.";
+    NoRoute "no-route" "No route leads to the destination.";
+    Blackhole "blackhole" "The route to the destination is a black hole.";
+    Martian "martian" "No packet may have this destination on a wire.";
+    Multicast "multicast" "Multicast that no one routes.";
+    UnderlayTransit "underlay-transit" "Transit into or out of a port that does not forward between underlay and overlay.";
+    NbmaViaTunnel "nbma-via-tunnel" "The NBMA address is routed into a tunnel, or is our own.";
+    NoReplica "no-replica" "Nobody on the tunnel receives multicast.";
+    ReplicateFull "replicate-full" "Too many multicast packets wait for their copies.";
+    NoBuffer "no-buffer" "No buffer was left for a copy or for a packet of our own.";
+    ParkFull "park-full" "Too many packets wait for this next hop, or for all of them.";
+    Unresolved "unresolved" "The packet waited a second and its next hop was not resolved.";
+    TtlExpired "ttl-expired" "The time to live ended here.";
+    TooBig "too-big" "The packet is larger than the link or tunnel that it would leave by takes.";
+    NoHeadroom "no-headroom" "The buffer has no room for the outer header.";
+    HostUnreachable "host-unreachable" "The destination cannot be reached; its sender was told, if the rules and limits allow.";
+    PuntFull "punt-full" "The queue to the kernel twin or to the control plane is full.";
+    TxFull "tx-full" "The port did not take the packet.";
+}
+
+impl fmt::Display for DropReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}

@@ -1,0 +1,115 @@
+//! The graph: which stages there are, and which may hand a packet to which.
+//!
+//! ```text
+//! rx → classify ┬→ gre-decap ┬→ ip-lookup ┬→ rewrite ──────────────┬→ tx
+//!               │            └→ punt      ├→ redirect → punt (copy)│
+//!               ├→ ip-lookup (LAN side)   ├→ midchain ─────────────┤
+//!               └→ punt (host)            ├→ glean ┬→ midchain     │
+//! inject ┬→ ip-lookup                     │        └→ host-unreachable
+//!        ├→ replicate → midchain, glean   ├→ host-unreachable      │
+//!        └→ tx ───────────────────────────┼────────────────────────┘
+//! every node → drop(reason)               └→ punt (receive)
+//! ```
+//!
+//! Nodes stand in walk order and no edge goes back, so one pass over them is a whole walk. What must go round goes round
+//! in the next breath, by `inject`: there is no other loop.
+
+use std::fmt;
+
+macro_rules! nodes {
+    ($($name:ident $text:literal $doc:literal;)+) => {
+        /// A node of the graph, in walk order.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[repr(u8)]
+        pub enum Node {
+            $(#[doc = $doc] $name,)+
+        }
+
+        impl Node {
+            /// All of them, in walk order.
+            pub const ALL: [Self; [$($text),+].len()] = [$(Self::$name),+];
+
+            /// The name, as counters, traces and the command line show it.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$name => $text,)+ }
+            }
+        }
+    };
+}
+
+nodes! {
+    Rx "rx" "Takes bursts from the ports.";
+    Inject "inject" "Takes what the host, the control plane and the last breath left for this one.";
+    Classify "classify" "Ethernet and IPv4 headers: what is it, and is it for us?";
+    GreDecap "gre-decap" "GRE of our tunnels: from outer to inner packet.";
+    IpLookup "ip-lookup" "Destination to adjacency.";
+    Replicate "replicate" "Multicast on a tunnel: one copy for each receiver.";
+    Redirect "redirect" "A copy for the control plane of what leaves by the network it came from.";
+    Glean "glean" "Next hops that are not resolved: report, then wait or fall back.";
+    Midchain "midchain" "Into the tunnel: inner packet to outer frame.";
+    Rewrite "rewrite" "Onto the link: time to live and Ethernet header.";
+    HostUnreachable "host-unreachable" "Tells the sender.";
+    Punt "punt" "To the kernel twin or the control plane.";
+    Tx "tx" "Gives bursts to the ports.";
+    Drop "drop" "Ends a packet for a reason.";
+}
+
+impl Node {
+    /// How many there are.
+    pub const COUNT: usize = Self::ALL.len();
+}
+
+impl fmt::Display for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// Every hand-over from one node to another. `drop` is open to all and not listed.
+pub const EDGES: [(Node, Node); 23] = [
+    (Node::Rx, Node::Classify),
+    (Node::Inject, Node::IpLookup),
+    (Node::Inject, Node::Replicate),
+    (Node::Inject, Node::Glean),
+    (Node::Inject, Node::Midchain),
+    (Node::Inject, Node::Tx),
+    (Node::Classify, Node::GreDecap),
+    (Node::Classify, Node::IpLookup),
+    (Node::Classify, Node::Punt),
+    (Node::GreDecap, Node::IpLookup),
+    (Node::GreDecap, Node::Punt),
+    (Node::IpLookup, Node::Redirect),
+    (Node::IpLookup, Node::Glean),
+    (Node::IpLookup, Node::Midchain),
+    (Node::IpLookup, Node::Rewrite),
+    (Node::IpLookup, Node::HostUnreachable),
+    (Node::IpLookup, Node::Punt),
+    (Node::Replicate, Node::Glean),
+    (Node::Replicate, Node::Midchain),
+    (Node::Glean, Node::Midchain),
+    (Node::Glean, Node::HostUnreachable),
+    (Node::Midchain, Node::Tx),
+    (Node::Rewrite, Node::Tx),
+];
+
+const _: () = {
+    let mut at = 0;
+    while at < EDGES.len() {
+        assert!((EDGES[at].0 as u8) < EDGES[at].1 as u8, "an edge goes backwards");
+        at += 1;
+    }
+};
+
+/// Whether a packet may go from `from` to `to`; stages ask it at compile time.
+#[must_use]
+pub const fn is_edge(from: u8, to: u8) -> bool {
+    let mut at = 0;
+    while at < EDGES.len() {
+        if EDGES[at].0 as u8 == from && EDGES[at].1 as u8 == to {
+            return true;
+        }
+        at += 1;
+    }
+    false
+}

@@ -1,0 +1,91 @@
+//! How often something may be done about packets: once per interval for each key, and so many times a second in all.
+
+use std::time::Duration;
+
+use model::time::Instant;
+
+use crate::tables::spread;
+
+/// Entries of a table, a power of two.
+const ENTRIES: usize = 4096;
+/// Places where a key may stand.
+const WAYS: usize = 4;
+
+/// A limit over a bounded table. A key that finds all its places taken by others that are still within their interval is
+/// refused: the limit never lets more through than it says, whatever is thrown at it.
+#[derive(Debug)]
+pub(crate) struct Limit {
+    interval: Duration,
+    /// Microseconds of credit that one pass costs; credit grows by one a microsecond, up to a second's worth.
+    cost: u64,
+    /// When the credit was nothing.
+    empty: Instant,
+    entries: Box<[(u64, Instant)]>,
+}
+
+impl Limit {
+    pub(crate) fn new(interval: Duration, per_second: u32) -> Self {
+        Self {
+            interval,
+            cost: 1_000_000 / u64::from(per_second.max(1)),
+            empty: Instant::default(),
+            entries: vec![(0, Instant::default()); ENTRIES].into_boxed_slice(),
+        }
+    }
+
+    /// Whether the total allows anything now: to be asked before a packet is touched for the key.
+    #[inline(always)]
+    pub(crate) fn is_open(&self, now: Instant) -> bool {
+        now.0 >= self.empty.0 + self.cost
+    }
+
+    /// Whether it may be done for `key` now; counted if so.
+    pub(crate) fn pass(&mut self, now: Instant, key: u64) -> bool {
+        if !self.is_open(now) {
+            return false;
+        }
+        // 0 marks an empty entry.
+        let key = key.max(1);
+        let first = spread(key) % (ENTRIES / WAYS) * WAYS;
+        let places = &mut self.entries[first..first + WAYS];
+        let fresh = |until: Instant| until > now;
+        let place = match places.iter().position(|(holder, _)| *holder == key) {
+            Some(place) if fresh(places[place].1) => return false,
+            Some(place) => place,
+            None => match places.iter().position(|(_, until)| !fresh(*until)) {
+                Some(place) => place,
+                None => return false,
+            },
+        };
+        places[place] = (key, now + self.interval);
+        self.empty = Instant(self.empty.0.max(now.0.saturating_sub(1_000_000)) + self.cost);
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn once_an_interval_for_each_key_and_so_many_in_all() {
+        let at = |ms: u64| Instant(10_000_000 + ms * 1000);
+        let mut limit = Limit::new(Duration::from_millis(500), 10);
+        assert!(limit.pass(at(0), 7) && !limit.pass(at(499), 7) && limit.pass(at(500), 7));
+        let passed =
+            |limit: &mut Limit, ms: u64| (0..1000).filter(|key| limit.pass(at(ms), 100 + key)).count();
+        assert!(passed(&mut limit, 500) <= 10);
+        assert!(!limit.is_open(at(510)));
+        assert_eq!(passed(&mut limit, 1500), 10);
+        assert_eq!(passed(&mut limit, 1501), 0);
+    }
+
+    #[test]
+    fn a_full_table_lets_nothing_more_through() {
+        let mut limit = Limit::new(Duration::from_secs(1), 1_000_000);
+        let now = Instant(5_000_000);
+        let passed: Vec<u64> = (1..100_000).filter(|key| limit.pass(now, *key)).collect();
+        assert!(passed.len() > ENTRIES / 2 && passed.len() <= ENTRIES, "{}", passed.len());
+        assert!(passed.iter().all(|key| !limit.pass(now + Duration::from_millis(900), *key)));
+    }
+}

@@ -1,0 +1,142 @@
+//! Packets that wait for their next hop to be resolved: a few for each, some more in all, up to a second.
+
+use std::time::Duration;
+
+use model::time::Instant;
+
+use crate::adjacency::{AdjacencyId, Kind};
+use crate::burst::Meta;
+use crate::tables::{Role, Tables};
+
+/// Packets that wait for one hop.
+pub(crate) const PER_HOP: usize = 64;
+/// Packets that wait in all.
+pub(crate) const IN_ALL: usize = 1024;
+/// Hops that are waited for.
+const HOPS: usize = 256;
+/// Queues that are looked at in each breath.
+const LOOKS: usize = 8;
+/// How long a packet waits.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// What is waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Wait {
+    /// The port interface of the hop.
+    pub(crate) interface: u16,
+    /// The hop.
+    pub(crate) next_hop: u32,
+    /// What the packets came to: the glean adjacency, or the incomplete one.
+    pub(crate) adjacency: AdjacencyId,
+    /// Whether it was given to them, not found in the FIB.
+    pub(crate) given: bool,
+}
+
+#[derive(Debug)]
+struct Queue<B> {
+    wait: Wait,
+    /// Where its first packet goes: asks the FIB for all of them.
+    destination: u32,
+    until: Instant,
+    /// With those that are on their way here.
+    count: usize,
+    packets: Vec<(B, Meta, u32)>,
+}
+
+/// The parking of one worker.
+#[derive(Debug)]
+pub(crate) struct Parking<B> {
+    /// The first `active` are in use; the others keep their room.
+    queues: Vec<Queue<B>>,
+    active: usize,
+    count: usize,
+    /// The queue that is looked at next.
+    next: usize,
+}
+
+impl<B> Parking<B> {
+    pub(crate) fn new() -> Self {
+        let wait = Wait { interface: 0, next_hop: 0, adjacency: AdjacencyId::default(), given: false };
+        let queue = || Queue {
+            wait,
+            destination: 0,
+            until: Instant::default(),
+            count: 0,
+            packets: Vec::with_capacity(PER_HOP),
+        };
+        Self { queues: (0..HOPS).map(|_| queue()).collect(), active: 0, count: 0, next: 0 }
+    }
+
+    /// Packets that wait.
+    pub(crate) fn len(&self) -> usize {
+        self.count
+    }
+
+    /// A place for a packet: the number of its queue, good until the next [`Parking::leave`]. `None`: full.
+    pub(crate) fn reserve(&mut self, now: Instant, wait: Wait, destination: u32) -> Option<u16> {
+        if self.count >= IN_ALL {
+            return None;
+        }
+        let at = match self.queues[..self.active].iter().position(|queue| queue.wait == wait) {
+            Some(at) => at,
+            None if self.active < HOPS => {
+                let queue = &mut self.queues[self.active];
+                queue.wait = wait;
+                queue.destination = destination;
+                queue.until = now + PATIENCE;
+                queue.count = 0;
+                self.active += 1;
+                self.active - 1
+            }
+            None => return None,
+        };
+        let queue = &mut self.queues[at];
+        if queue.count >= PER_HOP {
+            return None;
+        }
+        queue.count += 1;
+        self.count += 1;
+        u16::try_from(at).ok()
+    }
+
+    /// Puts a packet in the place that was reserved for it.
+    pub(crate) fn park(&mut self, queue: u16, buf: B, meta: Meta, trace: u32) {
+        self.queues[usize::from(queue)].packets.push((buf, meta, trace));
+    }
+
+    /// Lets go the packets of a queue whose hop is resolved or whose time is over, one queue at a call, as long as it has
+    /// `room` for all of them; `None` if there is no such queue among the next few. The flag says that the time is over.
+    pub(crate) fn leave(
+        &mut self,
+        now: Instant,
+        tables: &Tables,
+        room: usize,
+    ) -> Option<(bool, std::vec::Drain<'_, (B, Meta, u32)>)> {
+        for _ in 0..LOOKS.min(self.active) {
+            self.next = if self.next + 1 < self.active { self.next + 1 } else { 0 };
+            let queue = &self.queues[self.next];
+            let over = now >= queue.until;
+            if queue.count > room || !(over || is_resolved(tables, queue)) {
+                continue;
+            }
+            self.active -= 1;
+            self.count -= queue.count;
+            self.queues.swap(self.next, self.active);
+            return Some((over, self.queues[self.active].packets.drain(..)));
+        }
+        None
+    }
+}
+
+/// Whether the packets would come to something else now than a next hop that is to be waited for.
+fn is_resolved<B>(tables: &Tables, queue: &Queue<B>) -> bool {
+    let id = if queue.wait.given {
+        queue.wait.adjacency
+    } else {
+        AdjacencyId::from_word(tables.fib.lookup(queue.destination.into()))
+    };
+    let Some(entry) = tables.adjacencies.at(id) else { return queue.wait.given };
+    let unresolved = matches!(entry.kind, Kind::Glean | Kind::Incomplete);
+    let on_port = tables.interface(entry.interface).is_some_and(|i| matches!(i.role, Role::Port(_)));
+    !(unresolved && on_port)
+}

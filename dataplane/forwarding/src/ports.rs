@@ -1,0 +1,120 @@
+//! What the data plane touches outside: ports, buffers, queues to the host and to the control plane.
+//!
+//! [`Ports`] is what a worker breathes through. The DPDK process implements it with queue pairs and rings, nave-perf with
+//! rings in memory, tests with vectors. Nothing behind it may block or allocate.
+
+use std::net::Ipv4Addr;
+
+use model::report::PuntReason;
+use wire::buf::PacketBuf;
+
+/// A port, by its place in the list that the program was made with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PortId(pub u16);
+
+/// An interface or tunnel while it is programmed. Numbers are used again as late as can be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct InterfaceId(pub u16);
+
+/// A packet leaves the graph upwards.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Punt {
+    /// To the kernel, by this interface's twin: an Ethernet frame for the TAP of a port, an IP packet for the TUN of a tunnel.
+    Host(InterfaceId),
+    /// To the control plane: an NHRP packet, or the first octets of an inner IP packet.
+    Control {
+        /// Why.
+        reason: PuntReason,
+        /// The tunnel it came by.
+        tunnel: InterfaceId,
+        /// Source of the outer header.
+        source: Ipv4Addr,
+        /// Destination of the outer header, one of our own addresses.
+        destination: Ipv4Addr,
+    },
+}
+
+/// Where a packet that enters from above comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Origin {
+    /// The kernel sent it on this interface's twin: an Ethernet frame on the TAP of a port, an IP packet on the TUN of a tunnel.
+    Twin(InterfaceId),
+    /// The control plane: GRE payload for an NBMA address. We put the outer header in front.
+    Control {
+        /// The tunnel.
+        tunnel: InterfaceId,
+        /// Where to.
+        destination: Ipv4Addr,
+        /// GRE protocol type.
+        protocol_type: u16,
+    },
+}
+
+/// A packet that enters from above.
+#[derive(Debug)]
+pub struct Injected<B> {
+    /// Where from.
+    pub origin: Origin,
+    /// Its bytes.
+    pub buf: B,
+}
+
+/// Something that a worker saw and the control plane may want to know. [`crate::Program::report`] says it in the control
+/// plane's words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Notice {
+    /// Packets want a next hop that is not resolved. At most one a second for each hop and worker.
+    Glean {
+        /// Its interface.
+        interface: InterfaceId,
+        /// Its address.
+        next_hop: Ipv4Addr,
+    },
+}
+
+/// What changes a worker's own state; a few are taken in each breath.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Command {
+    /// Whether to count each node's cycles.
+    Measure(bool),
+    /// Trace this many packets, the next that arrive.
+    Trace(u32),
+}
+
+/// A worker's ports, buffers and queues.
+pub trait Ports {
+    /// A packet.
+    type Buf: PacketBuf;
+
+    /// Number of ports; the worker has a queue pair of each.
+    fn count(&self) -> u16;
+
+    /// Appends up to `max` packets that arrived on a port. Each is one segment.
+    fn rx(&mut self, port: PortId, into: &mut Vec<Self::Buf>, max: usize);
+
+    /// Takes as many packets off the front as the port takes now, in order. What is left is dropped as `tx-full`.
+    fn tx(&mut self, port: PortId, from: &mut Vec<Self::Buf>);
+
+    /// An empty packet with the usual headroom.
+    fn alloc(&mut self) -> Option<Self::Buf>;
+
+    /// Gives all of them back to where they came from and empties the vector.
+    fn free(&mut self, bufs: &mut Vec<Self::Buf>);
+
+    /// Queues a packet for the host or the control plane.
+    ///
+    /// # Errors
+    /// The packet, if the queue for it is full: the worker drops and counts it.
+    fn punt(&mut self, punt: Punt, buf: Self::Buf) -> Result<(), Self::Buf>;
+
+    /// Appends up to `max` packets from the host and the control plane; control traffic (CS6) first.
+    fn injected(&mut self, into: &mut Vec<Injected<Self::Buf>>, max: usize);
+
+    /// Queues a notice; `false` if the queue is full: it will be repeated while its cause lasts.
+    fn notice(&mut self, notice: Notice) -> bool;
+
+    /// The next command for this worker.
+    fn command(&mut self) -> Option<Command> {
+        None
+    }
+}

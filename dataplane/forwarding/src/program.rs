@@ -1,0 +1,273 @@
+//! The program: what the control plane's batches make of the tables.
+//!
+//! ```text
+//! batch ─► check and note every step (or take all back) ─► reserve ─► rebuild what changed
+//!        ─► publish new adjacencies, tunnels, interfaces ─► store FIB words ─► publish without what is gone
+//! ```
+//!
+//! In this order no packet meets a word whose adjacency it cannot have: what is new is published before a word refers to
+//! it, what is old goes after the last word did. Only what a batch touches is rebuilt: the program knows which prefix,
+//! next hop, link and tunnel hang on which.
+
+mod build;
+mod check;
+mod objects;
+mod show;
+mod slots;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use memory::MapError;
+use model::program::{Batch, Key, Object, Op, Owner, Refusal, Refused};
+use model::report::Report;
+use model::time::{Instant, Timers};
+use model::{InterfaceName, Mac};
+use wire::buf::PacketBuf;
+
+use crate::adjacency::{Adjacencies, AdjacencyId};
+use crate::counters::{Counters, Traffic};
+use crate::fib::{V4Prefix, Writer};
+use crate::ports::{InterfaceId, Notice};
+use crate::publish::Publisher;
+use crate::tables::{Decap, Interfaces, Tables};
+use crate::worker::Worker;
+use objects::{Objects, names};
+pub use show::{AdjacencyShow, FibShow, InterfaceShow, RouteShow, TunnelShow};
+use slots::{Slots, Target};
+
+/// Most interfaces and tunnels together.
+const INTERFACES: usize = 4096;
+/// /24 of the FIB that may hold longer prefixes.
+const FIB_GROUPS: usize = 1 << 16;
+
+/// A port of the data plane. Its place in the list that the program is made with is its [`crate::PortId`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Port {
+    /// Its name on the command line, which `Interface::port` refers to.
+    pub name: String,
+    /// Its Ethernet address.
+    pub mac: Mac,
+}
+
+/// The one writer of the tables.
+#[derive(Debug)]
+pub struct Program {
+    ports: Vec<Port>,
+    objects: Objects,
+    timers: Timers<(Key, Owner)>,
+    /// Numbers of interfaces and tunnels, and numbers to use again, oldest first.
+    ids: BTreeMap<InterfaceName, InterfaceId>,
+    names: Vec<Option<InterfaceName>>,
+    free_ids: VecDeque<InterfaceId>,
+    slots: Slots,
+    /// What each prefix of the FIB leads to.
+    installed: BTreeMap<V4Prefix, Target>,
+    /// What an object keeps in its place, used or not.
+    pins: HashMap<Key, Target>,
+    /// Resolved next hops by address, with their interfaces: each may have a host entry in the FIB.
+    hosts: BTreeSet<(u32, InterfaceId)>,
+    /// The link of each midchain, and the midchains of each link.
+    links: HashMap<Target, Target>,
+    stacked: BTreeSet<(Target, Target)>,
+    /// Own addresses of each interface.
+    own: BTreeSet<(InterfaceId, u32)>,
+    fib: Writer,
+    adjacencies: Adjacencies,
+    interfaces: Arc<Interfaces>,
+    decap: Arc<Decap>,
+    publisher: Publisher<Tables>,
+    workers: Vec<Arc<Counters>>,
+    /// What each place had carried when its adjacency came, and when it was last asked about.
+    before: HashMap<Target, Traffic>,
+    asked: HashMap<Target, u64>,
+}
+
+impl Program {
+    /// An empty program for these ports.
+    ///
+    /// # Errors
+    /// [`MapError`] without address space for the FIB (64 MiB, and as much for long prefixes).
+    pub fn new(ports: Vec<Port>) -> Result<Self, MapError> {
+        let fib = Writer::new(FIB_GROUPS)?;
+        let empty = Tables {
+            fib: fib.fib(),
+            adjacencies: Adjacencies::default(),
+            interfaces: Arc::default(),
+            decap: Arc::default(),
+        };
+        let mut program = Self {
+            ports,
+            objects: Objects::default(),
+            timers: Timers::default(),
+            ids: BTreeMap::new(),
+            names: Vec::new(),
+            free_ids: VecDeque::new(),
+            slots: Slots::new(),
+            installed: BTreeMap::new(),
+            pins: HashMap::new(),
+            hosts: BTreeSet::new(),
+            links: HashMap::new(),
+            stacked: BTreeSet::new(),
+            own: BTreeSet::new(),
+            fib,
+            adjacencies: Adjacencies::default(),
+            interfaces: Arc::default(),
+            decap: Arc::default(),
+            publisher: Publisher::new(empty),
+            workers: Vec::new(),
+            before: HashMap::new(),
+            asked: HashMap::new(),
+        };
+        program.install_fixed();
+        Ok(program)
+    }
+
+    /// Another worker, for a thread of its own. Workers are counted from 0 in the order of these calls.
+    ///
+    /// # Errors
+    /// [`MapError`] without address space for its counters (16 MiB).
+    pub fn worker<B: PacketBuf>(&mut self) -> Result<Worker<B>, MapError> {
+        let counters = Arc::new(Counters::new(AdjacencyId::LIMIT)?);
+        self.workers.push(Arc::clone(&counters));
+        Ok(Worker::new(self.publisher.reader(), counters, self.ports.len()))
+    }
+
+    /// Does all of a batch, or nothing.
+    ///
+    /// # Errors
+    /// [`Refused`]: which step, and why.
+    pub fn apply(&mut self, now: Instant, batch: &Batch) -> Result<(), Refused> {
+        self.reclaim();
+        self.objects.begin();
+        match self.note(now, &batch.ops) {
+            Ok(()) => {
+                self.commit();
+                Ok(())
+            }
+            Err(refused) => {
+                self.objects.roll_back();
+                Err(refused)
+            }
+        }
+    }
+
+    /// Notes every step; the caller takes all back if one is refused.
+    fn note(&mut self, now: Instant, ops: &[Op]) -> Result<(), Refused> {
+        let mut removed = BTreeMap::new();
+        for (op, step) in ops.iter().enumerate() {
+            match step {
+                Op::Put(owner, object) => {
+                    self.check(object).map_err(|reason| Refused { op, reason })?;
+                    let expires = expires_in(object).map(|left| now + left);
+                    self.objects.put(*owner, object.clone(), expires);
+                }
+                Op::Remove(owner, key) => {
+                    self.objects.remove(*owner, *key);
+                    if let Key::Interface(name) | Key::Tunnel(name) = key {
+                        removed.insert(*name, op);
+                    }
+                }
+                Op::ResyncBegin(owner) => self.objects.mark(*owner),
+                Op::ResyncEnd(owner) => self.sweep(*owner),
+            }
+        }
+        for (name, op) in removed {
+            if !self.is_there(name) && !self.referring(name).is_empty() {
+                return Err(Refused { op, reason: Refusal::Referred(name) });
+            }
+        }
+        let full = |what: &str| Refused { op: 0, reason: Refusal::Full(what.to_owned()) };
+        self.reserve().map_err(full)
+    }
+
+    /// Removes an owner's stale objects. What else is on an interface that goes with them has no meaning any more and goes too.
+    fn sweep(&mut self, owner: Owner) {
+        for key in self.objects.stale(owner) {
+            self.objects.remove(owner, key);
+            let (Key::Interface(name) | Key::Tunnel(name)) = key else { continue };
+            if !self.is_there(name) {
+                for (key, owner) in self.referring(name) {
+                    self.objects.remove(owner, key);
+                }
+            }
+        }
+    }
+
+    fn is_there(&self, name: InterfaceName) -> bool {
+        [Key::Interface(name), Key::Tunnel(name)].iter().any(|key| self.objects.winner(*key).is_some())
+    }
+
+    /// What names an interface or tunnel.
+    fn referring(&self, name: InterfaceName) -> Vec<(Key, Owner)> {
+        let refers = |object: &Object| names(object).contains(&Some(name));
+        let found = self.objects.all().filter(|(_, claim)| refers(&claim.object));
+        found.map(|(owner, claim)| (claim.object.key(), owner)).collect()
+    }
+
+    /// Lets go what has expired. Reports the bindings that did and that nobody else has.
+    pub fn expire(&mut self, now: Instant) -> Vec<Report> {
+        self.reclaim();
+        let mut reports = Vec::new();
+        self.objects.begin();
+        while let Some((key, owner)) = self.timers.expire(now) {
+            self.objects.remove(owner, key);
+            if let Key::Binding(tunnel, next_hop) = key
+                && self.objects.winner(key).is_none()
+            {
+                reports.push(Report::BindingExpired { tunnel, next_hop });
+            }
+        }
+        self.commit();
+        reports
+    }
+
+    /// When [`Program::expire`] has something to do next.
+    #[must_use]
+    pub fn next_expiry(&self) -> Option<Instant> {
+        self.timers.next()
+    }
+
+    /// A worker's notice in the control plane's words; `None` if its interface is gone.
+    #[must_use]
+    pub fn report(&self, notice: Notice) -> Option<Report> {
+        let Notice::Glean { interface, next_hop } = notice;
+        let interface = self.interface_name(interface)?;
+        Some(Report::Glean(model::program::Hop { interface, next_hop: next_hop.into() }))
+    }
+
+    /// The name of an interface or tunnel.
+    #[must_use]
+    pub fn interface_name(&self, id: InterfaceId) -> Option<InterfaceName> {
+        *self.names.get(usize::from(id.0))?
+    }
+
+    /// The number of an interface or tunnel.
+    #[must_use]
+    pub fn interface_id(&self, name: InterfaceName) -> Option<InterfaceId> {
+        self.ids.get(&name).copied()
+    }
+
+    /// The counters of each worker.
+    #[must_use]
+    pub fn counters(&self) -> &[Arc<Counters>] {
+        &self.workers
+    }
+
+    /// Takes back what workers have let go of.
+    fn reclaim(&mut self) {
+        let acknowledged = self.publisher.acknowledged();
+        self.slots.reclaim(acknowledged);
+        self.fib.reclaim(acknowledged);
+        self.publisher.collect();
+    }
+}
+
+fn expires_in(object: &Object) -> Option<Duration> {
+    match object {
+        Object::Binding(binding) => binding.expires_in,
+        Object::Route(route) => route.expires_in,
+        _ => None,
+    }
+}

@@ -1,0 +1,257 @@
+//! What is programmed and what it carried, for people: plain structs that the process turns into `model::state`.
+
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use model::program::{Hop, Key, Object, Owner, Path, Tunnel};
+use model::report::Report;
+use model::time::Instant;
+use model::{InterfaceName, NbmaAddr, Prefix, ProtocolAddr};
+
+use super::Program;
+use super::slots::Target;
+use crate::adjacency::{AdjacencyId, Kind};
+use crate::counters::Traffic;
+use crate::ports::InterfaceId;
+use crate::tables::Role;
+use crate::{DropReason, Flow, Node, NodeCount};
+
+/// A route as an owner programmed it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RouteShow {
+    /// Destination.
+    pub prefix: Prefix,
+    /// Who says so.
+    pub owner: Owner,
+    /// Where to.
+    pub path: Path,
+    /// Whether it is the one that forwards, of those to this prefix.
+    pub best: bool,
+    /// Whether its owner has not said it again since it last began to.
+    pub stale: bool,
+    /// What is left of its time.
+    pub expires_in: Option<Duration>,
+}
+
+/// An entry of the FIB: of a route, of a resolved next hop, or built in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FibShow {
+    /// Destination.
+    pub prefix: Prefix,
+    /// Where it leads.
+    pub adjacency: AdjacencyId,
+    /// What that does.
+    pub kind: Kind,
+    /// The next hop, if it leads to one.
+    pub via: Option<Hop>,
+    /// The interface, if it leads to one.
+    pub interface: Option<InterfaceName>,
+}
+
+/// An adjacency.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AdjacencyShow {
+    /// Its place and life.
+    pub id: AdjacencyId,
+    /// What it does.
+    pub kind: Kind,
+    /// Its interface, if it is on one.
+    pub interface: Option<InterfaceName>,
+    /// Its next hop, if it is one; unspecified on a point-to-point tunnel.
+    pub next_hop: Option<Ipv4Addr>,
+    /// Where its tunnel sends its packets.
+    pub nbma: Option<Ipv4Addr>,
+    /// The neighbour that it is stacked on.
+    pub link: Option<Hop>,
+    /// Whether it is a receiver of multicast.
+    pub replica: bool,
+    /// Largest packet that it takes, in bytes, if it takes any.
+    pub mtu: Option<u16>,
+    /// What stands in front of a packet that leaves by it.
+    pub rewrite: Vec<u8>,
+    /// What it carried.
+    pub traffic: Traffic,
+}
+
+/// A port's interface.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InterfaceShow {
+    /// Its number.
+    pub id: InterfaceId,
+    /// As programmed.
+    pub interface: model::program::Interface,
+    /// The port's Ethernet address.
+    pub mac: model::Mac,
+    /// Its first own address.
+    pub address: Option<Ipv4Addr>,
+}
+
+/// A tunnel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TunnelShow {
+    /// Its number.
+    pub id: InterfaceId,
+    /// As programmed.
+    pub tunnel: Tunnel,
+    /// Its first own address.
+    pub address: Option<Ipv4Addr>,
+    /// Its NHS.
+    pub fallback: Option<ProtocolAddr>,
+    /// Receivers of multicast.
+    pub replicas: Vec<NbmaAddr>,
+}
+
+impl Program {
+    /// Every owner's routes, in order of prefix.
+    pub fn routes(&self, now: Instant) -> impl Iterator<Item = RouteShow> {
+        self.objects.all().filter_map(move |(owner, claim)| {
+            let Object::Route(route) = &claim.object else { return None };
+            let key = claim.object.key();
+            Some(RouteShow {
+                prefix: route.prefix,
+                owner,
+                path: route.path,
+                best: self.objects.winner(key) == Some(&claim.object),
+                stale: self.objects.is_stale(owner, claim),
+                expires_in: claim.expires.map(|due| due.since(now)),
+            })
+        })
+    }
+
+    /// The FIB, in order of prefix.
+    pub fn fib(&self) -> impl Iterator<Item = FibShow> {
+        self.installed.iter().filter_map(|(prefix, target)| {
+            let adjacency = self.slots.id(*target)?;
+            Some(FibShow {
+                prefix: Prefix::new(Ipv4Addr::from(prefix.first()).into(), prefix.length())?,
+                adjacency,
+                kind: self.adjacencies.slot(adjacency).kind,
+                via: self.as_hop(*target),
+                interface: target.interface().and_then(|id| self.interface_name(id)),
+            })
+        })
+    }
+
+    /// All adjacencies, in order of place.
+    pub fn adjacencies(&self) -> impl Iterator<Item = AdjacencyShow> {
+        self.slots.iter().map(|(target, id)| {
+            let entry = self.adjacencies.slot(id);
+            let sends = matches!(entry.kind, Kind::Neighbour | Kind::Midchain);
+            AdjacencyShow {
+                id,
+                kind: entry.kind,
+                interface: target.interface().and_then(|id| self.interface_name(id)),
+                next_hop: match target {
+                    Target::Hop(_, addr) => Some(addr.into()),
+                    _ => None,
+                },
+                nbma: self.outer_of(target),
+                link: self.links.get(&target).and_then(|link| self.as_hop(*link)),
+                replica: matches!(target, Target::Replica(..)),
+                mtu: sends.then_some(entry.mtu),
+                rewrite: entry.rewrite[..usize::from(entry.form)].to_vec(),
+                traffic: self.traffic(target, id),
+            }
+        })
+    }
+
+    /// Ports' interfaces, in order of name.
+    pub fn interfaces(&self) -> impl Iterator<Item = InterfaceShow> {
+        self.ids.iter().filter_map(|(name, id)| {
+            let Object::Interface(interface) = self.objects.winner(Key::Interface(*name))? else {
+                return None;
+            };
+            let address = self.interfaces.all.get(usize::from(id.0))?.as_ref()?.address;
+            let (_, mac) = self.port(&interface.port)?;
+            Some(InterfaceShow { id: *id, interface: interface.clone(), mac: model::Mac(mac), address })
+        })
+    }
+
+    /// Tunnels, in order of name.
+    pub fn tunnel_shows(&self) -> impl Iterator<Item = TunnelShow> {
+        self.tunnels().filter_map(|tunnel| {
+            let id = *self.ids.get(&tunnel.name)?;
+            let interface = self.interfaces.all.get(usize::from(id.0))?.as_ref()?;
+            let Role::Tunnel(_) = interface.role else { return None };
+            let fallback = match self.objects.winner(Key::Fallback(tunnel.name)) {
+                Some(Object::Fallback(fallback)) => Some(fallback.next_hop),
+                _ => None,
+            };
+            let first = Key::Replica(tunnel.name, NbmaAddr(Ipv4Addr::UNSPECIFIED.into()));
+            let replicas = self.objects.from(first).map_while(|(key, _)| match key {
+                Key::Replica(name, nbma) if name == tunnel.name => Some(nbma),
+                _ => None,
+            });
+            let mut replicas: Vec<_> = replicas.collect();
+            replicas.dedup();
+            Some(TunnelShow { id, tunnel: tunnel.clone(), address: interface.address, fallback, replicas })
+        })
+    }
+
+    /// A node's counters, of all workers together.
+    #[must_use]
+    pub fn node(&self, node: Node) -> NodeCount {
+        self.workers.iter().map(|worker| worker.node(node)).fold(NodeCount::default(), |sum, one| NodeCount {
+            packets: sum.packets + one.packets,
+            calls: sum.calls + one.calls,
+            cycles: sum.cycles + one.cycles,
+        })
+    }
+
+    /// Packets that were dropped for a reason, by all workers together.
+    #[must_use]
+    pub fn dropped(&self, reason: DropReason) -> u64 {
+        self.workers.iter().map(|worker| worker.dropped(reason)).sum()
+    }
+
+    /// Packets in and out, of each worker.
+    pub fn flows(&self) -> impl Iterator<Item = Flow> {
+        self.workers.iter().map(|worker| worker.flow())
+    }
+
+    /// Next hops that carried packets since the last call: to be asked about once a second. A midchain's packets count for
+    /// the neighbour that it is stacked on as well.
+    pub fn used(&mut self) -> Vec<Report> {
+        let mut tunnels = std::collections::BTreeMap::<InterfaceName, Vec<ProtocolAddr>>::new();
+        let mut neighbours = std::collections::BTreeSet::new();
+        for (target, id) in self.slots.iter() {
+            let (Target::Hop(..) | Target::Replica(..)) = target else { continue };
+            let packets = self.traffic(target, id).packets;
+            if self.asked.insert(target, packets).unwrap_or(0) == packets {
+                continue;
+            }
+            if let Some(link) = self.links.get(&target).and_then(|link| self.as_hop(*link)) {
+                neighbours.insert(link);
+            }
+            let Some(hop) = self.as_hop(target) else { continue };
+            if self.objects.winner(Key::Tunnel(hop.interface)).is_some() {
+                tunnels.entry(hop.interface).or_default().push(ProtocolAddr(hop.next_hop));
+            } else {
+                neighbours.insert(hop);
+            }
+        }
+        let used = tunnels.into_iter().map(|(tunnel, next_hops)| Report::Used { tunnel, next_hops });
+        let mut reports: Vec<_> = used.collect();
+        if !neighbours.is_empty() {
+            reports.push(Report::UsedNeighbours(neighbours.into_iter().collect()));
+        }
+        reports
+    }
+
+    /// What an adjacency carried in its life.
+    fn traffic(&self, target: Target, id: AdjacencyId) -> Traffic {
+        self.carried(id) - self.before.get(&target).copied().unwrap_or_default()
+    }
+
+    /// What a place carried, whoever was in it.
+    pub(super) fn carried(&self, id: AdjacencyId) -> Traffic {
+        let all = self.workers.iter().map(|worker| worker.adjacency(id.index()));
+        all.fold(Traffic::default(), |sum, one| sum + one)
+    }
+
+    /// A next hop in the control plane's words.
+    fn as_hop(&self, target: Target) -> Option<Hop> {
+        let Target::Hop(id, addr) = target else { return None };
+        Some(Hop { interface: self.interface_name(id)?, next_hop: Ipv4Addr::from(addr).into() })
+    }
+}

@@ -1,0 +1,74 @@
+//! `glean`: next hops that are not resolved.
+//!
+//! 1. Who is to be resolved: the destination, if the prefix is attached; the adjacency's next hop; of a midchain whose link
+//!    is not resolved the link's.
+//! 2. Report it, once a second.
+//! 3. On a port: park. No room: drop `park-full`; not resolved within a second: drop `unresolved`.
+//! 4. On a tunnel: on to the tunnel's NHS by `midchain` (to its link's parking, if that is not resolved), and nowhere else.
+//!    No NHS, or the NHS itself is not resolved: `host-unreachable`.
+
+use crate::DropReason;
+use crate::adjacency::Kind;
+use crate::burst::End;
+use crate::graph::Node;
+use crate::parking::Wait;
+use crate::ports::{InterfaceId, Notice, Ports};
+use crate::tables::{Role, Tables};
+use crate::walk::Walk;
+
+const ME: u8 = Node::Glean as u8;
+
+pub(crate) fn run<P: Ports>(walk: &mut Walk<P::Buf>, tables: &Tables, ports: &mut P) {
+    let frame = walk.frames.take(Node::Glean);
+    walk.enter(Node::Glean, frame.slots());
+    for &slot in frame.slots() {
+        let meta = &walk.meta[usize::from(slot)];
+        let entry = tables.adjacencies.slot(meta.adjacency);
+        let next_hop = if entry.kind == Kind::Glean { meta.destination } else { entry.next_hop };
+        let interface = entry.interface;
+        match tables.interface(interface).map(|interface| &interface.role) {
+            Some(Role::Port(_)) => park(walk, ports, slot, interface, next_hop),
+            Some(Role::Tunnel(tunnel)) => {
+                if !tunnel.point_to_point {
+                    report(walk, ports, interface, next_hop);
+                }
+                let server = tunnel.fallback.and_then(|id| Some((id, tables.adjacencies.at(id)?)));
+                match server {
+                    Some((id, server)) if server.kind == Kind::Midchain => {
+                        walk.meta[usize::from(slot)].adjacency = id;
+                        walk.frames.hand::<ME, { Node::Midchain as u8 }>(slot);
+                    }
+                    // Its link is a port's: the server itself is resolved.
+                    Some((id, server)) if tables.port(server.interface).is_some() => {
+                        let meta = &mut walk.meta[usize::from(slot)];
+                        meta.adjacency = id;
+                        meta.given = true;
+                        park(walk, ports, slot, server.interface, server.next_hop);
+                    }
+                    _ => walk.frames.hand::<ME, { Node::HostUnreachable as u8 }>(slot),
+                }
+            }
+            None => walk.drop(slot, DropReason::StaleIndex),
+        }
+    }
+}
+
+fn park<P: Ports>(walk: &mut Walk<P::Buf>, ports: &mut P, slot: u8, interface: u16, next_hop: u32) {
+    report(walk, ports, interface, next_hop);
+    let meta = &mut walk.meta[usize::from(slot)];
+    let wait = Wait { interface, next_hop, adjacency: meta.adjacency, given: meta.given };
+    match walk.parking.reserve(walk.now, wait, meta.destination) {
+        Some(queue) => {
+            meta.end = End::Park;
+            meta.target = queue;
+        }
+        None => walk.drop(slot, DropReason::ParkFull),
+    }
+}
+
+fn report<P: Ports>(walk: &mut Walk<P::Buf>, ports: &mut P, interface: u16, next_hop: u32) {
+    if walk.gleans.pass(walk.now, u64::from(interface) << 32 | u64::from(next_hop)) {
+        // A full queue loses the report; it is made again in a second if packets still come.
+        ports.notice(Notice::Glean { interface: InterfaceId(interface), next_hop: next_hop.into() });
+    }
+}

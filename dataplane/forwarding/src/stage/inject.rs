@@ -1,0 +1,176 @@
+//! `inject`: what enters from above, or again.
+//!
+//! 1. What the last breath left for this one: to `ip-lookup`, to the adjacency that it was given, or to `replicate`.
+//! 2. From the twin of a port: out of that port as it is. GRE, ESP and ESP in UDP are for tunnels alone: drop
+//!    `inject-forbidden`.
+//! 3. From the twin of a tunnel: multicast and broadcast to `replicate`, unicast to `ip-lookup`. The time to live stays as
+//!    the kernel set it. What is not IPv4: drop `inject-family`.
+//! 4. From the control plane: outer IPv4 and GRE header in front, of network control (CS6); then `ip-lookup` in the
+//!    underlay's table, and never into a tunnel.
+//! 5. The interface is gone: drop `stale-index`.
+
+use std::net::Ipv4Addr;
+
+use wire::buf::PacketBuf;
+use wire::{ethernet, gre, ipv4, udp};
+use zerocopy::IntoBytes;
+
+use super::check_ip;
+use crate::DropReason;
+use crate::adjacency::{Kind, permit};
+use crate::burst::Meta;
+use crate::graph::Node;
+use crate::ports::{Injected, Origin, Ports};
+use crate::tables::{Role, Tables};
+use crate::walk::{Entry, INJECTED, RESUMED, Walk};
+
+const ME: u8 = Node::Inject as u8;
+
+/// UDP port of NAT traversal (RFC 3948).
+const NAT_TRAVERSAL: u16 = 4500;
+
+pub(crate) fn run<P: Ports>(walk: &mut Walk<P::Buf>, tables: &Tables, ports: &mut P) {
+    let mut packets = 0;
+    for _ in 0..RESUMED {
+        let Some(carried) = walk.carried.pop_front() else { break };
+        packets += 1;
+        walk.flow.unparked += 1;
+        let entry = carried.entry;
+        match walk.seat(carried.buf, carried.meta, carried.trace) {
+            Ok(slot) => resume(walk, tables, slot, entry),
+            Err(_) => unreachable!("a walk begins with more slots than it resumes packets"),
+        }
+    }
+    let mut injected = std::mem::take(&mut walk.injected);
+    ports.injected(&mut injected, INJECTED);
+    for Injected { origin, buf } in injected.drain(..) {
+        packets += 1;
+        walk.flow.injected += 1;
+        match walk.seat(buf, Meta::NEW, 0) {
+            Ok(slot) => {
+                walk.trace.adopt(slot);
+                walk.note(Node::Inject, slot);
+                enter(walk, tables, slot, origin);
+            }
+            Err(_) => unreachable!("a walk begins with more slots than packets are injected"),
+        }
+    }
+    walk.injected = injected;
+    if packets > 0 {
+        walk.counters.count_node(Node::Inject, packets);
+        walk.end_lap(Some(Node::Inject));
+    }
+}
+
+fn resume<B: PacketBuf>(walk: &mut Walk<B>, tables: &Tables, slot: u8, entry: Entry) {
+    walk.note(Node::Inject, slot);
+    let meta = &mut walk.meta[usize::from(slot)];
+    match entry {
+        Entry::Lookup => walk.frames.hand::<ME, { Node::IpLookup as u8 }>(slot),
+        Entry::Replicate => {
+            walk.replicating -= 1;
+            walk.frames.hand::<ME, { Node::Replicate as u8 }>(slot);
+        }
+        Entry::Adjacency => match tables.adjacencies.at(meta.adjacency).map(|entry| entry.kind) {
+            Some(Kind::Midchain) => walk.frames.hand::<ME, { Node::Midchain as u8 }>(slot),
+            Some(Kind::Incomplete) => walk.frames.hand::<ME, { Node::Glean as u8 }>(slot),
+            _ => walk.drop(slot, DropReason::StaleIndex),
+        },
+    }
+}
+
+fn enter<B: PacketBuf>(walk: &mut Walk<B>, tables: &Tables, slot: u8, origin: Origin) {
+    let id = match origin {
+        Origin::Twin(id) | Origin::Control { tunnel: id, .. } => id,
+    };
+    walk.meta[usize::from(slot)].interface = id.0;
+    match (origin, tables.interface(id.0).map(|interface| &interface.role)) {
+        (Origin::Twin(_), Some(Role::Port(port))) => {
+            if is_for_tunnels(walk.bufs[usize::from(slot)].bytes()) {
+                walk.drop(slot, DropReason::InjectForbidden);
+            } else {
+                walk.send(slot, port.port.0);
+            }
+        }
+        (Origin::Twin(_), Some(Role::Tunnel(_))) => from_tunnel_twin(walk, slot),
+        (Origin::Control { destination, protocol_type, .. }, Some(Role::Tunnel(tunnel))) => {
+            let gre = (protocol_type, tunnel.key);
+            from_control(walk, slot, (tunnel.source, destination), tunnel.ttl, gre);
+        }
+        _ => walk.drop(slot, DropReason::StaleIndex),
+    }
+}
+
+/// Whether a frame holds what only tunnels may send.
+fn is_for_tunnels(frame: &[u8]) -> bool {
+    let Ok((link, payload)) = ethernet::parse(frame) else { return false };
+    match link.ethertype() {
+        ethernet::IPV4 => {
+            let Ok((ip, payload)) = ipv4::parse(payload) else { return false };
+            match ip.protocol {
+                ipv4::GRE | ipv4::ESP => true,
+                ipv4::UDP if ip.flags_offset() & ipv4::OFFSET_MASK == 0 => is_esp_in_udp(payload),
+                _ => false,
+            }
+        }
+        // The next header of IPv6, at its place.
+        ethernet::IPV6 => matches!(payload.get(6), Some(&(ipv4::GRE | ipv4::ESP))),
+        _ => false,
+    }
+}
+
+/// ESP in UDP (RFC 3948 §2.1) as against IKE, whose four zero bytes are no SPI (§2.2), and the keep-alive of one byte (§2.3).
+fn is_esp_in_udp(payload: &[u8]) -> bool {
+    let Ok((header, payload)) = udp::parse(payload) else { return false };
+    (header.source_port() == NAT_TRAVERSAL || header.destination_port() == NAT_TRAVERSAL)
+        && payload.first_chunk::<4>().is_some_and(|spi| *spi != [0; 4])
+}
+
+fn from_tunnel_twin<B: PacketBuf>(walk: &mut Walk<B>, slot: u8) {
+    let at = usize::from(slot);
+    let bytes = walk.bufs[at].bytes();
+    if bytes.first().is_none_or(|version| version >> 4 != 4) {
+        return walk.drop(slot, DropReason::InjectFamily);
+    }
+    let ip = match check_ip(bytes) {
+        Ok(ip) => ip,
+        Err(reason) => return walk.drop(slot, reason),
+    };
+    let meta = &mut walk.meta[at];
+    meta.destination = ip.destination;
+    meta.permits = permit::TRANSIT | permit::TUNNEL;
+    let to = Ipv4Addr::from(ip.destination);
+    if to.is_multicast() || to.is_broadcast() {
+        walk.frames.hand::<ME, { Node::Replicate as u8 }>(slot);
+    } else {
+        walk.frames.hand::<ME, { Node::IpLookup as u8 }>(slot);
+    }
+}
+
+fn from_control<B: PacketBuf>(
+    walk: &mut Walk<B>,
+    slot: u8,
+    (source, destination): (Ipv4Addr, Ipv4Addr),
+    ttl: u8,
+    (protocol_type, key): (u16, Option<u32>),
+) {
+    let at = usize::from(slot);
+    walk.ip_id = walk.ip_id.wrapping_add(1);
+    let gre_len = gre::len(key);
+    let payload = gre_len + walk.bufs[at].len();
+    let Some(ip) = ipv4::Header::new(source, destination, ipv4::GRE, ttl, payload) else {
+        return walk.drop(slot, DropReason::TooBig);
+    };
+    let ip = ip.with_tos(ipv4::CS6).with_id(walk.ip_id);
+    let Some(out) = walk.bufs[at].prepend(ipv4::LEN + gre_len) else {
+        return walk.drop(slot, DropReason::NoHeadroom);
+    };
+    let (outer, rest) = out.split_at_mut(ipv4::LEN);
+    outer.copy_from_slice(ip.as_bytes());
+    let written = gre::write(rest, protocol_type, key);
+    debug_assert_eq!(written, Some(gre_len));
+    let meta = &mut walk.meta[at];
+    meta.destination = destination.to_bits();
+    meta.permits = permit::TRANSIT | permit::CLOSED_PORT;
+    walk.frames.hand::<ME, { Node::IpLookup as u8 }>(slot);
+}

@@ -1,0 +1,54 @@
+//! `redirect`: what leaves by the network it came from could go straight (draft-detienne-dmvpn §4.2.2: the traffic
+//! indication).
+//!
+//! 1. Within the limits, for its source and destination and in all (the draft: MUST be rate limited)?
+//! 2. A copy of the inner packet's first 128 octets goes to the control plane, with the tunnel that it came by and the
+//!    outer source.
+//! 3. The packet itself goes on by `midchain`.
+
+use model::report::PuntReason;
+use wire::buf::PacketBuf;
+
+use crate::DropReason;
+use crate::graph::Node;
+use crate::ports::Ports;
+use crate::tables::Tables;
+use crate::walk::{Walk, control_punt};
+
+/// Octets of a packet that the control plane gets.
+const OCTETS: usize = 128;
+
+pub(crate) fn run<P: Ports>(walk: &mut Walk<P::Buf>, tables: &Tables, ports: &mut P) {
+    let frame = walk.frames.take(Node::Redirect);
+    walk.enter(Node::Redirect, frame.slots());
+    for &slot in frame.slots() {
+        // The total alone decides where a hub is busy; nothing of the packet is touched.
+        if !walk.redirects.is_open(walk.now) {
+            return;
+        }
+        let at = usize::from(slot);
+        let meta = walk.meta[at];
+        let Some(packet) = walk.bufs[at].bytes().get(usize::from(meta.offset)..) else { continue };
+        let Some(addresses) = packet.get(12..20).and_then(|a| a.first_chunk::<8>()) else { continue };
+        if !walk.redirects.pass(walk.now, u64::from_be_bytes(*addresses)) {
+            continue;
+        }
+        let head = &packet[..packet.len().min(OCTETS)];
+        let Some(mut copy) = ports.alloc() else {
+            walk.drop_copy(DropReason::NoBuffer);
+            continue;
+        };
+        let Some(room) = copy.append(head.len()) else {
+            walk.refuse_copy(ports, copy, DropReason::NoBuffer);
+            continue;
+        };
+        room.copy_from_slice(head);
+        match ports.punt(control_punt(tables, PuntReason::Redirect, &meta), copy) {
+            Ok(()) => {
+                walk.flow.copied += 1;
+                walk.flow.punted += 1;
+            }
+            Err(copy) => walk.refuse_copy(ports, copy, DropReason::PuntFull),
+        }
+    }
+}

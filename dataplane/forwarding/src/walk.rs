@@ -1,0 +1,370 @@
+//! One walk over the graph: the packets in hand, and what a worker keeps from breath to breath.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use model::time::Instant;
+use wire::buf::PacketBuf;
+
+use crate::burst::{End, Frames, Meta, SLOTS};
+use crate::counters::Counters;
+use crate::graph::Node;
+use crate::limit::Limit;
+use crate::parking::Parking;
+use crate::ports::{Injected, PortId, Ports, Punt};
+use crate::tables::{Role, Tables};
+use crate::trace::Trace;
+use crate::{DropReason, Flow};
+use model::report::PuntReason;
+
+/// Packets from earlier breaths that are taken up in one breath.
+pub(crate) const RESUMED: usize = 64;
+/// Slots that are left to copies when the ports were asked.
+const COPIES: usize = 64;
+/// Packets of one port in one breath.
+pub(crate) const BURST: usize = 64;
+/// Slots that ports may fill.
+pub(crate) const RECEIVED: usize = SLOTS - COPIES;
+/// Packets from above in one breath.
+pub(crate) const INJECTED: usize = 32;
+/// Packets that wait for the next breath.
+const CARRIED: usize = 512;
+/// Multicast packets that wait for their copies.
+pub(crate) const REPLICATED: usize = 64;
+
+/// A packet that goes on in the next breath.
+#[derive(Debug)]
+pub(crate) struct Carried<B> {
+    pub(crate) buf: B,
+    pub(crate) meta: Meta,
+    pub(crate) entry: Entry,
+    /// Its number in the trace.
+    pub(crate) trace: u32,
+}
+
+/// Where a packet enters again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Entry {
+    /// At ip-lookup.
+    Lookup,
+    /// At the adjacency that it has.
+    Adjacency,
+    /// At replicate; the word of its adjacency says how many copies of it have been made.
+    Replicate,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Walk<B> {
+    pub(crate) now: Instant,
+    pub(crate) bufs: Vec<B>,
+    pub(crate) meta: Box<[Meta; SLOTS]>,
+    pub(crate) frames: Frames,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) flow: Flow,
+    pub(crate) trace: Trace,
+    /// Whether cycles are counted, and when the last lap ended.
+    pub(crate) measure: bool,
+    lap: u64,
+    /// Packets that go out of the port that the first of them goes out of.
+    alike: usize,
+    first_port: u16,
+    /// Packets for each port, as they are sent.
+    tx: Vec<Vec<B>>,
+    free: Vec<B>,
+    pub(crate) injected: Vec<Injected<B>>,
+    pub(crate) carried: VecDeque<Carried<B>>,
+    /// Multicast packets in `carried`.
+    pub(crate) replicating: usize,
+    pub(crate) parking: Parking<B>,
+    pub(crate) gleans: Limit,
+    pub(crate) redirects: Limit,
+    pub(crate) errors: Limit,
+    /// Identification of the next outer header (RFC 6864: what may be fragmented needs one).
+    pub(crate) ip_id: u16,
+    /// The port that is asked first.
+    pub(crate) first_rx: u16,
+}
+
+impl<B: PacketBuf> Walk<B> {
+    pub(crate) fn new(counters: Arc<Counters>, ports: usize) -> Self {
+        Self {
+            now: Instant::default(),
+            bufs: Vec::with_capacity(SLOTS),
+            meta: Box::new([Meta::NEW; SLOTS]),
+            frames: Frames::new(),
+            counters,
+            flow: Flow::default(),
+            trace: Trace::new(),
+            measure: false,
+            lap: 0,
+            alike: 0,
+            first_port: 0,
+            tx: (0..ports).map(|_| Vec::with_capacity(SLOTS)).collect(),
+            free: Vec::with_capacity(SLOTS),
+            injected: Vec::with_capacity(INJECTED),
+            carried: VecDeque::with_capacity(CARRIED),
+            replicating: 0,
+            parking: Parking::new(),
+            gleans: Limit::new(Duration::from_secs(1), 1000),
+            redirects: Limit::new(Duration::from_secs(1), 1000),
+            errors: Limit::new(Duration::from_millis(100), 1000),
+            ip_id: 0,
+            first_rx: 0,
+        }
+    }
+
+    /// Begins the measurement of a breath.
+    #[inline(always)]
+    pub(crate) fn start_laps(&mut self) {
+        if self.measure {
+            self.lap = memory::cycles();
+        }
+    }
+
+    /// Counts the cycles since the last lap for `node`; for the ports' own cost with `None`.
+    #[inline(always)]
+    pub(crate) fn end_lap(&mut self, node: Option<Node>) {
+        if self.measure {
+            let now = memory::cycles();
+            self.counters.count_cycles(node, now.wrapping_sub(self.lap));
+            self.lap = now;
+        }
+    }
+
+    /// Ends a packet's walk. A node hands to `drop` by this.
+    #[cold]
+    pub(crate) fn drop(&mut self, slot: u8, reason: DropReason) {
+        let meta = &mut self.meta[usize::from(slot)];
+        meta.end = End::Drop;
+        meta.reason = reason;
+        self.counters.count_node(Node::Drop, 1);
+        self.counters.count_drop(reason, 1);
+        self.note(Node::Drop, slot);
+    }
+
+    /// Hands a packet to `tx`.
+    #[inline(always)]
+    pub(crate) fn send(&mut self, slot: u8, port: u16) {
+        let meta = &mut self.meta[usize::from(slot)];
+        meta.end = End::Tx;
+        meta.target = port;
+        if self.alike == 0 {
+            self.first_port = port;
+        }
+        self.alike += usize::from(port == self.first_port);
+    }
+
+    /// Drops what was no packet of this walk: a copy that was not made, a packet that is not in a slot. It counts as copied.
+    #[cold]
+    pub(crate) fn drop_copy(&mut self, reason: DropReason) {
+        self.flow.copied += 1;
+        self.flow.dropped += 1;
+        self.counters.count_drop(reason, 1);
+    }
+
+    /// The same for a copy that there is and that has no place.
+    #[cold]
+    pub(crate) fn refuse_copy<P: Ports<Buf = B>>(&mut self, ports: &mut P, copy: B, reason: DropReason) {
+        self.drop_copy(reason);
+        self.free.push(copy);
+        ports.free(&mut self.free);
+    }
+
+    /// Traces a packet at a node, if it is traced.
+    #[inline(always)]
+    pub(crate) fn note(&mut self, node: Node, slot: u8) {
+        if self.trace.active
+            && let Some(buf) = self.bufs.get(usize::from(slot))
+        {
+            self.trace.record(node, slot, &self.meta[usize::from(slot)], buf.bytes());
+        }
+    }
+
+    /// Traces and counts the packets that a node is about to look at.
+    #[inline(always)]
+    pub(crate) fn enter(&mut self, node: Node, slots: &[u8]) {
+        self.counters.count_node(node, slots.len());
+        if self.trace.active {
+            for slot in slots {
+                self.note(node, *slot);
+            }
+        }
+    }
+
+    /// Puts a packet into the next slot; `None` and the packet if there is none.
+    pub(crate) fn seat(&mut self, buf: B, meta: Meta, trace: u32) -> Result<u8, B> {
+        let Ok(slot) = u8::try_from(self.bufs.len()) else { return Err(buf) };
+        self.bufs.push(buf);
+        self.meta[usize::from(slot)] = meta;
+        if trace != 0 || self.trace.active {
+            self.trace.follow(slot, trace);
+        }
+        Ok(slot)
+    }
+
+    /// Keeps a packet for the next breath; the packet back if there is no room.
+    pub(crate) fn carry(&mut self, carried: Carried<B>) -> Result<(), B> {
+        if self.carried.len() >= CARRIED {
+            return Err(carried.buf);
+        }
+        self.carried.push_back(carried);
+        Ok(())
+    }
+
+    /// Takes packets whose wait is over from the parking: resolved ones to the next breath, the others to their end.
+    pub(crate) fn unpark<P: Ports<Buf = B>>(&mut self, tables: &Tables, ports: &mut P) {
+        loop {
+            let room = CARRIED - self.carried.len();
+            let Some((over, packets)) = self.parking.leave(self.now, tables, room) else { return };
+            let mut ended = 0;
+            for (buf, mut meta, trace) in packets {
+                if over {
+                    ended += 1;
+                    self.free.push(buf);
+                    continue;
+                }
+                meta.end = End::Open;
+                let entry = if meta.given { Entry::Adjacency } else { Entry::Lookup };
+                self.carried.push_back(Carried { buf, meta, entry, trace });
+            }
+            self.flow.unparked += ended;
+            self.flow.dropped += ended;
+            self.counters.count_drop(DropReason::Unresolved, ended as usize);
+            self.counters.count_node(Node::Drop, ended as usize);
+            if !self.free.is_empty() {
+                ports.free(&mut self.free);
+            }
+        }
+    }
+
+    /// Ends the walk: each packet goes where its walk ended.
+    pub(crate) fn finish<P: Ports<Buf = B>>(&mut self, tables: &Tables, ports: &mut P) {
+        let packets = self.bufs.len();
+        if self.trace.active {
+            for slot in 0..packets {
+                if self.meta[slot].end == End::Tx {
+                    self.note(Node::Tx, slot as u8);
+                }
+            }
+        }
+        // The usual walk: everything leaves by one port, in one piece.
+        if self.alike == packets && packets > 0 {
+            self.counters.count_node(Node::Tx, packets);
+            if let Some(tx) = self.tx.get_mut(usize::from(self.first_port)) {
+                std::mem::swap(&mut self.bufs, tx);
+            }
+            self.end_lap(Some(Node::Tx));
+            self.transmit(ports, self.first_port);
+        } else if packets > 0 {
+            self.sort(tables, ports);
+            self.end_lap(Some(Node::Tx));
+            for port in 0..self.tx.len() {
+                self.transmit(ports, port as u16);
+            }
+        }
+        self.alike = 0;
+        if !self.free.is_empty() {
+            ports.free(&mut self.free);
+        }
+        self.end_lap(None);
+        self.trace.clear();
+        self.counters.count_flow(&self.flow);
+        debug_assert!(self.flow.balances(), "packets were lost or made up: {:?}", self.flow);
+    }
+
+    fn transmit<P: Ports<Buf = B>>(&mut self, ports: &mut P, port: u16) {
+        let Some(tx) = self.tx.get_mut(usize::from(port)).filter(|tx| !tx.is_empty()) else { return };
+        let count = tx.len();
+        ports.tx(PortId(port), tx);
+        self.flow.sent += (count - tx.len()) as u64;
+        if !tx.is_empty() {
+            self.flow.dropped += tx.len() as u64;
+            self.counters.count_drop(DropReason::TxFull, tx.len());
+            self.counters.count_node(Node::Drop, tx.len());
+            self.free.append(tx);
+        }
+    }
+
+    fn sort<P: Ports<Buf = B>>(&mut self, tables: &Tables, ports: &mut P) {
+        let mut sent = 0;
+        let mut bufs = std::mem::take(&mut self.bufs);
+        for (slot, buf) in bufs.drain(..).enumerate() {
+            let slot = slot as u8;
+            let meta = self.meta[usize::from(slot)];
+            match meta.end {
+                End::Tx => {
+                    sent += 1;
+                    match self.tx.get_mut(usize::from(meta.target)) {
+                        Some(tx) => tx.push(buf),
+                        None => unreachable!("adjacencies name ports that are there"),
+                    }
+                }
+                End::Host => self.punt(ports, Punt::Host(crate::InterfaceId(meta.target)), buf),
+                End::Nhrp => {
+                    let punt = control_punt(tables, PuntReason::Nhrp, &meta);
+                    self.punt(ports, punt, buf);
+                }
+                End::Drop => {
+                    self.flow.dropped += 1;
+                    self.free.push(buf);
+                }
+                End::Park => {
+                    self.flow.parked += 1;
+                    let trace = self.trace.id(slot);
+                    self.parking.park(meta.target, buf, meta, trace);
+                }
+                End::Replicate => self.keep(slot, buf, meta, Entry::Replicate),
+                End::Again => self.keep(slot, buf, meta, Entry::Lookup),
+                End::Open => unreachable!("every node ends a packet's walk or hands it on"),
+            }
+        }
+        self.bufs = bufs;
+        if sent > 0 {
+            self.counters.count_node(Node::Tx, sent);
+        }
+    }
+
+    /// Keeps a packet of this walk for the next breath, or drops it if it waits for too many others.
+    fn keep(&mut self, slot: u8, buf: B, mut meta: Meta, entry: Entry) {
+        meta.end = End::Open;
+        let trace = self.trace.id(slot);
+        match self.carry(Carried { buf, meta, entry, trace }) {
+            Ok(()) => self.flow.parked += 1,
+            Err(buf) => self.refuse(
+                buf,
+                if entry == Entry::Replicate { DropReason::ReplicateFull } else { DropReason::StaleIndex },
+            ),
+        }
+    }
+
+    fn punt<P: Ports<Buf = B>>(&mut self, ports: &mut P, punt: Punt, buf: B) {
+        match ports.punt(punt, buf) {
+            Ok(()) => self.flow.punted += 1,
+            Err(buf) => self.refuse(buf, DropReason::PuntFull),
+        }
+    }
+
+    #[cold]
+    fn refuse(&mut self, buf: B, reason: DropReason) {
+        self.flow.dropped += 1;
+        self.counters.count_drop(reason, 1);
+        self.counters.count_node(Node::Drop, 1);
+        self.free.push(buf);
+    }
+}
+
+/// What goes with a packet to the control plane.
+pub(crate) fn control_punt(tables: &Tables, reason: PuntReason, meta: &Meta) -> Punt {
+    let destination = match tables.interface(meta.interface).map(|interface| &interface.role) {
+        Some(Role::Tunnel(tunnel)) => tunnel.source,
+        _ => std::net::Ipv4Addr::UNSPECIFIED,
+    };
+    Punt::Control {
+        reason,
+        tunnel: crate::InterfaceId(meta.interface),
+        source: meta.outer_source.into(),
+        destination,
+    }
+}
