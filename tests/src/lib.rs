@@ -6,7 +6,7 @@
 //! - [`traffic`] numbered UDP packets and what became of them
 //! - [`capture`] what passes on the underlay, [`trail`] what it means, [`tshark`] what others say it means
 //! - [`frame`] packets made by hand, right and wrong ones; [`probe`] a station on the underlay that sends them
-//! - [`frr`] routing daemons that nobody here wrote
+//! - [`frr`] routing daemons that nobody here wrote, [`vm`] a whole spoke of that kind
 //! - [`wait`] waiting with a deadline and a reason, [`lock`] one heavy test at a time
 //!
 //! Nothing here uses the code under test to judge it: packets are taken apart and put together by hand.
@@ -25,6 +25,7 @@ pub mod process;
 pub mod traffic;
 pub mod trail;
 pub mod tshark;
+pub mod vm;
 pub mod wait;
 
 pub use anyhow::Result;
