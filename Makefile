@@ -48,7 +48,7 @@ test-interop: root deps
 
 # Table publication under every interleaving that loom finds.
 loom: deps
-	RUSTFLAGS="--cfg loom" $(CARGO) test --release --package forwarding --target-dir target/loom --lib loom
+	RUSTFLAGS="--cfg loom" $(CARGO) test --release --package forwarding --target-dir target/loom --test loom
 
 lint: deps
 	$(CARGO) fmt --all --check
