@@ -28,7 +28,7 @@ pub use counters::{Counters, Flow, NodeCount, Traffic};
 pub use drop::DropReason;
 pub use graph::Node;
 pub use ports::{Command, Injected, InterfaceId, Notice, Origin, PortId, Ports, Punt};
-pub use program::{AdjacencyShow, FibShow, InterfaceShow, Port, Program, RouteShow, TunnelShow};
+pub use program::{AdjacencyShow, FibShow, InterfaceShow, NextHopShow, Port, Program, RouteShow, TunnelShow};
 pub use tables::Tables;
 pub use trace::Step;
 pub use worker::{Worker, breathe};

@@ -34,7 +34,7 @@ use crate::publish::Publisher;
 use crate::tables::{Decap, Interfaces, Tables};
 use crate::worker::Worker;
 use objects::{Objects, names};
-pub use show::{AdjacencyShow, FibShow, InterfaceShow, RouteShow, TunnelShow};
+pub use show::{AdjacencyShow, FibShow, InterfaceShow, NextHopShow, RouteShow, TunnelShow};
 use slots::{Slots, Target};
 
 /// Most interfaces and tunnels together.

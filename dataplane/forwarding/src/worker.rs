@@ -41,6 +41,12 @@ impl<B: PacketBuf> Worker<B> {
         Arc::clone(&self.walk.counters)
     }
 
+    /// Generation of the tables that it walks by.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.tables.generation()
+    }
+
     /// The steps that were traced since the last call, in the order of the walk.
     pub fn take_trace(&mut self) -> Vec<Step> {
         std::mem::take(&mut self.walk.trace.steps)

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use model::program::{Hop, Key, Object, Owner, Path, Tunnel};
 use model::report::Report;
+use model::state::program::Programmed;
 use model::time::Instant;
 use model::{InterfaceName, NbmaAddr, Prefix, ProtocolAddr};
 
@@ -101,6 +102,28 @@ pub struct TunnelShow {
     pub replicas: Vec<NbmaAddr>,
 }
 
+/// A binding or neighbour.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NextHopShow {
+    /// Who says so.
+    pub owner: Owner,
+    /// What is left of its time; `None`: forever.
+    pub expires_in: Option<Duration>,
+    /// Whether its owner has not said it again since it last began to.
+    pub stale: bool,
+}
+
+/// An object with what is left of its time now.
+fn with_remaining(object: &Object, left: Option<Duration>) -> Object {
+    let mut object = object.clone();
+    match &mut object {
+        Object::Binding(binding) => binding.expires_in = left,
+        Object::Route(route) => route.expires_in = left,
+        _ => {}
+    }
+    object
+}
+
 impl Program {
     /// Every owner's routes, in order of prefix.
     pub fn routes(&self, now: Instant) -> impl Iterator<Item = RouteShow> {
@@ -186,6 +209,24 @@ impl Program {
             replicas.dedup();
             Some(TunnelShow { id, tunnel: tunnel.clone(), address: interface.address, fallback, replicas })
         })
+    }
+
+    /// Everything that is programmed, in order of key and owner.
+    pub fn programmed(&self, now: Instant) -> impl Iterator<Item = Programmed> {
+        self.objects.all().map(move |(owner, claim)| Programmed {
+            owner,
+            object: with_remaining(&claim.object, claim.expires.map(|due| due.since(now))),
+            stale: self.objects.is_stale(owner, claim),
+        })
+    }
+
+    /// On whose word there is a binding or neighbour for a next hop; of several owners the one that counts.
+    #[must_use]
+    pub fn next_hop(&self, hop: Hop, now: Instant) -> Option<NextHopShow> {
+        let keys = [Key::Binding(hop.interface, ProtocolAddr(hop.next_hop)), Key::Neighbour(hop)];
+        let (owner, claim) = keys.iter().find_map(|key| self.objects.claims(*key).next())?;
+        let expires_in = claim.expires.map(|due| due.since(now));
+        Some(NextHopShow { owner, expires_in, stale: self.objects.is_stale(owner, claim) })
     }
 
     /// A node's counters, of all workers together.

@@ -1,0 +1,199 @@
+//! The command line. The data plane has no file of its own: what it forwards it is told by the control plane.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use clap::{Parser, ValueEnum};
+
+/// The forwarding process of a Nave node: polls DPDK ports on pinned cores and forwards as the control plane programs it.
+#[derive(Debug, Parser)]
+#[command(name = "nave-dataplane", version)]
+pub(crate) struct Args {
+    /// Unix socket on which the Dataplane service is served (mode 0660).
+    #[arg(long, value_name = "PATH", default_value = "/run/nave/dataplane.sock")]
+    pub(crate) socket: PathBuf,
+
+    /// A port: the name that the configuration calls it by, and its DPDK device: a PCI address, or a virtual device with its
+    /// arguments (net_tap, net_af_packet, net_ring, net_pcap, net_null, net_memif). May be given several times.
+    #[arg(long = "port", value_name = "NAME=DEVICE[,ARGS]", required = true)]
+    pub(crate) ports: Vec<PortArg>,
+
+    /// Cores of the workers, one worker each, with one receive and one transmit queue on every port.
+    #[arg(long, value_name = "CORE,…", value_delimiter = ',', required = true)]
+    pub(crate) workers: Vec<usize>,
+
+    /// What a worker does when there is nothing to do. If not given: `adaptive` when every port is virtual, else `poll`.
+    #[arg(long)]
+    pub(crate) idle: Option<Idle>,
+
+    /// Where packet buffers live: `huge` (mounted huge pages), `in-memory` (huge pages without a mount), or `no-huge:MB`.
+    #[arg(long, value_name = "KIND", default_value = "in-memory")]
+    pub(crate) memory: MemoryArg,
+
+    /// Network namespace of the kernel twins (a name as of `ip netns`, or a path); the process's own if not given.
+    #[arg(long, value_name = "NETNS")]
+    pub(crate) host_netns: Option<PathBuf>,
+
+    /// DPDK's file prefix, for several data planes on one machine with `huge` memory.
+    #[arg(long, value_name = "WORD", default_value = "nave")]
+    pub(crate) file_prefix: String,
+
+    /// Largest IP packet that the ports take, in bytes.
+    #[arg(long, value_name = "BYTES", default_value_t = 1500, value_parser = clap::value_parser!(u16).range(576..=9000))]
+    pub(crate) mtu: u16,
+
+    /// Packet buffers. If not given: enough for all rings, and 8,192 more.
+    #[arg(long, value_name = "COUNT")]
+    pub(crate) buffers: Option<u32>,
+}
+
+/// What a worker does in a breath without packets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Idle {
+    /// Polls on; never sleeps.
+    Poll,
+    /// Sleeps shortly, longer the longer nothing comes (up to 200 µs).
+    Adaptive,
+}
+
+/// `NAME=DEVICE[,ARGS]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct PortArg {
+    /// What the configuration calls the port.
+    pub(crate) name: String,
+    /// DPDK's name of the device: `net_tap0`, or a PCI address.
+    pub(crate) device: String,
+    /// Device arguments, without the leading comma; empty if none.
+    pub(crate) arguments: String,
+}
+
+impl PortArg {
+    /// Whether DPDK makes the device itself (then it is an EAL `--vdev`), rather than finding it on a bus.
+    pub(crate) fn is_virtual(&self) -> bool {
+        self.device.starts_with("net_")
+    }
+
+    /// As EAL wants it: device and arguments.
+    pub(crate) fn devargs(&self) -> String {
+        if self.arguments.is_empty() {
+            self.device.clone()
+        } else {
+            format!("{},{}", self.device, self.arguments)
+        }
+    }
+}
+
+impl FromStr for PortArg {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (name, device) =
+            text.split_once('=').ok_or("NAME=DEVICE wanted, as in wan=net_tap0,iface=wan0")?;
+        let (device, arguments) = device.split_once(',').unwrap_or((device, ""));
+        let legal = |word: &str| !word.is_empty() && word.chars().all(|c| c.is_ascii_graphic());
+        if !legal(name) || name.len() > 15 {
+            return Err(format!("`{name}` is not a port name (1 to 15 printable characters)"));
+        }
+        let is_pci = device.split([':', '.']).all(|part| u16::from_str_radix(part, 16).is_ok())
+            && matches!(device.matches(':').count(), 1 | 2)
+            && device.matches('.').count() == 1;
+        if !legal(device) || !(device.starts_with("net_") || is_pci) {
+            return Err(format!(
+                "`{device}` is neither a virtual device (net_…) nor a PCI address (0000:01:00.0)"
+            ));
+        }
+        Ok(Self { name: name.to_owned(), device: device.to_owned(), arguments: arguments.to_owned() })
+    }
+}
+
+/// Where packet buffers live.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum MemoryArg {
+    /// Huge pages of a mounted hugetlbfs.
+    Huge,
+    /// Huge pages of memfds.
+    InMemory,
+    /// Ordinary pages, so many megabytes.
+    NoHuge(u32),
+}
+
+impl FromStr for MemoryArg {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once(':') {
+            None if text == "huge" => Ok(Self::Huge),
+            None if text == "in-memory" => Ok(Self::InMemory),
+            Some(("no-huge", mb)) => match mb.parse() {
+                Ok(mb @ 32..=65_536) => Ok(Self::NoHuge(mb)),
+                _ => Err(format!("`{mb}`: 32 to 65536 megabytes wanted")),
+            },
+            _ => Err("huge, in-memory or no-huge:MB wanted".to_owned()),
+        }
+    }
+}
+
+impl Args {
+    /// The idle policy, given or by default.
+    pub(crate) fn idle(&self) -> Idle {
+        let all_virtual = self.ports.iter().all(PortArg::is_virtual);
+        self.idle.unwrap_or(if all_virtual { Idle::Adaptive } else { Idle::Poll })
+    }
+
+    /// What clap cannot see: names and cores that stand twice.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        for (index, port) in self.ports.iter().enumerate() {
+            for earlier in &self.ports[..index] {
+                if earlier.name == port.name {
+                    return Err(format!("--port {}: the name is given twice", port.name));
+                }
+                if earlier.device == port.device {
+                    return Err(format!("--port {}: device {} is given twice", port.name, port.device));
+                }
+            }
+        }
+        for (index, core) in self.workers.iter().enumerate() {
+            if self.workers[..index].contains(core) {
+                return Err(format!("--workers: core {core} is given twice"));
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(arguments: &[&str]) -> Result<Args, String> {
+        let line = [&["nave-dataplane"], arguments].concat();
+        let args = Args::try_parse_from(line).map_err(|error| error.to_string())?;
+        args.check().map(|()| args)
+    }
+
+    #[test]
+    fn a_port_is_a_name_and_a_device() {
+        let args = parse(&["--port", "wan=net_tap0,iface=w", "--workers", "0"]).unwrap();
+        assert_eq!(args.ports[0].devargs(), "net_tap0,iface=w");
+        assert_eq!(args.idle(), Idle::Adaptive);
+        let args = parse(&["--port", "wan=0000:01:00.0", "--workers", "0,1"]).unwrap();
+        assert_eq!((args.idle(), args.workers.len()), (Idle::Poll, 2));
+    }
+
+    #[test]
+    fn bad_flags_are_refused_by_name() {
+        let bad = |arguments: &[&str], word: &str| {
+            let error = parse(arguments).unwrap_err();
+            assert!(error.contains(word), "{error}");
+        };
+        bad(&["--port", "wan", "--workers", "0"], "NAME=DEVICE");
+        bad(&["--port", "wan=eth0", "--workers", "0"], "neither a virtual device");
+        bad(&["--port", "a=net_null0", "--port", "a=net_null1", "--workers", "0"], "given twice");
+        bad(
+            &["--port", "a=net_null0", "--port", "b=net_null0", "--workers", "0"],
+            "net_null0 is given twice",
+        );
+        bad(&["--port", "a=net_null0", "--workers", "1,1"], "core 1 is given twice");
+        bad(&["--port", "a=net_null0", "--workers", "0", "--memory", "no-huge:1"], "megabytes");
+        bad(&["--workers", "0"], "--port");
+        bad(&["--port", "a=net_null0", "--workers", "0", "--mtu", "100"], "576..=9000");
+    }
+}

@@ -1,0 +1,88 @@
+//! A worker's ports: a queue pair of each DPDK port, the packet pool, and the rings.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use dpdk::{Mbuf, Mempool, RxQueue, TxQueue, free_bulk};
+use forwarding::{Command, Injected, Notice, PortId, Ports, Punt};
+
+use crate::rings::{ForControl, Rings};
+
+/// What one worker breathes through.
+pub(crate) struct QueuePorts {
+    /// A queue pair of each port, by port id.
+    pub(crate) queues: Vec<(RxQueue, TxQueue)>,
+    /// Where copies come from.
+    pub(crate) pool: Mempool,
+    /// To and from the rest of the process.
+    pub(crate) rings: Arc<Rings>,
+}
+
+impl Ports for QueuePorts {
+    type Buf = Mbuf;
+
+    fn count(&self) -> u16 {
+        // Port ids are 16 bits wide in DPDK, so there are no more.
+        u16::try_from(self.queues.len()).unwrap_or(u16::MAX)
+    }
+
+    fn rx(&mut self, port: PortId, into: &mut Vec<Mbuf>, max: usize) {
+        let Some((queue, _)) = self.queues.get_mut(usize::from(port.0)) else { return };
+        let before = into.len();
+        let got = queue.burst(into, max);
+        // Ports are opened with buffers as large as their MTU: several segments are rare (a device that splits headers).
+        if into[before..before + got].iter().any(|mbuf| mbuf.segments() != 1) {
+            self.join_segments(into, before);
+        }
+    }
+
+    fn tx(&mut self, port: PortId, from: &mut Vec<Mbuf>) {
+        if let Some((_, queue)) = self.queues.get_mut(usize::from(port.0)) {
+            queue.burst(from);
+        }
+    }
+
+    fn alloc(&mut self) -> Option<Mbuf> {
+        self.pool.alloc()
+    }
+
+    fn free(&mut self, bufs: &mut Vec<Mbuf>) {
+        free_bulk(bufs);
+    }
+
+    fn punt(&mut self, punt: Punt, buf: Mbuf) -> Result<(), Mbuf> {
+        match punt {
+            Punt::Host(interface) => self.rings.to_host.push((interface, buf)).map_err(|(_, buf)| buf),
+            Punt::Control { reason, tunnel, source, destination } => {
+                self.rings.push_control(reason, ForControl { tunnel, source, destination, buf })
+            }
+        }
+    }
+
+    fn injected(&mut self, into: &mut Vec<Injected<Mbuf>>, max: usize) {
+        into.extend(std::iter::from_fn(|| self.rings.pop_injected()).take(max));
+    }
+
+    fn notice(&mut self, notice: Notice) -> bool {
+        self.rings.notices.push(notice).is_ok()
+    }
+
+    fn command(&mut self) -> Option<Command> {
+        self.rings.commands.pop()
+    }
+}
+
+impl QueuePorts {
+    /// Makes one segment of each packet from `first` on; drops and counts those that do not fit into one.
+    fn join_segments(&self, into: &mut Vec<Mbuf>, first: usize) {
+        let mut at = first;
+        while at < into.len() {
+            if into[at].linearise() {
+                at += 1;
+            } else {
+                into.remove(at).free();
+                self.rings.segmented.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+}

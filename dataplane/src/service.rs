@@ -1,0 +1,231 @@
+//! The Dataplane service: batches become tables here, and what the workers saw becomes reports. Nothing here runs on a
+//! worker's thread, and no stream waits for another.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crossbeam::channel;
+use forwarding::{Injected, Origin, Program};
+use futures::StreamExt;
+use model::program::{Ack, Batch};
+use model::report::{PacketIn, PacketOut, Report};
+use model::state::{Show, State};
+use model::{NbmaAddr, time};
+use proto::{Greeting, Hello, Open, Status, Stream};
+use tokio::sync::{broadcast, mpsc};
+use twin::Kind;
+
+use crate::host::{Order, Punted};
+use crate::process::Process;
+
+/// Acks, reports and packets that may wait for a slow control plane. Beyond: batches wait, reports are told again, packets
+/// are dropped and counted.
+const ACKS: usize = 64;
+const REPORTS: usize = 4096;
+const PACKETS: usize = 512;
+
+/// Time between looks at what the workers saw.
+const LOOK: Duration = Duration::from_millis(5);
+/// Looks between reports of what was used and how the ports are.
+const SURVEY: u32 = 200;
+
+/// The service, and what it tells.
+pub(crate) struct Service {
+    process: Arc<Process>,
+    program: Mutex<Program>,
+    host: channel::Sender<Order>,
+    epoch: Instant,
+    reports: broadcast::Sender<Report>,
+    /// The control plane's end of the current punt stream.
+    punts: Mutex<Option<mpsc::Sender<PacketIn>>>,
+}
+
+/// A lock is never poisoned for long: the process aborts on a panic.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Service {
+    pub(crate) fn new(
+        process: Arc<Process>,
+        program: Program,
+        host: channel::Sender<Order>,
+        epoch: Instant,
+    ) -> Self {
+        let (reports, _) = broadcast::channel(REPORTS);
+        Self { process, program: Mutex::new(program), host, epoch, reports, punts: Mutex::new(None) }
+    }
+
+    fn now(&self) -> time::Instant {
+        time::Instant::default() + self.epoch.elapsed()
+    }
+
+    fn apply(&self, batch: &Batch) -> Ack {
+        let mut program = lock(&self.program);
+        let result = program.apply(self.now(), batch);
+        // While the program is held, so that the last order is about the newest program.
+        if result.is_ok() {
+            let taps =
+                program.interfaces().map(|shown| (shown.id, shown.interface.name.to_string(), Kind::Tap));
+            let tuns =
+                program.tunnel_shows().map(|shown| (shown.id, shown.tunnel.name.to_string(), Kind::Tun));
+            let _ = self.host.send(Order::Twins(taps.chain(tuns).collect()));
+        }
+        Ack { number: batch.number, result }
+    }
+
+    /// Turns what the workers saw and what time did into reports, for as long as the process runs.
+    pub(crate) async fn watch(self: Arc<Self>) {
+        let mut look = tokio::time::interval(LOOK);
+        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+        for turn in 0_u32.. {
+            look.tick().await;
+            for report in self.look(turn % SURVEY == 0) {
+                // Without a listener nobody wants to know.
+                let _ = self.reports.send(report);
+            }
+        }
+    }
+
+    fn look(&self, survey: bool) -> Vec<Report> {
+        let mut program = lock(&self.program);
+        let mut reports = program.expire(self.now());
+        for rings in self.process.rings() {
+            while let Some(notice) = rings.notices.pop() {
+                reports.extend(program.report(notice));
+            }
+        }
+        if survey {
+            reports.extend(program.used());
+            drop(program);
+            reports.extend(self.process.port_reports());
+        }
+        reports
+    }
+
+    /// Hands punted packets to the control plane, for as long as the host thread runs. What it does not take is dropped, and
+    /// the next packet of that reason says how many.
+    pub(crate) async fn hand_up(self: Arc<Self>, mut punted: mpsc::Receiver<Punted>) {
+        let mut lost = [0_u64; model::report::PuntReason::ALL.len()];
+        while let Some(packet) = punted.recv().await {
+            let lost = &mut lost[packet.reason as usize];
+            *lost += packet.dropped_before;
+            let Some(tunnel) = lock(&self.program).interface_name(packet.tunnel) else {
+                *lost += 1;
+                continue;
+            };
+            let up = PacketIn {
+                reason: packet.reason,
+                tunnel,
+                source: packet.source.into(),
+                destination: packet.destination.into(),
+                udp_port: 0,
+                bytes: packet.bytes,
+                dropped_before: *lost,
+            };
+            let sent = lock(&self.punts).as_ref().is_some_and(|stream| stream.try_send(up).is_ok());
+            *lost = if sent { 0 } else { *lost + 1 };
+        }
+    }
+
+    /// Gives a packet of the control plane to the first worker.
+    fn hand_down(&self, packet: &PacketOut) -> Result<(), &'static str> {
+        let NbmaAddr(std::net::IpAddr::V4(destination)) = packet.destination else {
+            return Err("an IPv6 underlay is not supported");
+        };
+        let tunnel = lock(&self.program).interface_id(packet.tunnel).ok_or("there is no such tunnel")?;
+        let origin = Origin::Control { tunnel, destination, protocol_type: packet.protocol_type };
+        self.process.inject(|pool| {
+            let buf = pool.alloc_copy(&packet.bytes).ok_or("no packet buffer is free")?;
+            Ok(Injected { origin, buf })
+        })
+    }
+}
+
+#[proto::async_trait]
+impl proto::server::Dataplane for Service {
+    fn instance(&self) -> model::Instance {
+        self.process.instance
+    }
+
+    async fn hello(&self, hello: Hello) -> Result<Greeting, Status> {
+        tracing::info!(node = hello.name, epoch = hello.epoch.0, "control plane");
+        let program = lock(&self.program);
+        Ok(Greeting {
+            instance: self.process.instance,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            workers: self.process.workers(&program),
+            ports: self.process.ports(&program),
+        })
+    }
+
+    async fn program(&self, _: Open, mut batches: Stream<Batch>) -> Result<Stream<Ack>, Status> {
+        let (acks, stream) = mpsc::channel(ACKS);
+        let service = self.process.service();
+        tokio::spawn(async move {
+            while let Some(batch) = batches.next().await {
+                let Ok(batch) = batch else { return };
+                let Some(service) = service.upgrade() else { return };
+                let ack = service.apply(&batch);
+                if let Err(refused) = &ack.result {
+                    tracing::warn!(batch = batch.number, %refused, "refused");
+                }
+                if acks.send(ack).await.is_err() {
+                    return;
+                }
+            }
+        });
+        Ok(proto::server::from_channel(stream))
+    }
+
+    async fn reports(&self, _: Open) -> Result<Stream<Report>, Status> {
+        let (sender, stream) = mpsc::channel(ACKS);
+        let mut reports = self.reports.subscribe();
+        let process = Arc::clone(&self.process);
+        tokio::spawn(async move {
+            loop {
+                // At the start, and after a control plane was too slow: ports are told again now; gleans and used next hops tell
+                // themselves again while they last.
+                for report in process.port_reports() {
+                    if sender.send(report).await.is_err() {
+                        return;
+                    }
+                }
+                loop {
+                    match reports.recv().await {
+                        Ok(report) => {
+                            if sender.send(report).await.is_err() {
+                                return;
+                            }
+                        }
+                        Err(broadcast::error::RecvError::Lagged(_)) => break,
+                        Err(broadcast::error::RecvError::Closed) => return,
+                    }
+                }
+            }
+        });
+        Ok(proto::server::from_channel(stream))
+    }
+
+    async fn punt(&self, _: Open, mut packets: Stream<PacketOut>) -> Result<Stream<PacketIn>, Status> {
+        let (sender, stream) = mpsc::channel(PACKETS);
+        *lock(&self.punts) = Some(sender);
+        let service = self.process.service();
+        tokio::spawn(async move {
+            while let Some(Ok(packet)) = packets.next().await {
+                let Some(service) = service.upgrade() else { return };
+                if let Err(reason) = service.hand_down(&packet) {
+                    tracing::warn!(tunnel = %packet.tunnel, destination = %packet.destination, reason, "packet not sent");
+                }
+            }
+        });
+        Ok(proto::server::from_channel(stream))
+    }
+
+    async fn show(&self, show: Show) -> Result<State, Status> {
+        let program = lock(&self.program);
+        self.process.show(&program, self.now(), show).ok_or_else(|| {
+            Status::invalid_argument(format!("what: {:?} is known to the control plane", show.what))
+        })
+    }
+}
