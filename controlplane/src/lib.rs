@@ -2,4 +2,11 @@
 //! together in the [`conductor`], a pure state machine; everything else here carries its inputs in and its outputs out.
 #![forbid(unsafe_code)]
 
+pub mod conductor;
+pub mod kernel;
+pub mod management;
+pub mod programmer;
+pub mod queue;
 pub mod rib;
+pub mod shell;
+pub mod state_file;

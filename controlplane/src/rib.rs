@@ -110,8 +110,11 @@ impl Rib {
             return;
         }
         self.interfaces = interfaces;
-        let all = self.tables.iter().flat_map(|(&id, table)| table.prefixes.keys().map(move |&p| (id, p)));
-        self.changed.extend(all);
+        for (&id, table) in &self.tables {
+            let routes =
+                table.prefixes.iter().filter(|(_, c)| c.iter().any(|c| c.origin != Origin::Shortcut));
+            self.changed.extend(routes.map(|(&prefix, _)| (id, prefix)));
+        }
     }
 
     /// The interfaces that routes may use.
@@ -163,7 +166,17 @@ impl Rib {
         } else {
             self.recursive.remove(&(table, prefix));
         }
-        self.changed.insert((table, prefix));
+        // Shortcuts are not ours to program, and nothing is answered or stacked by them.
+        if origin != Origin::Shortcut {
+            self.changed.insert((table, prefix));
+        }
+    }
+
+    /// Where the route of one origin to a prefix leads now.
+    #[must_use]
+    pub fn path(&self, origin: Origin, table: TableId, prefix: Prefix) -> Option<Path> {
+        let candidates = self.tables.get(&table)?.prefixes.get(&prefix)?;
+        self.usable(table, *candidates.iter().find(|c| c.origin == origin)?)
     }
 
     /// The route of one origin to a prefix.
@@ -173,14 +186,7 @@ impl Rib {
         candidates.iter().find(|c| c.origin == origin).map(|c| c.target)
     }
 
-    /// All routes of one origin: table and destination.
-    #[must_use]
-    pub fn of(&self, origin: Origin) -> Vec<(TableId, Prefix)> {
-        let all = self.tables.iter().flat_map(|(&id, t)| t.prefixes.iter().map(move |(&p, c)| (id, p, c)));
-        all.filter(|(_, _, c)| c.iter().any(|c| c.origin == origin)).map(|(id, p, _)| (id, p)).collect()
-    }
-
-    /// The prefixes for which something may be different since the last commit.
+    /// The prefixes for which a route of an owner other than NHRP may be different since the last commit.
     pub fn commit(&mut self) -> Vec<(TableId, Prefix)> {
         if self.changed.is_empty() {
             return Vec::new();

@@ -1,0 +1,857 @@
+//! The conductor joins the configuration, the kernel's notices, the data plane's reports and packets, the NHRP engine and the
+//! RIB into one desired program, and keeps the data plane and the kernel at it. Pure: time is an argument, and everything
+//! that it wants done is an [`Output`].
+//!
+//! ```text
+//!   configuration ─┐                      ┌─ Resync, Program ─▶ programmer ─▶ data plane
+//!   kernel ────────┤ topology ─▶ RIB ─┐   ├─ Kernel ──────────▶ twins, addresses, routes, ARP
+//!   ports ─────────┘                  ├─▶ desired program
+//!   packets, reports ─▶ NHRP engine ──┘   └─ Send, Save, Event
+//! ```
+//!
+//! ```text
+//!   Away ── greeted ──▶ Here ── kernel synced, or 2 s ──▶ Resyncing ── all acknowledged ──▶ Up
+//!     ▲                  │                                    │                             │
+//!     └──────────────────┴──────────── away ──────────────────┴─────────────────────────────┘
+//! ```
+//! The NHRP engine starts on the first way out of `Here`: its first requests would go nowhere before, and what it restored
+//! must be in the program before the data plane sweeps.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::time::Duration;
+
+use model::config::Config;
+use model::config::check::Fault;
+use model::config::diff::Change;
+use model::program::{Binding, Hop, Key, Neighbour, Object, Op, Owner, Path, Refusal, Replica, Route};
+use model::report::{PacketIn, PacketOut, PuntReason, Report};
+use model::state::event::Happening;
+use model::time::Instant;
+use model::{Instance, InterfaceName, Mac, NbmaAddr, Prefix, TableId};
+use nhrp::{Action, Engine};
+
+use crate::kernel::{Notice, Order, TwinSpec};
+use crate::rib::{Link, Origin, Rib, Target};
+use desired::Desired;
+use stack::Stack;
+use topology::{Seen, Topology};
+
+mod desired;
+mod event;
+mod show;
+mod stack;
+mod topology;
+
+/// Something that happened.
+#[derive(Debug, Clone)]
+pub enum Input {
+    /// The kernel says something about the twins.
+    Kernel(Notice),
+    /// The data plane says something.
+    Report(Report),
+    /// A packet came up.
+    Packet(PacketIn),
+    /// The data plane greeted; its ports were reported before.
+    Greeted {
+        /// The connection, to be named with what is sent by it.
+        connection: u64,
+        /// Its life.
+        instance: Instance,
+        /// Its version.
+        version: String,
+    },
+    /// The data plane acknowledged every step up to and with those of this number.
+    Taken(u64),
+    /// The data plane cannot be reached, or did not keep up.
+    Away {
+        /// Why.
+        reason: String,
+    },
+    /// The data plane did not take this step.
+    Refused {
+        /// The step.
+        op: Op,
+        /// Why.
+        reason: Refusal,
+    },
+    /// Time passed.
+    Tick,
+}
+
+/// Something to be done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Output {
+    /// Program these steps. The first of a connection are a resync.
+    Program(Steps),
+    /// Send this packet.
+    Send(PacketOut),
+    /// Tell the kernel.
+    Kernel(Order),
+    /// What [`Conductor::kept`] returns is worth saving.
+    Save,
+    /// Tell whoever listens.
+    Event(Happening),
+}
+
+/// Steps for the data plane.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Steps {
+    /// The connection that they are for; on another one they mean nothing.
+    pub connection: u64,
+    /// Counted up from 1.
+    pub number: u64,
+    /// The steps, in order.
+    pub ops: Vec<Op>,
+}
+
+/// What survives a restart.
+#[derive(Debug, Default, serde::Serialize, serde::Deserialize)]
+pub struct Kept {
+    /// Ethernet addresses of the data plane's ports: a twin is left as it is while the data plane is away.
+    pub ports: BTreeMap<String, Mac>,
+    /// Registrations, bindings and request ids.
+    pub nhrp: Option<nhrp::Snapshot>,
+}
+
+/// See the module.
+pub struct Conductor {
+    config: Config,
+    engine: Engine,
+    is_engine_started: bool,
+    rib: Rib,
+    desired: Desired,
+    stack: Stack,
+    topology: Topology,
+    /// The configuration, an address or a port changed: the topology is to be worked out again.
+    is_topology_old: bool,
+    /// Until then it stays as it is: packets of tunnels that go are on their way.
+    parting: Option<Instant>,
+    /// Objects of NHRP whose tunnel has no source address now, and since when.
+    parked: BTreeMap<Key, (Object, Instant)>,
+    seen: Seen,
+    is_kernel_synced: bool,
+    ports: BTreeMap<String, Port>,
+    /// What was ordered last.
+    twins: Option<Vec<TwinSpec>>,
+    kernel_routes: Option<Vec<Route>>,
+    dataplane: Dataplane,
+    connection: u64,
+    /// Number of the last steps.
+    steps: u64,
+    /// Packets that wait until the steps of this number were taken: those make the tunnels that they go through.
+    held: VecDeque<PacketOut>,
+    held_until: Option<u64>,
+    refused: BTreeMap<(Owner, Key), Refused>,
+    retry_at: Option<Instant>,
+    /// When a neighbour was last asked for.
+    asked: HashMap<Hop, Instant>,
+    counted: Counted,
+    changed: Changed,
+}
+
+/// A port of the data plane.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Port {
+    mac: Mac,
+    /// `None`: not heard of in this life, but it was there.
+    link: Option<PortLink>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct PortLink {
+    up: bool,
+    mtu: u16,
+}
+
+/// Where we stand with the data plane.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Dataplane {
+    Away,
+    Here {
+        since: Instant,
+        instance: Instance,
+        version: String,
+    },
+    /// The steps of this number are its resync.
+    Resyncing {
+        number: u64,
+        instance: Instance,
+        version: String,
+    },
+    Up,
+}
+
+/// A step that was not taken.
+#[derive(Debug, Clone)]
+struct Refused {
+    reason: Refusal,
+    /// It was sent again, and nothing was heard of it since.
+    is_retried: bool,
+}
+
+/// What is counted here.
+#[derive(Debug, Default)]
+struct Counted {
+    /// Packets dropped by the data plane because its punt queue was full.
+    punts_lost: BTreeMap<PuntReason, u64>,
+    /// Packets of ours for which there was no data plane.
+    unsent: u64,
+}
+
+/// When things last changed that the state of a peer rests on.
+#[derive(Debug, Default)]
+struct Changed {
+    /// The way to an NBMA address.
+    routes: HashMap<(TableId, NbmaAddr), Instant>,
+    /// Whether a neighbour is resolved.
+    neighbours: HashMap<Hop, Instant>,
+    /// Addresses of a port interface, and the link of its port.
+    interfaces: HashMap<InterfaceName, Instant>,
+}
+
+/// How long to wait for the kernel before programming what is known: its objects would be swept otherwise.
+const KERNEL_PATIENCE: Duration = Duration::from_secs(2);
+/// How long a tunnel stays that is no longer configured, so that its last packets leave by it.
+const PARTING: Duration = Duration::from_millis(100);
+/// How long until refused steps are sent again.
+const RETRY: Duration = Duration::from_secs(5);
+/// A neighbour that does not answer is asked for again after this.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
+/// A neighbour in use is confirmed this often; the kernel calls one stale after 15 to 45 s.
+const CONFIRM: Duration = Duration::from_secs(10);
+/// Packets that wait for the program at most; a resync takes milliseconds.
+const MAX_HELD: usize = 4096;
+/// GRE protocol type of NHRP (dmvpn: RFC 2332 over RFC 2784).
+const NHRP_PROTOCOL: u16 = 0x2001;
+
+impl Conductor {
+    /// `config` was checked. The first [`Input::Tick`] makes it so.
+    #[must_use]
+    pub fn new(config: Config, seed: u64, kept: Kept) -> Self {
+        let ports = kept.ports.into_iter().map(|(name, mac)| (name, Port { mac, link: None })).collect();
+        Self {
+            config,
+            engine: Engine::new(seed, kept.nhrp),
+            is_engine_started: false,
+            rib: Rib::default(),
+            desired: Desired::default(),
+            stack: Stack::default(),
+            topology: Topology::default(),
+            is_topology_old: true,
+            parting: None,
+            parked: BTreeMap::new(),
+            seen: Seen::new(),
+            is_kernel_synced: false,
+            ports,
+            twins: None,
+            kernel_routes: None,
+            dataplane: Dataplane::Away,
+            connection: 0,
+            steps: 0,
+            held: VecDeque::new(),
+            held_until: None,
+            refused: BTreeMap::new(),
+            retry_at: None,
+            asked: HashMap::new(),
+            counted: Counted::default(),
+            changed: Changed::default(),
+        }
+    }
+
+    /// Takes one input; appends what is to be done, in order.
+    pub fn handle(&mut self, now: Instant, input: Input, out: &mut Vec<Output>) {
+        match input {
+            Input::Kernel(notice) => self.notice(now, notice, out),
+            Input::Report(report) => self.report(now, report, out),
+            Input::Packet(packet) => self.packet(now, packet, out),
+            Input::Greeted { connection, instance, version } => {
+                self.connection = connection;
+                self.dataplane = Dataplane::Here { since: now, instance, version };
+                self.is_topology_old = true;
+            }
+            Input::Taken(number) => self.taken(number, out),
+            Input::Away { reason } => self.away(reason, out),
+            Input::Refused { op, reason } => self.refusal(now, &op, reason, out),
+            Input::Tick => {}
+        }
+        self.settle(now, out);
+    }
+
+    /// When the next [`Input::Tick`] is due.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Instant> {
+        let engine = self.engine.next_deadline().filter(|_| self.is_engine_started);
+        let patience = match self.dataplane {
+            Dataplane::Here { since, .. } => Some(since + KERNEL_PATIENCE),
+            _ => None,
+        };
+        [engine, patience, self.retry_at, self.parting].into_iter().flatten().min()
+    }
+
+    /// The running configuration.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Makes a checked configuration the running one.
+    pub fn apply(&mut self, now: Instant, config: Config, out: &mut Vec<Output>) {
+        let changes = self.config.changes_to(&config).len();
+        let mut staying = self.topology.nhrp.clone();
+        staying.retain(|old| config.tunnels.iter().any(|t| t.name == old.name && t.nhrp.is_some()));
+        if self.is_engine_started && staying.len() < self.topology.nhrp.len() {
+            // What goes says goodbye, through the tunnels that go.
+            self.engine(now, nhrp::Input::Configure(staying), out);
+            self.parting = Some(now + PARTING);
+        }
+        self.config = config;
+        self.is_topology_old = true;
+        self.settle(now, out);
+        let changes = u32::try_from(changes).unwrap_or(u32::MAX);
+        out.push(Output::Event(Happening::ConfigApplied { changes }));
+    }
+
+    /// Forgets NHRP entries; returns how many.
+    pub fn clear(&mut self, now: Instant, what: nhrp::Clear, out: &mut Vec<Output>) -> u64 {
+        let before = self.engine.entries(now).len();
+        self.engine(now, nhrp::Input::Clear(what), out);
+        self.settle(now, out);
+        u64::try_from(before.saturating_sub(self.engine.entries(now).len())).unwrap_or(u64::MAX)
+    }
+
+    /// Reads a configuration and says what would change: the transaction up to its commit, [`Conductor::apply`].
+    ///
+    /// # Errors
+    /// The first fault, with its path. What names the process itself to others cannot change while it runs.
+    pub fn plan(&self, text: &str) -> Result<(Config, Vec<Change>), Fault> {
+        let config = Config::parse(text)?;
+        let fixed = [
+            ("node.state_file", config.node.state_file == self.config.node.state_file),
+            ("dataplane.socket", config.dataplane.socket == self.config.dataplane.socket),
+            ("management.socket", config.management.socket == self.config.management.socket),
+        ];
+        if let Some((path, _)) = fixed.into_iter().find(|(_, is_same)| !is_same) {
+            let problem = "cannot change while nave-controlplane runs; restart it with the new file";
+            return Err(Fault { path: path.to_owned(), problem: problem.to_owned() });
+        }
+        let changes = self.config.changes_to(&config);
+        Ok((config, changes))
+    }
+
+    /// What is to survive a restart.
+    #[must_use]
+    pub fn kept(&self, now: Instant) -> Kept {
+        let ports = self.ports.iter().map(|(name, port)| (name.clone(), port.mac)).collect();
+        Kept { ports, nhrp: Some(self.engine.snapshot(now)) }
+    }
+
+    /// A clean stop: peers are told, and nothing of ours stays in the data plane or the kernel. Returns what is to survive.
+    pub fn stop(&mut self, now: Instant, out: &mut Vec<Output>) -> Kept {
+        if self.is_engine_started {
+            self.engine(now, nhrp::Input::Shutdown, out);
+            self.release(out);
+        }
+        self.desired = Desired::default();
+        if self.is_programmed() {
+            let ops = self.desired.resync(now);
+            self.program(ops, out);
+        }
+        out.push(Output::Kernel(Order::Stop { remove_twins: true }));
+        self.kept(now)
+    }
+
+    fn notice(&mut self, now: Instant, notice: Notice, out: &mut Vec<Output>) {
+        match notice {
+            Notice::Address { interface, address, present } => {
+                let seen = self.seen.entry(interface).or_default();
+                let was = seen.contains(&address);
+                match (present, was) {
+                    (true, false) => seen.push(address),
+                    (false, true) => seen.retain(|&a| a != address),
+                    _ => return,
+                }
+                self.changed.interfaces.insert(interface, now);
+                self.is_topology_old = true;
+            }
+            Notice::Neighbour { hop, mac } => self.neighbour(now, hop, mac),
+            Notice::Route { route: Route { table, prefix, path, .. }, present } => {
+                self.rib.set(Origin::Kernel, table, prefix, present.then_some(Target::Path(path)));
+            }
+            Notice::Synced => self.is_kernel_synced = true,
+            Notice::Failed { order, reason } => {
+                out.push(Output::Event(Happening::KernelRefused { order, reason }));
+            }
+        }
+    }
+
+    fn neighbour(&mut self, now: Instant, hop: Hop, mac: Option<Mac>) {
+        if self.rib.interfaces().get(&hop.interface) != Some(&Link::Port) {
+            return;
+        }
+        let was = self.desired.object(Owner::Netlink, Key::Neighbour(hop)).is_some();
+        if was != mac.is_some() {
+            self.changed.neighbours.insert(hop, now);
+        }
+        match mac {
+            Some(mac) => {
+                let neighbour = Object::Neighbour(Neighbour { hop, mac });
+                self.desired.put(now, Owner::Netlink, neighbour);
+            }
+            None => self.desired.remove(Owner::Netlink, Key::Neighbour(hop)),
+        }
+    }
+
+    fn report(&mut self, now: Instant, report: Report, out: &mut Vec<Output>) {
+        match report {
+            Report::Glean(hop) => match self.rib.interfaces().get(&hop.interface) {
+                Some(Link::Port) => self.ask(now, hop, ASK_AGAIN, out),
+                Some(Link::Multipoint) => {
+                    let next_hop = model::ProtocolAddr(hop.next_hop);
+                    self.engine(now, nhrp::Input::Glean { tunnel: hop.interface, next_hop }, out);
+                }
+                Some(Link::PointToPoint) | None => {}
+            },
+            Report::Used { tunnel, next_hops } => {
+                self.engine(now, nhrp::Input::Used { tunnel, next_hops }, out);
+            }
+            Report::UsedNeighbours(hops) => {
+                for hop in hops {
+                    self.ask(now, hop, CONFIRM, out);
+                }
+            }
+            Report::Port { port, mac, up, mtu } => {
+                let link = Some(PortLink { up, mtu });
+                let before = self.ports.insert(port.clone(), Port { mac, link });
+                if before == Some(Port { mac, link }) {
+                    return;
+                }
+                let of_port = self.config.interfaces.iter().filter(|i| topology::port_of(i) == port);
+                self.changed.interfaces.extend(of_port.map(|i| (i.name, now)));
+                if before.is_none_or(|p| p.mac != mac) {
+                    self.is_topology_old = true;
+                    out.push(Output::Save);
+                }
+                out.push(Output::Event(Happening::Port { port, mac, up, mtu }));
+            }
+            Report::BindingExpired { tunnel, next_hop } => {
+                // If it is still wanted, the two clocks disagree: ours counts.
+                let key = Key::Binding(tunnel, next_hop);
+                if self.desired.object(Owner::Nhrp, key).is_some() && self.is_programmed() {
+                    let again = self.desired.step(now, Owner::Nhrp, key);
+                    self.program(vec![again], out);
+                }
+            }
+        }
+    }
+
+    fn packet(&mut self, now: Instant, packet: PacketIn, out: &mut Vec<Output>) {
+        let PacketIn { reason, tunnel, source, destination, bytes, dropped_before, .. } = packet;
+        *self.counted.punts_lost.entry(reason).or_default() += dropped_before;
+        let input = match reason {
+            PuntReason::Nhrp => nhrp::Input::Packet { tunnel, source, destination, bytes },
+            PuntReason::Redirect => nhrp::Input::Redirect { tunnel, source, bytes },
+        };
+        self.engine(now, input, out);
+    }
+
+    fn taken(&mut self, number: u64, out: &mut Vec<Output>) {
+        if self.held_until.is_some_and(|until| until <= number) {
+            self.held_until = None;
+        }
+        if let Dataplane::Resyncing { number: resync, instance, version } = &self.dataplane
+            && *resync <= number
+        {
+            let version = version.clone();
+            out.push(Output::Event(Happening::DataplaneUp { instance: instance.0, version }));
+            self.dataplane = Dataplane::Up;
+        }
+    }
+
+    fn away(&mut self, reason: String, out: &mut Vec<Output>) {
+        if self.dataplane == Dataplane::Away {
+            return;
+        }
+        self.dataplane = Dataplane::Away;
+        self.counted.unsent += self.held.len() as u64;
+        self.held.clear();
+        self.held_until = None;
+        self.refused.clear();
+        self.retry_at = None;
+        out.push(Output::Event(Happening::DataplaneDown { reason }));
+    }
+
+    fn refusal(&mut self, now: Instant, op: &Op, reason: Refusal, out: &mut Vec<Output>) {
+        let at = match op {
+            Op::Put(owner, object) => (*owner, object.key()),
+            Op::Remove(owner, key) => (*owner, *key),
+            Op::ResyncBegin(_) | Op::ResyncEnd(_) => {
+                let reason = format!("{}: {reason}", event::step(op));
+                return out.push(Output::Event(Happening::ProgramRefused { reason }));
+            }
+        };
+        let is_new = self.refused.get(&at).is_none_or(|r| r.reason != reason);
+        if is_new {
+            let reason = format!("{}: {reason}", event::step(op));
+            out.push(Output::Event(Happening::ProgramRefused { reason }));
+        }
+        self.refused.insert(at, Refused { reason, is_retried: false });
+        self.retry_at.get_or_insert(now + RETRY);
+    }
+
+    /// Something stands on this neighbour: the first packet to it should not have to wait.
+    fn want(&mut self, now: Instant, hop: Hop, out: &mut Vec<Output>) {
+        if self.desired.object(Owner::Netlink, Key::Neighbour(hop)).is_none() {
+            self.ask(now, hop, ASK_AGAIN, out);
+        }
+    }
+
+    /// Asks the kernel for a neighbour, not too often.
+    fn ask(&mut self, now: Instant, hop: Hop, again: Duration, out: &mut Vec<Output>) {
+        if self.asked.get(&hop).is_some_and(|&at| now.since(at) < again) {
+            return;
+        }
+        if self.asked.len() > 4096 {
+            self.asked.retain(|_, at| now.since(*at) < CONFIRM);
+        }
+        self.asked.insert(hop, now);
+        out.push(Output::Kernel(Order::Resolve(hop)));
+    }
+
+    /// Brings everything that follows into line.
+    fn settle(&mut self, now: Instant, out: &mut Vec<Output>) {
+        if self.is_topology_old && self.parting.is_none_or(|until| until <= now) {
+            self.is_topology_old = false;
+            self.parting = None;
+            self.follow_topology(now, out);
+        }
+        self.follow_routes(now, out);
+        self.leave_here(now, out);
+        if self.is_engine_started && self.engine.next_deadline().is_some_and(|due| due <= now) {
+            self.engine(now, nhrp::Input::Tick, out);
+        }
+        self.retry(now, out);
+        if self.is_programmed() {
+            let ops = self.desired.flush(now);
+            self.program(ops, out);
+        }
+        self.release(out);
+    }
+
+    /// Sends what waits, if it need not wait any longer.
+    fn release(&mut self, out: &mut Vec<Output>) {
+        if self.held_until.is_none() {
+            out.extend(self.held.drain(..).map(Output::Send));
+        }
+    }
+
+    fn program(&mut self, ops: Vec<Op>, out: &mut Vec<Output>) {
+        if ops.is_empty() {
+            return;
+        }
+        self.steps += 1;
+        if ops.iter().any(|op| matches!(op, Op::Put(_, Object::Interface(_) | Object::Tunnel(_)))) {
+            self.held_until = Some(self.steps);
+        }
+        out.push(Output::Program(Steps { connection: self.connection, number: self.steps, ops }));
+    }
+
+    fn is_programmed(&self) -> bool {
+        matches!(self.dataplane, Dataplane::Resyncing { .. } | Dataplane::Up)
+    }
+
+    /// The data plane is greeted and the kernel has told all: start the engine if it was not, and program everything.
+    fn leave_here(&mut self, now: Instant, out: &mut Vec<Output>) {
+        let Dataplane::Here { since, instance, version } = &self.dataplane else { return };
+        if !self.is_kernel_synced && now < *since + KERNEL_PATIENCE {
+            return;
+        }
+        let (instance, version) = (*instance, version.clone());
+        let is_first = !std::mem::replace(&mut self.is_engine_started, true);
+        self.dataplane = Dataplane::Resyncing { number: self.steps + 1, instance, version };
+        // What the engine sends on its way goes through tunnels that the resync makes.
+        self.held_until = Some(self.steps + 1);
+        if is_first {
+            self.engine(now, nhrp::Input::Configure(self.topology.nhrp.clone()), out);
+        }
+        let ops = self.desired.resync(now);
+        self.program(ops, out);
+    }
+
+    fn follow_topology(&mut self, now: Instant, out: &mut Vec<Output>) {
+        let macs = self.ports.iter().map(|(name, port)| (name.clone(), port.mac)).collect();
+        let new = Topology::new(&self.config, &self.seen, &macs);
+        let old = std::mem::replace(&mut self.topology, new);
+
+        for (tunnel, nbma) in &self.topology.sources {
+            if old.sources.get(tunnel).is_some_and(|before| before != nbma) {
+                out.push(Output::Event(Happening::SourceChanged { tunnel: *tunnel, nbma: *nbma }));
+            }
+        }
+        self.seen.retain(|name, _| self.topology.twins.iter().any(|t| t.name == *name));
+        self.rib.set_interfaces(self.topology.links.clone());
+        for &(origin, table, prefix) in old.routes.keys() {
+            if !self.topology.routes.contains_key(&(origin, table, prefix)) {
+                self.rib.set(origin, table, prefix, None);
+            }
+        }
+        for (&(origin, table, prefix), &target) in &self.topology.routes {
+            self.rib.set(origin, table, prefix, Some(target));
+        }
+        self.order_twins(out);
+        self.follow_objects(now, &old);
+        self.follow_tunnels(now, out);
+        self.order_routes(out);
+        if self.is_engine_started && old.nhrp != self.topology.nhrp {
+            self.engine(now, nhrp::Input::Configure(self.topology.nhrp.clone()), out);
+        }
+    }
+
+    /// The kernel removes twins that are not in the order: none goes out before the Ethernet addresses of the ports are known,
+    /// from the last life or from the data plane.
+    fn order_twins(&mut self, out: &mut Vec<Output>) {
+        let is_known = self.config.interfaces.iter().all(|i| self.ports.contains_key(topology::port_of(i)));
+        let may_order = self.twins.is_some() || is_known || self.dataplane != Dataplane::Away;
+        if may_order && self.twins.as_ref() != Some(&self.topology.twins) {
+            self.twins = Some(self.topology.twins.clone());
+            out.push(Output::Kernel(Order::Twins(self.topology.twins.clone())));
+        }
+    }
+
+    /// Objects of the configuration, and neighbours of interfaces that are gone.
+    fn follow_objects(&mut self, now: Instant, old: &Topology) {
+        let keys: BTreeSet<Key> = self.topology.objects.iter().map(Object::key).collect();
+        for key in old.objects.iter().map(Object::key).filter(|key| !keys.contains(key)) {
+            self.desired.remove(Owner::Config, key);
+            self.stack.remove(Owner::Config, key);
+        }
+        for mut object in self.topology.objects.clone() {
+            self.place(Owner::Config, &mut object);
+            self.desired.put(now, Owner::Config, object);
+        }
+        let is_gone = |key: &Key| matches!(key, Key::Neighbour(hop) if !self.topology.links.contains_key(&hop.interface));
+        let gone: Vec<Key> = self.desired.of(Owner::Netlink).map(|(key, _)| key).filter(is_gone).collect();
+        for key in gone {
+            self.desired.remove(Owner::Netlink, key);
+        }
+    }
+
+    /// What NHRP programmed on tunnels that have no source address now waits until they have one again.
+    fn follow_tunnels(&mut self, now: Instant, out: &mut Vec<Output>) {
+        let links = self.topology.links.clone();
+        let is_gone = |object: &Object| tunnel_of(object).is_some_and(|t| !links.contains_key(&t));
+        let of_nhrp = self.desired.of(Owner::Nhrp);
+        let gone: Vec<Key> = of_nhrp.filter(|(_, o)| is_gone(o)).map(|(key, _)| key).collect();
+        for key in gone {
+            if let Op::Put(_, object) = self.desired.step(now, Owner::Nhrp, key) {
+                self.uninstall(key);
+                self.parked.insert(key, (object, now));
+            }
+        }
+        let back: Vec<Key> =
+            self.parked.iter().filter(|(_, (o, _))| !is_gone(o)).map(|(key, _)| *key).collect();
+        for key in back {
+            if let Some((object, since)) = self.parked.remove(&key) {
+                self.install(since, object, out);
+            }
+        }
+        // Another underlay table, or routes to one: everything is stacked again.
+        for (owner, key, table, nbma) in self.stack.places() {
+            if let Some(now_in) = self.underlay_of(key).filter(|now_in| *now_in != table) {
+                self.stack.set(owner, key, now_in, nbma);
+            }
+        }
+        for (table, nbma) in self.stack.all() {
+            self.restack(now, table, nbma, out);
+        }
+    }
+
+    fn follow_routes(&mut self, now: Instant, out: &mut Vec<Output>) {
+        let changed = self.rib.commit();
+        if changed.is_empty() {
+            return;
+        }
+        for &(table, prefix) in &changed {
+            let program = self.rib.program(table, prefix);
+            for owner in [Owner::Config, Owner::Netlink] {
+                match program.iter().find(|(o, _)| *o == owner) {
+                    Some(&(_, path)) => {
+                        let route = Route { table, prefix, path, expires_in: None };
+                        self.desired.put(now, owner, Object::Route(route));
+                    }
+                    None => self.desired.remove(owner, Key::Route(table, prefix)),
+                }
+            }
+            for nbma in self.stack.within(table, prefix) {
+                self.restack(now, table, nbma, out);
+            }
+        }
+        self.order_routes(out);
+        if self.is_engine_started {
+            let mut prefixes: Vec<Prefix> = changed.into_iter().map(|(_, prefix)| prefix).collect();
+            prefixes.dedup();
+            self.engine(now, nhrp::Input::RoutesChanged(prefixes), out);
+        }
+    }
+
+    /// Static routes go to the kernel as well: what the box itself sends takes them.
+    fn order_routes(&mut self, out: &mut Vec<Output>) {
+        let statics = self.topology.routes.keys().filter(|(origin, ..)| *origin == Origin::Static);
+        let routes: Vec<Route> = statics
+            .filter_map(|&(origin, table, prefix)| {
+                let path = self.rib.path(origin, table, prefix)?;
+                Some(Route { table, prefix, path, expires_in: None })
+            })
+            .collect();
+        // Not before the twins that they leave by.
+        let before = self.kernel_routes.as_ref();
+        if self.twins.is_some() && before != Some(&routes) && (before.is_some() || !routes.is_empty()) {
+            self.kernel_routes = Some(routes.clone());
+            out.push(Output::Kernel(Order::Routes(routes)));
+        }
+    }
+
+    /// Gives an engine its input and does what it wants.
+    fn engine(&mut self, now: Instant, input: nhrp::Input, out: &mut Vec<Output>) {
+        let mut actions = Vec::new();
+        self.engine.handle(now, input, &self.rib, &mut actions);
+        for action in actions {
+            match action {
+                Action::Send { tunnel, to, bytes } => self.send(tunnel, to, bytes),
+                Action::Put(object) => self.install(now, object, out),
+                Action::Remove(key) => {
+                    self.parked.remove(&key);
+                    self.uninstall(key);
+                }
+                Action::Save => out.push(Output::Save),
+                Action::Event(event) => out.push(Output::Event(event::happening(event))),
+            }
+        }
+    }
+
+    /// Packets leave at the end of the turn, behind what it programs.
+    fn send(&mut self, tunnel: InterfaceName, destination: NbmaAddr, bytes: Vec<u8>) {
+        if !self.is_programmed() {
+            self.counted.unsent += 1;
+            return;
+        }
+        let packet = PacketOut { tunnel, destination, protocol_type: NHRP_PROTOCOL, bytes };
+        if self.held.len() >= MAX_HELD {
+            self.held.pop_front();
+            self.counted.unsent += 1;
+        }
+        self.held.push_back(packet);
+    }
+
+    /// NHRP wants an object. The one peer of a point-to-point tunnel is ours to program, not NHRP's.
+    fn install(&mut self, now: Instant, mut object: Object, out: &mut Vec<Output>) {
+        let key = object.key();
+        let link = tunnel_of(&object).and_then(|t| self.topology.links.get(&t).copied());
+        match (link, &mut object) {
+            (None, _) => {
+                self.parked.insert(key, (object, now));
+                return;
+            }
+            (Some(Link::PointToPoint), Object::Binding(_) | Object::Replica(_) | Object::Fallback(_)) => {
+                return;
+            }
+            (Some(Link::PointToPoint), Object::Route(route)) => {
+                if let Path::Via(hop) = route.path {
+                    route.path = Path::Attached(hop.interface);
+                }
+            }
+            _ => {}
+        }
+        if let Object::Route(route) = &object {
+            self.rib.set(Origin::Shortcut, route.table, route.prefix, Some(Target::Path(route.path)));
+        }
+        if let Some(hop) = self.place(Owner::Nhrp, &mut object) {
+            self.want(now, hop, out);
+        }
+        self.desired.put(now, Owner::Nhrp, object);
+    }
+
+    fn uninstall(&mut self, key: Key) {
+        if let Key::Route(table, prefix) = key {
+            self.rib.set(Origin::Shortcut, table, prefix, None);
+        }
+        self.stack.remove(Owner::Nhrp, key);
+        self.desired.remove(Owner::Nhrp, key);
+    }
+
+    /// Stacks an object that needs it; returns on what.
+    fn place(&mut self, owner: Owner, object: &mut Object) -> Option<Hop> {
+        let key = object.key();
+        let (nbma, link) = match object {
+            Object::Binding(binding) => (binding.nbma, &mut binding.link),
+            Object::Replica(replica) => (replica.nbma, &mut replica.link),
+            _ => return None,
+        };
+        let table = self.underlay_of(key).unwrap_or_default();
+        self.stack.set(owner, key, table, nbma);
+        *link = self.rib.underlay(table, nbma);
+        *link
+    }
+
+    /// The way to an NBMA address changed: whatever stands on it moves.
+    fn restack(&mut self, now: Instant, table: TableId, nbma: NbmaAddr, out: &mut Vec<Output>) {
+        let hop = self.rib.underlay(table, nbma);
+        let mut is_moved = false;
+        for (owner, key) in self.stack.objects(table, nbma) {
+            self.desired.alter(owner, key, |object| {
+                if let Object::Binding(Binding { link, .. }) | Object::Replica(Replica { link, .. }) = object
+                {
+                    is_moved |= *link != hop;
+                    *link = hop;
+                }
+            });
+        }
+        if is_moved {
+            self.changed.routes.insert((table, nbma), now);
+        }
+        if let Some(hop) = hop {
+            self.want(now, hop, out);
+        }
+    }
+
+    /// The table in which an object's NBMA address is looked up.
+    fn underlay_of(&self, key: Key) -> Option<TableId> {
+        match key {
+            Key::Binding(tunnel, _) | Key::Replica(tunnel, _) => {
+                self.topology.underlays.get(&tunnel).copied()
+            }
+            _ => None,
+        }
+    }
+
+    /// What was refused goes again after a while: what it lacked may be there now.
+    fn retry(&mut self, now: Instant, out: &mut Vec<Output>) {
+        if self.retry_at.is_none_or(|at| at > now) {
+            return;
+        }
+        // Nothing was heard of these since they were sent again: they were taken.
+        self.refused.retain(|_, refused| !refused.is_retried);
+        let ops: Vec<Op> =
+            self.refused.keys().map(|&(owner, key)| self.desired.step(now, owner, key)).collect();
+        for refused in self.refused.values_mut() {
+            refused.is_retried = true;
+        }
+        self.retry_at = (!ops.is_empty()).then(|| now + RETRY);
+        if self.is_programmed() {
+            self.program(ops, out);
+        }
+    }
+}
+
+/// The tunnel that an object of NHRP is on.
+fn tunnel_of(object: &Object) -> Option<InterfaceName> {
+    match object {
+        Object::Binding(binding) => Some(binding.tunnel),
+        Object::Replica(replica) => Some(replica.tunnel),
+        Object::Fallback(fallback) => Some(fallback.tunnel),
+        Object::Route(Route { path: Path::Via(hop), .. }) => Some(hop.interface),
+        Object::Route(Route { path: Path::Attached(interface) | Path::Receive(interface), .. }) => {
+            Some(*interface)
+        }
+        _ => None,
+    }
+}

@@ -1,0 +1,273 @@
+//! The desired program: every object that should be in the data plane, and what changed since the last flush.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use model::program::{Key, Object, Op, Owner};
+use model::time::Instant;
+
+/// What should be in the data plane.
+#[derive(Debug, Default)]
+pub(crate) struct Desired {
+    objects: BTreeMap<(Key, Owner), Wanted>,
+    /// What was touched since the last flush, as it was before.
+    touched: BTreeMap<(Key, Owner), Option<Wanted>>,
+}
+
+/// An object, without its remaining holding time: that is worked out when it is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Wanted {
+    object: Object,
+    until: Option<Instant>,
+}
+
+impl Wanted {
+    fn new(now: Instant, mut object: Object) -> Self {
+        let until = expiry(&mut object).and_then(Option::take).map(|remaining| now + remaining);
+        Self { object, until }
+    }
+
+    /// As it is told now.
+    fn told(&self, now: Instant) -> Object {
+        let mut object = self.object.clone();
+        if let Some(place) = expiry(&mut object) {
+            *place = self.until.map(|until| until.since(now));
+        }
+        object
+    }
+
+    /// Whether the data plane would do the same with both. Holding times that end within a second of each other are the same.
+    fn is_same(&self, other: &Self) -> bool {
+        let is_close = match (self.until, other.until) {
+            (Some(a), Some(b)) => a.since(b).max(b.since(a)) < Duration::from_secs(1),
+            (a, b) => a == b,
+        };
+        self.object == other.object && is_close
+    }
+}
+
+fn expiry(object: &mut Object) -> Option<&mut Option<Duration>> {
+    match object {
+        Object::Binding(binding) => Some(&mut binding.expires_in),
+        Object::Route(route) => Some(&mut route.expires_in),
+        _ => None,
+    }
+}
+
+impl Desired {
+    /// The object should be there.
+    pub(crate) fn put(&mut self, now: Instant, owner: Owner, object: Object) {
+        let at = (object.key(), owner);
+        let before = self.objects.insert(at, Wanted::new(now, object));
+        self.touched.entry(at).or_insert(before);
+    }
+
+    /// The object should not be there.
+    pub(crate) fn remove(&mut self, owner: Owner, key: Key) {
+        if let Some(before) = self.objects.remove(&(key, owner)) {
+            self.touched.entry((key, owner)).or_insert(Some(before));
+        }
+    }
+
+    /// The object, without its remaining holding time.
+    pub(crate) fn object(&self, owner: Owner, key: Key) -> Option<&Object> {
+        self.objects.get(&(key, owner)).map(|wanted| &wanted.object)
+    }
+
+    /// Replaces the object by what `change` makes of it; its holding time ends when it would have.
+    pub(crate) fn alter(&mut self, owner: Owner, key: Key, change: impl FnOnce(&mut Object)) {
+        let Some(wanted) = self.objects.get_mut(&(key, owner)) else { return };
+        let before = wanted.clone();
+        change(&mut wanted.object);
+        self.touched.entry((key, owner)).or_insert(Some(before));
+    }
+
+    /// All objects of the owner.
+    pub(crate) fn of(&self, owner: Owner) -> impl Iterator<Item = (Key, &Object)> {
+        self.objects.iter().filter(move |((_, o), _)| *o == owner).map(|((key, _), w)| (*key, &w.object))
+    }
+
+    /// How many objects there are.
+    pub(crate) fn len(&self) -> usize {
+        self.objects.len()
+    }
+
+    /// One object as it should be: the step that makes it so.
+    pub(crate) fn step(&self, now: Instant, owner: Owner, key: Key) -> Op {
+        self.objects.get(&(key, owner)).map_or(Op::Remove(owner, key), |w| Op::Put(owner, w.told(now)))
+    }
+
+    /// The steps from what was there at the last flush to what should be there now, none of them in vain.
+    ///
+    /// Puts stand in the order of keys, so that what others refer to comes first, removals in the opposite order. Puts come
+    /// before removals, so that no packet meets a gap; unless an interface or a tunnel goes, whose name, port or key what
+    /// comes may want.
+    pub(crate) fn flush(&mut self, now: Instant) -> Vec<Op> {
+        let mut puts = Vec::new();
+        let mut removals = Vec::new();
+        for (at, before) in std::mem::take(&mut self.touched) {
+            match (before, self.objects.get(&at)) {
+                (Some(before), Some(wanted)) if before.is_same(wanted) => {}
+                (_, Some(wanted)) => puts.push(Op::Put(at.1, wanted.told(now))),
+                (Some(_), None) => removals.push(Op::Remove(at.1, at.0)),
+                (None, None) => {}
+            }
+        }
+        removals.reverse();
+        let is_structural = |op: &Op| matches!(op, Op::Remove(_, Key::Interface(_) | Key::Tunnel(_)));
+        let (mut ops, rest) =
+            if removals.iter().any(is_structural) { (removals, puts) } else { (puts, removals) };
+        ops.extend(rest);
+        ops
+    }
+
+    /// The whole program, between the marks of each owner. All marks stand first and all sweeps last: an object of one owner
+    /// may refer to one of another.
+    pub(crate) fn resync(&mut self, now: Instant) -> Vec<Op> {
+        self.touched.clear();
+        let mut ops: Vec<Op> = RESYNCED.map(Op::ResyncBegin).into();
+        ops.extend(self.objects.iter().map(|((_, owner), wanted)| Op::Put(*owner, wanted.told(now))));
+        // What refers goes before what is referred to.
+        ops.extend(RESYNCED.iter().rev().map(|&owner| Op::ResyncEnd(owner)));
+        ops
+    }
+}
+
+/// The owners that we speak for, those that others refer to first.
+const RESYNCED: [Owner; 3] = [Owner::Config, Owner::Netlink, Owner::Nhrp];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use model::program::{Binding, Fallback, Interface, Path, Route, Tunnel, TunnelMode};
+    use model::{NbmaAddr, ProtocolAddr, TableId};
+
+    fn at(seconds: u64) -> Instant {
+        Instant(seconds * 1_000_000)
+    }
+
+    fn interface(name: &str) -> Object {
+        Object::Interface(Interface {
+            name: name.parse().unwrap(),
+            port: name.to_owned(),
+            mtu: 1500,
+            table: TableId(0),
+            forwarding: true,
+        })
+    }
+
+    fn tunnel(name: &str) -> Object {
+        Object::Tunnel(Tunnel {
+            name: name.parse().unwrap(),
+            mode: TunnelMode::Multipoint,
+            source: "198.51.100.1".parse().unwrap(),
+            source_interface: "wan0".parse().unwrap(),
+            key: None,
+            mtu: 1400,
+            ttl: 255,
+            network_id: 1,
+            redirect: false,
+            table: TableId(0),
+            underlay_table: TableId(0),
+        })
+    }
+
+    fn binding(expires_in: Option<Duration>) -> Object {
+        Object::Binding(Binding {
+            tunnel: "tunnel0".parse().unwrap(),
+            next_hop: ProtocolAddr("10.0.0.1".parse().unwrap()),
+            nbma: NbmaAddr("198.51.100.9".parse().unwrap()),
+            link: None,
+            expires_in,
+        })
+    }
+
+    #[test]
+    fn only_what_is_different_is_told() {
+        let mut desired = Desired::default();
+        desired.put(at(0), Owner::Config, interface("wan0"));
+        assert_eq!(desired.flush(at(0)), [Op::Put(Owner::Config, interface("wan0"))]);
+        desired.put(at(1), Owner::Config, interface("wan0"));
+        desired.remove(Owner::Config, interface("lan0").key());
+        desired.put(at(1), Owner::Config, interface("lan0"));
+        desired.remove(Owner::Config, interface("lan0").key());
+        assert_eq!(desired.flush(at(1)), [], "away and back, and there and away, are nothing");
+        desired.remove(Owner::Config, interface("wan0").key());
+        assert_eq!(desired.flush(at(1)), [Op::Remove(Owner::Config, interface("wan0").key())]);
+    }
+
+    #[test]
+    fn a_holding_time_is_told_as_what_remains_and_again_when_it_was_renewed() {
+        let mut desired = Desired::default();
+        let seconds = |s| Some(Duration::from_secs(s));
+        desired.put(at(0), Owner::Nhrp, binding(seconds(600)));
+        assert_eq!(desired.flush(at(2)), [Op::Put(Owner::Nhrp, binding(seconds(598)))]);
+        desired.put(at(100), Owner::Nhrp, binding(seconds(500)));
+        assert_eq!(desired.flush(at(100)), [], "the same end");
+        desired.put(at(200), Owner::Nhrp, binding(seconds(600)));
+        assert_eq!(desired.flush(at(200)), [Op::Put(Owner::Nhrp, binding(seconds(600)))]);
+        desired.put(at(300), Owner::Nhrp, binding(None));
+        assert_eq!(desired.flush(at(300)), [Op::Put(Owner::Nhrp, binding(None))]);
+    }
+
+    #[test]
+    fn what_is_referred_to_comes_first_and_goes_last() {
+        let mut desired = Desired::default();
+        let fallback = Object::Fallback(Fallback {
+            tunnel: "tunnel0".parse().unwrap(),
+            next_hop: ProtocolAddr("10.0.0.1".parse().unwrap()),
+        });
+        let route = Object::Route(Route {
+            table: TableId(0),
+            prefix: "10.0.0.0/24".parse().unwrap(),
+            path: Path::Attached("tunnel0".parse().unwrap()),
+            expires_in: None,
+        });
+        let all = [interface("wan0"), tunnel("tunnel0"), binding(None), route, fallback];
+        for object in all.iter().rev() {
+            desired.put(at(0), Owner::Config, object.clone());
+        }
+        let puts = all.clone().map(|o| Op::Put(Owner::Config, o));
+        assert_eq!(desired.flush(at(0)), puts);
+
+        // A tunnel is replaced by one of another name: the old one makes room first.
+        for object in &all[1..] {
+            desired.remove(Owner::Config, object.key());
+        }
+        desired.put(at(1), Owner::Config, tunnel("tunnel1"));
+        let mut ops: Vec<Op> = all[1..].iter().rev().map(|o| Op::Remove(Owner::Config, o.key())).collect();
+        ops.push(Op::Put(Owner::Config, tunnel("tunnel1")));
+        assert_eq!(desired.flush(at(1)), ops);
+
+        // A route that changes its owner leaves no gap.
+        let route = |owner| (owner, all[3].clone());
+        let (owner, object) = route(Owner::Config);
+        desired.put(at(2), owner, object);
+        desired.flush(at(2));
+        desired.remove(Owner::Config, all[3].key());
+        let (owner, object) = route(Owner::Netlink);
+        desired.put(at(3), owner, object.clone());
+        assert_eq!(
+            desired.flush(at(3)),
+            [Op::Put(Owner::Netlink, object), Op::Remove(Owner::Config, all[3].key())]
+        );
+    }
+
+    #[test]
+    fn a_resync_holds_everything_between_marks() {
+        let mut desired = Desired::default();
+        desired.put(at(0), Owner::Nhrp, binding(Some(Duration::from_secs(60))));
+        desired.put(at(0), Owner::Config, interface("wan0"));
+        let ops = desired.resync(at(10));
+        assert_eq!(ops[..3], RESYNCED.map(Op::ResyncBegin));
+        assert_eq!(
+            ops[3..5],
+            [
+                Op::Put(Owner::Config, interface("wan0")),
+                Op::Put(Owner::Nhrp, binding(Some(Duration::from_secs(50))))
+            ]
+        );
+        assert_eq!(ops[5..], [Owner::Nhrp, Owner::Netlink, Owner::Config].map(Op::ResyncEnd));
+        assert_eq!(desired.flush(at(10)), [], "nothing is left to tell");
+    }
+}

@@ -1,0 +1,86 @@
+//! What stands on which NBMA address: bindings and replicas, to be stacked again when the way there changes.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
+use std::ops::Bound;
+
+use model::program::{Key, Owner};
+use model::{NbmaAddr, Prefix, TableId};
+
+/// Objects by the NBMA address that they need, and the table in which it is looked up.
+#[derive(Debug, Default)]
+pub(crate) struct Stack {
+    on: BTreeMap<(TableId, IpAddr), BTreeSet<(Owner, Key)>>,
+    place: HashMap<(Owner, Key), (TableId, IpAddr)>,
+}
+
+impl Stack {
+    /// The object stands on this address now.
+    pub(crate) fn set(&mut self, owner: Owner, key: Key, table: TableId, nbma: NbmaAddr) {
+        self.remove(owner, key);
+        self.on.entry((table, nbma.0)).or_default().insert((owner, key));
+        self.place.insert((owner, key), (table, nbma.0));
+    }
+
+    /// The object is gone.
+    pub(crate) fn remove(&mut self, owner: Owner, key: Key) {
+        let Some(place) = self.place.remove(&(owner, key)) else { return };
+        if let Some(objects) = self.on.get_mut(&place) {
+            objects.remove(&(owner, key));
+            if objects.is_empty() {
+                self.on.remove(&place);
+            }
+        }
+    }
+
+    /// The addresses inside a prefix on which something stands.
+    pub(crate) fn within(&self, table: TableId, prefix: Prefix) -> Vec<NbmaAddr> {
+        let from = Bound::Included((table, prefix.addr()));
+        let addresses = self.on.range((from, Bound::Unbounded)).map(|(&at, _)| at);
+        addresses
+            .take_while(|&(t, addr)| t == table && prefix.contains(addr))
+            .map(|(_, addr)| NbmaAddr(addr))
+            .collect()
+    }
+
+    /// Every object, and where it stands.
+    pub(crate) fn places(&self) -> Vec<(Owner, Key, TableId, NbmaAddr)> {
+        self.place.iter().map(|(&(owner, key), &(table, addr))| (owner, key, table, NbmaAddr(addr))).collect()
+    }
+
+    /// Every address on which something stands.
+    pub(crate) fn all(&self) -> Vec<(TableId, NbmaAddr)> {
+        self.on.keys().map(|&(table, addr)| (table, NbmaAddr(addr))).collect()
+    }
+
+    /// What stands on an address.
+    pub(crate) fn objects(&self, table: TableId, nbma: NbmaAddr) -> Vec<(Owner, Key)> {
+        self.on.get(&(table, nbma.0)).into_iter().flatten().copied().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prefix_finds_what_stands_inside_it() {
+        let mut stack = Stack::default();
+        let nbma = |text: &str| NbmaAddr(text.parse().unwrap());
+        let key = |text: &str| Key::Replica("tunnel0".parse().unwrap(), nbma(text));
+        for text in ["192.0.2.1", "192.0.2.200", "198.51.100.1", "2001:db8::1"] {
+            stack.set(Owner::Nhrp, key(text), TableId(0), nbma(text));
+        }
+        stack.set(Owner::Nhrp, key("192.0.2.9"), TableId(1), nbma("192.0.2.9"));
+        let within = |stack: &Stack, text: &str| stack.within(TableId(0), text.parse().unwrap());
+        assert_eq!(within(&stack, "192.0.2.0/24"), [nbma("192.0.2.1"), nbma("192.0.2.200")]);
+        assert_eq!(within(&stack, "0.0.0.0/0").len(), 3);
+        assert_eq!(within(&stack, "::/0"), [nbma("2001:db8::1")]);
+        // It moves.
+        stack.set(Owner::Nhrp, key("192.0.2.1"), TableId(0), nbma("203.0.113.1"));
+        assert_eq!(within(&stack, "192.0.2.0/24"), [nbma("192.0.2.200")]);
+        stack.remove(Owner::Nhrp, key("192.0.2.1"));
+        assert_eq!(within(&stack, "203.0.113.0/24"), []);
+        assert_eq!(stack.all().len(), 4);
+    }
+}

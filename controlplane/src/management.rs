@@ -1,0 +1,130 @@
+//! Management: what operators ask, answered. Each request is answered from the conductor's task by a copy, or by the data plane
+//! within a deadline; a client that is slow waits for itself alone.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use futures::StreamExt;
+use model::InterfaceName;
+use model::state::counters::Counter;
+use model::state::event::Happening;
+use model::state::{Event, Show, State, What};
+use proto::server;
+use proto::{Applied, Apply, Clear, Status, Stream};
+use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio_stream::wrappers::BroadcastStream;
+use tokio_stream::wrappers::errors::BroadcastStreamRecvError;
+
+/// How long the data plane may take to show something.
+const SHOW: Duration = Duration::from_secs(3);
+/// Events that a watcher may be behind.
+pub const BEHIND: usize = 4096;
+/// Requests that may wait for the conductor.
+pub const REQUESTS: usize = 64;
+
+/// What the conductor's task is asked.
+#[derive(Debug)]
+pub enum Request {
+    /// Make this the configuration.
+    Apply(Apply, oneshot::Sender<Applied>),
+    /// Show what the control plane knows of this.
+    Show(What, oneshot::Sender<State>),
+    /// Forget.
+    Clear(Clear, oneshot::Sender<u64>),
+}
+
+/// Serves the operators.
+#[derive(Debug)]
+pub struct Management {
+    node: String,
+    requests: mpsc::Sender<Request>,
+    events: broadcast::Sender<Event>,
+    dataplane: proto::client::Dataplane,
+}
+
+impl Management {
+    /// `node`: name of the node; `dataplane`: socket of the data plane.
+    #[must_use]
+    pub fn new(
+        node: String,
+        requests: mpsc::Sender<Request>,
+        events: broadcast::Sender<Event>,
+        dataplane: PathBuf,
+    ) -> Self {
+        Self { node, requests, events, dataplane: proto::client::Dataplane::at(dataplane) }
+    }
+
+    async fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> Request) -> Result<T, Status> {
+        let stopping = |()| Status::unavailable("the control plane is stopping");
+        let (reply, answer) = oneshot::channel();
+        self.requests.send(request(reply)).await.map_err(|_| stopping(()))?;
+        answer.await.map_err(|_| stopping(()))
+    }
+
+    async fn ask_dataplane(&self, show: Show) -> Result<State, Status> {
+        let answer = tokio::time::timeout(SHOW, self.dataplane.show(show)).await;
+        let reason = match answer {
+            Ok(Ok(state)) => return Ok(state),
+            Ok(Err(proto::client::Error::Status(status))) => return Err(status),
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => format!("no answer within {} s", SHOW.as_secs()),
+        };
+        Err(Status::unavailable(format!("the data plane is away: {reason}")))
+    }
+
+    /// Counters of both processes. Those of the control plane are shown without the other's as well.
+    async fn counters(&self, show: Show) -> Result<State, Status> {
+        let mut own = self.ask(|reply| Request::Show(What::Counters, reply)).await?;
+        match self.ask_dataplane(show).await {
+            Ok(theirs) => {
+                own.join(theirs).map_err(|_| Status::internal("the data plane showed something else"))?;
+            }
+            Err(status) => {
+                if let State::Counters(counters) = &mut own {
+                    let sentence = format!("no counters of the data plane: {}", status.message());
+                    counters.others.push(Counter { name: "data-plane-away".to_owned(), sentence, count: 1 });
+                }
+            }
+        }
+        Ok(own)
+    }
+}
+
+#[proto::async_trait]
+impl server::Management for Management {
+    async fn apply(&self, apply: Apply) -> Result<Applied, Status> {
+        self.ask(|reply| Request::Apply(apply, reply)).await
+    }
+
+    async fn show(&self, show: Show) -> Result<State, Status> {
+        match show.what {
+            What::Counters => self.counters(show).await,
+            what if what.is_of_dataplane() => self.ask_dataplane(show).await,
+            what => self.ask(|reply| Request::Show(what, reply)).await,
+        }
+    }
+
+    async fn watch(&self, interface: Option<InterfaceName>) -> Result<Stream<Event>, Status> {
+        let node = self.node.clone();
+        let mut last = 0;
+        let events = BroadcastStream::new(self.events.subscribe()).map(move |event| match event {
+            Ok(event) => {
+                last = event.time_us;
+                event
+            }
+            Err(BroadcastStreamRecvError::Lagged(events)) => {
+                Event { time_us: last, node: node.clone(), what: Happening::Missed { events } }
+            }
+        });
+        let wanted = events.filter(move |event| {
+            let tunnel = event.what.tunnel();
+            let is_wanted = interface.is_none() || tunnel.is_none() || tunnel == interface;
+            std::future::ready(is_wanted)
+        });
+        Ok(Box::pin(wanted.map(Ok)))
+    }
+
+    async fn clear(&self, clear: Clear) -> Result<u64, Status> {
+        self.ask(|reply| Request::Clear(clear, reply)).await
+    }
+}

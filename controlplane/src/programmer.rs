@@ -1,0 +1,358 @@
+//! The programmer: the connection to the data plane. It carries the conductor's steps down as batches, packets both ways, and
+//! reports up; when the connection is lost it makes a new one, and says so.
+//!
+//! ```text
+//!   conductor ── steps ──▶ ┌────────────┐ ── Program: batch ──▶ ┐
+//!             ◀─ taken ─── │            │ ◀─ ack ────────────── │
+//!             ◀─ reports ─ │  session   │ ◀─ Reports ────────── │ data plane
+//!             ── packets ▶ │            │ ── Punt: out ───────▶ │
+//!             ◀─ packets ─ └────────────┘ ◀─ Punt: in ───────── ┘
+//! ```
+//!
+//! One batch is under way at a time. A batch that is refused was not done at all, so it is sent again without the step at
+//! fault, before anything that stands behind it: an end of a resync must not overtake puts of that resync. Meanwhile steps
+//! collect into the next batch, so a slow data plane gets fewer and bigger ones.
+
+use std::collections::VecDeque;
+use std::future::pending;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use model::Epoch;
+use model::program::{Ack, Batch, Op};
+use model::report::{PacketIn, PacketOut, Report};
+use proto::client::{Dataplane, Error};
+use proto::{Hello, Open, Stream};
+use tokio::sync::{Notify, mpsc};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep, sleep_until};
+
+use crate::conductor::{Input, Steps};
+use crate::queue::Queue;
+
+/// Time between two attempts to connect: a data plane that starts is programmed within this and a few milliseconds.
+const RECONNECT: Duration = Duration::from_millis(100);
+/// An ack that takes longer than this will not come.
+const ACK_DEADLINE: Duration = Duration::from_secs(10);
+/// Steps in one batch at most: some 100 kB.
+const BATCH: usize = 1024;
+/// Messages of steps that may wait. With more, the data plane does not keep up: a resync is cheaper than the backlog.
+const BACKLOG: usize = 1024;
+/// Packets that may wait, each way.
+const PACKETS: usize = 4096;
+
+/// The conductor's end.
+#[derive(Debug)]
+pub struct Programmer {
+    steps: mpsc::Sender<Steps>,
+    /// Packets to the data plane.
+    pub packets_out: Queue<PacketOut>,
+    /// Packets from the data plane.
+    pub packets_in: Queue<PacketIn>,
+    give_up: Arc<Notify>,
+    task: JoinHandle<()>,
+}
+
+impl Programmer {
+    /// Starts the task. What it hears goes to `inputs`.
+    #[must_use]
+    pub fn spawn(socket: PathBuf, hello: Hello, inputs: mpsc::Sender<Input>) -> Self {
+        let (steps, steps_down) = mpsc::channel(BACKLOG);
+        let packets_out = Queue::new(PACKETS);
+        let packets_in = Queue::new(PACKETS);
+        let give_up = Arc::new(Notify::new());
+        let line = Line {
+            dataplane: Dataplane::at(socket),
+            hello,
+            connection: 0,
+            inputs,
+            steps: steps_down,
+            packets_out: packets_out.clone(),
+            packets_in: packets_in.clone(),
+            give_up: Arc::clone(&give_up),
+        };
+        let task = tokio::spawn(line.run());
+        Self { steps, packets_out, packets_in, give_up, task }
+    }
+
+    /// Hands steps on; `false` if the data plane does not keep up. Then the connection is given up and a new one begins with
+    /// a resync.
+    #[must_use]
+    pub fn program(&self, steps: Steps) -> bool {
+        let is_sent = self.steps.try_send(steps).is_ok();
+        if !is_sent {
+            self.give_up.notify_one();
+        }
+        is_sent
+    }
+}
+
+impl Drop for Programmer {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// The task's end.
+struct Line {
+    dataplane: Dataplane,
+    hello: Hello,
+    connection: u64,
+    inputs: mpsc::Sender<Input>,
+    steps: mpsc::Receiver<Steps>,
+    packets_out: Queue<PacketOut>,
+    packets_in: Queue<PacketIn>,
+    give_up: Arc<Notify>,
+}
+
+/// Why a session ended.
+#[derive(Debug, thiserror::Error)]
+enum Ended {
+    #[error(transparent)]
+    Call(#[from] Error),
+    #[error("a newer control plane programs it (our epoch is {}): {error}", ours.0)]
+    Fenced { ours: Epoch, error: Error },
+    #[error("{0} stream ended")]
+    Stream(&'static str),
+    #[error("no ack within {} s", ACK_DEADLINE.as_secs())]
+    NoAck,
+    #[error("it acknowledged batch {0} and not batch {1}")]
+    Ack(u64, u64),
+    #[error("it does not keep up")]
+    Behind,
+    /// The conductor is gone.
+    #[error("stopping")]
+    Stopping,
+}
+
+impl Line {
+    async fn run(mut self) {
+        let mut told = String::new();
+        loop {
+            let Err(ended) = self.session().await;
+            if matches!(ended, Ended::Stopping) {
+                return;
+            }
+            let reason = ended.to_string();
+            // The same once, not ten times a second.
+            if reason != told {
+                tracing::debug!(%reason, "no session with the data plane");
+                if let Ended::Fenced { .. } = ended {
+                    tracing::error!("data plane: {reason}");
+                }
+                told.clone_from(&reason);
+            }
+            if self.inputs.send(Input::Away { reason }).await.is_err() {
+                return;
+            }
+            sleep(RECONNECT).await;
+        }
+    }
+
+    /// One connection, from the greeting to its end.
+    async fn session(&mut self) -> Result<std::convert::Infallible, Ended> {
+        let greeting = self.dataplane.hello(self.hello.clone()).await;
+        let greeting = greeting.map_err(|error| match error {
+            error if error.is_fenced() => Ended::Fenced { ours: self.hello.epoch, error },
+            error => error.into(),
+        })?;
+        let open = Open { instance: greeting.instance, epoch: self.hello.epoch };
+        let (batches, batches_up) = mpsc::channel(1);
+        let (packets, packets_up) = mpsc::channel(64);
+        let (reports, punts, acks) = tokio::try_join!(
+            self.dataplane.reports(open),
+            self.dataplane.punt(open, packets_up),
+            self.dataplane.program(open, batches_up),
+        )?;
+        // What is left of the last connection means nothing here.
+        self.connection += 1;
+        while self.steps.try_recv().is_ok() {}
+        self.packets_out.clear();
+
+        for port in greeting.ports.0 {
+            let report = Report::Port { port: port.name, mac: port.mac, up: port.up, mtu: port.mtu };
+            tell(&self.inputs, Input::Report(report)).await?;
+        }
+        let (instance, version) = (greeting.instance, greeting.version);
+        tell(&self.inputs, Input::Greeted { connection: self.connection, instance, version }).await?;
+
+        let give_up = async {
+            self.give_up.notified().await;
+            Err(Ended::Behind)
+        };
+        tokio::select! {
+            ended = carry_reports(reports, &self.inputs) => ended,
+            ended = carry_packets_up(punts, &self.packets_in) => ended,
+            ended = carry_packets_down(&self.packets_out, packets) => ended,
+            ended = carry_steps(self.connection, &mut self.steps, batches, acks, &self.inputs) => ended,
+            ended = give_up => ended,
+        }
+    }
+}
+
+async fn tell(inputs: &mpsc::Sender<Input>, input: Input) -> Result<(), Ended> {
+    inputs.send(input).await.map_err(|_| Ended::Stopping)
+}
+
+async fn carry_reports<T>(
+    mut reports: Stream<Report, Error>,
+    inputs: &mpsc::Sender<Input>,
+) -> Result<T, Ended> {
+    while let Some(report) = reports.next().await {
+        tell(inputs, Input::Report(report?)).await?;
+    }
+    Err(Ended::Stream("Reports"))
+}
+
+async fn carry_packets_up<T>(
+    mut punts: Stream<PacketIn, Error>,
+    packets: &Queue<PacketIn>,
+) -> Result<T, Ended> {
+    while let Some(packet) = punts.next().await {
+        packets.push(packet?);
+    }
+    Err(Ended::Stream("Punt"))
+}
+
+async fn carry_packets_down<T>(
+    packets: &Queue<PacketOut>,
+    wire: mpsc::Sender<PacketOut>,
+) -> Result<T, Ended> {
+    loop {
+        // First room, then the packet: what waits is dropped by age in the queue.
+        let room = wire.reserve().await.map_err(|_| Ended::Stream("Punt"))?;
+        room.send(packets.pop().await);
+    }
+}
+
+/// What a batch under way was made of.
+struct Flight {
+    batch: Batch,
+    /// Number of the last steps that are complete with it.
+    completes: u64,
+    due: Instant,
+}
+
+async fn carry_steps<T>(
+    connection: u64,
+    steps: &mut mpsc::Receiver<Steps>,
+    wire: mpsc::Sender<Batch>,
+    mut acks: Stream<Ack, Error>,
+    inputs: &mpsc::Sender<Input>,
+) -> Result<T, Ended> {
+    let mut waiting = Waiting::default();
+    let mut flight: Option<Flight> = None;
+    let mut number = 0;
+    loop {
+        if flight.is_none()
+            && let Some((ops, completes)) = waiting.next()
+        {
+            flight = Some(launch(&wire, &mut number, ops, completes).await?);
+        }
+        let late = async {
+            match &flight {
+                Some(flight) => sleep_until(flight.due).await,
+                None => pending().await,
+            }
+        };
+        tokio::select! {
+            more = steps.recv(), if waiting.ops.len() < BATCH => {
+                let more = more.ok_or(Ended::Stopping)?;
+                if more.connection == connection {
+                    waiting.push(more);
+                }
+            }
+            ack = acks.next() => {
+                let ack = ack.ok_or(Ended::Stream("Program"))??;
+                let Some(Flight { batch: Batch { number: wanted, mut ops }, completes, .. }) = flight.take() else {
+                    return Err(Ended::Ack(ack.number, 0));
+                };
+                if ack.number != wanted {
+                    return Err(Ended::Ack(ack.number, wanted));
+                }
+                if let Err(refused) = ack.result {
+                    let at = refused.op.min(ops.len().saturating_sub(1));
+                    let op = ops.remove(at);
+                    tell(inputs, Input::Refused { op, reason: refused.reason }).await?;
+                    if !ops.is_empty() {
+                        flight = Some(launch(&wire, &mut number, ops, completes).await?);
+                        continue;
+                    }
+                }
+                tell(inputs, Input::Taken(completes)).await?;
+            }
+            () = late => return Err(Ended::NoAck),
+        }
+    }
+}
+
+async fn launch(
+    wire: &mpsc::Sender<Batch>,
+    number: &mut u64,
+    ops: Vec<Op>,
+    completes: u64,
+) -> Result<Flight, Ended> {
+    *number += 1;
+    let batch = Batch { number: *number, ops };
+    wire.send(batch.clone()).await.map_err(|_| Ended::Stream("Program"))?;
+    Ok(Flight { batch, completes, due: Instant::now() + ACK_DEADLINE })
+}
+
+/// Steps that wait for the batch before them.
+#[derive(Default)]
+struct Waiting {
+    ops: VecDeque<Op>,
+    /// After how many steps from the front each message ends, and its number.
+    ends: VecDeque<(usize, u64)>,
+    completed: u64,
+}
+
+impl Waiting {
+    fn push(&mut self, steps: Steps) {
+        self.ops.extend(steps.ops);
+        self.ends.push_back((self.ops.len(), steps.number));
+    }
+
+    /// The next batch, and the number of the last message that ends in it.
+    fn next(&mut self) -> Option<(Vec<Op>, u64)> {
+        if self.ops.is_empty() {
+            return None;
+        }
+        let count = self.ops.len().min(BATCH);
+        let ops = self.ops.drain(..count).collect();
+        while let Some((_, number)) = self.ends.pop_front_if(|(end, _)| *end <= count) {
+            self.completed = number;
+        }
+        for (end, _) in &mut self.ends {
+            *end -= count;
+        }
+        Some((ops, self.completed))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use model::program::Owner;
+
+    fn steps(number: u64, count: usize) -> Steps {
+        Steps { connection: 1, number, ops: vec![Op::ResyncBegin(Owner::Config); count] }
+    }
+
+    #[test]
+    fn small_messages_join_and_big_ones_are_cut() {
+        let mut waiting = Waiting::default();
+        assert!(waiting.next().is_none());
+        waiting.push(steps(1, 3));
+        waiting.push(steps(2, 4));
+        let next = |w: &mut Waiting| w.next().map(|(ops, completes)| (ops.len(), completes));
+        assert_eq!(next(&mut waiting), Some((7, 2)));
+        waiting.push(steps(3, BATCH + 1));
+        waiting.push(steps(4, 1));
+        assert_eq!(next(&mut waiting), Some((BATCH, 2)), "the third is not complete");
+        assert_eq!(next(&mut waiting), Some((2, 4)));
+        assert_eq!(next(&mut waiting), None);
+    }
+}

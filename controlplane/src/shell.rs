@@ -1,0 +1,441 @@
+//! The shell: the tokio tasks around the conductor. It owns sockets, clocks and files; it decides nothing.
+//!
+//! | task | does | talks to the conductor's task by |
+//! | --- | --- | --- |
+//! | conductor | the only one that touches the conductor; carries out its outputs | |
+//! | programmer | connection to the data plane | inputs (bounded), packets (drop-oldest), steps (bounded: full = resync) |
+//! | kernel | netlink | orders and notices (bounded) |
+//! | management | one task for each gRPC connection | requests (bounded) with an answer each; events (broadcast, who lags misses some) |
+//! | save | writes the state file, one at a time | its end |
+//!
+//! Nothing waits for a client, and the conductor waits for nobody but the kernel's task to take an order.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result, bail};
+use model::Epoch;
+use model::config::Config;
+use model::state::Event;
+use model::state::event::Happening;
+use model::time::Instant;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::task::JoinHandle;
+use tokio::time::{sleep, sleep_until, timeout};
+
+use crate::conductor::{Conductor, Input, Kept, Output, Steps};
+use crate::kernel::{self, Notice, Order};
+use crate::management::{BEHIND, Management, REQUESTS, Request};
+use crate::programmer::Programmer;
+use crate::state_file::{Found, State, StateFile, next_epoch};
+
+/// Inputs that may wait for the conductor.
+const INPUTS: usize = 1024;
+/// Changes that come within this time are saved together.
+const SAVE_AFTER: Duration = Duration::from_millis(100);
+/// At most one part in this many of the time is spent on saving.
+const SAVE_SHARE: u32 = 5;
+/// A state file that could not be written is tried again after this.
+const SAVE_AGAIN: Duration = Duration::from_secs(5);
+/// How long a clean stop waits for each of its steps.
+const STOP_STEP: Duration = Duration::from_secs(2);
+
+/// Reads and checks a configuration file.
+///
+/// # Errors
+/// It cannot be read; or what is wrong with it, with its path.
+pub fn read_config(path: &Path) -> Result<Config> {
+    let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    Config::parse(&text).with_context(|| path.display().to_string())
+}
+
+/// The world around the shell, as far as it is not made by it.
+pub struct World<Stop> {
+    /// The configuration file.
+    pub config_file: PathBuf,
+    /// To the kernel's task.
+    pub orders: mpsc::Sender<Order>,
+    /// From it.
+    pub notices: mpsc::Receiver<Notice>,
+    /// Read the configuration file again.
+    pub reload: mpsc::Receiver<()>,
+    /// Stop cleanly.
+    pub stop: Stop,
+}
+
+/// Runs the control plane with the kernel and the signals of this process, until it is told to stop.
+///
+/// # Errors
+/// What keeps it from starting or going on, in one sentence.
+pub async fn run(config_file: PathBuf) -> Result<()> {
+    let mut hangup = signal(SignalKind::hangup()).context("SIGHUP")?;
+    let mut terminate = signal(SignalKind::terminate()).context("SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT")?;
+    // A configuration that is wrong leaves the kernel alone.
+    read_config(&config_file)?;
+    let (orders, notices) = kernel::spawn();
+    let (reload_up, reload) = mpsc::channel(1);
+    tokio::spawn(async move {
+        while hangup.recv().await.is_some() {
+            // One that waits reads what is there then.
+            let _ = reload_up.try_send(());
+        }
+    });
+    let stop = async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    };
+    run_in(World { config_file, orders, notices, reload, stop }).await
+}
+
+/// Runs the control plane in a given world.
+///
+/// # Errors
+/// As [`run`].
+pub async fn run_in(world: World<impl Future<Output = ()>>) -> Result<()> {
+    let World { config_file, orders, mut notices, mut reload, stop } = world;
+    let config = read_config(&config_file)?;
+    let clock = Clock::new();
+    let file = StateFile::new(&config.node.state_file);
+    let (epoch, kept) = begin(&file, &clock)?;
+    tracing::info!(node = %config.node.name, epoch = epoch.0, "starting");
+
+    let (inputs_up, mut inputs) = mpsc::channel(INPUTS);
+    let (requests_up, mut requests) = mpsc::channel(REQUESTS);
+    let (events, _) = broadcast::channel(BEHIND);
+    let hello = proto::Hello { epoch, name: config.node.name.clone() };
+    let programmer = Programmer::spawn(config.dataplane.socket.clone(), hello, inputs_up);
+    let (stop_serving, mut served) = serve(&config, requests_up, events.clone());
+
+    let mut saver = Saver::new(file, epoch, clock);
+    let conductor = Conductor::new(config, seed(epoch, clock), kept);
+    let mut work = Work { clock, conductor, programmer, orders, events, outputs: Vec::new() };
+    work.handle(Input::Tick, &mut saver).await;
+
+    let mut stop = std::pin::pin!(stop);
+    loop {
+        let deadline = work.conductor.next_deadline().map(|due| clock.tokio(due));
+        tokio::select! {
+            () = &mut stop => break,
+            Some(()) = reload.recv() => work.reload(&config_file, &mut saver).await,
+            Some(request) = requests.recv() => work.answer(request, &mut saver).await,
+            Some(input) = inputs.recv() => work.handle(input, &mut saver).await,
+            notice = notices.recv() => match notice {
+                Some(notice) => work.handle(Input::Kernel(notice), &mut saver).await,
+                None => bail!("the kernel's task ended"),
+            },
+            packet = work.programmer.packets_in.pop() => work.handle(Input::Packet(packet), &mut saver).await,
+            () = until(deadline) => work.handle(Input::Tick, &mut saver).await,
+            () = saver.due() => saver.save(&work.conductor),
+            done = &mut served => return ended(done),
+        }
+    }
+    work.stop(&mut inputs, &mut notices, &mut saver).await;
+    drop(stop_serving);
+    let _ = timeout(STOP_STEP, served).await;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// What management ended with, though nobody had told it to stop.
+fn ended(done: Result<Result<(), proto::server::Error>, tokio::task::JoinError>) -> Result<()> {
+    match done {
+        Ok(Err(error)) => Err(error).context("management"),
+        Ok(Ok(())) => bail!("management ended"),
+        Err(error) => Err(error).context("management"),
+    }
+}
+
+/// Takes over from the last life. The new epoch is on the disk before anybody hears of it.
+fn begin(file: &StateFile, clock: &Clock) -> Result<(Epoch, Kept)> {
+    let now = clock.now().0;
+    let (last, kept) = match file.load(now)? {
+        Found::State(state) => (Some(state.epoch), state.kept),
+        Found::Nothing => (None, Kept::default()),
+        Found::Damaged(damage, aside) => {
+            tracing::error!(
+                "the state file is damaged, {damage}; it was moved to {}, and the node starts without it",
+                aside.display()
+            );
+            (None, Kept::default())
+        }
+    };
+    let state = State { epoch: next_epoch(last, now), saved_at: now, kept };
+    file.save(&state)?;
+    Ok((state.epoch, state.kept))
+}
+
+/// Serves management. Dropping the sender ends it.
+fn serve(
+    config: &Config,
+    requests: mpsc::Sender<Request>,
+    events: broadcast::Sender<Event>,
+) -> (oneshot::Sender<()>, JoinHandle<Result<(), proto::server::Error>>) {
+    let (stop, stopped) = oneshot::channel();
+    let socket = config.management.socket.clone();
+    let dataplane = config.dataplane.socket.clone();
+    let management = Arc::new(Management::new(config.node.name.clone(), requests, events, dataplane));
+    let served = tokio::spawn(async move {
+        let stopped = async {
+            let _ = stopped.await;
+        };
+        proto::server::serve_management(&socket, proto::Access::default(), management, stopped).await
+    });
+    (stop, served)
+}
+
+/// The conductor, and where its outputs go.
+struct Work {
+    clock: Clock,
+    conductor: Conductor,
+    programmer: Programmer,
+    orders: mpsc::Sender<Order>,
+    events: broadcast::Sender<Event>,
+    outputs: Vec<Output>,
+}
+
+impl Work {
+    async fn handle(&mut self, input: Input, saver: &mut Saver) {
+        self.conductor.handle(self.clock.now(), input, &mut self.outputs);
+        self.carry_out(saver).await;
+    }
+
+    async fn answer(&mut self, request: Request, saver: &mut Saver) {
+        let now = self.clock.now();
+        // Who asked may be gone; what was asked is done all the same.
+        match request {
+            Request::Show(what, reply) => {
+                let _ = reply.send(self.conductor.show(now, what));
+            }
+            Request::Clear(proto::Clear::Nhrp { tunnel, address }, reply) => {
+                let cleared = self.conductor.clear(now, nhrp::Clear { tunnel, address }, &mut self.outputs);
+                self.carry_out(saver).await;
+                let _ = reply.send(cleared);
+            }
+            Request::Apply(apply, reply) => {
+                let applied = match self.conductor.plan(&apply.text) {
+                    Ok((config, changes)) => {
+                        if !apply.dry_run {
+                            self.conductor.apply(now, config, &mut self.outputs);
+                            self.carry_out(saver).await;
+                        }
+                        Ok(changes)
+                    }
+                    Err(fault) => Err(fault),
+                };
+                let _ = reply.send(applied);
+            }
+        }
+    }
+
+    /// SIGHUP: the file as a transaction.
+    async fn reload(&mut self, file: &Path, saver: &mut Saver) {
+        let text = match std::fs::read_to_string(file) {
+            Ok(text) => text,
+            Err(error) => {
+                return tracing::error!("{}: {error}; nothing changed", file.display());
+            }
+        };
+        match self.conductor.plan(&text) {
+            Ok((config, changes)) => {
+                for change in changes {
+                    tracing::info!("{change}");
+                }
+                self.conductor.apply(self.clock.now(), config, &mut self.outputs);
+                self.carry_out(saver).await;
+            }
+            Err(fault) => tracing::error!("{}: {fault}; nothing changed", file.display()),
+        }
+    }
+
+    async fn carry_out(&mut self, saver: &mut Saver) {
+        for output in std::mem::take(&mut self.outputs) {
+            match output {
+                Output::Program(steps) => {
+                    // If it cannot take them, it gives up the connection and says so: `Input::Away`.
+                    let _ = self.programmer.program(steps);
+                }
+                Output::Send(packet) => self.programmer.packets_out.push(packet),
+                Output::Kernel(Order::Resolve(hop)) => {
+                    // One that finds no room is asked for again with the next packet.
+                    let _ = self.orders.try_send(Order::Resolve(hop));
+                }
+                Output::Kernel(order) => {
+                    // If its task ended, its channel of notices says so.
+                    let _ = self.orders.send(order).await;
+                }
+                Output::Save => saver.want(),
+                Output::Event(what) => {
+                    let node = self.conductor.config().node.name.clone();
+                    log(&what);
+                    // Nobody may be watching.
+                    let _ = self.events.send(Event { time_us: self.clock.now().0, node, what });
+                }
+            }
+        }
+    }
+
+    /// A clean stop: packets first, they need the program; then the program, then the kernel's side; the state at last.
+    async fn stop(
+        &mut self,
+        inputs: &mut mpsc::Receiver<Input>,
+        notices: &mut mpsc::Receiver<Notice>,
+        saver: &mut Saver,
+    ) {
+        tracing::info!("stopping");
+        let kept = self.conductor.stop(self.clock.now(), &mut self.outputs);
+        let (last, first): (Vec<_>, Vec<_>) = std::mem::take(&mut self.outputs)
+            .into_iter()
+            .partition(|o| matches!(o, Output::Program(_) | Output::Kernel(_)));
+        self.outputs = first;
+        self.carry_out(saver).await;
+        let sent = async {
+            while !self.programmer.packets_out.is_empty() {
+                sleep(Duration::from_millis(5)).await;
+            }
+            // From our socket to the data plane's port.
+            sleep(Duration::from_millis(50)).await;
+        };
+        let _ = timeout(STOP_STEP, sent).await;
+
+        let number = last.iter().find_map(|o| match o {
+            Output::Program(Steps { number, .. }) => Some(*number),
+            _ => None,
+        });
+        let (program, kernel): (Vec<_>, Vec<_>) =
+            last.into_iter().partition(|o| matches!(o, Output::Program(_)));
+        self.outputs = program;
+        self.carry_out(saver).await;
+        if let Some(number) = number {
+            let _ = timeout(STOP_STEP, taken(inputs, number)).await;
+        }
+        self.outputs = kernel;
+        self.carry_out(saver).await;
+        let _ = timeout(STOP_STEP, async { while notices.recv().await.is_some() {} }).await;
+        saver.save_last(kept).await;
+    }
+}
+
+/// An event as a line of the log. What anybody can cause by sending packets is for who looks closer.
+fn log(what: &Happening) {
+    match what {
+        Happening::Rejected { .. } => tracing::debug!("{what}"),
+        Happening::KernelRefused { .. } | Happening::ProgramRefused { .. } => tracing::warn!("{what}"),
+        _ => tracing::info!("{what}"),
+    }
+}
+
+/// Waits until the data plane took these steps, or is gone.
+async fn taken(inputs: &mut mpsc::Receiver<Input>, number: u64) {
+    while let Some(input) = inputs.recv().await {
+        match input {
+            Input::Taken(taken) if taken >= number => return,
+            Input::Away { .. } => return,
+            _ => {}
+        }
+    }
+}
+
+async fn until(deadline: Option<tokio::time::Instant>) {
+    match deadline {
+        Some(due) => sleep_until(due).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The time of this process: where the calendar stood at its start, and from there on steadily.
+#[derive(Debug, Clone, Copy)]
+struct Clock {
+    began_at: u64,
+    began: tokio::time::Instant,
+}
+
+impl Clock {
+    fn new() -> Self {
+        let began_at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let began_at = u64::try_from(began_at.as_micros()).unwrap_or_default();
+        Self { began_at, began: tokio::time::Instant::now() }
+    }
+
+    fn now(&self) -> Instant {
+        Instant(self.began_at) + self.began.elapsed()
+    }
+
+    /// The runtime's timers count in milliseconds and never fire early.
+    fn tokio(&self, at: Instant) -> tokio::time::Instant {
+        self.began + at.since(Instant(self.began_at))
+    }
+}
+
+/// What jitter starts from: different in each life and on each node.
+fn seed(epoch: Epoch, clock: Clock) -> u64 {
+    clock.began_at ^ epoch.0.rotate_left(32) ^ u64::from(std::process::id()).rotate_left(16)
+}
+
+/// Saves the state, not too often and one at a time.
+struct Saver {
+    file: StateFile,
+    epoch: Epoch,
+    clock: Clock,
+    due_at: Option<tokio::time::Instant>,
+    not_before: tokio::time::Instant,
+    writing: Option<JoinHandle<bool>>,
+    began: tokio::time::Instant,
+}
+
+impl Saver {
+    fn new(file: StateFile, epoch: Epoch, clock: Clock) -> Self {
+        let now = tokio::time::Instant::now();
+        Self { file, epoch, clock, due_at: None, not_before: now, writing: None, began: now }
+    }
+
+    /// Something is worth saving.
+    fn want(&mut self) {
+        self.due_at.get_or_insert_with(|| tokio::time::Instant::now() + SAVE_AFTER);
+    }
+
+    /// Ready when something is to be written and nothing is being written.
+    async fn due(&mut self) {
+        if let Some(writing) = &mut self.writing {
+            let is_written = writing.await.unwrap_or(false);
+            self.writing = None;
+            self.not_before = tokio::time::Instant::now() + self.began.elapsed() * (SAVE_SHARE - 1);
+            if !is_written {
+                self.due_at = Some(tokio::time::Instant::now() + SAVE_AGAIN);
+            }
+        }
+        until(self.due_at.map(|due| due.max(self.not_before))).await;
+    }
+
+    fn save(&mut self, conductor: &Conductor) {
+        self.due_at = None;
+        self.began = tokio::time::Instant::now();
+        let state = self.state(conductor.kept(self.clock.now()));
+        let file = self.file.clone();
+        self.writing = Some(tokio::task::spawn_blocking(move || match file.save(&state) {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::error!("{error}");
+                false
+            }
+        }));
+    }
+
+    /// The last one of this life.
+    async fn save_last(&mut self, kept: Kept) {
+        if let Some(writing) = self.writing.take() {
+            let _ = writing.await;
+        }
+        if let Err(error) = self.file.save(&self.state(kept)) {
+            tracing::error!("{error}");
+        }
+    }
+
+    fn state(&self, kept: Kept) -> State {
+        State { epoch: self.epoch, saved_at: self.clock.now().0, kept }
+    }
+}

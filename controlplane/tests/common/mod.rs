@@ -1,0 +1,395 @@
+//! A cloud of conductors on a virtual clock, each with a data plane and a kernel that are maps.
+
+#![allow(dead_code)] // Each test file uses its part.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::path::Path;
+use std::time::Duration;
+
+use controlplane::conductor::{Conductor, Input, Kept, Output};
+use controlplane::kernel::{Notice, Order};
+use model::config::Config;
+use model::program::{Hop, Key, Object, Op, Owner, Path as Way, Refusal};
+use model::report::{PacketIn, PuntReason, Report};
+use model::state::event::Happening;
+use model::time::Instant;
+use model::{Instance, InterfaceAddr, InterfaceName, Mac, NbmaAddr, Prefix, ProtocolAddr, TableId};
+
+pub(crate) fn name(text: &str) -> InterfaceName {
+    text.parse().unwrap()
+}
+
+pub(crate) fn protocol(text: &str) -> ProtocolAddr {
+    text.parse().unwrap()
+}
+
+pub(crate) fn nbma(text: &str) -> NbmaAddr {
+    text.parse().unwrap()
+}
+
+pub(crate) fn hop(interface: &str, next_hop: &str) -> Hop {
+    Hop { interface: name(interface), next_hop: next_hop.parse().unwrap() }
+}
+
+pub(crate) fn route(prefix: &str) -> Key {
+    Key::Route(TableId(0), prefix.parse::<Prefix>().unwrap())
+}
+
+pub(crate) fn binding(next_hop: &str) -> Key {
+    Key::Binding(name("tunnel0"), protocol(next_hop))
+}
+
+/// A file of the demonstration cloud.
+pub(crate) fn example(phase: u8, node: &str) -> String {
+    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/cloud");
+    std::fs::read_to_string(examples.join(format!("phase{phase}/{node}.toml"))).unwrap()
+}
+
+pub(crate) type Programmed = BTreeMap<(Key, Owner), Object>;
+
+/// A data plane: what it was told, and the rules that it keeps.
+#[derive(Debug, Default)]
+pub(crate) struct Dataplane {
+    objects: BTreeMap<(Key, Owner), (Object, bool)>,
+    /// Everything that was ever removed or swept.
+    pub(crate) removed: Vec<(Key, Owner)>,
+    /// Puts that it refuses.
+    pub(crate) refuses: Option<(Key, Refusal)>,
+    pub(crate) steps: usize,
+}
+
+impl Dataplane {
+    fn take(&mut self, op: &Op) -> Result<(), Refusal> {
+        self.steps += 1;
+        match op {
+            Op::Put(owner, object) => {
+                let key = object.key();
+                if let Some((refused, refusal)) = &self.refuses
+                    && *refused == key
+                {
+                    return Err(refusal.clone());
+                }
+                if let Some(missing) = needs(object).into_iter().find(|i| !self.has_interface(*i)) {
+                    return Err(Refusal::NoInterface(missing));
+                }
+                self.objects.insert((key, *owner), (object.clone(), false));
+            }
+            Op::Remove(owner, key) => {
+                if let Key::Interface(name) | Key::Tunnel(name) = key
+                    && self.objects.values().any(|(o, _)| o.key() != *key && needs(o).contains(name))
+                {
+                    return Err(Refusal::Referred(*name));
+                }
+                if self.objects.remove(&(*key, *owner)).is_some() {
+                    self.removed.push((*key, *owner));
+                }
+            }
+            Op::ResyncBegin(owner) => {
+                for (_, (_, stale)) in self.objects.iter_mut().filter(|((_, o), _)| o == owner) {
+                    *stale = true;
+                }
+            }
+            Op::ResyncEnd(owner) => {
+                let swept: Vec<_> = self
+                    .objects
+                    .iter()
+                    .filter(|((_, o), (_, stale))| o == owner && *stale)
+                    .map(|(at, _)| *at)
+                    .collect();
+                for at in swept {
+                    self.objects.remove(&at);
+                    self.removed.push(at);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn has_interface(&self, name: InterfaceName) -> bool {
+        self.objects.keys().any(|(key, _)| *key == Key::Interface(name) || *key == Key::Tunnel(name))
+    }
+
+    /// What is programmed, without remaining times.
+    pub(crate) fn program(&self) -> Programmed {
+        let timeless = |object: &Object| {
+            let mut object = object.clone();
+            match &mut object {
+                Object::Binding(binding) => binding.expires_in = None,
+                Object::Route(route) => route.expires_in = None,
+                _ => {}
+            }
+            object
+        };
+        self.objects.iter().map(|(at, (object, _))| (*at, timeless(object))).collect()
+    }
+
+    pub(crate) fn object(&self, owner: Owner, key: Key) -> Option<&Object> {
+        self.objects.get(&(key, owner)).map(|(object, _)| object)
+    }
+
+    /// The owner and way that packets to this prefix go.
+    pub(crate) fn way(&self, prefix: &str) -> Option<Way> {
+        let routes = self.objects.iter().filter(|((key, _), _)| *key == route(prefix));
+        routes.min_by_key(|((_, owner), _)| *owner).and_then(|(_, (object, _))| match object {
+            Object::Route(route) => Some(route.path),
+            _ => None,
+        })
+    }
+
+    /// NBMA address and link of a binding, whoever made it.
+    pub(crate) fn bound(&self, next_hop: &str) -> Option<(NbmaAddr, Option<Hop>)> {
+        let found = self.objects.iter().find(|((key, _), _)| *key == binding(next_hop));
+        found.and_then(|(_, (object, _))| match object {
+            Object::Binding(binding) => Some((binding.nbma, binding.link)),
+            _ => None,
+        })
+    }
+}
+
+/// The interfaces that an object refers to.
+fn needs(object: &Object) -> Vec<InterfaceName> {
+    match object {
+        Object::Interface(_) => vec![],
+        Object::Tunnel(tunnel) => vec![tunnel.source_interface],
+        Object::Neighbour(neighbour) => vec![neighbour.hop.interface],
+        Object::Binding(binding) => {
+            [Some(binding.tunnel), binding.link.map(|l| l.interface)].into_iter().flatten().collect()
+        }
+        Object::Replica(replica) => {
+            [Some(replica.tunnel), replica.link.map(|l| l.interface)].into_iter().flatten().collect()
+        }
+        Object::Fallback(fallback) => vec![fallback.tunnel],
+        Object::Route(route) => match route.path {
+            Way::Via(hop) => vec![hop.interface],
+            Way::Attached(name) | Way::Receive(name) => vec![name],
+            Way::Unreachable | Way::Blackhole => vec![],
+        },
+    }
+}
+
+/// A node.
+pub(crate) struct Node {
+    pub(crate) conductor: Conductor,
+    pub(crate) dataplane: Dataplane,
+    connection: u64,
+    /// What the kernel put on its twins.
+    addresses: Vec<(InterfaceName, InterfaceAddr)>,
+    pub(crate) orders: Vec<Order>,
+    pub(crate) events: Vec<Happening>,
+    pub(crate) saves: usize,
+    /// NHRP messages sent, by the type in their header (RFC 2332 §5.1).
+    pub(crate) sent: Vec<u8>,
+}
+
+impl Node {
+    pub(crate) fn has_seen(&self, what: impl Fn(&Happening) -> bool) -> bool {
+        self.events.iter().any(what)
+    }
+
+    pub(crate) fn refusals(&self) -> Vec<&Happening> {
+        self.events.iter().filter(|e| matches!(e, Happening::ProgramRefused { .. })).collect()
+    }
+}
+
+/// Nodes on one underlay.
+pub(crate) struct Cloud {
+    pub(crate) now: Instant,
+    pub(crate) nodes: Vec<Node>,
+    waiting: VecDeque<(usize, Input)>,
+}
+
+impl Cloud {
+    /// Hub and two spokes of the examples, running for some seconds.
+    pub(crate) fn phase(phase: u8) -> Self {
+        let mut cloud = Self::of(["hub", "spoke1", "spoke2"].map(|node| example(phase, node)).as_slice());
+        for node in 0..cloud.nodes.len() {
+            cloud.start(node);
+        }
+        cloud.run(Duration::from_secs(5));
+        cloud
+    }
+
+    pub(crate) fn of(configs: &[String]) -> Self {
+        let nodes = configs.iter().map(|text| node(text, Kept::default()));
+        // Any beginning but 0: the shell's is the calendar's.
+        Self { now: Instant(1_790_000_000_000_000), nodes: nodes.collect(), waiting: VecDeque::new() }
+    }
+
+    /// Starts the control plane, and has its data plane greet.
+    pub(crate) fn start(&mut self, node: usize) {
+        self.give(node, Input::Tick);
+        self.greet(node);
+    }
+
+    pub(crate) fn greet(&mut self, node: usize) {
+        for (n, port) in ["wan", "lan"].into_iter().enumerate() {
+            let mac = Mac([2, 0, 0, 0, node as u8, n as u8]);
+            self.give(node, Input::Report(Report::Port { port: port.to_owned(), mac, up: true, mtu: 1500 }));
+        }
+        self.nodes[node].connection += 1;
+        let connection = self.nodes[node].connection;
+        let greeted =
+            Input::Greeted { connection, instance: Instance(1 + node as u64), version: "1".to_owned() };
+        self.give(node, greeted);
+    }
+
+    pub(crate) fn give(&mut self, node: usize, input: Input) {
+        let mut out = Vec::new();
+        self.nodes[node].conductor.handle(self.now, input, &mut out);
+        self.carry_out(node, out);
+    }
+
+    /// Kills a control plane and starts it again with what it had saved.
+    pub(crate) fn restart(&mut self, node: usize, away: Duration) {
+        let kept = self.nodes[node].conductor.kept(self.now);
+        let config = self.nodes[node].conductor.config().clone();
+        let text = serde_json::to_string(&kept).unwrap();
+        let mut kept: Kept = serde_json::from_str(&text).unwrap();
+        kept.nhrp = kept.nhrp.map(|snapshot| snapshot.aged(away));
+        self.now = self.now + away;
+        self.nodes[node].conductor = Conductor::new(config, 77, kept);
+        self.nodes[node].dataplane.removed.clear();
+        self.nodes[node].events.clear();
+        self.start(node);
+    }
+
+    pub(crate) fn apply(&mut self, node: usize, text: &str) -> Result<usize, String> {
+        let (config, changes) = self.nodes[node].conductor.plan(text).map_err(|fault| fault.to_string())?;
+        let mut out = Vec::new();
+        self.nodes[node].conductor.apply(self.now, config, &mut out);
+        self.carry_out(node, out);
+        Ok(changes.len())
+    }
+
+    /// Lets everything happen that does within a time.
+    pub(crate) fn run(&mut self, time: Duration) {
+        let end = self.now + time;
+        loop {
+            while let Some((node, input)) = self.waiting.pop_front() {
+                self.give(node, input);
+            }
+            let next = (0..self.nodes.len())
+                .filter_map(|n| Some((self.nodes[n].conductor.next_deadline()?, n)))
+                .min()
+                .filter(|(due, _)| *due <= end);
+            let Some((due, node)) = next else { break };
+            self.now = self.now.max(due);
+            self.give(node, Input::Tick);
+        }
+        self.now = end;
+    }
+
+    /// The data plane of the hub relayed a packet between spokes and says so.
+    pub(crate) fn redirect(&mut self, from: &str, source: &str, destination: &str) {
+        let mut packet = vec![0x45, 0, 0, 28, 0, 0, 0, 0, 64, 17, 0, 0];
+        for address in [source, destination] {
+            packet.extend(address.parse::<std::net::Ipv4Addr>().unwrap().octets());
+        }
+        let sum = packet.chunks(2).map(|c| u32::from(c[0]) << 8 | u32::from(c[1])).sum::<u32>();
+        let sum = !((sum & 0xffff) + (sum >> 16)) as u16;
+        packet[10..12].copy_from_slice(&sum.to_be_bytes());
+        packet.extend([0x12, 0x34, 0x56, 0x78, 0, 8, 0, 0]);
+        let packet = PacketIn {
+            reason: PuntReason::Redirect,
+            tunnel: name("tunnel0"),
+            source: nbma(from),
+            destination: nbma("203.0.113.1"),
+            udp_port: 0,
+            bytes: packet,
+            dropped_before: 0,
+        };
+        self.give(0, Input::Packet(packet));
+    }
+
+    pub(crate) fn carry_out(&mut self, node: usize, outputs: Vec<Output>) {
+        for output in outputs {
+            match output {
+                Output::Program(steps) => {
+                    assert_eq!(steps.connection, self.nodes[node].connection);
+                    for op in &steps.ops {
+                        if let Err(reason) = self.nodes[node].dataplane.take(op) {
+                            self.waiting.push_back((node, Input::Refused { op: op.clone(), reason }));
+                        }
+                    }
+                    self.waiting.push_back((node, Input::Taken(steps.number)));
+                }
+                Output::Send(packet) => self.deliver(node, packet),
+                Output::Kernel(order) => {
+                    self.obey(node, &order);
+                    self.nodes[node].orders.push(order);
+                }
+                Output::Save => self.nodes[node].saves += 1,
+                Output::Event(event) => self.nodes[node].events.push(event),
+            }
+        }
+    }
+
+    fn deliver(&mut self, node: usize, packet: model::report::PacketOut) {
+        assert_eq!(packet.protocol_type, 0x2001);
+        self.nodes[node].sent.push(packet.bytes[17]);
+        let tunnel = Key::Tunnel(packet.tunnel);
+        let Some(Object::Tunnel(from)) = self.nodes[node].dataplane.object(Owner::Config, tunnel) else {
+            panic!("a packet through a tunnel that the data plane does not have");
+        };
+        let (source, key) = (from.source, from.key);
+        for to in 0..self.nodes.len() {
+            let tunnels = self.nodes[to].dataplane.objects.values().filter_map(|(object, _)| match object {
+                Object::Tunnel(t) if t.source == packet.destination && t.key == key => Some(t.name),
+                _ => None,
+            });
+            for tunnel in tunnels.collect::<Vec<_>>() {
+                let packet = PacketIn {
+                    reason: PuntReason::Nhrp,
+                    tunnel,
+                    source,
+                    destination: packet.destination,
+                    udp_port: 0,
+                    bytes: packet.bytes.clone(),
+                    dropped_before: 0,
+                };
+                self.waiting.push_back((to, Input::Packet(packet)));
+            }
+        }
+    }
+
+    /// The kernel: every address is there, every neighbour answers.
+    fn obey(&mut self, node: usize, order: &Order) {
+        match order {
+            Order::Twins(twins) => {
+                for (interface, address) in std::mem::take(&mut self.nodes[node].addresses) {
+                    let twin = twins.iter().find(|t| t.name == interface);
+                    if twin.is_none_or(|t| t.configured && !t.addresses.contains(&address)) {
+                        let notice = Notice::Address { interface, address, present: false };
+                        self.waiting.push_back((node, Input::Kernel(notice)));
+                    }
+                }
+                for twin in twins {
+                    for &address in &twin.addresses {
+                        let notice = Notice::Address { interface: twin.name, address, present: true };
+                        self.nodes[node].addresses.push((twin.name, address));
+                        self.waiting.push_back((node, Input::Kernel(notice)));
+                    }
+                }
+                self.waiting.push_back((node, Input::Kernel(Notice::Synced)));
+            }
+            Order::Resolve(hop) => {
+                let mac = Some(Mac([2, 0xee, 0, 0, 0, 1]));
+                self.waiting.push_back((node, Input::Kernel(Notice::Neighbour { hop: *hop, mac })));
+            }
+            Order::Routes(_) | Order::Stop { .. } => {}
+        }
+    }
+}
+
+pub(crate) fn node(text: &str, kept: Kept) -> Node {
+    Node {
+        conductor: Conductor::new(Config::parse(text).unwrap(), 42, kept),
+        dataplane: Dataplane::default(),
+        connection: 0,
+        addresses: Vec::new(),
+        orders: Vec::new(),
+        events: Vec::new(),
+        saves: 0,
+        sent: Vec::new(),
+    }
+}

@@ -1,0 +1,406 @@
+//! The conductor on a virtual clock: the demonstration cloud in its three phases, restarts, changes under way.
+
+mod common;
+
+use std::time::Duration;
+
+use common::*;
+use controlplane::conductor::{Input, Kept};
+use controlplane::kernel::{Notice, Order};
+use model::program::{Key, Object, Owner, Path, Refusal};
+use model::report::Report;
+use model::state::dmvpn::PeerState;
+use model::state::event::Happening;
+use model::state::{State, What};
+
+const HUB: usize = 0;
+const SPOKE1: usize = 1;
+const SPOKE2: usize = 2;
+
+fn seconds(n: u64) -> Duration {
+    Duration::from_secs(n)
+}
+
+#[test]
+fn phase_1_a_point_to_point_spoke_is_programmed_from_the_configuration_alone() {
+    let cloud = Cloud::phase(1);
+    let spoke = &cloud.nodes[SPOKE1].dataplane;
+    let to_peer = Some(Path::Attached(name("tunnel0")));
+    assert_eq!(spoke.way("192.168.0.0/16"), to_peer);
+    assert_eq!(spoke.way("10.255.0.0/24"), to_peer);
+    assert_eq!(spoke.bound("0.0.0.0"), Some((nbma("203.0.113.1"), Some(hop("wan", "203.0.113.1")))));
+    let of_nhrp = spoke.program().into_keys().filter(|(_, owner)| *owner == Owner::Nhrp).count();
+    assert_eq!(of_nhrp, 0);
+    let replicas = spoke.program().into_keys().filter(|(key, _)| matches!(key, Key::Replica(..))).count();
+    assert_eq!(replicas, 1, "multicast goes to the peer, once");
+
+    // It registers all the same: the hub knows where it is.
+    let hub = &cloud.nodes[HUB].dataplane;
+    let at = |n: &str| Some((nbma(n), Some(hop("wan", n))));
+    assert_eq!(hub.bound("10.255.0.11"), at("203.0.113.11"));
+    assert_eq!(hub.bound("10.255.0.12"), at("203.0.113.12"));
+    assert_eq!(hub.way("192.168.11.0/24"), Some(Path::Via(hop("tunnel0", "10.255.0.11"))));
+}
+
+#[test]
+fn phase_2_a_glean_binds_the_next_hop() {
+    let mut cloud = Cloud::phase(2);
+    let towards = Some(Path::Via(hop("tunnel0", "10.255.0.12")));
+    assert_eq!(cloud.nodes[SPOKE1].dataplane.way("192.168.12.0/24"), towards);
+    assert_eq!(cloud.nodes[SPOKE1].dataplane.bound("10.255.0.12"), None);
+    let fallback = cloud.nodes[SPOKE1].dataplane.object(Owner::Nhrp, Key::Fallback(name("tunnel0")));
+    assert!(matches!(fallback, Some(Object::Fallback(f)) if f.next_hop == protocol("10.255.0.1")));
+
+    cloud.give(SPOKE1, Input::Report(Report::Glean(hop("tunnel0", "10.255.0.12"))));
+    cloud.run(seconds(1));
+    let direct = Some((nbma("203.0.113.12"), Some(hop("wan", "203.0.113.12"))));
+    assert_eq!(cloud.nodes[SPOKE1].dataplane.bound("10.255.0.12"), direct);
+    // The neighbour below it was asked for before any packet needed it.
+    let below = Key::Neighbour(hop("wan", "203.0.113.12"));
+    assert!(cloud.nodes[SPOKE1].dataplane.object(Owner::Netlink, below).is_some());
+}
+
+#[test]
+fn phase_3_a_redirect_makes_a_shortcut() {
+    let mut cloud = Cloud::phase(3);
+    let by_hub = Some(Path::Via(hop("tunnel0", "10.255.0.1")));
+    assert_eq!(cloud.nodes[SPOKE1].dataplane.way("192.168.0.0/16"), by_hub);
+
+    cloud.redirect("203.0.113.11", "192.168.11.9", "192.168.12.9");
+    cloud.run(seconds(1));
+    let spoke = &cloud.nodes[SPOKE1];
+    assert_eq!(spoke.dataplane.way("192.168.12.0/24"), Some(Path::Via(hop("tunnel0", "10.255.0.12"))));
+    let direct = Some((nbma("203.0.113.12"), Some(hop("wan", "203.0.113.12"))));
+    assert_eq!(spoke.dataplane.bound("10.255.0.12"), direct);
+    assert!(spoke.has_seen(|e| matches!(e, Happening::ShortcutUp { .. })), "{:?}", spoke.events);
+    assert!(cloud.nodes[SPOKE2].has_seen(|e| matches!(e, Happening::ResolutionAnswered { prefix, .. }
+        if prefix.to_string() == "192.168.12.0/24")));
+    for node in &cloud.nodes {
+        assert!(node.refusals().is_empty(), "{:?}", node.refusals());
+    }
+
+    // And it is shown.
+    let State::Dmvpn(dmvpn) = spoke.conductor.show(cloud.now, What::Dmvpn) else { panic!() };
+    let peer = dmvpn.0[0].peers.iter().find(|p| p.protocol == protocol("10.255.0.12")).unwrap();
+    assert_eq!((peer.state, peer.attributes.shortcut), (PeerState::Up, true), "{peer:?}");
+    let hub = dmvpn.0[0].peers.iter().find(|p| p.nhs).unwrap();
+    assert_eq!((hub.state, hub.nbma), (PeerState::Up, Some(nbma("203.0.113.1"))), "{hub:?}");
+    let State::Routes(routes) = spoke.conductor.show(cloud.now, What::Routes) else { panic!() };
+    let shortcut = routes.0.iter().find(|r| r.owner == Owner::Nhrp).unwrap();
+    assert!(shortcut.best && shortcut.route.expires_in.is_some());
+}
+
+#[test]
+fn a_control_plane_that_was_killed_takes_nothing_away() {
+    let mut cloud = Cloud::phase(3);
+    cloud.redirect("203.0.113.11", "192.168.11.9", "192.168.12.9");
+    cloud.run(seconds(1));
+    for node in [HUB, SPOKE1, SPOKE2] {
+        let before = cloud.nodes[node].dataplane.program();
+        assert!(cloud.nodes[node].saves > 0);
+        cloud.restart(node, seconds(3));
+        cloud.run(seconds(60));
+        let after = cloud.nodes[node].dataplane.program();
+        assert_eq!(before, after, "node {node}");
+        let removed = &cloud.nodes[node].dataplane.removed;
+        // A neighbour may be told again a moment later than the sweep: the kernel's word comes first here.
+        let removed: Vec<_> = removed.iter().filter(|(key, _)| !matches!(key, Key::Neighbour(_))).collect();
+        assert!(removed.is_empty(), "node {node}: {removed:?}");
+        assert!(cloud.nodes[node].has_seen(|e| matches!(e, Happening::DataplaneUp { .. })));
+    }
+}
+
+#[test]
+fn what_outlived_its_holding_time_while_away_does_not_come_back() {
+    let mut cloud = Cloud::phase(3);
+    assert!(cloud.nodes[HUB].dataplane.bound("10.255.0.11").is_some());
+    // Nobody is there to register again.
+    cloud.nodes.truncate(1);
+    cloud.restart(HUB, seconds(601));
+    cloud.run(Duration::ZERO);
+    assert_eq!(cloud.nodes[HUB].dataplane.bound("10.255.0.11"), None);
+}
+
+#[test]
+fn a_data_plane_that_was_killed_is_programmed_again() {
+    let mut cloud = Cloud::phase(3);
+    cloud.redirect("203.0.113.11", "192.168.11.9", "192.168.12.9");
+    cloud.run(seconds(1));
+    let before = cloud.nodes[SPOKE1].dataplane.program();
+    cloud.give(SPOKE1, Input::Away { reason: "it was killed".to_owned() });
+    let steps = cloud.nodes[SPOKE1].dataplane.steps;
+    cloud.nodes[SPOKE1].dataplane = Dataplane::default();
+    cloud.run(seconds(2));
+    assert_eq!(cloud.nodes[SPOKE1].dataplane.steps, 0, "nothing is sent to nobody");
+    assert!(steps > 0);
+    cloud.greet(SPOKE1);
+    assert_eq!(cloud.nodes[SPOKE1].dataplane.program(), before, "at once, no timer had to pass");
+    cloud.run(seconds(1));
+    assert!(cloud.nodes[SPOKE1].refusals().is_empty());
+}
+
+#[test]
+fn requests_of_a_new_life_wait_for_the_tunnel_and_go_out_at_once() {
+    let mut cloud = Cloud::of(&[example(3, "hub"), example(3, "spoke1")]);
+    cloud.start(HUB);
+    cloud.run(seconds(1));
+    // Long without a data plane: nothing is asked, nothing backs off.
+    cloud.give(SPOKE1, Input::Tick);
+    cloud.run(seconds(100));
+    assert!(cloud.nodes[SPOKE1].sent.is_empty());
+    cloud.greet(SPOKE1);
+    cloud.run(Duration::ZERO);
+    assert_eq!(cloud.nodes[SPOKE1].sent, [3], "one registration request, without a retry");
+    assert!(cloud.nodes[SPOKE1].has_seen(|e| matches!(e, Happening::ServerUp { .. })));
+}
+
+#[test]
+fn without_word_from_the_kernel_the_program_waits_for_two_seconds() {
+    let mut cloud = Cloud::of(&[example(3, "hub")]);
+    let mut out = Vec::new();
+    let connection = 1;
+    let greeted = Input::Greeted { connection, instance: model::Instance(9), version: String::new() };
+    cloud.nodes[HUB].conductor.handle(cloud.now, greeted, &mut out);
+    let programs = |out: &[controlplane::conductor::Output]| {
+        out.iter().filter(|o| matches!(o, controlplane::conductor::Output::Program(_))).count()
+    };
+    assert_eq!(programs(&out), 0, "its mirror is empty: a sweep would take routes away");
+    let due = cloud.nodes[HUB].conductor.next_deadline().unwrap();
+    assert_eq!(due.since(cloud.now), seconds(2));
+    cloud.nodes[HUB].conductor.handle(due, Input::Tick, &mut out);
+    assert_eq!(programs(&out), 1);
+}
+
+#[test]
+fn a_new_address_of_the_source_registers_again_at_once() {
+    let learnt = example(3, "spoke1").replace("addresses = [\"203.0.113.11/24\"]\n", "");
+    let mut cloud = Cloud::of(&[example(3, "hub"), learnt]);
+    cloud.start(HUB);
+    cloud.start(SPOKE1);
+    cloud.run(seconds(3));
+    let tunnel = Key::Tunnel(name("tunnel0"));
+    assert!(cloud.nodes[SPOKE1].dataplane.object(Owner::Config, tunnel).is_none(), "no source address yet");
+    let State::Dmvpn(dmvpn) = cloud.nodes[SPOKE1].conductor.show(cloud.now, What::Dmvpn) else { panic!() };
+    assert!(dmvpn.0[0].peers.iter().filter(|p| p.nhs).all(|p| p.state == PeerState::Interface));
+
+    let address = |text: &str, present| {
+        Input::Kernel(Notice::Address { interface: name("wan"), address: text.parse().unwrap(), present })
+    };
+    cloud.give(SPOKE1, address("203.0.113.50/24", true));
+    cloud.run(Duration::from_millis(1));
+    assert_eq!(cloud.nodes[HUB].dataplane.bound("10.255.0.11").map(|(n, _)| n), Some(nbma("203.0.113.50")));
+    assert_eq!(cloud.nodes[SPOKE1].dataplane.bound("10.255.0.1").map(|(n, _)| n), Some(nbma("203.0.113.1")));
+
+    cloud.give(SPOKE1, address("203.0.113.50/24", false));
+    cloud.give(SPOKE1, address("203.0.113.51/24", true));
+    cloud.run(Duration::from_millis(999));
+    assert_eq!(cloud.nodes[HUB].dataplane.bound("10.255.0.11").map(|(n, _)| n), Some(nbma("203.0.113.51")));
+    assert!(cloud.nodes[SPOKE1].has_seen(|e| matches!(e, Happening::SourceChanged { nbma: Some(n), .. }
+        if *n == nbma("203.0.113.51"))));
+    assert!(cloud.nodes[SPOKE1].refusals().is_empty(), "{:?}", cloud.nodes[SPOKE1].refusals());
+}
+
+#[test]
+fn bindings_follow_the_underlay_and_never_into_the_tunnel() {
+    let mut cloud = Cloud::phase(3);
+    let remote = example(3, "spoke1").replace("203.0.113.11/24", "198.51.100.11/24")
+        + "\n[[routes]]\nprefix = \"203.0.113.0/24\"\nnext_hop = \"198.51.100.1\"\n";
+    assert!(cloud.apply(SPOKE1, &remote).unwrap() > 0);
+    cloud.run(seconds(1));
+    let link = |cloud: &Cloud| cloud.nodes[SPOKE1].dataplane.bound("10.255.0.1").unwrap().1;
+    assert_eq!(link(&cloud), Some(hop("wan", "198.51.100.1")));
+
+    // A routing daemon learns the underlay, and everything, over the tunnel.
+    for prefix in ["203.0.113.1/32", "0.0.0.0/0"] {
+        let path = Path::Via(hop("tunnel0", "10.255.0.1"));
+        let route = model::program::Route {
+            table: model::TableId(0),
+            prefix: prefix.parse().unwrap(),
+            path,
+            expires_in: None,
+        };
+        cloud.give(SPOKE1, Input::Kernel(Notice::Route { route, present: true }));
+    }
+    assert_eq!(link(&cloud), Some(hop("wan", "198.51.100.1")));
+    assert!(cloud.nodes[SPOKE1].dataplane.way("0.0.0.0/0").is_some(), "but hosts may use it");
+
+    // Without an underlay route the binding stays, incomplete.
+    let without = remote.split("\n[[routes]]\nprefix = \"203.0.113.0/24\"").next().unwrap().to_owned();
+    cloud.apply(SPOKE1, &without).unwrap();
+    assert_eq!(link(&cloud), None);
+    let State::Dmvpn(dmvpn) = cloud.nodes[SPOKE1].conductor.show(cloud.now, What::Dmvpn) else { panic!() };
+    let hub = dmvpn.0[0].peers.iter().find(|p| p.nhs).unwrap();
+    assert_eq!((hub.state, hub.reason.as_deref()), (PeerState::Route, Some("no route to 203.0.113.1")));
+}
+
+#[test]
+fn a_change_of_the_configuration_tells_only_what_is_different() {
+    let mut cloud = Cloud::phase(3);
+    let before = cloud.nodes[HUB].dataplane.program();
+    let steps = cloud.nodes[HUB].dataplane.steps;
+    assert_eq!(cloud.apply(HUB, &example(3, "hub")), Ok(0));
+    assert_eq!(cloud.nodes[HUB].dataplane.steps, steps, "the same configuration is no step");
+
+    let more = example(3, "hub") + "\n[[routes]]\nprefix = \"172.16.0.0/12\"\nnext_hop = \"192.168.1.9\"\n";
+    cloud.apply(HUB, &more).unwrap();
+    assert_eq!(cloud.nodes[HUB].dataplane.steps, steps + 1);
+    assert!(matches!(cloud.nodes[HUB].orders.last(), Some(Order::Routes(routes)) if routes.len() == 3));
+    cloud.apply(HUB, &example(3, "hub")).unwrap();
+    assert_eq!(cloud.nodes[HUB].dataplane.program(), before);
+
+    // The tunnel goes, and all that was on it, without one refusal.
+    let text = example(3, "hub");
+    let bare = text.split("[[tunnels]]").next().unwrap();
+    let bare: String = bare.split("[[routes]]").take(1).collect();
+    cloud.apply(HUB, &bare).unwrap();
+    cloud.run(seconds(1));
+    assert!(cloud.nodes[HUB].refusals().is_empty(), "{:?}", cloud.nodes[HUB].refusals());
+    let left = cloud.nodes[HUB].dataplane.program();
+    assert!(left.keys().all(|(key, owner)| *owner != Owner::Nhrp && *key != Key::Tunnel(name("tunnel0"))));
+    assert!(matches!(cloud.nodes[HUB].orders.iter().rev().find(|o| matches!(o, Order::Twins(_))),
+        Some(Order::Twins(twins)) if twins.len() == 2));
+    // And back.
+    cloud.apply(HUB, &text).unwrap();
+    cloud.run(seconds(1));
+    assert!(cloud.nodes[HUB].refusals().is_empty());
+}
+
+#[test]
+fn a_wrong_configuration_changes_nothing() {
+    let mut cloud = Cloud::phase(3);
+    let before = cloud.nodes[HUB].dataplane.program();
+    let (steps, events, orders) =
+        (cloud.nodes[HUB].dataplane.steps, cloud.nodes[HUB].events.len(), cloud.nodes[HUB].orders.len());
+    let good = example(3, "hub");
+    for (wrong, sentence) in [
+        (good.replace("[node]", "[node"), ""),
+        (good.replace("key = 42", "kye = 42"), "kye"),
+        (good.replace("mtu = 1400", "mtu = -1"), "mtu"),
+        (good.replace("name = \"hub\"", "state_file = \"/elsewhere\""), "node.state_file: cannot change"),
+        (good.clone() + "\n[management]\nsocket = \"/elsewhere\"\n", "management.socket: cannot change"),
+        (good.clone() + "\n[dataplane]\nsocket = \"/elsewhere\"\n", "dataplane.socket: cannot change"),
+    ] {
+        let refused = cloud.apply(HUB, &wrong).unwrap_err();
+        assert!(refused.contains(sentence), "{refused}");
+    }
+    cloud.run(Duration::ZERO);
+    assert_eq!(cloud.nodes[HUB].dataplane.program(), before);
+    let node = &cloud.nodes[HUB];
+    assert_eq!((node.dataplane.steps, node.events.len(), node.orders.len()), (steps, events, orders));
+    assert_eq!(node.conductor.config(), &model::config::Config::parse(&good).unwrap());
+}
+
+#[test]
+fn a_refused_object_is_told_once_shown_and_tried_again() {
+    let mut cloud = Cloud::of(&[example(3, "hub")]);
+    let lan = Key::Interface(name("lan"));
+    cloud.nodes[HUB].dataplane.refuses = Some((lan, Refusal::NoPort("lan".to_owned())));
+    cloud.start(HUB);
+    cloud.run(seconds(60));
+    let told = cloud.nodes[HUB].refusals().len();
+    // The interface, and what stands on it: three routes of its address.
+    assert_eq!(told, 4, "{:?}", cloud.nodes[HUB].refusals());
+    let State::Counters(counters) = cloud.nodes[HUB].conductor.show(cloud.now, What::Counters) else {
+        panic!()
+    };
+    let refused: Vec<_> = counters.others.iter().filter(|c| c.name == "refused").collect();
+    assert!(refused.iter().any(|c| c.sentence.contains("interface lan") && c.sentence.contains("no port")));
+
+    // Once it is there, all of it comes without anybody's doing.
+    cloud.nodes[HUB].dataplane.refuses = None;
+    cloud.run(seconds(11));
+    assert!(cloud.nodes[HUB].dataplane.object(Owner::Config, lan).is_some());
+    assert!(cloud.nodes[HUB].dataplane.way("192.168.1.0/24").is_some());
+    let State::Counters(counters) = cloud.nodes[HUB].conductor.show(cloud.now, What::Counters) else {
+        panic!()
+    };
+    assert!(counters.others.iter().all(|c| c.name != "refused"));
+    assert_eq!(cloud.nodes[HUB].refusals().len(), told);
+}
+
+#[test]
+fn twins_of_a_former_life_are_not_swept_while_the_data_plane_is_away() {
+    let mut cloud = Cloud::of(&[example(3, "hub")]);
+    cloud.give(HUB, Input::Tick);
+    assert!(cloud.nodes[HUB].orders.is_empty(), "an order without the ports would remove their twins");
+    cloud.greet(HUB);
+    cloud.run(seconds(1));
+    let twins = |node: &Node| match &node.orders[0] {
+        Order::Twins(twins) => twins.clone(),
+        other => panic!("{other:?}"),
+    };
+    let first = twins(&cloud.nodes[HUB]);
+    assert_eq!(first.len(), 3);
+    // The next life knows their Ethernet addresses before any data plane is there.
+    let kept = cloud.nodes[HUB].conductor.kept(cloud.now);
+    cloud.nodes[HUB] = node(&example(3, "hub"), kept);
+    cloud.give(HUB, Input::Tick);
+    assert_eq!(twins(&cloud.nodes[HUB]), first);
+}
+
+#[test]
+fn clear_counts_and_shortcuts_come_back_when_they_are_wanted() {
+    let mut cloud = Cloud::phase(3);
+    cloud.redirect("203.0.113.11", "192.168.11.9", "192.168.12.9");
+    cloud.run(seconds(1));
+    let mut out = Vec::new();
+    let now = cloud.now;
+    let cleared = cloud.nodes[SPOKE1].conductor.clear(now, nhrp::Clear::default(), &mut out);
+    assert!(cleared >= 1);
+    cloud.carry_out(SPOKE1, out);
+    assert_eq!(cloud.nodes[SPOKE1].dataplane.way("192.168.12.0/24"), None);
+    assert!(cloud.nodes[SPOKE1].dataplane.bound("10.255.0.1").is_some(), "the server stays");
+}
+
+#[test]
+fn a_clean_stop_tells_peers_and_leaves_nothing() {
+    let mut cloud = Cloud::phase(3);
+    let mut out = Vec::new();
+    let now = cloud.now;
+    let kept: Kept = cloud.nodes[SPOKE1].conductor.stop(now, &mut out);
+    assert!(out.iter().any(|o| matches!(o, controlplane::conductor::Output::Send(_))));
+    assert!(matches!(
+        out.last(),
+        Some(controlplane::conductor::Output::Kernel(Order::Stop { remove_twins: true }))
+    ));
+    cloud.carry_out(SPOKE1, out);
+    // Its own conductor is over: only the others take what it sent.
+    while cloud.nodes[HUB].dataplane.bound("10.255.0.11").is_some() {
+        let before = cloud.now;
+        cloud.run(Duration::from_millis(10));
+        assert!(cloud.now.since(now) < seconds(1) && cloud.now > before, "the hub was not told");
+    }
+    assert!(cloud.nodes[SPOKE1].dataplane.program().is_empty());
+    assert_eq!(kept.ports.len(), 2);
+}
+
+#[test]
+fn the_kernels_mirror_is_programmed_and_goes_with_its_interface() {
+    let mut cloud = Cloud::phase(3);
+    let neighbour = |mac| Input::Kernel(Notice::Neighbour { hop: hop("lan", "192.168.1.9"), mac });
+    cloud.give(HUB, neighbour(Some(model::Mac([2, 1, 1, 1, 1, 1]))));
+    let key = Key::Neighbour(hop("lan", "192.168.1.9"));
+    assert!(cloud.nodes[HUB].dataplane.object(Owner::Netlink, key).is_some());
+    cloud.give(HUB, neighbour(None));
+    assert!(cloud.nodes[HUB].dataplane.object(Owner::Netlink, key).is_none());
+
+    // A glean on a LAN is the kernel's to resolve, and not more often than once a second.
+    let asked = |cloud: &Cloud| {
+        let resolve = |o: &&Order| matches!(o, Order::Resolve(h) if *h == hop("lan", "192.168.1.77"));
+        cloud.nodes[HUB].orders.iter().filter(resolve).count()
+    };
+    for _ in 0..3 {
+        cloud.give(HUB, Input::Report(Report::Glean(hop("lan", "192.168.1.77"))));
+    }
+    assert_eq!(asked(&cloud), 1);
+    cloud.run(seconds(1));
+    cloud.give(HUB, Input::Report(Report::Glean(hop("lan", "192.168.1.77"))));
+    assert_eq!(asked(&cloud), 2);
+
+    let bare =
+        example(3, "hub").replace("[[interfaces]]\nname = \"lan\"\naddresses = [\"192.168.1.1/24\"]\n", "");
+    cloud.apply(HUB, &bare).unwrap();
+    assert!(cloud.nodes[HUB].refusals().is_empty(), "{:?}", cloud.nodes[HUB].refusals());
+    let gone = Key::Neighbour(hop("lan", "192.168.1.77"));
+    assert!(cloud.nodes[HUB].dataplane.object(Owner::Netlink, gone).is_none());
+}
