@@ -89,7 +89,11 @@ impl Rings {
 
     /// Queues a packet from above; control traffic goes ahead of the rest.
     pub(crate) fn inject(&self, injected: Injected<Mbuf>) -> Result<(), Mbuf> {
-        let ring = if is_control_traffic(&injected) { &self.urgent } else { &self.ordinary };
+        let urgent = match injected.origin {
+            Origin::Control { .. } => true,
+            Origin::Twin(_) => is_urgent(injected.buf.bytes()),
+        };
+        let ring = if urgent { &self.urgent } else { &self.ordinary };
         ring.push(injected).map_err(|injected| injected.buf)
     }
 
@@ -124,10 +128,8 @@ const CS6: u8 = 48 << 2;
 /// Length of an Ethernet header.
 const ETHERNET_LEN: usize = 14;
 
-/// Whether a packet goes ahead: what the control plane sends, ARP, and what is marked CS6.
-fn is_control_traffic(injected: &Injected<Mbuf>) -> bool {
-    let Origin::Twin(_) = injected.origin else { return true };
-    let bytes = injected.buf.bytes();
+/// Whether what the kernel sent by a twin goes ahead: ARP, and what is marked CS6.
+fn is_urgent(bytes: &[u8]) -> bool {
     // A TUN's packet begins with its version, 4 or 6; a TAP's frame with a destination address, whose type tells more.
     let tos =
         |ip: &[u8]| ip.first().is_some_and(|b| b >> 4 == 4) && ip.get(1).is_some_and(|b| b & 0xfc == CS6);
@@ -177,5 +179,22 @@ impl Waker {
 impl AsFd for Waker {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.event.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arp_and_cs6_go_ahead_on_taps_and_tuns() {
+        let frame = |kind: [u8; 2], tos: u8| [&[0; 12][..], &kind, &[0x45, tos], &[0; 40]].concat();
+        assert!(is_urgent(&frame([0x08, 0x06], 0)));
+        assert!(is_urgent(&frame([0x08, 0x00], 0xc0)));
+        assert!(is_urgent(&frame([0x08, 0x00], 0xc3)));
+        assert!(!is_urgent(&frame([0x08, 0x00], 0xb8)));
+        assert!(is_urgent(&[&[0x45, 0xc0], &[0; 40][..]].concat()));
+        assert!(!is_urgent(&[&[0x45, 0], &[0; 40][..]].concat()));
+        assert!(!is_urgent(&[]));
     }
 }

@@ -1,0 +1,177 @@
+//! The real process on null ports: threads keep to their cores, the service programs and shows, a stop leaves nothing.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use futures::StreamExt;
+use model::program::{Batch, Interface, Object, Op, Owner, Path as RoutePath, Refusal, Route};
+use model::report::Report;
+use model::state::{Show, State, What};
+use model::{Epoch, InterfaceName, TableId};
+use proto::client::Dataplane;
+use proto::{Hello, Open};
+use tokio::sync::mpsc;
+
+/// A data plane that ends with the test.
+struct Running {
+    child: Child,
+    socket: PathBuf,
+}
+
+impl Running {
+    fn start(test: &str, workers: &str) -> Self {
+        let socket = std::env::temp_dir().join(format!("nave-process-{test}-{}.sock", std::process::id()));
+        let child = Command::new(env!("CARGO_BIN_EXE_nave-dataplane"))
+            .args(["--port", "wan=net_null0", "--port", "lan=net_null1,copy=1", "--memory", "no-huge:128"])
+            .args(["--idle", "adaptive", "--workers", workers, "--socket"])
+            .arg(&socket)
+            .stderr(Stdio::inherit())
+            .spawn()
+            .unwrap();
+        let running = Self { child, socket };
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while !running.socket.exists() {
+            assert!(Instant::now() < deadline, "no socket after 30 s");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        running
+    }
+
+    /// Name and allowed cores of every thread.
+    fn threads(&self) -> Vec<(String, String)> {
+        let tasks = Path::new("/proc").join(self.child.id().to_string()).join("task");
+        let mut threads = Vec::new();
+        for task in fs::read_dir(tasks).unwrap() {
+            let status = fs::read_to_string(task.unwrap().path().join("status")).unwrap();
+            let field = |name: &str| {
+                let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+                line.trim().to_owned()
+            };
+            threads.push((field("Name:"), field("Cpus_allowed_list:")));
+        }
+        threads
+    }
+
+    fn terminate(mut self) -> std::process::ExitStatus {
+        let pid = nix::unistd::Pid::from_raw(self.child.id().try_into().unwrap());
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+        self.child.wait().unwrap()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = fs::remove_file(&self.socket);
+    }
+}
+
+fn name(text: &str) -> InterfaceName {
+    text.parse().unwrap()
+}
+
+fn interface(called: &str, port: &str) -> Op {
+    let interface = Interface {
+        name: name(called),
+        port: port.to_owned(),
+        mtu: 1500,
+        table: TableId::default(),
+        forwarding: true,
+    };
+    Op::Put(Owner::Config, Object::Interface(interface))
+}
+
+fn receive(prefix: &str, by: &str) -> Op {
+    let path = RoutePath::Receive(name(by));
+    let route = Route { table: TableId::default(), prefix: prefix.parse().unwrap(), path, expires_in: None };
+    Op::Put(Owner::Config, Object::Route(route))
+}
+
+/// Input: one worker on core 1 of at least two. Output: no other thread may run there, and the worker nowhere else.
+#[test]
+fn no_other_thread_inherits_a_workers_core() {
+    if std::thread::available_parallelism().unwrap().get() < 2 {
+        panic!("this test needs two cores");
+    }
+    let running = Running::start("cores", "1");
+    let threads = running.threads();
+    let workers: BTreeMap<_, _> =
+        threads.iter().filter(|(name, _)| name.starts_with("nave-worker")).cloned().collect();
+    assert_eq!(workers, BTreeMap::from([("nave-worker-0".to_owned(), "1".to_owned())]));
+    assert!(threads.len() >= 4, "{threads:?}");
+    for (name, cores) in threads.iter().filter(|(name, _)| !name.starts_with("nave-worker")) {
+        let may = |range: &str| match range.split_once('-') {
+            Some((first, last)) => (first.parse::<usize>().unwrap()..=last.parse().unwrap()).contains(&1),
+            None => range == "1",
+        };
+        assert!(!cores.split(',').any(may), "{name} may run on the worker's core: {cores}");
+    }
+}
+
+/// Input: interfaces, a route, a batch with a bad step. Output: what is good is shown, the bad batch changes nothing, ports are
+/// reported, and a signal ends the process with its socket.
+#[tokio::test]
+async fn programs_shows_refuses_and_stops() {
+    let running = Running::start("service", "0");
+    let client = Dataplane::at(&running.socket);
+    let hello = Hello { epoch: Epoch(3), name: "test".to_owned() };
+    let greeting = client.hello(hello).await.unwrap();
+    assert_eq!(greeting.ports.0.iter().map(|port| port.name.as_str()).collect::<Vec<_>>(), ["wan", "lan"]);
+    assert_eq!(greeting.workers.0.len(), 1);
+    let open = Open { instance: greeting.instance, epoch: Epoch(3) };
+
+    let mut reports = client.reports(open).await.unwrap();
+    let Report::Port { port, .. } = reports.next().await.unwrap().unwrap() else { panic!("a port first") };
+    assert_eq!(port, "wan");
+
+    let (batches, receiver) = mpsc::channel(8);
+    let mut acks = client.program(open, receiver).await.unwrap();
+    let good = vec![interface("wan0", "wan"), interface("lan0", "lan"), receive("192.0.2.1/32", "wan0")];
+    batches.send(Batch { number: 1, ops: good }).await.unwrap();
+    assert_eq!(acks.next().await.unwrap().unwrap().result, Ok(()));
+    let bad = vec![receive("192.0.2.2/32", "wan0"), receive("192.0.2.3/32", "nowhere")];
+    batches.send(Batch { number: 2, ops: bad }).await.unwrap();
+    let refused = acks.next().await.unwrap().unwrap().result.unwrap_err();
+    assert_eq!((refused.op, refused.reason), (1, Refusal::NoInterface(name("nowhere"))));
+
+    let State::Fib(fib) = client.show(Show::from(What::Fib)).await.unwrap() else { panic!("a FIB") };
+    let of_config: Vec<_> =
+        fib.0.iter().filter(|entry| entry.prefix.is_host() && entry.owner == Owner::Config).collect();
+    assert_eq!(of_config.len(), 1, "{of_config:?}");
+    assert_eq!(of_config[0].prefix.to_string(), "192.0.2.1/32");
+
+    let State::Program(program) = client.show(Show::from(What::Program)).await.unwrap() else {
+        panic!("objects")
+    };
+    assert_eq!(program.0.len(), 3);
+    let State::Ports(ports) = client.show(Show::from(What::Ports)).await.unwrap() else { panic!("ports") };
+    assert_eq!(ports.0[0].interface, Some(name("wan0")));
+
+    let socket = running.socket.clone();
+    let status = tokio::task::spawn_blocking(|| running.terminate()).await.unwrap();
+    assert!(status.success(), "{status}");
+    assert!(!socket.exists());
+}
+
+/// Input: flags that cannot be. Output: one sentence that names the flag, and the exit code.
+#[test]
+fn what_cannot_start_says_why() {
+    let run = |arguments: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_nave-dataplane")).args(arguments).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    let (code, text) = run(&["--port", "wan=net_null0", "--workers", "1023"]);
+    assert_eq!(code, Some(1));
+    assert!(text.contains("--workers: core 1023"), "{text}");
+    let (code, text) = run(&["--port", "wan=net_null0", "--port", "wan=net_null1", "--workers", "0"]);
+    assert_eq!(code, Some(2));
+    assert!(text.contains("--port wan: the name is given twice"), "{text}");
+    let (code, text) = run(&["--port", "wan=net_nothing0", "--workers", "0", "--memory", "no-huge:64"]);
+    assert_eq!(code, Some(1));
+    assert!(text.contains("net_nothing0"), "{text}");
+}
