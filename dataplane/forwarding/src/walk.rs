@@ -162,6 +162,7 @@ impl<B: PacketBuf> Walk<B> {
         self.flow.copied += 1;
         self.flow.dropped += 1;
         self.counters.count_drop(reason, 1);
+        self.counters.count_node(Node::Drop, 1);
     }
 
     /// The same for a copy that there is and that has no place.

@@ -125,6 +125,11 @@ fn with_remaining(object: &Object, left: Option<Duration>) -> Object {
 }
 
 impl Program {
+    /// Every object with its owner, as it was programmed last.
+    pub fn objects(&self) -> impl Iterator<Item = (Owner, &Object)> {
+        self.objects.all().map(|(owner, claim)| (owner, &claim.object))
+    }
+
     /// Every owner's routes, in order of prefix.
     pub fn routes(&self, now: Instant) -> impl Iterator<Item = RouteShow> {
         self.objects.all().filter_map(move |(owner, claim)| {
