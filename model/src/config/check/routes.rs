@@ -1,0 +1,126 @@
+//! Static routes: that each leads somewhere, and that none leads the underlay into its own tunnel.
+
+use std::net::IpAddr;
+
+use super::{Checked, Own, fault, is_on_link, nhrp, not_a_host};
+use crate::config::{Config, Route};
+use crate::{InterfaceAddr, InterfaceName, TableId};
+
+pub(super) fn check(config: &Config) -> Checked {
+    let own = config.own_addresses();
+    for (n, route) in config.routes.iter().enumerate() {
+        let path = format!("routes[{n}]");
+        check_prefix(config, &path, n, route, &own)?;
+        if let Some(name) = route.interface
+            && addresses_of(config, name).is_none()
+        {
+            let problem = format_args!("`{name}` is not an interface and not a tunnel");
+            return fault(format_args!("{path}.interface"), problem);
+        }
+        match (route.next_hop, route.interface) {
+            (None, None) => return fault(path, "leads nowhere: needs next_hop, interface, or both"),
+            (Some(next_hop), _) => {
+                check_next_hop(config, &format!("{path}.next_hop"), route, next_hop, &own)?
+            }
+            (None, Some(_)) => {}
+        }
+    }
+    check_recursion(config, &own)
+}
+
+fn check_prefix(config: &Config, path: &str, n: usize, route: &Route, own: &[Own]) -> Checked {
+    let (prefix, path) = (route.prefix, format!("{path}.prefix"));
+    if prefix.addr().is_multicast() || prefix.addr().is_loopback() {
+        return fault(path, format_args!("{prefix} cannot be routed"));
+    }
+    let same = |other: &Route| (other.table, other.prefix) == (route.table, prefix);
+    if let Some(other) = config.routes[..n].iter().position(same) {
+        return fault(path, format_args!("{prefix} is also routes[{other}]"));
+    }
+    if let Some(own) = own.iter().find(|own| own.table == route.table && own.addr.prefix() == prefix) {
+        return fault(path, format_args!("{prefix} is connected: {}", own.path));
+    }
+    Ok(())
+}
+
+fn check_next_hop(config: &Config, path: &str, route: &Route, next_hop: IpAddr, own: &[Own]) -> Checked {
+    if let Some(other) = not_a_host(next_hop) {
+        return fault(path, format_args!("{next_hop} is {other}"));
+    }
+    if next_hop.is_ipv4() != route.prefix.addr().is_ipv4() {
+        return fault(path, format_args!("{next_hop} is not of the family of {}", route.prefix));
+    }
+    if let Some(own) = own.iter().find(|own| own.table == route.table && own.addr.addr() == next_hop) {
+        return fault(
+            path,
+            format_args!("{next_hop} is our own address, {}: the route would loop", own.path),
+        );
+    }
+    if let Some(name) = route.interface {
+        return match is_on_link(addresses_of(config, name).unwrap_or_default(), next_hop) {
+            Some(false) => fault(path, format_args!("{next_hop} is in no prefix of `{name}`")),
+            _ => Ok(()),
+        };
+    }
+    // An interface that gets its addresses from elsewhere may be the one.
+    let of_table = config.interfaces.iter().filter(|interface| interface.table == route.table);
+    if of_table.into_iter().any(|interface| interface.addresses.is_empty()) {
+        return Ok(());
+    }
+    let connected = own.iter().any(|own| own.table == route.table && own.addr.prefix().contains(next_hop));
+    if connected {
+        return Ok(());
+    }
+    fault(
+        path,
+        format_args!("{next_hop} is not connected: no interface or tunnel has a prefix that holds it"),
+    )
+}
+
+/// No NBMA address of a tunnel is reached through that tunnel.
+fn check_recursion(config: &Config, own: &[Own]) -> Checked {
+    for foreign in nhrp::foreign(config).into_iter().filter(|foreign| foreign.is_nbma) {
+        let (tunnel, nbma) = (&config.tunnels[foreign.tunnel], foreign.addr);
+        // What the source interface gets from elsewhere may be a better way.
+        if config.interface(tunnel.source).is_none_or(|source| source.addresses.is_empty()) {
+            continue;
+        }
+        let Some((n, route)) = best_route(config, own, tunnel.underlay_table, nbma) else { continue };
+        let out = route.interface.or_else(|| {
+            let next_hop = route.next_hop?;
+            let own =
+                own.iter().find(|own| own.table == route.table && own.addr.prefix().contains(next_hop))?;
+            Some(own.interface)
+        });
+        if out == Some(tunnel.name) {
+            let problem = format_args!(
+                "{} leads {nbma}, which is {}, into its own tunnel `{}`",
+                route.prefix, foreign.path, tunnel.name
+            );
+            return fault(format_args!("routes[{n}]"), problem);
+        }
+    }
+    Ok(())
+}
+
+/// The static route that an address takes, unless it is connected by a prefix that is longer.
+fn best_route<'a>(
+    config: &'a Config,
+    own: &[Own],
+    table: TableId,
+    addr: IpAddr,
+) -> Option<(usize, &'a Route)> {
+    let routes = config.routes.iter().enumerate();
+    let matching = routes.filter(|(_, route)| route.table == table && route.prefix.contains(addr));
+    let best = matching.max_by_key(|(_, route)| route.prefix.length())?;
+    let connected = own.iter().filter(|own| own.table == table && own.addr.prefix().contains(addr));
+    let connected = connected.map(|own| own.addr.length()).max();
+    connected.is_none_or(|length| length < best.1.prefix.length()).then_some(best)
+}
+
+/// Addresses of an interface or tunnel.
+fn addresses_of(config: &Config, name: InterfaceName) -> Option<&[InterfaceAddr]> {
+    let tunnel =
+        || config.tunnels.iter().find(|tunnel| tunnel.name == name).map(|tunnel| &tunnel.addresses[..]);
+    config.interface(name).map(|interface| &interface.addresses[..]).or_else(tunnel)
+}

@@ -1,0 +1,567 @@
+//! Each kind of mistake and what is said of it; and that the documented example has every field.
+
+use std::collections::BTreeSet;
+
+use serde::de::value::Error as Refused;
+use serde::de::{DeserializeOwned, Visitor};
+use serde::forward_to_deserialize_any;
+use toml::Value;
+
+use crate::config::{Config, Interface, Map, Nhrp, Nhs, Registration, Route, Tunnel};
+
+/// A node with everything: a hub of one cloud, a spoke of another.
+const GOOD: &str = include_str!("../../../../examples/nave.toml");
+
+/// What is put in the place of what, and what is said then.
+const MISTAKES: &[(&str, &str, &str)] = &[
+    // The text.
+    ("[node]", "[node", "file: line 9, column 6: unclosed table, expected `]`"),
+    ("mtu = 1500", "mtu = 1500\nmtu = 1500", "file: line 37, column 1: duplicate key"),
+    // Its fields.
+    (
+        "name = \"berlin\"",
+        "nmae = \"berlin\"",
+        "node.nmae: unknown field `nmae`, expected `name` or `state_file`",
+    ),
+    (
+        "[dataplane]",
+        "[plane]",
+        "plane: unknown field `plane`, expected one of `node`, `dataplane`, `management`, `interfaces`, `routes`, `tunnels`",
+    ),
+    (
+        "unique = true",
+        "uniq = true",
+        "tunnels[0].nhrp.registration.uniq: unknown field `uniq`, expected `unique`",
+    ),
+    (
+        "nbma = \"203.0.113.1\"",
+        "nbna = \"203.0.113.1\"",
+        "tunnels[0].nhrp.nhs[0].nbna: unknown field `nbna`, expected `protocol` or `nbma`",
+    ),
+    ("source = \"wan\"\n# GRE", "# GRE", "tunnels[0].source: missing"),
+    ("network_id = 1", "", "tunnels[0].nhrp.network_id: missing"),
+    ("prefix = \"172.16.0.0/12\"", "", "routes[2].prefix: missing"),
+    ("name = \"lan\"", "", "interfaces[1].name: missing"),
+    (
+        "shortcut = true",
+        "shortcut = \"yes\"",
+        "tunnels[0].nhrp.shortcut: invalid type: string \"yes\", expected a boolean",
+    ),
+    ("key = 42", "key = \"42\"", "tunnels[0].key: invalid type: string \"42\", expected u32"),
+    ("key = 42", "key = 4294967296", "tunnels[0].key: invalid value: integer `4294967296`, expected u32"),
+    (
+        "holding_time = 600",
+        "holding_time = -1",
+        "tunnels[0].nhrp.holding_time: invalid value: integer `-1`, expected u16",
+    ),
+    (
+        "holding_time = 600",
+        "holding_time = 65536",
+        "tunnels[0].nhrp.holding_time: invalid value: integer `65536`, expected u16",
+    ),
+    ("mtu = 1500", "mtu = 65536", "interfaces[0].mtu: invalid value: integer `65536`, expected u16"),
+    ("ttl = 255", "ttl = 256", "tunnels[0].ttl: invalid value: integer `256`, expected u8"),
+    (
+        "mode = \"gre\"",
+        "mode = \"ipip\"",
+        "tunnels[1].mode: unknown variant `ipip`, expected `gre-multipoint` or `gre`",
+    ),
+    (
+        "name = \"lan\"",
+        "name = \"local area network\"",
+        "interfaces[1].name: `local area network` is not an interface name (1 to 15 letters, digits, dots, dashes)",
+    ),
+    (
+        "\"192.168.2.1/24\"",
+        "\"192.168.2.1/33\"",
+        "interfaces[1].addresses[0]: `192.168.2.1/33` is not an interface address (ADDRESS/LENGTH)",
+    ),
+    (
+        "\"192.168.2.1/24\"",
+        "\"192.168.2.1\"",
+        "interfaces[1].addresses[0]: `192.168.2.1` is not an interface address (ADDRESS/LENGTH)",
+    ),
+    (
+        "\"172.16.0.0/12\"",
+        "\"172.16.0.0\"",
+        "routes[2].prefix: `172.16.0.0` is not a prefix (ADDRESS/LENGTH)",
+    ),
+    (
+        "\"172.16.0.0/12\"",
+        "\"172.16.0.1/12\"",
+        "routes[2].prefix: `172.16.0.1/12` is not a prefix: bits behind its length are set",
+    ),
+    ("next_hop = \"10.0.0.1\"", "next_hop = \"hub\"", "routes[1].next_hop: invalid IP address syntax"),
+    (
+        "nbma = \"203.0.113.1\"",
+        "nbma = \"hub.example\"",
+        "tunnels[0].nhrp.nhs[0].nbma: `hub.example` is not an NBMA address",
+    ),
+    (
+        "protocol = \"10.0.0.1\"",
+        "protocol = \"10.0.0\"",
+        "tunnels[0].nhrp.nhs[0].protocol: `10.0.0` is not a protocol address",
+    ),
+    (
+        "\"dynamic\"]",
+        "\"all\"]",
+        "tunnels[0].nhrp.map_multicast[1]: `all` is not an NBMA address or `dynamic`",
+    ),
+    // The node.
+    ("name = \"berlin\"", "name = \" \"", "node.name: must not be empty"),
+    (
+        "\"/var/lib/nave/state.json\"\n\n",
+        "\"state.json\"\n\n",
+        "node.state_file: `state.json` is not an absolute path",
+    ),
+    (
+        "\"/run/nave/dataplane.sock\"\n\n",
+        "\"dataplane.sock\"\n\n",
+        "dataplane.socket: `dataplane.sock` is not an absolute path",
+    ),
+    (
+        "\"/run/nave/controlplane.sock\"\n\n",
+        "\"/run/nave/dataplane.sock\"\n\n",
+        "management.socket: /run/nave/dataplane.sock is also dataplane.socket",
+    ),
+    // Interfaces.
+    ("name = \"lan\"", "name = \"wan\"\nport = \"x\"", "interfaces[1].name: `wan` is also interfaces[0]"),
+    ("name = \"lan\"", "name = \"lo\"", "interfaces[1].name: `lo` is the kernel's own interface"),
+    (
+        "name = \"lan\"",
+        "name = \"lan\"\nport = \"port0\"",
+        "interfaces[1].port: port `port0` is also that of interfaces[0]",
+    ),
+    ("name = \"lan\"", "name = \"port0\"", "interfaces[1].name: port `port0` is also that of interfaces[0]"),
+    ("port = \"port0\"", "port = \"\"", "interfaces[0].port: must not be empty"),
+    ("mtu = 1500", "mtu = 575", "interfaces[0].mtu: 575 is not between 576 and 9216"),
+    ("mtu = 1500", "mtu = 9217", "interfaces[0].mtu: 9217 is not between 576 and 9216"),
+    (
+        "\"192.168.2.1/24\"",
+        "\"2001:db8::1/64\"]\nmtu = 1279 #",
+        "interfaces[1].mtu: 1279 is not between 1280 and 9216",
+    ),
+    (
+        "\"192.168.2.1/24\"",
+        "\"0.0.0.0/24\"",
+        "interfaces[1].addresses[0]: 0.0.0.0 is the unspecified address",
+    ),
+    (
+        "\"192.168.2.1/24\"",
+        "\"224.0.0.5/24\"",
+        "interfaces[1].addresses[0]: 224.0.0.5 is a multicast address",
+    ),
+    ("\"192.168.2.1/24\"", "\"127.0.0.1/8\"", "interfaces[1].addresses[0]: 127.0.0.1 is a loopback address"),
+    (
+        "\"192.168.2.1/24\"",
+        "\"192.168.2.1/0\"",
+        "interfaces[1].addresses[0]: 192.168.2.1/0 has a prefix that holds every address",
+    ),
+    (
+        "\"192.168.2.1/24\"",
+        "\"192.168.2.0/24\"",
+        "interfaces[1].addresses[0]: 192.168.2.0/24 is the network, not a host in it",
+    ),
+    (
+        "\"192.168.2.1/24\"",
+        "\"192.168.2.255/24\"",
+        "interfaces[1].addresses[0]: 192.168.2.255/24 is the broadcast address of its prefix",
+    ),
+    (
+        "\"192.168.2.1/24\"",
+        "\"192.168.2.1/24\", \"192.168.2.1/25\"",
+        "interfaces[1].addresses[1]: 192.168.2.1 is also interfaces[1].addresses[0]",
+    ),
+    (
+        "\"192.168.2.1/24\"",
+        "\"203.0.113.2/32\"",
+        "interfaces[1].addresses[0]: 203.0.113.2 is also interfaces[0].addresses[0]",
+    ),
+    (
+        "\"192.168.2.1/24\"",
+        "\"203.0.0.1/16\"",
+        "interfaces[1].addresses[0]: 203.0.0.1/16 overlaps interfaces[0].addresses[0], 203.0.113.2/24",
+    ),
+    (
+        "\"10.0.1.2/24\"",
+        "\"10.0.0.3/25\"",
+        "tunnels[1].addresses[0]: 10.0.0.3/25 overlaps tunnels[0].addresses[0], 10.0.0.2/24",
+    ),
+    // Routes.
+    ("next_hop = \"203.0.113.254\"", "", "routes[0]: leads nowhere: needs next_hop, interface, or both"),
+    (
+        "interface = \"tunnel1\"",
+        "interface = \"tunnel2\"",
+        "routes[2].interface: `tunnel2` is not an interface and not a tunnel",
+    ),
+    (
+        "next_hop = \"203.0.113.254\"",
+        "next_hop = \"198.51.100.1\"",
+        "routes[0].next_hop: 198.51.100.1 is not connected: no interface or tunnel has a prefix that holds it",
+    ),
+    (
+        "next_hop = \"10.0.0.1\"",
+        "next_hop = \"10.0.9.1\"",
+        "routes[1].next_hop: 10.0.9.1 is in no prefix of `tunnel0`",
+    ),
+    (
+        "next_hop = \"203.0.113.254\"",
+        "next_hop = \"203.0.113.2\"",
+        "routes[0].next_hop: 203.0.113.2 is our own address, interfaces[0].addresses[0]: the route would loop",
+    ),
+    (
+        "next_hop = \"203.0.113.254\"",
+        "next_hop = \"0.0.0.0\"",
+        "routes[0].next_hop: 0.0.0.0 is the unspecified address",
+    ),
+    (
+        "next_hop = \"203.0.113.254\"",
+        "next_hop = \"2001:db8::1\"",
+        "routes[0].next_hop: 2001:db8::1 is not of the family of 0.0.0.0/0",
+    ),
+    ("\"172.16.0.0/12\"", "\"192.168.0.0/16\"", "routes[2].prefix: 192.168.0.0/16 is also routes[1]"),
+    (
+        "\"172.16.0.0/12\"",
+        "\"192.168.2.0/24\"",
+        "routes[2].prefix: 192.168.2.0/24 is connected: interfaces[1].addresses[0]",
+    ),
+    ("\"172.16.0.0/12\"", "\"224.0.0.0/4\"", "routes[2].prefix: 224.0.0.0/4 cannot be routed"),
+    (
+        "\"172.16.0.0/12\"",
+        "\"203.0.113.7/32\"",
+        "routes[2]: 203.0.113.7/32 leads 203.0.113.7, which is tunnels[1].destination, into its own tunnel `tunnel1`",
+    ),
+    (
+        "\"192.168.0.0/16\"",
+        "\"203.0.113.0/28\"",
+        "routes[1]: 203.0.113.0/28 leads 203.0.113.1, which is tunnels[0].nhrp.nhs[0].nbma, into its own tunnel `tunnel0`",
+    ),
+    // Tunnels.
+    ("name = \"tunnel1\"", "name = \"lan\"", "tunnels[1].name: `lan` is also interfaces[1]"),
+    ("source = \"wan\"", "source = \"wam\"", "tunnels[0].source: `wam` is not an interface"),
+    (
+        "source = \"wan\"",
+        "source = \"tunnel1\"",
+        "tunnels[0].source: `tunnel1` is a tunnel, not an interface",
+    ),
+    ("destination = \"203.0.113.7\"", "", "tunnels[1].destination: missing: mode gre has one peer"),
+    ("key = 42", "key = 42\ndestination = \"203.0.113.1\"", "tunnels[0].destination: is for mode gre only"),
+    (
+        "destination = \"203.0.113.7\"",
+        "destination = \"203.0.113.2\"",
+        "tunnels[1].destination: 203.0.113.2 is our own address, of `wan`",
+    ),
+    (
+        "destination = \"203.0.113.7\"",
+        "destination = \"255.255.255.255\"",
+        "tunnels[1].destination: 255.255.255.255 is the broadcast address",
+    ),
+    (
+        "destination = \"203.0.113.7\"",
+        "destination = \"2001:db8::7\"",
+        "tunnels[1].destination: 2001:db8::7 is not of the family of 203.0.113.2, our own NBMA address",
+    ),
+    (
+        "destination = \"203.0.113.7\"",
+        "destination = \"10.0.1.7\"",
+        "tunnels[1].destination: 10.0.1.7 is inside the tunnel: in 10.0.1.0/24",
+    ),
+    ("mtu = 1400", "mtu = 100", "tunnels[0].mtu: 100 is not between 576 and 9216"),
+    (
+        "mtu = 1400",
+        "mtu = 1473",
+        "tunnels[0].mtu: 1473 and 28 bytes of headers do not fit into 1500, the MTU of `wan`",
+    ),
+    ("ttl = 255", "ttl = 0", "tunnels[0].ttl: 0 is not allowed"),
+    ("addresses = [\"10.0.1.2/24\"]", "addresses = []", "tunnels[1].addresses: a tunnel needs an address"),
+    (
+        "\"10.0.1.2/24\"",
+        "\"10.0.1.0/24\"",
+        "tunnels[1].addresses[0]: 10.0.1.0/24 is the network, not a host in it",
+    ),
+    ("underlay_table = 0", "underlay_table = 5", "tunnels[0].underlay_table: 5 is not the table of `wan`, 0"),
+    ("key = 43", "key = 42", "tunnels[1].key: tunnels[0] has the same source and the same key, 42"),
+    (
+        "mode = \"gre\"\nsource = \"wan\"\n# NBMA address of the peer. Required with mode \"gre\", refused with any other.\ndestination = \"203.0.113.7\"",
+        "mode = \"gre-multipoint\"\nsource = \"wan\"",
+        "tunnels[1].nhrp: missing: mode gre-multipoint learns its peers by NHRP",
+    ),
+    // NHRP.
+    ("network_id = 1", "network_id = 0", "tunnels[0].nhrp.network_id: 0 is not allowed"),
+    ("holding_time = 600", "holding_time = 0", "tunnels[0].nhrp.holding_time: 0 is not allowed"),
+    ("\"wheel\"", "\"\"", "tunnels[0].nhrp.authentication: has 0 characters, not 1 to 8"),
+    ("\"wheel\"", "\"waterwheel\"", "tunnels[0].nhrp.authentication: has 10 characters, not 1 to 8"),
+    (
+        "\"wheel\"",
+        "\"räder\"",
+        "tunnels[0].nhrp.authentication: has other characters than printable ASCII without spaces",
+    ),
+    (
+        "\"wheel\"",
+        "\"a b\"",
+        "tunnels[0].nhrp.authentication: has other characters than printable ASCII without spaces",
+    ),
+    (
+        "protocol = \"10.0.0.1\"",
+        "protocol = \"10.0.0.2\"",
+        "tunnels[0].nhrp.nhs[0].protocol: 10.0.0.2 is our own address",
+    ),
+    (
+        "protocol = \"10.0.0.1\"",
+        "protocol = \"10.0.7.1\"",
+        "tunnels[0].nhrp.nhs[0].protocol: 10.0.7.1 is not in the tunnel's prefix, 10.0.0.0/24",
+    ),
+    (
+        "protocol = \"10.0.0.1\"",
+        "protocol = \"0.0.0.0\"",
+        "tunnels[0].nhrp.nhs[0].protocol: 0.0.0.0 is the unspecified address",
+    ),
+    (
+        "nbma = \"203.0.113.1\"",
+        "nbma = \"203.0.113.2\"",
+        "tunnels[0].nhrp.nhs[0].nbma: 203.0.113.2 is our own address, of `wan`",
+    ),
+    (
+        "nbma = \"203.0.113.1\"",
+        "nbma = \"10.0.0.1\"",
+        "tunnels[0].nhrp.nhs[0].nbma: 10.0.0.1 is inside the tunnel: in 10.0.0.0/24",
+    ),
+    (
+        "nbma = \"203.0.113.1\"",
+        "nbma = \"203.0.113.1\"\n[[tunnels.nhrp.nhs]]\nprotocol = \"10.0.0.1\"\nnbma = \"203.0.113.5\"",
+        "tunnels[0].nhrp.nhs[1].protocol: 10.0.0.1 is also nhs[0]",
+    ),
+    (
+        "protocol = \"10.0.0.9\"",
+        "protocol = \"10.0.0.2\"",
+        "tunnels[0].nhrp.map[0].protocol: 10.0.0.2 is our own address",
+    ),
+    (
+        "protocol = \"10.0.0.9\"",
+        "protocol = \"10.0.0.1\"",
+        "tunnels[0].nhrp.map[0].nbma: 10.0.0.1 is at another address in nhs[0]",
+    ),
+    (
+        "nbma = \"203.0.113.9\"",
+        "nbma = \"224.0.0.9\"",
+        "tunnels[0].nhrp.map[0].nbma: 224.0.0.9 is a multicast address",
+    ),
+    (
+        "nbma = \"203.0.113.9\"",
+        "nbma = \"203.0.113.9\"\n[[tunnels.nhrp.map]]\nprotocol = \"10.0.0.9\"\nnbma = \"203.0.113.8\"",
+        "tunnels[0].nhrp.map[1].protocol: 10.0.0.9 is also map[0]",
+    ),
+    (
+        "\"203.0.113.1\", \"dynamic\"",
+        "\"203.0.113.2\"",
+        "tunnels[0].nhrp.map_multicast[0]: 203.0.113.2 is our own address, of `wan`",
+    ),
+    (
+        "\"203.0.113.1\", \"dynamic\"",
+        "\"dynamic\", \"dynamic\"",
+        "tunnels[0].nhrp.map_multicast[1]: dynamic is also map_multicast[0]",
+    ),
+    (
+        "addresses = [\"10.0.1.2/24\"]",
+        "addresses = [\"10.0.1.2/24\"]\nnhrp = { network_id = 2, redirect = true }",
+        "tunnels[1].nhrp.redirect: is for mode gre-multipoint only",
+    ),
+    (
+        "addresses = [\"10.0.1.2/24\"]",
+        "addresses = [\"10.0.1.2/24\"]\nnhrp = { network_id = 2, shortcut = true }",
+        "tunnels[1].nhrp.shortcut: is for mode gre-multipoint only",
+    ),
+    (
+        "addresses = [\"10.0.1.2/24\"]",
+        "addresses = [\"10.0.1.2/24\"]\nnhrp = { network_id = 2, map_multicast = [\"dynamic\"] }",
+        "tunnels[1].nhrp.map_multicast[0]: `dynamic` is for mode gre-multipoint only",
+    ),
+    (
+        "addresses = [\"10.0.1.2/24\"]",
+        "addresses = [\"10.0.1.2/24\"]\nnhrp = { network_id = 2, map_multicast = [\"203.0.113.8\"] }",
+        "tunnels[1].nhrp.map_multicast[0]: 203.0.113.8 is not the tunnel's destination, 203.0.113.7",
+    ),
+    (
+        "addresses = [\"10.0.1.2/24\"]",
+        "addresses = [\"10.0.1.2/24\"]\nnhrp = { network_id = 2, map = [{ protocol = \"10.0.1.7\", nbma = \"203.0.113.7\" }] }",
+        "tunnels[1].nhrp.map[0]: is for mode gre-multipoint only",
+    ),
+    (
+        "addresses = [\"10.0.1.2/24\"]",
+        "addresses = [\"10.0.1.2/24\"]\nnhrp = { network_id = 2, nhs = [{ protocol = \"10.0.1.7\", nbma = \"203.0.113.8\" }] }",
+        "tunnels[1].nhrp.nhs[0].nbma: 203.0.113.8 is not the tunnel's destination, 203.0.113.7",
+    ),
+    // What this version does not do.
+    (
+        "\"192.168.2.1/24\"",
+        "\"192.168.2.1/24\", \"2001:db8::1/64\"",
+        "interfaces[1].addresses[1]: this version forwards IPv4 only",
+    ),
+    (
+        "table = 0\n# Whether",
+        "table = 1\n# Whether",
+        "tunnels[0].underlay_table: 0 is not the table of `wan`, 1",
+    ),
+    ("name = \"lan\"", "name = \"lan\"\ntable = 7", "interfaces[1].table: this version has table 0 only"),
+    (
+        "prefix = \"172.16.0.0/12\"",
+        "prefix = \"2001:db8:1::/48\"",
+        "routes[2].prefix: this version forwards IPv4 only",
+    ),
+];
+
+#[test]
+fn each_mistake_is_refused_with_its_path_and_a_reason() {
+    let mut wrong = Vec::new();
+    for (good, bad, sentence) in MISTAKES {
+        assert!(GOOD.contains(good), "the example has no `{good}`");
+        let said = match Config::parse(&GOOD.replacen(good, bad, 1)) {
+            Ok(_) => "nothing".to_owned(),
+            Err(fault) => fault.to_string(),
+        };
+        if said != *sentence {
+            wrong.push(format!("`{bad}`:\n  should: {sentence}\n  said:   {said}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn what_is_unusual_but_right_is_taken() {
+    for (good, right) in [
+        // A second address in the same prefix, a host prefix and a link of two.
+        (
+            "\"192.168.2.1/24\"",
+            "\"192.168.2.1/24\", \"192.168.2.2/24\", \"192.168.9.9/32\", \"192.168.8.0/31\"",
+        ),
+        // An interface whose addresses come from elsewhere: what a next hop is in cannot be known.
+        ("addresses = [\"203.0.113.2/24\"]", ""),
+        // Two point-to-point tunnels with one key are told apart by their peers.
+        (
+            "key = 43",
+            "key = 43\naddresses = [\"10.0.1.2/24\"]\n[[tunnels]]\nname = \"tunnel2\"\nmode = \"gre\"\nsource = \"wan\"\n\
+             destination = \"203.0.113.8\"\nkey = 43\naddresses = [\"10.0.2.2/24\"]\n[node_]\n#",
+        ),
+        // A tunnel address without a prefix holds no peer, and may have any.
+        ("\"10.0.0.2/24\"", "\"10.0.0.2/32\""),
+        ("authentication = \"wheel\"", "authentication = \"12345678\""),
+        ("mtu = 1400", "mtu = 1472"),
+        ("holding_time = 600", "holding_time = 1"),
+    ] {
+        assert!(GOOD.contains(good), "the example has no `{good}`");
+        let text = GOOD.replacen(good, right, 1);
+        let text = text.split("[node_]").next().unwrap();
+        if let Err(fault) = Config::parse(text) {
+            panic!("`{right}`: {fault}");
+        }
+    }
+    assert_eq!(Config::parse("").unwrap(), Config::default());
+}
+
+#[test]
+fn the_example_is_right_and_reads_as_it_was_written() {
+    let config = Config::parse(GOOD).unwrap();
+    let again = Config::parse(&toml::to_string(&config).unwrap()).unwrap();
+    assert_eq!(config.changes_to(&again), []);
+    assert_eq!(again, config);
+}
+
+#[test]
+fn changes_are_told_by_path_and_name() {
+    let old = Config::parse(GOOD).unwrap();
+    let new = GOOD
+        .replacen("holding_time = 600", "holding_time = 300", 1)
+        .replacen("key = 43\n", "", 1)
+        .replacen("prefix = \"172.16.0.0/12\"", "prefix = \"172.17.0.0/16\"", 1);
+    let changes = old.changes_to(&Config::parse(&new).unwrap());
+    let lines: Vec<_> = changes.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        lines,
+        [
+            "- routes[172.16.0.0/12].interface = \"tunnel1\"",
+            "- routes[172.16.0.0/12].prefix = \"172.16.0.0/12\"",
+            "- routes[172.16.0.0/12].table = 0",
+            "+ routes[172.17.0.0/16].interface = \"tunnel1\"",
+            "+ routes[172.17.0.0/16].prefix = \"172.17.0.0/16\"",
+            "+ routes[172.17.0.0/16].table = 0",
+            "~ tunnels[tunnel0].nhrp.holding_time = 600 -> 300",
+            "- tunnels[tunnel1].key = 43",
+        ]
+    );
+}
+
+/// Asks a type for its fields: serde tells them before it wants the first.
+struct Fields<'a>(&'a mut BTreeSet<&'static str>);
+
+impl<'de> serde::Deserializer<'de> for Fields<'_> {
+    type Error = Refused;
+
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        fields: &'static [&'static str],
+        _: V,
+    ) -> Result<V::Value, Refused> {
+        self.0.extend(fields);
+        Err(serde::de::Error::custom("that was all"))
+    }
+
+    fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Refused> {
+        Err(serde::de::Error::custom("not a structure"))
+    }
+
+    forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 u8 u16 u32 u64 f32 f64 char str string bytes byte_buf option unit unit_struct newtype_struct
+        seq tuple tuple_struct map enum identifier ignored_any
+    }
+}
+
+fn fields_of<T: DeserializeOwned>() -> BTreeSet<&'static str> {
+    let mut fields = BTreeSet::new();
+    let _ = T::deserialize(Fields(&mut fields)).is_err();
+    assert!(!fields.is_empty());
+    fields
+}
+
+/// The fields that stand in any of the elements at a path of the example.
+fn written_at(path: &[&str]) -> BTreeSet<String> {
+    let root: Value = Value::Table(GOOD.parse().unwrap());
+    let mut here = vec![root];
+    for step in path {
+        let next = here.iter().filter_map(|value| value.get(step).cloned());
+        here =
+            next.flat_map(|value| if let Value::Array(list) = value { list } else { vec![value] }).collect();
+    }
+    here.iter().filter_map(Value::as_table).flat_map(|table| table.keys().cloned()).collect()
+}
+
+#[test]
+fn the_example_documents_every_field_of_every_section() {
+    let sections = [
+        (&[][..], fields_of::<Config>()),
+        (&["node"], fields_of::<crate::config::Node>()),
+        (&["dataplane"], fields_of::<crate::config::Dataplane>()),
+        (&["management"], fields_of::<crate::config::Management>()),
+        (&["interfaces"], fields_of::<Interface>()),
+        (&["routes"], fields_of::<Route>()),
+        (&["tunnels"], fields_of::<Tunnel>()),
+        (&["tunnels", "nhrp"], fields_of::<Nhrp>()),
+        (&["tunnels", "nhrp", "registration"], fields_of::<Registration>()),
+        (&["tunnels", "nhrp", "nhs"], fields_of::<Nhs>()),
+        (&["tunnels", "nhrp", "map"], fields_of::<Map>()),
+    ];
+    for (path, fields) in sections {
+        let fields: BTreeSet<String> = fields.into_iter().map(str::to_owned).collect();
+        assert_eq!(written_at(path), fields, "{path:?}");
+    }
+    // Each has a comment right above it where it stands first.
+    let mut above = "";
+    let mut seen = BTreeSet::new();
+    for line in GOOD.lines() {
+        if let Some((field, _)) = line.split_once(" = ").filter(|_| !line.starts_with('#')) {
+            let first = seen.insert(field.to_owned());
+            assert!(!first || above.starts_with('#'), "`{field}` has no comment");
+        }
+        above = line;
+    }
+}

@@ -1,0 +1,116 @@
+//! Tunnels: each against its interface, then all against each other.
+
+use super::{Checked, Prefixes, check_mtu, check_own, fault, nhrp, not_a_host};
+use crate::NbmaAddr;
+use crate::config::{Config, Interface, Mode, Tunnel};
+
+/// One tunnel.
+pub(super) fn check(config: &Config, n: usize, tunnel: &Tunnel) -> Checked {
+    let path = format!("tunnels[{n}]");
+    let source = check_source(config, &path, tunnel)?;
+    check_destination(&path, tunnel, source)?;
+    check_mtu(&path, tunnel.mtu, &tunnel.addresses)?;
+    check_fit(&path, tunnel, source)?;
+    if tunnel.ttl == 0 {
+        return fault(format_args!("{path}.ttl"), "0 is not allowed");
+    }
+    if tunnel.addresses.is_empty() {
+        return fault(format_args!("{path}.addresses"), "a tunnel needs an address");
+    }
+    check_own(&path, &tunnel.addresses)?;
+    match &tunnel.nhrp {
+        Some(nhrp) => nhrp::check(&format!("{path}.nhrp"), nhrp, tunnel, source),
+        None if tunnel.mode == Mode::GreMultipoint => {
+            fault(format_args!("{path}.nhrp"), "missing: mode gre-multipoint learns its peers by NHRP")
+        }
+        None => Ok(()),
+    }
+}
+
+fn check_source<'a>(config: &'a Config, path: &str, tunnel: &Tunnel) -> Result<&'a Interface, super::Fault> {
+    let name = tunnel.source;
+    let Some(source) = config.interface(name) else {
+        let is_tunnel = config.tunnels.iter().any(|tunnel| tunnel.name == name);
+        let what = if is_tunnel { "is a tunnel, not an interface" } else { "is not an interface" };
+        return fault(format_args!("{path}.source"), format_args!("`{name}` {what}"));
+    };
+    if tunnel.underlay_table != source.table {
+        let problem =
+            format_args!("{} is not the table of `{name}`, {}", tunnel.underlay_table.0, source.table.0);
+        return fault(format_args!("{path}.underlay_table"), problem);
+    }
+    Ok(source)
+}
+
+fn check_destination(path: &str, tunnel: &Tunnel, source: &Interface) -> Checked {
+    let path = format!("{path}.destination");
+    match (tunnel.mode, tunnel.destination) {
+        (Mode::Gre, None) => fault(path, "missing: mode gre has one peer"),
+        (Mode::GreMultipoint, Some(_)) => fault(path, "is for mode gre only"),
+        (Mode::Gre, Some(destination)) => check_nbma(&path, destination, tunnel, source),
+        (Mode::GreMultipoint, None) => Ok(()),
+    }
+}
+
+/// An NBMA address of another node.
+pub(super) fn check_nbma(path: &str, nbma: NbmaAddr, tunnel: &Tunnel, source: &Interface) -> Checked {
+    if let Some(other) = not_a_host(nbma.0) {
+        return fault(path, format_args!("{nbma} is {other}"));
+    }
+    if source.addresses.iter().any(|own| own.addr() == nbma.0) {
+        return fault(path, format_args!("{nbma} is our own address, of `{}`", source.name));
+    }
+    if let Some(own) = source.addresses.first()
+        && own.addr().is_ipv4() != nbma.0.is_ipv4()
+    {
+        return fault(
+            path,
+            format_args!("{nbma} is not of the family of {}, our own NBMA address", own.addr()),
+        );
+    }
+    let overlay = tunnel.addresses.iter().find(|own| own.prefix().contains(nbma.0));
+    if let (Some(overlay), true) = (overlay, tunnel.table == tunnel.underlay_table) {
+        return fault(path, format_args!("{nbma} is inside the tunnel: in {}", overlay.prefix()));
+    }
+    Ok(())
+}
+
+/// Its packets with outer and GRE header go out whole.
+fn check_fit(path: &str, tunnel: &Tunnel, source: &Interface) -> Checked {
+    let outer = match (source.addresses.first(), tunnel.destination) {
+        (Some(own), _) if own.addr().is_ipv6() => 40,
+        (_, Some(destination)) if destination.0.is_ipv6() => 40,
+        _ => 20,
+    };
+    let headers: u16 = outer + 4 + if tunnel.key.is_some() { 4 } else { 0 };
+    if tunnel.mtu.saturating_add(headers) <= source.mtu {
+        return Ok(());
+    }
+    let problem = format_args!(
+        "{} and {headers} bytes of headers do not fit into {}, the MTU of `{}`",
+        tunnel.mtu, source.mtu, source.name
+    );
+    fault(format_args!("{path}.mtu"), problem)
+}
+
+/// A packet that arrives belongs to one tunnel only.
+pub(super) fn check_together(config: &Config) -> Checked {
+    for (n, tunnel) in config.tunnels.iter().enumerate() {
+        for (m, other) in config.tunnels[..n].iter().enumerate() {
+            let apart = tunnel.mode == Mode::Gre
+                && other.mode == Mode::Gre
+                && tunnel.destination != other.destination;
+            if (tunnel.source, tunnel.key) == (other.source, other.key) && !apart {
+                let key = tunnel.key.map_or_else(|| "no key".to_owned(), |key| format!("{key}"));
+                let problem = format_args!("tunnels[{m}] has the same source and the same key, {key}");
+                return fault(format_args!("tunnels[{n}].key"), problem);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Says that an address is on none of a tunnel's prefixes.
+pub(super) fn off_link(path: &str, addr: std::net::IpAddr, tunnel: &Tunnel) -> Checked {
+    fault(path, format_args!("{addr} is not in the tunnel's prefix, {}", Prefixes(&tunnel.addresses)))
+}
