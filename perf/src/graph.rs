@@ -1,0 +1,253 @@
+//! `nave-perf graph`: sets the scenario up, runs passes, says what they cost.
+
+use std::ops::RangeInclusive;
+use std::sync::Barrier;
+use std::thread;
+
+use anyhow::{Context as _, anyhow, bail, ensure};
+use clap::value_parser;
+use dpdk::{Eal, EalArgs, Memory, Mempool, MempoolConfig, Port, PortConfig, RingRx, RingTx};
+use forwarding::{Counters, DropReason, Node, Program};
+use model::time::Instant;
+
+use crate::frame::SIZES;
+use crate::lane::{DISTINCT, Lane, LanePorts};
+use crate::reference::Reference;
+use crate::report::{Report, median};
+use crate::scenario::{Kind, PORTS, Scenario};
+
+/// Ranges of the dimensions: what the address plan of the scenarios has room for.
+const SPOKES: RangeInclusive<i64> = 1..=500_000;
+const ROUTES: RangeInclusive<i64> = 1..=4_000_000;
+const WORKERS: RangeInclusive<i64> = 1..=16;
+/// Mebibytes of ordinary pages, where there are no huge ones: buffers and rings of one worker.
+const MEGABYTES: u32 = 96;
+
+/// Command line of `nave-perf graph`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// What the packets go through
+    #[arg(long, value_enum)]
+    scenario: Kind,
+    /// Spokes, one of which is chosen at random for each packet; in `ipv4` next hops
+    #[arg(long, default_value_t = 1000, value_parser = value_parser!(u32).range(SPOKES))]
+    spokes: u32,
+    /// Bytes of the frame in the clear, without FCS (in GRE the inner packet is 14 bytes shorter)
+    #[arg(long, default_value_t = 64, value_parser = value_parser!(u64).range(SIZES))]
+    size: u64,
+    /// Prefixes that packets are sent to, spread over the spokes; at least one a spoke
+    #[arg(long, default_value_t = 1000, value_parser = value_parser!(u32).range(ROUTES))]
+    routes: u32,
+    /// Workers, each on a core of its own with packets of its own
+    #[arg(long, default_value_t = 1, value_parser = value_parser!(u16).range(WORKERS))]
+    workers: u16,
+    /// Packets to measure with, for each worker; rounded up to whole passes of 16,384, three at least
+    #[arg(long, default_value_t = 4_194_304, value_parser = value_parser!(u64).range(1..))]
+    packets: u64,
+    /// One JSON object instead of a table
+    #[arg(long)]
+    json: bool,
+}
+
+/// What one lane saw in its passes.
+#[derive(Debug, Default)]
+pub(crate) struct Passes {
+    /// Cycles per packet from the rx burst to the tx burst, nodes not measured.
+    pub(crate) whole: Vec<f64>,
+    /// The same in passes in which they were.
+    pub(crate) measured: Vec<f64>,
+    /// Cycles per packet of each node, then of the ports, in the measured passes.
+    pub(crate) nodes: Vec<[f64; Node::COUNT + 1]>,
+    /// Cycles of the reference loop after each pass of `whole`.
+    pub(crate) reference: Vec<f64>,
+}
+
+/// Runs it; whether every packet came out right.
+///
+/// # Errors
+/// What keeps it from running, in one sentence.
+pub(crate) fn run(args: &Args) -> anyhow::Result<bool> {
+    ensure!(
+        args.routes >= args.spokes || args.scenario == Kind::Decap,
+        "--routes {} is less than --spokes {}: some spokes would get no packets",
+        args.routes,
+        args.spokes
+    );
+    let cores = cores(args.workers)?;
+    let scenario = Scenario {
+        kind: args.scenario,
+        spokes: args.spokes,
+        routes: args.routes,
+        size: usize::try_from(args.size)?,
+    };
+    let pairs = args.packets.div_ceil(2 * DISTINCT as u64).max(3);
+    let (eal, huge) = start_dpdk(args.workers)?;
+    let mut program = program(&scenario)?;
+    let lanes = lanes(&eal, args.workers, &scenario, &mut program)?;
+    let barrier = Barrier::new(lanes.len());
+    let results: Vec<anyhow::Result<Passes>> = thread::scope(|scope| {
+        let threads: Vec<_> = lanes
+            .into_iter()
+            .zip(cores)
+            .map(|(lane, core)| {
+                let (eal, barrier) = (&eal, &barrier);
+                scope.spawn(move || passes(eal, core, lane, barrier, pairs))
+            })
+            .collect();
+        threads.into_iter().map(|thread| thread.join().map_err(|_| anyhow!("a lane panicked"))?).collect()
+    });
+    let mut wrong = None;
+    let mut lanes = Vec::new();
+    for result in results {
+        match result {
+            Ok(passes) => lanes.push(passes),
+            Err(error) => wrong = Some(format!("{error:#}")),
+        }
+    }
+    let report = Report::new(&scenario, &lanes, drops(&program), huge, wrong);
+    if args.json {
+        println!("{}", serde_json::to_string(&report)?);
+    } else {
+        println!("{report}");
+    }
+    Ok(report.verified)
+}
+
+/// A core for each worker: the last ones, since the first gets most interrupts.
+fn cores(workers: u16) -> anyhow::Result<Vec<core_affinity::CoreId>> {
+    let all = core_affinity::get_core_ids().context("cannot tell which cores there are")?;
+    let workers = usize::from(workers);
+    ensure!(workers <= all.len(), "--workers {workers}: there are {} cores", all.len());
+    Ok(all.into_iter().rev().take(workers).collect())
+}
+
+/// Starts DPDK, on huge pages if enough of them are free; whether they were. It can be started once only, so they are counted first.
+fn start_dpdk(workers: u16) -> anyhow::Result<(Eal, bool)> {
+    let megabytes = MEGABYTES * u32::from(workers);
+    let huge = free_huge_megabytes() >= megabytes;
+    let memory = if huge { Memory::InMemory } else { Memory::NoHuge { mb: megabytes } };
+    let eal = Eal::start(&EalArgs { memory, file_prefix: Some("nave-perf".into()), ..EalArgs::default() })?;
+    Ok((eal, huge))
+}
+
+/// Free huge pages of 2 MiB, in mebibytes.
+fn free_huge_megabytes() -> u32 {
+    let free = std::fs::read_to_string("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages");
+    free.ok().and_then(|pages| pages.trim().parse::<u32>().ok()).map_or(0, |pages| pages.saturating_mul(2))
+}
+
+fn program(scenario: &Scenario) -> anyhow::Result<Program> {
+    let ports = PORTS.map(|(name, mac)| forwarding::Port { name: name.into(), mac });
+    let mut program = Program::new(ports.into())?;
+    for batch in scenario.batches()? {
+        program
+            .apply(Instant::default(), &batch)
+            .with_context(|| format!("batch {} was refused", batch.number))?;
+    }
+    Ok(program)
+}
+
+/// Rings, ports over them, and a lane for each worker.
+fn lanes(eal: &Eal, workers: u16, scenario: &Scenario, program: &mut Program) -> anyhow::Result<Vec<Lane>> {
+    let count = u32::from(workers) * 16_384 * 5 / 4 - 1;
+    let pool = Mempool::create(eal, &MempoolConfig { count, ..MempoolConfig::default() })?;
+    let mut far: Vec<Vec<(RingTx, RingRx)>> = Vec::new();
+    let mut queues = Vec::new();
+    for (number, (name, _)) in (0..).zip(PORTS) {
+        let (mut rx, mut tx, mut ends) = (Vec::new(), Vec::new(), Vec::new());
+        for worker in 0..workers {
+            // What is not used in this scenario is short: no packet passes it.
+            let slots = |used| if used { DISTINCT as u32 } else { 64 };
+            let (feed, queue) =
+                dpdk::ring(eal, &format!("{name}-in-{worker}"), slots(scenario.kind.in_port() == number))?;
+            let (sent, drain) =
+                dpdk::ring(eal, &format!("{name}-out-{worker}"), slots(scenario.kind.out_port() == number))?;
+            rx.push(queue);
+            tx.push(sent);
+            ends.push((feed, drain));
+        }
+        let opened = Port::over_rings(eal, name, rx, tx, &PortConfig::new(pool))?;
+        queues.push(opened.rx.into_iter().zip(opened.tx));
+        far.push(ends);
+    }
+    let (Some(wan_far), Some(lan_far), Some(wan), Some(lan)) =
+        (far.pop(), far.pop(), queues.pop(), queues.pop())
+    else {
+        bail!("there are two ports");
+    };
+    let mut lanes = Vec::new();
+    let ends = lan_far.into_iter().zip(wan_far);
+    for (seed, ((lan, wan), (lan_far, wan_far))) in (1..).zip(lan.zip(wan).zip(ends)) {
+        let ports = LanePorts { queues: [lan, wan], pool, command: None };
+        let feed = if scenario.kind.arrives_in_tunnel() { wan_far.0 } else { lan_far.0 };
+        let drains = [lan_far.1, wan_far.1];
+        lanes.push(Lane::new(*scenario, program.worker()?, ports, feed, drains, seed)?);
+    }
+    Ok(lanes)
+}
+
+/// A lane's passes on its own core: two to warm up, then in turn one as it is and one that measures the nodes. Lanes
+/// begin each pass together.
+fn passes(
+    eal: &Eal,
+    core: core_affinity::CoreId,
+    mut lane: Lane,
+    barrier: &Barrier,
+    pairs: u64,
+) -> anyhow::Result<Passes> {
+    // Whatever happens here, the lanes beside must not wait for this one for ever: an error is kept until the end.
+    let mut wrong =
+        (!core_affinity::set_for_current(core)).then(|| anyhow!("cannot be pinned to core {}", core.id));
+    let _token = dpdk::register_worker_thread(eal)?;
+    let reference = Reference::new()?;
+    let counters = lane.worker.counters();
+    let mut passes = Passes::default();
+    for pass in 0..2 * pairs + 2 {
+        let (warm, measured) = (pass < 2, pass % 2 == 1);
+        let loaded = if wrong.is_none() { lane.load() } else { Ok(()) };
+        lane.measure_nodes(measured);
+        let before = node_cycles(&counters);
+        barrier.wait();
+        let per_packet = lane.run() as f64 / DISTINCT as f64;
+        let after = node_cycles(&counters);
+        if wrong.is_some() {
+            continue;
+        }
+        if let Err(error) = loaded.and_then(|()| lane.verify()) {
+            wrong = Some(error.context(format!("pass {pass}")));
+            continue;
+        }
+        let nodes = std::array::from_fn(|at| (after[at] - before[at]) as f64 / DISTINCT as f64);
+        let reference = reference.measure(DISTINCT);
+        if warm {
+            continue;
+        }
+        if measured {
+            passes.measured.push(per_packet);
+            passes.nodes.push(nodes);
+        } else {
+            passes.whole.push(per_packet);
+            passes.reference.push(reference);
+        }
+    }
+    wrong.map_or(Ok(passes), Err)
+}
+
+/// Cycles of each node so far, and of the ports.
+fn node_cycles(counters: &Counters) -> [u64; Node::COUNT + 1] {
+    std::array::from_fn(|at| {
+        Node::ALL.get(at).map_or_else(|| counters.port_cycles(), |node| counters.node(*node).cycles)
+    })
+}
+
+fn drops(program: &Program) -> Vec<(&'static str, u64)> {
+    let all = DropReason::ALL.into_iter().map(|reason| (reason.name(), program.dropped(reason)));
+    all.filter(|(_, count)| *count > 0).collect()
+}
+
+impl Passes {
+    /// Median cycles per packet.
+    pub(crate) fn median(&self) -> f64 {
+        median(self.whole.iter().copied())
+    }
+}

@@ -1,0 +1,183 @@
+//! One worker's lane: its queue pairs on the ring ports, the far ends of those rings, and its packets.
+
+use anyhow::{Context as _, bail, ensure};
+use dpdk::{Mbuf, Mempool, RingRx, RingTx, RxQueue, TxQueue, free_bulk};
+use forwarding::{Breath, Command, Injected, Notice, PortId, Ports, Punt, Worker, breathe};
+use memory::cycles;
+use model::time::Instant;
+use wire::buf::PacketBuf;
+
+use crate::frame::{Way, index_of};
+use crate::reference::Random;
+use crate::scenario::Scenario;
+
+/// Packets of a pass, each in a buffer of its own. Nothing of a packet is touched while the others have their turn.
+pub(crate) const DISTINCT: usize = 16_384;
+
+/// The ports that the worker breathes through.
+pub(crate) struct LanePorts {
+    pub(crate) queues: [(RxQueue, TxQueue); 2],
+    pub(crate) pool: Mempool,
+    pub(crate) command: Option<Command>,
+}
+
+impl Ports for LanePorts {
+    type Buf = Mbuf;
+
+    fn count(&self) -> u16 {
+        2
+    }
+
+    #[inline]
+    fn rx(&mut self, port: PortId, into: &mut Vec<Mbuf>, max: usize) {
+        if let Some((rx, _)) = self.queues.get_mut(usize::from(port.0)) {
+            rx.burst(into, max);
+        }
+    }
+
+    #[inline]
+    fn tx(&mut self, port: PortId, from: &mut Vec<Mbuf>) {
+        if let Some((_, tx)) = self.queues.get_mut(usize::from(port.0)) {
+            tx.burst(from);
+        }
+    }
+
+    fn alloc(&mut self) -> Option<Mbuf> {
+        self.pool.alloc()
+    }
+
+    fn free(&mut self, bufs: &mut Vec<Mbuf>) {
+        free_bulk(bufs);
+    }
+
+    /// There is no host here: a packet that is punted is dropped, which the check of the pass finds.
+    fn punt(&mut self, _: Punt, buf: Mbuf) -> Result<(), Mbuf> {
+        Err(buf)
+    }
+
+    fn injected(&mut self, _: &mut Vec<Injected<Mbuf>>, _: usize) {}
+
+    fn notice(&mut self, _: Notice) -> bool {
+        false
+    }
+
+    fn command(&mut self) -> Option<Command> {
+        self.command.take()
+    }
+}
+
+/// See the module.
+pub(crate) struct Lane {
+    pub(crate) scenario: Scenario,
+    pub(crate) worker: Worker<Mbuf>,
+    pub(crate) ports: LanePorts,
+    /// Into the port by which packets arrive.
+    feed: RingTx,
+    /// What left by each port.
+    drains: [RingRx; 2],
+    /// The packets between passes, in the order of the pass.
+    packets: Vec<Mbuf>,
+    ways: Vec<Way>,
+    random: Random,
+    pass: u32,
+    beginning: std::time::Instant,
+}
+
+impl Lane {
+    /// A lane with all its buffers. They are in random order, so that no packet tells the processor where the next one is.
+    pub(crate) fn new(
+        scenario: Scenario,
+        worker: Worker<Mbuf>,
+        ports: LanePorts,
+        feed: RingTx,
+        drains: [RingRx; 2],
+        seed: u64,
+    ) -> anyhow::Result<Self> {
+        let mut packets = Vec::with_capacity(DISTINCT);
+        ensure!(ports.pool.alloc_bulk(&mut packets, DISTINCT as u32), "the mempool is too small");
+        let mut random = Random(seed);
+        for at in (1..packets.len()).rev() {
+            packets.swap(at, random.below(at as u32 + 1) as usize);
+        }
+        let (ways, beginning) = (Vec::with_capacity(DISTINCT), std::time::Instant::now());
+        Ok(Self { scenario, worker, ports, feed, drains, packets, ways, random, pass: 0, beginning })
+    }
+
+    /// Writes new packets into all buffers and puts them in front of the port.
+    pub(crate) fn load(&mut self) -> anyhow::Result<()> {
+        self.pass += 1;
+        self.ways.clear();
+        let mut frame = Vec::with_capacity(2048);
+        for (index, packet) in (0..).zip(&mut self.packets) {
+            let way = Way {
+                index,
+                pass: self.pass,
+                from: self.random.below(self.scenario.spokes),
+                route: self.random.below(self.scenario.routes),
+                host: self.random.below(254) as u8 + 1,
+            };
+            way.arrival(&self.scenario, &mut frame)?;
+            packet.reset();
+            packet.append(frame.len()).context("a frame does not fit a buffer")?.copy_from_slice(&frame);
+            self.ways.push(way);
+        }
+        self.feed.burst(&mut self.packets);
+        ensure!(self.packets.is_empty(), "the feeding ring is too small");
+        Ok(())
+    }
+
+    /// Switches the counting of each node's cycles; the breath that it takes finds no packet.
+    pub(crate) fn measure_nodes(&mut self, on: bool) {
+        self.ports.command = Some(Command::Measure(on));
+        let _ = self.breathe();
+    }
+
+    fn breathe(&mut self) -> Breath {
+        // The clock is read once a breath, as the data plane's worker does it.
+        let now = Instant::default() + self.beginning.elapsed();
+        breathe(&mut self.worker, now, &mut self.ports)
+    }
+
+    /// Breathes until all packets are through; the cycles that it took.
+    pub(crate) fn run(&mut self) -> u64 {
+        let mut left = DISTINCT as u64;
+        let begun = cycles();
+        while left > 0 {
+            let flow = self.breathe().flow;
+            let gone = flow.sent + flow.dropped + flow.punted;
+            if gone == 0 {
+                break;
+            }
+            left = left.saturating_sub(gone);
+        }
+        cycles() - begun
+    }
+
+    /// Takes back what left and checks every byte of it: each packet once, by the right port, to the right spoke.
+    ///
+    /// # Errors
+    /// What is wrong with the first packet that is.
+    pub(crate) fn verify(&mut self) -> anyhow::Result<()> {
+        let mut seen = vec![false; DISTINCT];
+        for (port, drain) in (0..).zip(&mut self.drains) {
+            let from = self.packets.len();
+            while drain.burst(&mut self.packets, DISTINCT) > 0 {}
+            for packet in &self.packets[from..] {
+                let index = index_of(&self.scenario, packet.bytes()).context("a frame without a payload")?;
+                let Some((way, seen)) = self.ways.get(index as usize).zip(seen.get_mut(index as usize))
+                else {
+                    bail!("a frame that is none of ours: {packet:?}");
+                };
+                ensure!(!std::mem::replace(seen, true), "packet {index} came out twice");
+                way.check_departure(&self.scenario, port, packet.bytes())
+                    .with_context(|| format!("packet {index}: {way:?}"))?;
+            }
+        }
+        ensure!(
+            self.packets.len() == DISTINCT,
+            "{DISTINCT} packets went in, {} came out",
+            self.packets.len()
+        );
+        Ok(())
+    }
+}
