@@ -2,6 +2,8 @@
 
 #![allow(dead_code)] // Each test file uses its part.
 
+pub(crate) mod process;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
 use std::time::Duration;
@@ -48,7 +50,7 @@ pub(crate) fn example(phase: u8, node: &str) -> String {
 pub(crate) type Programmed = BTreeMap<(Key, Owner), Object>;
 
 /// A data plane: what it was told, and the rules that it keeps.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(crate) struct Dataplane {
     objects: BTreeMap<(Key, Owner), (Object, bool)>,
     /// Everything that was ever removed or swept.
@@ -59,7 +61,7 @@ pub(crate) struct Dataplane {
 }
 
 impl Dataplane {
-    fn take(&mut self, op: &Op) -> Result<(), Refusal> {
+    pub(crate) fn take(&mut self, op: &Op) -> Result<(), Refusal> {
         self.steps += 1;
         match op {
             Op::Put(owner, object) => {

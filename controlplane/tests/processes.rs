@@ -1,0 +1,251 @@
+//! The control plane as a process on real sockets: registration through gRPC, kills on both sides, a clean stop, management
+//! beside stalled clients and a stalled data plane.
+
+mod common;
+
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use common::process::*;
+use common::*;
+use controlplane::kernel::{Notice, Order};
+use futures::StreamExt;
+use model::program::Key;
+use model::report::Report;
+use model::state::event::Happening;
+use model::state::{State, What};
+use proto::{Apply, Clear};
+
+const SOON: Duration = Duration::from_secs(5);
+
+/// A hub and a spoke, each both processes.
+struct Pair {
+    underlay: Underlay,
+    folders: [Folder; 2],
+    dataplanes: [DataplaneProcess; 2],
+    controlplanes: [ControlplaneProcess; 2],
+}
+
+impl Pair {
+    async fn new(test: &str) -> Self {
+        let underlay = Underlay::default();
+        let folders = ["hub", "spoke1"].map(|n| Folder::new(&format!("{test}-{n}"), &example(3, n)));
+        let dataplanes = [
+            DataplaneProcess::start(&folders[0], 10, &underlay),
+            DataplaneProcess::start(&folders[1], 11, &underlay),
+        ];
+        let controlplanes =
+            [ControlplaneProcess::start(&folders[0]).await, ControlplaneProcess::start(&folders[1]).await];
+        let pair = Self { underlay, folders, dataplanes, controlplanes };
+        wait("the registration", || pair.is_registered()).await;
+        pair
+    }
+
+    fn is_registered(&self) -> bool {
+        is_registered(&self.dataplanes[0])
+    }
+}
+
+fn is_registered(hub: &DataplaneProcess) -> bool {
+    hub.served.program.lock().unwrap().bound("10.255.0.11").is_some()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pair_registers_is_managed_and_stops_cleanly() {
+    let Pair { folders, dataplanes, controlplanes: [hub, spoke], .. } = Pair::new("manage").await;
+    let management = &hub.management;
+    let State::Dmvpn(dmvpn) = management.show(What::Dmvpn.into()).await.unwrap() else { panic!() };
+    assert!(dmvpn.0[0].peers.iter().any(|p| p.protocol == protocol("10.255.0.11")), "{dmvpn}");
+    let State::Ports(_) = management.show(What::Ports.into()).await.unwrap() else { panic!() };
+    let State::Counters(counters) = management.show(What::Counters.into()).await.unwrap() else { panic!() };
+    assert!(counters.messages.iter().any(|m| m.message == "registration-request" && m.received > 0));
+
+    // Configuration as a transaction: looked at, refused, made so.
+    let mut events = management.watch(None).await.unwrap();
+    let text = folders[0].config(&example(3, "hub"));
+    let apply = |text: String, dry_run| management.apply(Apply { text, dry_run });
+    let slower = text.replace("holding_time = 600", "holding_time = 300");
+    let changes = apply(slower.clone(), true).await.unwrap().unwrap();
+    assert_eq!(changes.len(), 1, "{changes:?}");
+    assert_eq!(changes[0].path, "tunnels[tunnel0].nhrp.holding_time");
+    assert_eq!(
+        apply(slower.clone(), false).await.unwrap().unwrap(),
+        changes,
+        "the dry run had changed nothing"
+    );
+    assert_eq!(apply(slower, false).await.unwrap().unwrap(), []);
+    let fault =
+        apply(text.replace("holding_time = 600", "holding_time = 0"), false).await.unwrap().unwrap_err();
+    assert_eq!(fault.path, "tunnels[0].nhrp.holding_time");
+    let event = tokio::time::timeout(SOON, events.next()).await.unwrap().unwrap().unwrap();
+    assert_eq!((event.node.as_str(), event.what), ("hub", Happening::ConfigApplied { changes: 1 }));
+
+    // The file again: first broken, then good.
+    folders[0].write("[node");
+    hub.reload.send(()).await.unwrap();
+    folders[0].write(&example(3, "hub").replace("mtu = 1400", "mtu = 1300"));
+    hub.reload.send(()).await.unwrap();
+    let applied = async {
+        loop {
+            let what = events.next().await.unwrap().unwrap().what;
+            if let Happening::ConfigApplied { changes } = what
+                && changes > 0
+            {
+                return changes;
+            }
+        }
+    };
+    assert_eq!(tokio::time::timeout(SOON, applied).await.unwrap(), 2, "MTU, and the holding time back");
+
+    let cleared = management.clear(Clear::Nhrp { tunnel: None, address: None }).await.unwrap();
+    assert_eq!(cleared, 1);
+    wait("the end of the binding", || !is_registered(&dataplanes[0])).await;
+
+    let [hub_state, spoke_state] = folders.each_ref().map(|f| f.path.join("state.json"));
+    let orders = std::sync::Arc::clone(&spoke.orders);
+    spoke.stop().await;
+    hub.stop().await;
+    for dataplane in &dataplanes {
+        assert!(dataplane.served.program.lock().unwrap().program().is_empty(), "nothing of ours stays");
+    }
+    assert!(matches!(orders.lock().unwrap().last(), Some(Order::Stop { remove_twins: true })));
+    assert!(hub_state.exists() && spoke_state.exists());
+    assert!(!folders[0].path.join("controlplane.sock").exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_control_plane_comes_back_and_a_killed_data_plane_is_programmed_again() {
+    let Pair { underlay, folders, dataplanes, controlplanes: [hub, spoke] } = Pair::new("kill").await;
+    let [hub_dataplane, spoke_dataplane] = dataplanes;
+    let state = folders[0].path.join("state.json");
+    wait("the state file", || std::fs::read_to_string(&state).is_ok_and(|s| s.contains("10.255.0.11"))).await;
+    let before = hub_dataplane.served.program.lock().unwrap().program();
+    hub.kill(&folders[0]).await;
+    // While it is away, nobody can register again.
+    spoke.kill(&folders[1]).await;
+    hub_dataplane.served.program.lock().unwrap().removed.clear();
+
+    let hub = ControlplaneProcess::start(&folders[0]).await;
+    let mut events = hub.management.watch(None).await.unwrap();
+    let up = async {
+        while !matches!(events.next().await.unwrap().unwrap().what, Happening::DataplaneUp { .. }) {}
+    };
+    // It may have been up before anybody watched.
+    let _ = tokio::time::timeout(Duration::from_secs(1), up).await;
+    {
+        let program = hub_dataplane.served.program.lock().unwrap();
+        assert_eq!(program.program(), before);
+        // This kernel forgets its neighbours, which the real one does not.
+        let removed = program.removed.iter().filter(|(key, _)| !matches!(key, Key::Neighbour(_)));
+        assert_eq!(removed.count(), 0, "nothing was ever away: {:?}", program.removed);
+    }
+    let epochs = hub_dataplane.served.epochs.lock().unwrap().clone();
+    assert!(epochs.windows(2).all(|e| e[0] <= e[1]) && epochs.first() < epochs.last(), "{epochs:?}");
+
+    // Now the data plane: the next one knows nothing, and is told within a moment.
+    hub_dataplane.kill().await;
+    let again = DataplaneProcess::start(&folders[0], 12, &underlay);
+    let began = Instant::now();
+    wait("the program", || again.served.program.lock().unwrap().program() == before).await;
+    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+    hub.stop().await;
+    drop(spoke_dataplane);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_state_file_is_moved_aside() {
+    let folder = Folder::new("damage", &example(3, "hub"));
+    std::fs::write(folder.path.join("state.json"), "{\"version\":1,\"check").unwrap();
+    let process = ControlplaneProcess::start(&folder).await;
+    process.management.show(What::Nhrp.into()).await.unwrap();
+    assert!(folder.path.join("state.json.damaged").exists());
+    process.stop().await;
+    assert!(std::fs::read_to_string(folder.path.join("state.json")).unwrap().contains("checksum"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn management_answers_without_a_data_plane() {
+    let folder = Folder::new("alone", &example(3, "hub"));
+    let process = ControlplaneProcess::start(&folder).await;
+    for what in [What::Dmvpn, What::Nhrp, What::Nhs, What::Routes] {
+        process.management.show(what.into()).await.unwrap();
+    }
+    let refused = process.management.show(What::Fib.into()).await.unwrap_err();
+    assert_eq!(refused.code(), Some(proto::Code::Unavailable));
+    assert!(refused.to_string().starts_with("the data plane is away"), "{refused}");
+    let State::Counters(counters) = process.management.show(What::Counters.into()).await.unwrap() else {
+        panic!()
+    };
+    assert!(counters.others.iter().any(|c| c.name == "data-plane-away"));
+    process.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stalled_watcher_and_a_stalled_data_plane_stall_nobody_else() {
+    let folder = Folder::new("stall", &example(3, "hub"));
+    let dataplane = DataplaneProcess::start(&folder, 20, &Underlay::default());
+    let process = ControlplaneProcess::start(&folder).await;
+    let program = &dataplane.served.program;
+    wait("the program", || program.lock().unwrap().program().len() > 5).await;
+
+    // One watcher does not read, the other does.
+    let mut stalled = process.management.watch(None).await.unwrap();
+    let mut reader = process.management.watch(None).await.unwrap();
+    // More than all buffers on the way can hold.
+    let count = 150_000;
+    let reading = tokio::spawn(async move {
+        let (mut seen, mut missed) = (0, 0);
+        while seen + missed < count {
+            match reader.next().await.unwrap().unwrap().what {
+                Happening::Port { .. } => seen += 1,
+                Happening::Missed { events } => missed += events,
+                _ => {}
+            }
+        }
+        seen
+    });
+    let flap = |n: u64| Report::Port {
+        port: "wan".to_owned(),
+        mac: model::Mac([2, 0, 0, 0, 0, 3]),
+        up: n % 2 == 1,
+        mtu: 1500,
+    };
+    for n in 0..count {
+        dataplane.served.report(flap(n)).await;
+    }
+    let seen = tokio::time::timeout(Duration::from_secs(30), reading).await.unwrap().unwrap();
+    assert!(seen > 0);
+    let asked = Instant::now();
+    process.management.show(What::Dmvpn.into()).await.unwrap();
+    assert!(asked.elapsed() < Duration::from_secs(1));
+    // The stalled one is told what it lost, when it comes back to reading.
+    let missed = async {
+        loop {
+            if let Happening::Missed { events } = stalled.next().await.unwrap().unwrap().what {
+                return events;
+            }
+        }
+    };
+    assert!(tokio::time::timeout(SOON, missed).await.unwrap() > 0);
+
+    // The data plane takes batches and answers none: more changes come than may wait.
+    dataplane.served.stalls.store(true, Ordering::Relaxed);
+    let address = |n: u32| std::net::Ipv4Addr::from(0xc0a8_0100 + n % 200 + 2).to_string();
+    for n in 0..5000 {
+        let mac = Some(model::Mac([2, 0, 0, 0, (n / 200) as u8, n as u8]));
+        process.notice(Notice::Neighbour { hop: hop("lan", &address(n)), mac }).await;
+    }
+    let asked = Instant::now();
+    process.management.show(What::Nhrp.into()).await.unwrap();
+    assert!(asked.elapsed() < Duration::from_secs(1));
+    // When it goes on, it gets what is so now.
+    dataplane.served.stalls.store(false, Ordering::Relaxed);
+    let last = Key::Neighbour(hop("lan", &address(4999)));
+    let is_last = || {
+        let program = program.lock().unwrap().program();
+        let neighbour = program.iter().find(|((key, _), _)| *key == last).map(|(_, object)| object.clone());
+        matches!(neighbour, Some(model::program::Object::Neighbour(n)) if n.mac.0[4] == 24)
+    };
+    wait("the last neighbour", is_last).await;
+    process.stop().await;
+}
