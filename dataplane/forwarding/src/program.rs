@@ -184,13 +184,13 @@ impl Program {
 
     /// Removes an owner's stale objects. What else is on an interface that goes with them has no meaning any more and goes too.
     fn sweep(&mut self, owner: Owner) {
-        for key in self.objects.stale(owner) {
+        let mut stale: Vec<_> = self.objects.stale(owner).into_iter().map(|key| (key, owner)).collect();
+        while let Some((key, owner)) = stale.pop() {
             self.objects.remove(owner, key);
-            let (Key::Interface(name) | Key::Tunnel(name)) = key else { continue };
-            if !self.is_there(name) {
-                for (key, owner) in self.referring(name) {
-                    self.objects.remove(owner, key);
-                }
+            if let Key::Interface(name) | Key::Tunnel(name) = key
+                && !self.is_there(name)
+            {
+                stale.extend(self.referring(name));
             }
         }
     }
