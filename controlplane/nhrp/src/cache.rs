@@ -139,6 +139,7 @@ impl Cloud {
         }
         self.program_binding(turn, address, &entry);
         self.cache.insert(address, entry);
+        self.wake(turn, address);
     }
 
     fn program_binding(&self, turn: &mut Turn<'_>, address: ProtocolAddr, entry: &Entry) {

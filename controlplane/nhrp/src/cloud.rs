@@ -45,6 +45,8 @@ pub(crate) struct Cloud {
     /// Those of them that are configured.
     configured_replicas: BTreeSet<NbmaAddr>,
     fallback: Option<ProtocolAddr>,
+    /// The NBMA address that the tunnel had before it had none.
+    left: Option<NbmaAddr>,
     /// Messages sent and received, by type.
     pub(crate) messages: [(u64, u64); 8],
 }
@@ -66,6 +68,7 @@ impl Cloud {
             replicas: BTreeMap::new(),
             configured_replicas: BTreeSet::new(),
             fallback: None,
+            left: None,
             messages: [(0, 0); 8],
         }
     }
@@ -98,8 +101,16 @@ impl Cloud {
         }
         let old = std::mem::replace(&mut self.tunnel, tunnel);
         self.configure_statics(turn);
-        if old.nbma != self.tunnel.nbma {
-            self.purge_told(turn);
+        // From the new address; with none there is nobody to say it, and it is said when there is one.
+        match (old.nbma.or(self.left), self.tunnel.nbma) {
+            (Some(left), None) => self.left = Some(left),
+            (Some(left), Some(now)) => {
+                self.left = None;
+                if left != now {
+                    self.purge_self(turn, left, false);
+                }
+            }
+            _ => {}
         }
         self.adopt_servers(turn);
         let (before, after) = (&old.nhrp, &self.tunnel.nhrp);

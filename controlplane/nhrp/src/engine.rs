@@ -166,6 +166,8 @@ impl Engine {
             }
         }
         self.restored.clear();
+        // So that the ids of this life are in a snapshot before they are used up.
+        turn.save();
     }
 
     fn redirect(

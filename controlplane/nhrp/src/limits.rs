@@ -79,6 +79,9 @@ pub(crate) const REST_MEMORY: Duration = Duration::from_secs(300);
 /// Purge requests are sent this often while no reply comes.
 pub(crate) const PURGE_ATTEMPTS: u32 = 3;
 
+/// Entries in one purge request, so that it fits into any MTU.
+pub(crate) const PURGE_ENTRIES: usize = 32;
+
 /// A flow is redirected again after this, then after twice as long, and so on.
 pub(crate) const REDIRECT_AGAIN: Duration = Duration::from_secs(1);
 

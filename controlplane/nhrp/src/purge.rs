@@ -2,6 +2,8 @@
 //!
 //! We tell our servers when we leave an NBMA address or go, and whoever we answered when the answer is no longer true.
 
+use std::collections::BTreeMap;
+
 use model::config::Nhs;
 use model::{NbmaAddr, Prefix, ProtocolAddr};
 use wire::nhrp::{Body, Cie, Extension, ExtensionType, Family, Flags, Kind, Message};
@@ -9,7 +11,7 @@ use wire::nhrp::{Body, Cie, Extension, ExtensionType, Family, Flags, Kind, Messa
 use crate::Reject;
 use crate::cache::Origin;
 use crate::cloud::Cloud;
-use crate::limits::{HOP_COUNT, PURGE_ATTEMPTS, RETRY_FIRST, backoff};
+use crate::limits::{HOP_COUNT, PURGE_ATTEMPTS, PURGE_ENTRIES, RETRY_FIRST, backoff};
 use crate::overlap::overlapping;
 use crate::registration::fill_responder;
 use crate::turn::{Timer, Turn};
@@ -33,19 +35,34 @@ impl Cloud {
         is_last_word: bool,
     ) {
         let Some(own) = self.identity(nhs.protocol) else { return };
-        let entry = Cie {
-            prefix: own.families.protocol.bits(),
-            nbma: nbma.map(|n| n.0),
-            protocol: Some(own.protocol.0),
-            ..Cie::default()
-        };
-        self.send_purge(turn, nhs.nbma, nhs.protocol, entry, is_last_word);
+        let entry = Cie { nbma: nbma.map(|n| n.0), ..entry_of(Prefix::host(own.protocol.0)) };
+        self.send_purge(turn, nhs.nbma, nhs.protocol, vec![entry], is_last_word);
     }
 
     /// Tells one whom we answered that `prefix` is no longer to be reached by us.
-    fn purge(&mut self, turn: &mut Turn<'_>, client: ProtocolAddr, prefix: Prefix, to: NbmaAddr, last: bool) {
-        let entry = Cie { prefix: prefix.length(), protocol: Some(prefix.addr()), ..Cie::default() };
-        self.send_purge(turn, to, client, entry, last);
+    fn purge(&mut self, turn: &mut Turn<'_>, client: ProtocolAddr, prefix: Prefix, to: NbmaAddr) {
+        self.send_purge(turn, to, client, vec![entry_of(prefix)], false);
+    }
+
+    /// Tells all that have a binding of us, from our answers or from our requests, that we are not at `nbma` any more.
+    pub(crate) fn purge_self(&mut self, turn: &mut Turn<'_>, nbma: NbmaAddr, is_last_word: bool) {
+        let mut peers: BTreeMap<(ProtocolAddr, NbmaAddr), Vec<Cie>> = BTreeMap::new();
+        for ((prefix, client), told) in std::mem::take(&mut self.told) {
+            if told.until > turn.now {
+                peers.entry((client, told.nbma)).or_default().push(entry_of(prefix));
+            }
+        }
+        for (address, entry) in self.cache.iter().filter(|(_, e)| e.origin == Origin::Cached) {
+            peers.entry((*address, entry.nbma)).or_default();
+        }
+        for ((client, to), entries) in peers {
+            let Some(own) = self.identity(client) else { continue };
+            let us = Cie { nbma: Some(nbma.0), ..entry_of(Prefix::host(own.protocol.0)) };
+            let entries: Vec<_> = std::iter::once(us).chain(entries).collect();
+            for some in entries.chunks(PURGE_ENTRIES) {
+                self.send_purge(turn, to, client, some.to_vec(), is_last_word);
+            }
+        }
     }
 
     fn send_purge(
@@ -53,14 +70,14 @@ impl Cloud {
         turn: &mut Turn<'_>,
         to: NbmaAddr,
         destination: ProtocolAddr,
-        entry: Cie,
+        entries: Vec<Cie>,
         is_last_word: bool,
     ) {
         let Some(own) = self.identity(destination) else { return };
         let id = turn.request_id();
         let flags = if is_last_word { Flags::NO_REPLY } else { Flags::default() };
         let extensions = vec![Extension::empty(ExtensionType::RESPONDER, true)];
-        let message = own.request(Kind::PurgeRequest, flags, id, destination, vec![entry], extensions);
+        let message = own.request(Kind::PurgeRequest, flags, id, destination, entries, extensions);
         if !is_last_word && self.purges.len() < turn.common.limits.purges {
             self.purges.insert(id, Purge { to, message: message.clone(), attempts: 1 });
             turn.set(Timer::Purge(self.name(), id), RETRY_FIRST);
@@ -82,15 +99,6 @@ impl Cloud {
         self.send(turn, to, message);
     }
 
-    /// All that were told something of us are told to forget it.
-    pub(crate) fn purge_told(&mut self, turn: &mut Turn<'_>) {
-        for ((prefix, client), told) in std::mem::take(&mut self.told) {
-            if told.until > turn.now {
-                self.purge(turn, client, prefix, told.nbma, false);
-            }
-        }
-    }
-
     /// What was answered from these routes is answered anew in thought; whoever would hear something else now is told to
     /// forget.
     pub(crate) fn purge_changed(&mut self, turn: &mut Turn<'_>, changed: &[Prefix]) {
@@ -103,7 +111,7 @@ impl Cloud {
                 }
                 self.told.remove(&key);
                 if !is_over {
-                    self.purge(turn, key.1, key.0, nbma, false);
+                    self.purge(turn, key.1, key.0, nbma);
                 }
             }
         }
@@ -118,10 +126,8 @@ impl Cloud {
                 self.servers[i].registered = None;
             }
         }
-        for ((prefix, client), told) in std::mem::take(&mut self.told) {
-            if told.until > turn.now {
-                self.purge(turn, client, prefix, told.nbma, true);
-            }
+        if let Some(nbma) = own {
+            self.purge_self(turn, nbma, true);
         }
     }
 }
@@ -192,6 +198,11 @@ impl Cloud {
         turn.cancel(Timer::Purge(self.name(), *request_id));
         Ok(())
     }
+}
+
+/// What is to be purged (RFC 2332 §5.2.5: holding time, MTU and preference are 0).
+fn entry_of(prefix: Prefix) -> Cie {
+    Cie { prefix: prefix.length(), protocol: Some(prefix.addr()), ..Cie::default() }
 }
 
 /// Length of a host's prefix.

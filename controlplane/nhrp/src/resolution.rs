@@ -152,6 +152,14 @@ impl Cloud {
         turn.event(Event::Unresolved { tunnel: self.name(), destination });
     }
 
+    /// An address that rested is known now.
+    pub(crate) fn wake(&mut self, turn: &mut Turn<'_>, address: ProtocolAddr) {
+        if matches!(self.asks.get(&address), Some(Ask { phase: Phase::Resting { .. }, .. })) {
+            turn.cancel(Timer::Ask(self.name(), address));
+            self.asks.remove(&address);
+        }
+    }
+
     /// A reply to one of our resolution requests; it may come by the server or straight.
     pub(crate) fn resolution_reply(&mut self, turn: &mut Turn<'_>, message: &Message) -> Result<(), Reject> {
         let Body::Exchange { request_id, flags, entries, .. } = &message.body else {

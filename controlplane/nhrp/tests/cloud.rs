@@ -1,0 +1,23 @@
+//! Whole clouds on a virtual clock: engines, an underlay that delays, loses, doubles and reorders, and a data plane that does
+//! what it is programmed to do.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+#[path = "cloud/net.rs"]
+mod net;
+
+#[path = "cloud/authentication.rs"]
+mod authentication;
+#[path = "cloud/bytes.rs"]
+mod bytes;
+#[path = "cloud/faults.rs"]
+mod faults;
+#[path = "cloud/forwarding.rs"]
+mod forwarding;
+#[path = "cloud/purge.rs"]
+mod purge;
+#[path = "cloud/registration.rs"]
+mod registration;
+#[path = "cloud/restart.rs"]
+mod restart;
+#[path = "cloud/shortcuts.rs"]
+mod shortcuts;

@@ -1,0 +1,300 @@
+//! Registration, refresh, refusal.
+
+use model::config::MapMulticast;
+use model::program::Key;
+use model::state::nhrp::EntryType;
+use model::state::nhs::ServerState;
+use nhrp::{Clear, Event, Input, Reject};
+use wire::nhrp::{Body, CieCode, Message, MessageType};
+
+use crate::net::*;
+
+#[test]
+fn a_spoke_can_use_its_hub_before_it_has_heard_of_it() {
+    let mut net = Net::idle(1, &Setup::default());
+    net.start(1);
+    assert_eq!(net.binding(1, overlay(0)), Some(nbma(0)));
+    assert!(net.has(1, Key::Fallback(tunnel0())));
+    assert!(net.has(1, Key::Replica(tunnel0(), nbma(0))));
+}
+
+#[test]
+fn spokes_register_and_the_hub_programs_them() {
+    let mut net = Net::new(2, &Setup::default());
+    net.run(seconds(1));
+    for spoke in [1, 2] {
+        assert_eq!(net.binding(0, overlay(spoke)), Some(nbma(spoke)));
+        assert!(net.has(0, Key::Replica(tunnel0(), nbma(spoke))));
+        let up = Event::ServerUp { tunnel: tunnel0(), nhs: overlay(0), refresh: false };
+        assert!(net.has_event(spoke, |e| *e == up));
+        let (client, nbma) = (overlay(spoke), nbma(spoke));
+        let registered = Event::Registered { tunnel: tunnel0(), client, nbma, refresh: false };
+        assert!(net.has_event(0, |e| *e == registered));
+        let servers = net.nodes[spoke].engine.servers(net.now);
+        assert_eq!(
+            (servers[0].state, servers[0].requests, servers[0].replies),
+            (ServerState::Responding, 1, 1)
+        );
+        // The next one is due after about a third of 600 s.
+        let next = servers[0].next_request.unwrap();
+        assert!(next > seconds(175) && next < seconds(200), "{next:?}");
+    }
+    let entries = net.nodes[0].engine.entries(net.now);
+    let dynamic = entries.iter().find(|e| e.next_hop == overlay(1)).unwrap();
+    assert_eq!(dynamic.entry_type, EntryType::Dynamic);
+    assert!(dynamic.flags.registered && dynamic.flags.unique && dynamic.flags.authoritative);
+    assert!(dynamic.expires_in.unwrap() <= seconds(600));
+    assert!(entries.iter().any(|e| e.entry_type == EntryType::Local && e.next_hop == overlay(0)));
+}
+
+/// A day of holding times, and nothing ever expires.
+#[test]
+fn registrations_are_refreshed_for_a_day() {
+    let mut net = Net::new(200, &Setup::default());
+    net.run(seconds(86_400));
+    for spoke in 1..=200 {
+        assert_eq!(net.binding(0, overlay(spoke)), Some(nbma(spoke)));
+    }
+    assert!(!net.has_event(0, |e| matches!(e, Event::Gone { .. })));
+    let requests = net.received(0, MessageType::RegistrationRequest);
+    assert!((200 * 86_400 / 200..200 * 86_400 / 180 + 200).contains(&requests), "{requests}");
+    // They began in one instant, and did not stay together: in no second came more than a tenth of them.
+    let mut last: Vec<_> = net.nodes[1..].iter().map(|n| n.sent.last().unwrap().0.0 / 1_000_000).collect();
+    last.sort_unstable();
+    let busiest = last.chunk_by(|a, b| a == b).map(<[u64]>::len).max().unwrap();
+    assert!(busiest < 20, "{busiest}");
+}
+
+#[test]
+fn retries_double_with_one_id_until_the_server_answers() {
+    let mut net = Net::idle(1, &Setup::default());
+    net.start(1);
+    net.run(seconds(200));
+    let requests = net.messages(1, MessageType::RegistrationRequest);
+    let ids: std::collections::BTreeSet<_> = requests
+        .iter()
+        .map(|(_, _, m)| match m.body {
+            Body::Exchange { request_id, .. } => request_id,
+            _ => panic!("{m:?}"),
+        })
+        .collect();
+    assert_eq!(ids.len(), 1, "the same id in every retransmission");
+    let pauses: Vec<_> = requests.windows(2).map(|w| w[1].0.since(w[0].0)).collect();
+    for (pause, nominal) in pauses.iter().zip([1, 2, 4, 8, 16, 32, 64, 64]) {
+        assert!(*pause <= seconds(nominal) && *pause >= seconds(nominal) * 9 / 10, "{pauses:?}");
+    }
+    assert!(pauses.len() >= 7);
+    net.start(0);
+    net.run(seconds(64));
+    assert!(net.has_event(1, |e| matches!(e, Event::ServerUp { .. })));
+}
+
+#[test]
+fn a_server_that_falls_silent_is_down_and_traffic_still_has_its_binding() {
+    let mut net = Net::new(1, &Setup { holding: 30, ..Setup::default() });
+    net.run(seconds(1));
+    net.nodes[0].alive = false;
+    net.run(seconds(20));
+    let down = Event::ServerDown { tunnel: tunnel0(), nhs: overlay(0) };
+    assert!(net.has_event(1, |e| *e == down));
+    assert_eq!(net.binding(1, overlay(0)), Some(nbma(0)));
+    assert_eq!(net.nodes[1].engine.servers(net.now)[0].state, ServerState::Expecting);
+    net.revive(0);
+    net.run(seconds(70));
+    assert_eq!(net.nodes[1].engine.servers(net.now)[0].state, ServerState::Responding);
+}
+
+#[test]
+fn a_registration_ends_with_its_holding_time() {
+    let mut net = Net::new(1, &Setup { holding: 30, ..Setup::default() });
+    net.run(seconds(1));
+    net.nodes[1].alive = false;
+    net.run(seconds(31));
+    assert_eq!(net.binding(0, overlay(1)), None);
+    assert!(!net.has(0, Key::Replica(tunnel0(), nbma(1))));
+    assert!(net.has_event(0, |e| *e == Event::Gone { tunnel: tunnel0(), address: overlay(1) }));
+}
+
+#[test]
+fn a_hub_that_forgot_hears_again_with_the_next_refresh() {
+    let mut net = Net::new(1, &Setup { holding: 30, ..Setup::default() });
+    net.run(seconds(1));
+    net.give(0, Input::Clear(Clear::default()));
+    assert_eq!(net.binding(0, overlay(1)), None);
+    net.run(seconds(10));
+    assert_eq!(net.binding(0, overlay(1)), Some(nbma(1)));
+}
+
+/// A second NBMA address for a unique registration is refused with code 14, and the first one stays.
+#[test]
+fn a_unique_registration_is_kept() {
+    let mut net = Net::new(2, &Setup::default());
+    net.run(seconds(1));
+    let mut thief = net.nodes[2].tunnel.clone();
+    thief.addresses = net.nodes[1].tunnel.addresses.clone();
+    net.nodes[2].tunnel = thief;
+    net.start(2);
+    net.run(millis(100));
+    assert_eq!(net.binding(0, overlay(1)), Some(nbma(1)));
+    assert_eq!(net.rejects(0, Reject::AlreadyRegistered), 1);
+    let (_, to, reply) = net.messages(0, MessageType::RegistrationReply).pop().unwrap();
+    assert_eq!(to, nbma(2));
+    let Body::Exchange { entries, .. } = &reply.body else { panic!("{reply:?}") };
+    assert_eq!((entries[0].code, entries[0].holding_time), (CieCode::ALREADY_REGISTERED, 0));
+    let server = &net.nodes[2].engine.servers(net.now)[0];
+    assert_eq!((server.state, server.refusals), (ServerState::Expecting, 1));
+    assert_eq!(server.refusal.as_deref(), Some("unique address already registered"));
+    assert!(net.has_event(2, |e| matches!(e, Event::ServerDown { .. })));
+}
+
+#[test]
+fn a_registration_that_is_not_unique_moves() {
+    let mut net = Net::new(2, &Setup { unique: false, ..Setup::default() });
+    net.run(seconds(1));
+    net.nodes[2].tunnel.addresses = net.nodes[1].tunnel.addresses.clone();
+    net.start(2);
+    net.run(seconds(1));
+    assert_eq!(net.binding(0, overlay(1)), Some(nbma(2)));
+    assert!(!net.has(0, Key::Replica(tunnel0(), nbma(1))));
+    assert!(net.has(0, Key::Replica(tunnel0(), nbma(2))));
+}
+
+/// The address of the source interface changes: the old registration is purged, the new one is there at once.
+#[test]
+fn a_new_nbma_address_is_registered_at_once() {
+    let mut net = Net::new(1, &Setup::default());
+    net.run(seconds(1));
+    net.nodes[1].tunnel.nbma = Some(nbma(7));
+    net.start(1);
+    net.run(millis(100));
+    assert_eq!(net.binding(0, overlay(1)), Some(nbma(7)));
+    assert!(net.has(0, Key::Replica(tunnel0(), nbma(7))));
+    assert!(!net.has(0, Key::Replica(tunnel0(), nbma(1))));
+    assert_eq!(net.rejects(0, Reject::AlreadyRegistered), 0);
+}
+
+/// The same when the purge is lost: the refusal has it sent again.
+#[test]
+fn a_lost_purge_does_not_lock_a_client_out() {
+    let mut net = Net::new(1, &Setup::default());
+    net.run(seconds(1));
+    net.lost = 1000;
+    net.nodes[1].tunnel.nbma = Some(nbma(7));
+    net.start(1);
+    net.lost = 0;
+    net.run(seconds(5));
+    assert_eq!(net.binding(0, overlay(1)), Some(nbma(7)));
+}
+
+#[test]
+fn a_tunnel_without_an_nbma_address_waits_for_one() {
+    let mut net = Net::idle(1, &Setup::default());
+    net.start(0);
+    let mut tunnel = net.nodes[1].tunnel.clone();
+    tunnel.nbma = None;
+    net.give(1, Input::Configure(vec![tunnel]));
+    net.run(seconds(5));
+    assert_eq!(net.nodes[1].engine.servers(net.now)[0].state, ServerState::Waiting);
+    assert_eq!(net.nodes[1].sent.len(), 0);
+    net.start(1);
+    net.run(seconds(1));
+    assert_eq!(net.nodes[1].engine.servers(net.now)[0].state, ServerState::Responding);
+}
+
+#[test]
+fn a_configuration_that_goes_takes_everything_along() {
+    let mut net = Net::new(2, &Setup::default());
+    net.run(seconds(1));
+    net.converse(1, 2, seconds(1));
+    net.give(1, Input::Configure(vec![]));
+    assert!(net.nodes[1].program.is_empty());
+    assert_eq!(net.nodes[1].engine.next_deadline(), None);
+    net.run(millis(50));
+    assert_eq!(net.binding(0, overlay(1)), None, "it said goodbye");
+    assert_eq!(net.binding(2, overlay(1)), None, "to the other spoke as well");
+    net.give(0, Input::Configure(vec![]));
+    assert!(net.nodes[0].program.is_empty());
+}
+
+#[test]
+fn a_static_map_is_programmed_and_nothing_learnt_replaces_it() {
+    let mut net = Net::idle(2, &Setup::default());
+    let map = model::config::Map { protocol: overlay(2), nbma: nbma(9) };
+    net.nodes[0].tunnel.nhrp.map.push(map);
+    net.nodes[0].tunnel.nhrp.map_multicast = vec![MapMulticast::Nbma(nbma(9))];
+    for node in 0..3 {
+        net.start(node);
+    }
+    net.run(seconds(1));
+    assert_eq!(net.binding(0, overlay(2)), Some(nbma(9)));
+    assert!(net.rejects(0, Reject::Prohibited) > 0);
+    assert!(net.has(0, Key::Replica(tunnel0(), nbma(9))) && !net.has(0, Key::Replica(tunnel0(), nbma(1))));
+    // `dynamic` brings the registered ones, and their going takes them away.
+    net.nodes[0].tunnel.nhrp.map_multicast = vec![MapMulticast::Dynamic];
+    net.nodes[0].tunnel.nhrp.map.clear();
+    net.start(0);
+    assert!(net.has(0, Key::Replica(tunnel0(), nbma(1))) && !net.has(0, Key::Replica(tunnel0(), nbma(9))));
+    assert_eq!(net.binding(0, overlay(2)), None);
+}
+
+#[test]
+fn what_no_peer_can_have_is_not_registered() {
+    let mut net = Net::new(1, &Setup::default());
+    net.run(seconds(1));
+    let (_, _, good) = net.messages(1, MessageType::RegistrationRequest).pop().unwrap();
+    let mut register = |change: &dyn Fn(&mut Message)| {
+        let mut message = good.clone();
+        change(&mut message);
+        let source = nbma(1);
+        net.give(
+            0,
+            Input::Packet { tunnel: tunnel0(), source, destination: nbma(0), bytes: message.encode() },
+        );
+        let (_, _, reply) = net.messages(0, MessageType::RegistrationReply).pop().unwrap();
+        let Body::Exchange { entries, .. } = reply.body else { panic!() };
+        entries[0].code
+    };
+    assert_eq!(register(&|_| ()), CieCode::SUCCESS);
+    let source = |addr: &'static str| move |m: &mut Message| m.source = Some(addr.parse().unwrap());
+    assert_eq!(register(&source("224.0.0.5")), CieCode::ADMINISTRATIVELY_PROHIBITED);
+    assert_eq!(register(&source("127.0.0.1")), CieCode::ADMINISTRATIVELY_PROHIBITED);
+    let entry = |change: fn(&mut wire::nhrp::Cie)| {
+        move |m: &mut Message| match &mut m.body {
+            Body::Exchange { entries, .. } => change(&mut entries[0]),
+            _ => panic!(),
+        }
+    };
+    assert_eq!(register(&entry(|e| e.prefix = 24)), CieCode::ADMINISTRATIVELY_PROHIBITED);
+    assert_eq!(register(&entry(|e| e.prefix = 0)), CieCode::SUCCESS);
+    assert_eq!(register(&entry(|e| e.prefix = 255)), CieCode::SUCCESS);
+    assert_eq!(register(&entry(|e| e.holding_time = 0)), CieCode::ADMINISTRATIVELY_PROHIBITED);
+    // Somebody who registers the hub's own address hears nothing that would make the hub's requests look like its own.
+    let own = Message { source: Some(overlay(0).0), ..good.clone() };
+    net.give(
+        0,
+        Input::Packet { tunnel: tunnel0(), source: nbma(1), destination: nbma(0), bytes: own.encode() },
+    );
+    assert_eq!(net.rejects(0, Reject::Loop), 1);
+}
+
+/// A client whose packets come from elsewhere than it says is behind a NAT: it is reached where they come from, and told so.
+#[test]
+fn a_client_behind_a_nat_is_reached_where_it_comes_from() {
+    let mut net = Net::new(1, &Setup::default());
+    net.run(seconds(1));
+    let (_, _, request) = net.messages(1, MessageType::RegistrationRequest).pop().unwrap();
+    let moved =
+        Message { source: Some(overlay(5).0), source_nbma: Some("192.0.2.9".parse().unwrap()), ..request };
+    net.give(
+        0,
+        Input::Packet { tunnel: tunnel0(), source: nbma(1), destination: nbma(0), bytes: moved.encode() },
+    );
+    assert_eq!(net.binding(0, overlay(5)), Some(nbma(1)));
+    let entries = net.nodes[0].engine.entries(net.now);
+    let entry = entries.iter().find(|e| e.next_hop == overlay(5)).unwrap();
+    assert_eq!(entry.claimed_nbma.unwrap().to_string(), "192.0.2.9");
+    let (_, to, reply) = net.messages(0, MessageType::RegistrationReply).pop().unwrap();
+    assert_eq!(to, nbma(1));
+    let nat = reply.extension(wire::nhrp::ExtensionType::NAT).unwrap().entries(reply.families).unwrap();
+    assert_eq!((nat.len(), nat[1].nbma), (2, Some(nbma(1).0)));
+}
