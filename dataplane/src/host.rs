@@ -26,7 +26,7 @@ use wire::buf::PacketBuf;
 use crate::rings::{Rings, Waker};
 
 /// Time between tries to attach to a twin that is not there.
-const ATTACH_AGAIN: Duration = Duration::from_millis(50);
+const ATTACH_AGAIN: Duration = Duration::from_millis(5);
 /// Longest sleep.
 const SLEEP_MS: u16 = 50;
 /// Packets that are read from one twin before the others get their turn.
