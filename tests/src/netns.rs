@@ -5,6 +5,7 @@ use std::process::{Child, Command, Output, Stdio};
 
 use anyhow::{Context, Result, ensure};
 use nix::sched::{CloneFlags, setns};
+use nix::sys::signal::{SigSet, SigmaskHow};
 
 use crate::guardian::Guardian;
 
@@ -64,7 +65,14 @@ impl Namespace {
     /// It cannot be started.
     pub fn spawn(&self, command: &mut Command) -> Result<Child> {
         let program = command.get_program().to_owned();
-        self.run(|| command.spawn())?.with_context(|| format!("starting {}", program.display()))
+        let spawn = || {
+            // A child inherits which signals are blocked; ours shall hear them all.
+            let mask = SigSet::empty().thread_swap_mask(SigmaskHow::SIG_SETMASK)?;
+            let child = command.spawn();
+            mask.thread_set_mask()?;
+            child
+        };
+        self.run(spawn)?.with_context(|| format!("starting {}", program.display()))
     }
 
     /// Runs a program inside to its end.
@@ -73,8 +81,8 @@ impl Namespace {
     /// It cannot be started. How it ended is in the output.
     pub fn output(&self, program: &str, args: &[&str]) -> Result<Output> {
         let mut command = Command::new(program);
-        command.args(args).stdin(Stdio::null());
-        self.run(|| command.output())?.with_context(|| format!("starting {program}"))
+        command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        Ok(self.spawn(&mut command)?.wait_with_output()?)
     }
 
     /// Runs a program inside that must succeed; its standard output.

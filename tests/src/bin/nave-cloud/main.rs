@@ -41,8 +41,12 @@ static GUARDIAN: OnceLock<Arc<Guardian>> = OnceLock::new();
 static STAYING: AtomicBool = AtomicBool::new(false);
 
 fn main() -> ExitCode {
-    let args = Args::parse();
-    match run(&args) {
+    let result = run(&Args::parse());
+    // However it went: when this program is gone, so is everything that it made.
+    if let Some(guardian) = GUARDIAN.get() {
+        guardian.dismiss();
+    }
+    match result {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
@@ -73,10 +77,6 @@ fn run(args: &Args) -> Result<bool> {
         println!("\nstopping");
     }
     cloud.stop()?;
-    drop(cloud);
-    if let Some(guardian) = GUARDIAN.get() {
-        guardian.dismiss();
-    }
     Ok(good)
 }
 
