@@ -199,7 +199,7 @@ fn passes(
     let mut wrong =
         (!core_affinity::set_for_current(core)).then(|| anyhow!("cannot be pinned to core {}", core.id));
     let _token = dpdk::register_worker_thread(eal)?;
-    let reference = Reference::new()?;
+    let mut reference = Reference::new()?;
     let counters = lane.worker.counters();
     let mut passes = Passes::default();
     for pass in 0..2 * pairs + 2 {

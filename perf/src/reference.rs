@@ -13,6 +13,8 @@ const STEPS: usize = 8;
 /// A table of 16 MiB of numbers.
 pub(crate) struct Reference {
     table: HugeVec<u64>,
+    /// Where the next reads are: never the places of the last round.
+    random: Random,
 }
 
 impl Reference {
@@ -20,14 +22,14 @@ impl Reference {
         let mut table = HugeVec::zeroed(TABLE / size_of::<u64>())?;
         let mut random = Random(1);
         table.iter_mut().for_each(|word| *word = random.next());
-        Ok(Self { table })
+        Ok(Self { table, random })
     }
 
     /// Cycles of one round, of `rounds`: one read of eight bytes at a random place (the places do not depend on what was
     /// read, so that the processor may overlap the reads as it can those of packets), then eight dependent steps of a
     /// multiplication and a rotation.
-    pub(crate) fn measure(&self, rounds: usize) -> f64 {
-        let mut random = Random(0x5eed);
+    pub(crate) fn measure(&mut self, rounds: usize) -> f64 {
+        let random = &mut self.random;
         let mut sum = 0_u64;
         let begun = cycles();
         for _ in 0..rounds {

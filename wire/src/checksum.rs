@@ -49,11 +49,10 @@ impl Sum {
     #[inline(always)]
     #[must_use]
     pub const fn checksum(self) -> u16 {
-        let sum = (self.0 >> 32) + (self.0 & 0xffff_ffff);
-        let sum = (sum >> 16) + (sum & 0xffff);
-        let sum = (sum >> 16) + (sum & 0xffff);
-        let sum = (sum >> 16) + (sum & 0xffff);
-        u16::from_be(!(sum as u16))
+        // Each fold adds the halves; what it carries out of the low half comes in at the low end of the high one.
+        let sum = (self.0.wrapping_add(self.0.rotate_left(32)) >> 32) as u32;
+        let sum = (sum.wrapping_add(sum.rotate_left(16)) >> 16) as u16;
+        u16::from_be(!sum)
     }
 }
 
