@@ -1,0 +1,112 @@
+//! Static routes of the configuration, kept in the kernel so that the node's own sockets and daemons go the way that the data
+//! plane goes.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use model::program::{Path, Route};
+use model::{Prefix, TableId};
+use netlink_packet_route::route::{
+    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
+};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
+
+use super::fact::Fact;
+use super::mirror::Mirror;
+use super::netlink::Netlink;
+use super::{Failure, PROTOCOL};
+
+/// Makes it so that of our routes these are in the main table and no others. Leaves routes that are not ours alone: where
+/// there is one to the same prefix with the same metric, ours is a failure.
+pub(super) async fn settle(netlink: &Netlink, wanted: &[Route], mirror: &Mirror) -> Vec<Failure> {
+    let facts = match netlink.routes(Some(RouteProtocol::Other(PROTOCOL))).await {
+        Ok(facts) => facts,
+        Err(error) => return vec![Failure::new("list routes", error)],
+    };
+    let ours: BTreeMap<Prefix, Option<Path>> = facts
+        .into_iter()
+        .filter_map(|fact| match fact {
+            Fact::Route { route, .. } => Some((route.prefix, mirror.path(&route.way))),
+            _ => None,
+        })
+        .collect();
+    let mut failures = Vec::new();
+    for prefix in ours.keys().filter(|prefix| !wanted.iter().any(|route| route.prefix == **prefix)) {
+        let mut message = blank(*prefix);
+        // Of whatever scope and type.
+        message.header.scope = RouteScope::NoWhere;
+        match netlink.change(RouteNetlinkMessage::DelRoute(message), 0).await {
+            Err(error) if !error.is_absence() => {
+                failures.push(Failure::new(format!("remove route {prefix}"), error));
+            }
+            _ => {}
+        }
+    }
+    for route in wanted {
+        let before = ours.get(&route.prefix);
+        if before == Some(&Some(route.path)) && route.table == TableId(0) {
+            continue;
+        }
+        let flags = if before.is_some() { NLM_F_REPLACE } else { NLM_F_EXCL };
+        let result = match message(route, mirror) {
+            Ok(message) => netlink
+                .change(RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE | flags)
+                .await
+                .map_err(|error| error.to_string()),
+            Err(reason) => Err(reason),
+        };
+        failures
+            .extend(result.err().map(|reason| Failure::new(format!("put route {}", route.prefix), reason)));
+    }
+    failures
+}
+
+fn blank(prefix: Prefix) -> RouteMessage {
+    let mut message = RouteMessage::default();
+    message.header.address_family = match prefix.addr() {
+        IpAddr::V4(_) => AddressFamily::Inet,
+        IpAddr::V6(_) => AddressFamily::Inet6,
+    };
+    message.header.table = RouteHeader::RT_TABLE_MAIN;
+    message.header.protocol = RouteProtocol::Other(PROTOCOL);
+    message.header.destination_prefix_length = prefix.length();
+    message.attributes.push(RouteAttribute::Destination(prefix.addr().into()));
+    message
+}
+
+fn message(route: &Route, mirror: &Mirror) -> Result<RouteMessage, String> {
+    if route.table != TableId(0) {
+        return Err(format!("table {} is not kept in the kernel", route.table.0));
+    }
+    let link = |interface| {
+        mirror.link(interface).map(|(index, _)| index).ok_or_else(|| format!("no twin `{interface}`"))
+    };
+    let mut message = blank(route.prefix);
+    message.header.kind = RouteType::Unicast;
+    match route.path {
+        Path::Via(hop) => {
+            message.attributes.push(RouteAttribute::Oif(link(hop.interface)?));
+            message.attributes.push(gateway(route.prefix, hop.next_hop));
+            // The configuration says on which twin the next hop is; it need not be in a prefix of it.
+            message.header.flags = RouteFlags::Onlink;
+        }
+        Path::Attached(interface) => {
+            message.attributes.push(RouteAttribute::Oif(link(interface)?));
+            message.header.scope = RouteScope::Link;
+        }
+        Path::Unreachable => message.header.kind = RouteType::Unreachable,
+        Path::Blackhole => message.header.kind = RouteType::BlackHole,
+        Path::Receive(_) => return Err("a route to this box is the kernel's to make".to_owned()),
+    }
+    Ok(message)
+}
+
+/// A next hop of the other family goes into an attribute of its own (RFC 5549).
+fn gateway(prefix: Prefix, next_hop: IpAddr) -> RouteAttribute {
+    use netlink_packet_route::route::RouteVia;
+    match next_hop {
+        IpAddr::V6(addr) if prefix.addr().is_ipv4() => RouteAttribute::Via(RouteVia::Inet6(addr)),
+        addr => RouteAttribute::Gateway(RouteAddress::from(addr)),
+    }
+}
