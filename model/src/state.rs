@@ -27,6 +27,9 @@ pub mod workers;
 mod table;
 mod time;
 
+#[cfg(test)]
+mod tests;
+
 pub use adjacency::Adjacencies;
 pub use counters::Counters;
 pub use dmvpn::Dmvpn;

@@ -1,7 +1,7 @@
 //! The model as protobuf, and back. Down (`From`) always works; up (`TryFrom`) refuses with the path of the field.
 //!
-//! Most messages are their model type field by field. [`message!`] writes both directions of those from one line for each
-//! field: its name and its kind; the kinds are the functions in [`kind`].
+//! Most messages are their model type field by field. `message!` writes both directions of those from one line for each
+//! field: its name and its kind; the kinds are the functions in `kind`.
 
 use std::fmt;
 

@@ -1,0 +1,350 @@
+//! One of each thing that is shown: its table, its JSON and back, what filters admit, and big tables in parts.
+
+use std::time::Duration;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::adjacency::{Adjacency, AdjacencyKind};
+use super::counters::{Counter, MessageCounter, NodeCounter};
+use super::fib::FibEntry;
+use super::nhrp::{Entry, EntryFlags, EntryType};
+use super::nhs::{Server, ServerState};
+use super::ports::{Port, Traffic};
+use super::program::Programmed;
+use super::routes::RibRoute;
+use super::workers::{Idle, Worker};
+use super::*;
+use crate::program::{Binding, Hop, Object, Path, Route, Tunnel, TunnelMode};
+use crate::{Mac, Prefix, WorkerId};
+
+fn name(text: &str) -> InterfaceName {
+    text.parse().unwrap()
+}
+
+fn hop() -> Hop {
+    Hop { interface: name("wan"), next_hop: "203.0.113.254".parse().unwrap() }
+}
+
+fn route(prefix: &str, path: Path) -> Route {
+    Route { table: TableId(0), prefix: prefix.parse().unwrap(), path, expires_in: None }
+}
+
+fn routes() -> Routes {
+    let shortcut = Route {
+        expires_in: Some(Duration::from_secs(90_000)),
+        ..route("192.168.3.0/24", Path::Via(Hop { interface: name("tunnel0"), ..hop() }))
+    };
+    Routes(vec![
+        RibRoute { route: shortcut, owner: Owner::Nhrp, best: true },
+        RibRoute {
+            route: route("10.0.0.0/24", Path::Attached(name("lan"))),
+            owner: Owner::Config,
+            best: false,
+        },
+        RibRoute {
+            route: route("10.0.0.1/32", Path::Receive(name("lan"))),
+            owner: Owner::Netlink,
+            best: true,
+        },
+        RibRoute { route: route("10.9.0.0/16", Path::Blackhole), owner: Owner::Ike, best: true },
+    ])
+}
+
+fn fib() -> Fib {
+    let entry = |adjacency, r: RibRoute| FibEntry {
+        table: r.route.table,
+        prefix: r.route.prefix,
+        path: r.route.path,
+        owner: r.owner,
+        adjacency,
+    };
+    Fib((0..).zip(routes().0).map(|(n, r)| entry(n, r)).collect())
+}
+
+fn adjacencies() -> Adjacencies {
+    let midchain = Adjacency {
+        index: 7,
+        kind: AdjacencyKind::Midchain,
+        interface: Some(name("tunnel0")),
+        next_hop: Some("10.0.0.2".parse().unwrap()),
+        nbma: Some("203.0.113.2".parse().unwrap()),
+        stacked_on: Some(3),
+        fallback: Some(5),
+        rewrite: vec![0x45, 0, 0xff],
+        expires_in: Some(Duration::from_millis(1500)),
+        stale: true,
+        packets: 10,
+        bytes: 640,
+    };
+    let drop = Adjacency {
+        index: 0,
+        kind: AdjacencyKind::Drop,
+        interface: None,
+        next_hop: None,
+        nbma: None,
+        stacked_on: None,
+        fallback: None,
+        rewrite: vec![],
+        expires_in: None,
+        stale: false,
+        packets: 0,
+        bytes: 0,
+    };
+    Adjacencies(vec![drop, midchain])
+}
+
+fn ports() -> Ports {
+    Ports(vec![Port {
+        name: "port0".into(),
+        driver: "net_tap".into(),
+        interface: Some(name("wan")),
+        mac: Mac([2, 0, 0, 0, 0, 1]),
+        up: true,
+        mtu: 1500,
+        queues: 2,
+        rx: Traffic { packets: 3, bytes: 180, errors: 1 },
+        tx: Traffic::default(),
+    }])
+}
+
+fn workers() -> Workers {
+    Workers(vec![Worker {
+        id: WorkerId(1),
+        core: 3,
+        idle: Idle::Adaptive,
+        breaths: 1000,
+        busy_breaths: 10,
+        rx_packets: 40,
+        tx_packets: 39,
+        dropped: 1,
+        busy_cycles: 4000,
+        generation: 12,
+    }])
+}
+
+fn counters() -> Counters {
+    let counter =
+        |name: &str, count| Counter { name: name.into(), sentence: format!("what {name} means"), count };
+    Counters {
+        nodes: vec![NodeCounter { node: "classify".into(), bursts: 2, packets: 64, cycles: 640 }],
+        messages: vec![MessageCounter {
+            tunnel: name("tunnel0"),
+            message: "registration-request".into(),
+            sent: 4,
+            received: 0,
+        }],
+        rejects: vec![counter("bad-checksum", 1)],
+        others: vec![counter("rx", 64)],
+    }
+}
+
+fn cache() -> Cache {
+    Cache(vec![Entry {
+        tunnel: name("tunnel0"),
+        prefix: "192.168.3.0/24".parse().unwrap(),
+        next_hop: "10.0.0.3".parse().unwrap(),
+        entry_type: EntryType::Cached,
+        flags: EntryFlags { authoritative: true, ..EntryFlags::default() },
+        nbma: None,
+        claimed_nbma: None,
+        created: Duration::from_secs(61),
+        expires_in: None,
+        mtu: 0,
+    }])
+}
+
+fn servers() -> Servers {
+    Servers(vec![Server {
+        tunnel: name("tunnel0"),
+        protocol: "10.0.0.1".parse().unwrap(),
+        nbma: "203.0.113.1".parse().unwrap(),
+        state: ServerState::Responding,
+        since: Duration::from_secs(5),
+        requests: 3,
+        replies: 2,
+        refusals: 1,
+        refusal: Some("unique address already registered".into()),
+        next_request: Some(Duration::from_secs(195)),
+    }])
+}
+
+fn program() -> Program {
+    let tunnel = Tunnel {
+        name: name("tunnel0"),
+        mode: TunnelMode::Multipoint,
+        source: "203.0.113.2".parse().unwrap(),
+        source_interface: name("wan"),
+        key: Some(42),
+        mtu: 1400,
+        ttl: 255,
+        network_id: 1,
+        redirect: true,
+        table: TableId(0),
+        underlay_table: TableId(0),
+    };
+    let binding = Binding {
+        tunnel: name("tunnel0"),
+        next_hop: "10.0.0.3".parse().unwrap(),
+        nbma: "203.0.113.3".parse().unwrap(),
+        link: Some(hop()),
+        expires_in: Some(Duration::from_secs(60)),
+    };
+    Program(vec![
+        Programmed { owner: Owner::Config, object: Object::Tunnel(tunnel), stale: false },
+        Programmed { owner: Owner::Nhrp, object: Object::Binding(binding), stale: true },
+    ])
+}
+
+#[test]
+fn tables_line_up_and_say_what_is_there() {
+    assert_eq!(
+        routes().to_string(),
+        "\
+Table     Prefix          Path                          Owner    Expires
+    0  *  192.168.3.0/24  via 203.0.113.254 on tunnel0  nhrp     1d01h
+    0     10.0.0.0/24     attached to lan               config   never
+    0  *  10.0.0.1/32     receive on lan                netlink  never
+    0  *  10.9.0.0/16     blackhole                     ike      never
+"
+    );
+    assert_eq!(
+        adjacencies().to_string(),
+        "\
+Index  Kind              Interface  Next hop  NBMA         Stack  Fallback  Expires   Packets  Bytes  Rewrite
+    0  drop              -          -         -                -         -  never           0      0
+    7  midchain (stale)  tunnel0    10.0.0.2  203.0.113.2      3         5  00:00:01       10    640  4500ff
+"
+    );
+    assert_eq!(
+        ports().to_string(),
+        "\
+Port   Interface  Driver   MAC                Link   MTU  Queues  Rx packets  Rx bytes  Rx errors  Tx packets  Tx bytes  Tx errors
+port0  wan        net_tap  02:00:00:00:00:01  up    1500       2           3       180          1           0         0          0
+"
+    );
+    assert_eq!(
+        workers().to_string(),
+        "\
+Worker  Core  Idle      Breaths  Busy  Rx packets  Tx packets  Dropped  Cycles/packet  Generation
+     1     3  adaptive     1000    10          40          39        1            100          12
+"
+    );
+    assert_eq!(
+        counters().to_string(),
+        "\
+Node      Packets  Bursts  Packets/burst  Cycles/packet
+classify       64       2             32             10
+
+NHRP message          Tunnel   Sent  Received
+registration-request  tunnel0     4         0
+
+NHRP reject   Count  Meaning
+bad-checksum      1  what bad-checksum means
+
+Counter  Count  Meaning
+rx          64  what rx means
+"
+    );
+    assert_eq!(
+        servers().to_string(),
+        "\
+Tunnel   NHS       NBMA         State       Since     Requests  Replies  Refusals  Next      Refused
+tunnel0  10.0.0.1  203.0.113.1  responding  00:00:05         3        2         1  00:03:15  unique address already registered
+"
+    );
+    assert_eq!(
+        cache().to_string(),
+        "\
+Target          Via       NBMA  Tunnel   Type    Created   Expires  Flags
+192.168.3.0/24  10.0.0.3  -     tunnel0  cached  00:01:01  never    authoritative
+"
+    );
+    let text = program().to_string();
+    assert!(text.contains("multipoint, from 203.0.113.2 (wan), key 42, network id 1"), "{text}");
+    assert!(
+        text.contains(
+            "10.0.0.3 on tunnel0  nhrp (stale)  00:01:00  at 203.0.113.3, via 203.0.113.254 on wan"
+        ),
+        "{text}"
+    );
+}
+
+#[test]
+fn json_reads_back_as_it_was_written() {
+    fn back<T: Serialize + DeserializeOwned + PartialEq + fmt::Debug>(thing: &T) {
+        let text = serde_json::to_string(thing).unwrap();
+        assert_eq!(&serde_json::from_str::<T>(&text).unwrap(), thing, "{text}");
+    }
+    back(&routes());
+    back(&fib());
+    back(&adjacencies());
+    back(&ports());
+    back(&workers());
+    back(&counters());
+    back(&cache());
+    back(&servers());
+    back(&program());
+    let json = serde_json::to_value(State::Adjacency(adjacencies())).unwrap();
+    assert_eq!((&json[1]["rewrite"], &json[1]["expires_in"]), (&"4500ff".into(), &1.5.into()));
+    let odd = json[1].to_string().replace("4500ff", "4500f");
+    assert!(serde_json::from_str::<Adjacency>(&odd).is_err());
+}
+
+/// How much of it the filter leaves.
+fn left(mut state: State, filter: Filter) -> usize {
+    state.retain(&filter);
+    let json = serde_json::to_value(&state).unwrap();
+    // Counters are no list; a filter selects their messages.
+    json.as_array().or_else(|| json["messages"].as_array()).unwrap().len()
+}
+
+#[test]
+fn a_filter_leaves_what_has_all_that_is_set() {
+    let all = Filter::default();
+    let by = |text: &str| Filter { interface: Some(name(text)), ..all };
+    let with = |text: &str| Filter { address: Some(text.parse().unwrap()), ..all };
+    let of = |owner| Filter { owner: Some(owner), ..all };
+    let table = |n| Filter { table: Some(TableId(n)), ..all };
+
+    let rib = || State::Routes(routes());
+    let seen = [all, by("lan"), with("10.0.0.1"), of(Owner::Ike), table(0), table(1)].map(|f| left(rib(), f));
+    assert_eq!(seen, [4, 2, 2, 1, 4, 0]);
+    let seen = [by("tunnel0"), with("192.168.3.9"), of(Owner::Nhrp)].map(|f| left(State::Fib(fib()), f));
+    assert_eq!(seen, [1, 1, 1]);
+    assert_eq!(left(rib(), Filter { interface: Some(name("lan")), ..of(Owner::Netlink) }), 1);
+    let seen = [by("tunnel0"), with("203.0.113.2"), with("10.0.0.9")];
+    assert_eq!(seen.map(|f| left(State::Adjacency(adjacencies()), f)), [1, 1, 0]);
+    let seen = [by("wan"), by("port0"), by("lan"), table(9)].map(|f| left(State::Ports(ports()), f));
+    assert_eq!(seen, [1, 1, 0, 1]);
+    assert_eq!([by("tunnel0"), by("lan")].map(|f| left(State::Counters(counters()), f)), [1, 0]);
+    let seen =
+        [with("192.168.3.7"), with("10.0.0.3"), with("10.0.0.4")].map(|f| left(State::Nhrp(cache()), f));
+    assert_eq!(seen, [1, 1, 0]);
+    assert_eq!([with("203.0.113.1"), by("x")].map(|f| left(State::Nhs(servers()), f)), [1, 0]);
+    let seen = [of(Owner::Nhrp), with("203.0.113.3"), with("203.0.113.2"), table(1)];
+    assert_eq!(seen.map(|f| left(State::Program(program()), f)), [1, 1, 1, 1]);
+    assert_eq!(left(State::Workers(workers()), by("lan")), 1);
+}
+
+#[test]
+fn parts_join_to_the_whole_in_order() {
+    let entry = |n: u32| FibEntry {
+        prefix: Prefix::host(std::net::Ipv4Addr::from(n).into()),
+        adjacency: n,
+        ..fib().0[3]
+    };
+    for len in [0, 1, 4096, 4097, 10_000] {
+        let whole = State::Fib(Fib((0..len).map(entry).collect()));
+        let parts = whole.clone().parts();
+        assert_eq!(parts.len(), (len as usize).div_ceil(4096).max(1));
+        let mut joined = State::empty(What::Fib);
+        for part in parts {
+            joined.join(part).unwrap();
+        }
+        assert_eq!(joined, whole);
+    }
+    let refused = State::empty(What::Fib).join(State::empty(What::Nhs)).unwrap_err();
+    assert_eq!(refused.what(), What::Nhs);
+    assert!(What::ALL.iter().all(|&what| State::empty(what).what() == what));
+}
