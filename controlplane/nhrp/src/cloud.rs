@@ -123,6 +123,7 @@ impl Cloud {
     /// Ends: whoever knows of us through us is told so, and everything is programmed away.
     pub(crate) fn end(mut self, turn: &mut Turn<'_>) {
         self.say_goodbye(turn);
+        self.set_fallback(turn, None);
         let addresses: Vec<_> = self.cache.keys().copied().collect();
         for address in addresses {
             self.forget(turn, address);
@@ -142,7 +143,6 @@ impl Cloud {
         for nbma in std::mem::take(&mut self.configured_replicas) {
             self.release_replica(turn, nbma);
         }
-        self.set_fallback(turn, None);
     }
 
     /// Static bindings, those of the servers, and receivers of multicast.

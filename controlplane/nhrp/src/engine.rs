@@ -124,6 +124,7 @@ impl Engine {
                 for cloud in self.clouds.values_mut() {
                     cloud.drop_outdated_shortcuts(turn, &prefixes);
                     cloud.purge_changed(turn, &prefixes);
+                    cloud.wake_changed(turn, &prefixes);
                 }
             }
             Input::Clear(clear) => {

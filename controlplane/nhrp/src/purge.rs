@@ -179,7 +179,8 @@ impl Cloud {
                 let is_meant = nbma.is_none_or(|n| n == entry.nbma || Some(n) == entry.claimed);
                 match entry.origin {
                     Origin::Cached => is_meant,
-                    Origin::Dynamic => is_meant && *address == client,
+                    // A purge of a whole subnet is about what is behind its sender (opennhrp sends one after registering).
+                    Origin::Dynamic => is_meant && *address == client && prefix.is_host(),
                     Origin::Nhs | Origin::Static => false,
                 }
             })

@@ -89,7 +89,7 @@ impl Cloud {
         let limits = turn.common.limits;
         let times = match self.redirected.get(&flow) {
             Some(r) if r.is_over(now) => 0,
-            Some(r) if now.since(r.at) < r.pause() => return Err(Reject::RateLimited),
+            Some(r) if now.since(r.at) < r.pause() => return Err(Reject::Redirected),
             Some(r) => r.times,
             None => 0,
         };

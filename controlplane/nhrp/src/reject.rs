@@ -39,6 +39,8 @@ pub enum Reject {
     Unreachable,
     /// A traffic indication for a flow that does not begin here.
     Intermediate,
+    /// The flow was redirected a moment ago.
+    Redirected,
     /// A limit is reached.
     NoRoom,
     /// Too many in this second.
@@ -47,7 +49,7 @@ pub enum Reject {
 
 impl Reject {
     /// All of them.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Truncated,
         Self::Malformed,
         Self::Checksum,
@@ -63,6 +65,7 @@ impl Reject {
         Self::NoBinding,
         Self::Unreachable,
         Self::Intermediate,
+        Self::Redirected,
         Self::NoRoom,
         Self::RateLimited,
     ];
@@ -86,6 +89,7 @@ impl Reject {
             Self::NoBinding => "no-binding",
             Self::Unreachable => "unreachable",
             Self::Intermediate => "intermediate",
+            Self::Redirected => "redirected",
             Self::NoRoom => "no-room",
             Self::RateLimited => "rate-limited",
         }
@@ -112,6 +116,7 @@ impl Reject {
             Self::NoBinding => "No binding is known for the address that was asked for.",
             Self::Unreachable => "There is no way to whom the message, or the packet in it, is for.",
             Self::Intermediate => "A redirect for a packet whose source is not behind this node.",
+            Self::Redirected => "The sender of the packet was told of a better way a moment ago.",
             Self::NoRoom => "A limit on entries is reached.",
             Self::RateLimited => "There were too many of these in this second.",
         }

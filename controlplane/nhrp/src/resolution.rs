@@ -160,6 +160,17 @@ impl Cloud {
         }
     }
 
+    /// Routes changed: what could not be resolved by the old ones need not rest.
+    pub(crate) fn wake_changed(&mut self, turn: &mut Turn<'_>, changed: &[Prefix]) {
+        for prefix in changed {
+            let first = ProtocolAddr(prefix.addr());
+            let inside = self.asks.range(first..).map(|(a, _)| *a).take_while(|a| prefix.contains(a.0));
+            for address in inside.collect::<Vec<_>>() {
+                self.wake(turn, address);
+            }
+        }
+    }
+
     /// A reply to one of our resolution requests; it may come by the server or straight.
     pub(crate) fn resolution_reply(&mut self, turn: &mut Turn<'_>, message: &Message) -> Result<(), Reject> {
         let Body::Exchange { request_id, flags, entries, .. } = &message.body else {
@@ -349,7 +360,7 @@ impl Cloud {
     }
 
     /// Whether no more answers can be remembered; without that they could not be purged (RFC 2332 §5.2.2, code 5).
-    pub(crate) fn has_told_enough(&mut self, turn: &Turn<'_>) -> bool {
+    pub(crate) fn has_told_enough(&self, turn: &Turn<'_>) -> bool {
         self.told.len() >= turn.common.limits.told
     }
 }

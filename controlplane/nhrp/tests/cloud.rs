@@ -9,10 +9,14 @@ mod net;
 mod authentication;
 #[path = "cloud/bytes.rs"]
 mod bytes;
+#[path = "cloud/families.rs"]
+mod families;
 #[path = "cloud/faults.rs"]
 mod faults;
 #[path = "cloud/forwarding.rs"]
 mod forwarding;
+#[path = "cloud/invariants.rs"]
+mod invariants;
 #[path = "cloud/purge.rs"]
 mod purge;
 #[path = "cloud/registration.rs"]

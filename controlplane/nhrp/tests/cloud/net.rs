@@ -121,6 +121,8 @@ pub(crate) struct Net {
     /// Extra delay, by chance up to this.
     pub(crate) shaken: Duration,
     chance: u64,
+    /// Whether snapshots are taken when they are worth it.
+    pub(crate) saving: bool,
 }
 
 /// How a node is configured.
@@ -187,6 +189,7 @@ impl Net {
             doubled: 0,
             shaken: Duration::ZERO,
             chance: 42,
+            saving: true,
         };
         for node in 0..=spokes {
             let mut rib = Rib::default();
@@ -296,6 +299,7 @@ impl Net {
             Action::Remove(key) => {
                 assert!(n.program.remove(&key).is_some(), "{key:?} was removed twice or never put");
             }
+            Action::Save if !self.saving => {}
             Action::Save => n.saved = (now, n.engine.snapshot(now)),
             Action::Event(event) => n.events.push((now, event)),
         }
@@ -399,7 +403,10 @@ impl Net {
                 break false;
             }
             walked.push(next);
-            assert!(walked.len() < 10, "loop: {walked:?}");
+            // TTL.
+            if walked.len() > 9 {
+                break false;
+            }
         };
         for (node, report) in reports {
             self.give(node, report);

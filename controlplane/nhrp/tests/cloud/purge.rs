@@ -103,6 +103,11 @@ fn a_client_takes_back_its_own_registration_and_no_other() {
     let message = purge(&net, 1, overlay(1), 32, Flags::default());
     give(&mut net, 0, 1, &message);
     assert_eq!(net.binding(0, overlay(1)), None);
+    // (A whole subnet is what is behind the sender; its registration is not.)
+    net.run(seconds(200));
+    let message = purge(&net, 1, "172.16.0.0".parse().unwrap(), 16, Flags::NO_REPLY);
+    give(&mut net, 0, 1, &message);
+    assert_eq!(net.binding(0, overlay(1)), Some(nbma(1)));
     // Answered both times: also where nothing matched.
     assert_eq!(net.messages(0, MessageType::PurgeReply).len(), 2);
     let message = purge(&net, 1, overlay(1), 32, Flags::NO_REPLY);

@@ -51,6 +51,7 @@ fn spokes_register_and_the_hub_programs_them() {
 #[test]
 fn registrations_are_refreshed_for_a_day() {
     let mut net = Net::new(200, &Setup::default());
+    net.saving = false;
     net.run(seconds(86_400));
     for spoke in 1..=200 {
         assert_eq!(net.binding(0, overlay(spoke)), Some(nbma(spoke)));

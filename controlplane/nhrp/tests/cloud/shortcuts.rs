@@ -170,6 +170,29 @@ fn what_cannot_be_resolved_stays_on_the_hub() {
     assert!(net.rejects(2, Reject::Prohibited) >= 4);
 }
 
+/// What could not be resolved is asked for at once when the routes to it change.
+#[test]
+fn changed_routes_wake_what_rests() {
+    let mut net = Net::idle(2, &Setup::default());
+    net.nodes[2].tunnel.nhrp.shortcut = false;
+    for node in 0..3 {
+        net.start(node);
+    }
+    net.run(seconds(1));
+    net.packet(1, host(1, 9), host(2, 9));
+    net.run(seconds(3));
+    net.nodes[2].tunnel.nhrp.shortcut = true;
+    net.start(2);
+    net.packet(1, host(1, 9), host(2, 9));
+    net.run(millis(100));
+    assert_eq!(net.route(1, lan(2)), None, "it rests");
+    net.routes_changed(1, &[prefix("192.168.0.0/16")]);
+    net.run(seconds(3));
+    net.packet(1, host(1, 9), host(2, 9));
+    net.run(millis(100));
+    assert_eq!(net.route(1, lan(2)), Some(overlay(2)));
+}
+
 /// A destination that falls silent is asked for six times, and then rests.
 #[test]
 fn six_requests_with_one_id_and_then_rest() {
