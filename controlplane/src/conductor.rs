@@ -23,11 +23,11 @@ use std::time::Duration;
 use model::config::Config;
 use model::config::check::Fault;
 use model::config::diff::Change;
-use model::program::{Binding, Hop, Key, Neighbour, Object, Op, Owner, Path, Refusal, Replica, Route};
+use model::program::{Hop, Key, Neighbour, Object, Op, Owner, Path, Refusal, Route};
 use model::report::{PacketIn, PacketOut, PuntReason, Report};
 use model::state::event::Happening;
 use model::time::Instant;
-use model::{Instance, InterfaceName, Mac, NbmaAddr, Prefix, TableId};
+use model::{Instance, InterfaceName, Mac, NbmaAddr, TableId};
 use nhrp::{Action, Engine};
 
 use crate::kernel::{Notice, Order, TwinSpec};
@@ -38,6 +38,7 @@ use topology::{Seen, Topology};
 
 mod desired;
 mod event;
+mod follow;
 mod show;
 mod stack;
 mod topology;
@@ -141,6 +142,8 @@ pub struct Conductor {
     /// Packets that wait until the steps of this number were taken: those make the tunnels that they go through.
     held: VecDeque<PacketOut>,
     held_until: Option<u64>,
+    /// Neighbours to ask for then.
+    wanted: BTreeSet<Hop>,
     refused: BTreeMap<(Owner, Key), Refused>,
     retry_at: Option<Instant>,
     /// When a neighbour was last asked for.
@@ -250,6 +253,7 @@ impl Conductor {
             steps: 0,
             held: VecDeque::new(),
             held_until: None,
+            wanted: BTreeSet::new(),
             refused: BTreeMap::new(),
             retry_at: None,
             asked: HashMap::new(),
@@ -269,7 +273,7 @@ impl Conductor {
                 self.dataplane = Dataplane::Here { since: now, instance, version };
                 self.is_topology_old = true;
             }
-            Input::Taken(number) => self.taken(number, out),
+            Input::Taken(number) => self.taken(now, number, out),
             Input::Away { reason } => self.away(reason, out),
             Input::Refused { op, reason } => self.refusal(now, &op, reason, out),
             Input::Tick => {}
@@ -454,9 +458,12 @@ impl Conductor {
         self.engine(now, input, out);
     }
 
-    fn taken(&mut self, number: u64, out: &mut Vec<Output>) {
+    fn taken(&mut self, now: Instant, number: u64, out: &mut Vec<Output>) {
         if self.held_until.is_some_and(|until| until <= number) {
             self.held_until = None;
+            for hop in std::mem::take(&mut self.wanted) {
+                self.want(now, hop, out);
+            }
         }
         if let Dataplane::Resyncing { number: resync, instance, version } = &self.dataplane
             && *resync <= number
@@ -498,9 +505,12 @@ impl Conductor {
         self.retry_at.get_or_insert(now + RETRY);
     }
 
-    /// Something stands on this neighbour: the first packet to it should not have to wait.
+    /// Something stands on this neighbour: the first packet to it should not have to wait. The request for it goes out by a
+    /// twin, so not before the data plane is at the twin's other end.
     fn want(&mut self, now: Instant, hop: Hop, out: &mut Vec<Output>) {
-        if self.desired.object(Owner::Netlink, Key::Neighbour(hop)).is_none() {
+        if !self.is_programmed() || self.held_until.is_some() {
+            self.wanted.insert(hop);
+        } else if self.desired.object(Owner::Netlink, Key::Neighbour(hop)).is_none() {
             self.ask(now, hop, ASK_AGAIN, out);
         }
     }
@@ -577,139 +587,6 @@ impl Conductor {
         self.program(ops, out);
     }
 
-    fn follow_topology(&mut self, now: Instant, out: &mut Vec<Output>) {
-        let macs = self.ports.iter().map(|(name, port)| (name.clone(), port.mac)).collect();
-        let new = Topology::new(&self.config, &self.seen, &macs);
-        let old = std::mem::replace(&mut self.topology, new);
-
-        for (tunnel, nbma) in &self.topology.sources {
-            if old.sources.get(tunnel).is_some_and(|before| before != nbma) {
-                out.push(Output::Event(Happening::SourceChanged { tunnel: *tunnel, nbma: *nbma }));
-            }
-        }
-        self.seen.retain(|name, _| self.topology.twins.iter().any(|t| t.name == *name));
-        self.rib.set_interfaces(self.topology.links.clone());
-        for &(origin, table, prefix) in old.routes.keys() {
-            if !self.topology.routes.contains_key(&(origin, table, prefix)) {
-                self.rib.set(origin, table, prefix, None);
-            }
-        }
-        for (&(origin, table, prefix), &target) in &self.topology.routes {
-            self.rib.set(origin, table, prefix, Some(target));
-        }
-        self.order_twins(out);
-        self.follow_objects(now, &old);
-        self.follow_tunnels(now, out);
-        self.order_routes(out);
-        if self.is_engine_started && old.nhrp != self.topology.nhrp {
-            self.engine(now, nhrp::Input::Configure(self.topology.nhrp.clone()), out);
-        }
-    }
-
-    /// The kernel removes twins that are not in the order: none goes out before the Ethernet addresses of the ports are known,
-    /// from the last life or from the data plane.
-    fn order_twins(&mut self, out: &mut Vec<Output>) {
-        let is_known = self.config.interfaces.iter().all(|i| self.ports.contains_key(topology::port_of(i)));
-        let may_order = self.twins.is_some() || is_known || self.dataplane != Dataplane::Away;
-        if may_order && self.twins.as_ref() != Some(&self.topology.twins) {
-            self.twins = Some(self.topology.twins.clone());
-            out.push(Output::Kernel(Order::Twins(self.topology.twins.clone())));
-        }
-    }
-
-    /// Objects of the configuration, and neighbours of interfaces that are gone.
-    fn follow_objects(&mut self, now: Instant, old: &Topology) {
-        let keys: BTreeSet<Key> = self.topology.objects.iter().map(Object::key).collect();
-        for key in old.objects.iter().map(Object::key).filter(|key| !keys.contains(key)) {
-            self.desired.remove(Owner::Config, key);
-            self.stack.remove(Owner::Config, key);
-        }
-        for mut object in self.topology.objects.clone() {
-            self.place(Owner::Config, &mut object);
-            self.desired.put(now, Owner::Config, object);
-        }
-        let is_gone = |key: &Key| matches!(key, Key::Neighbour(hop) if !self.topology.links.contains_key(&hop.interface));
-        let gone: Vec<Key> = self.desired.of(Owner::Netlink).map(|(key, _)| key).filter(is_gone).collect();
-        for key in gone {
-            self.desired.remove(Owner::Netlink, key);
-        }
-    }
-
-    /// What NHRP programmed on tunnels that have no source address now waits until they have one again.
-    fn follow_tunnels(&mut self, now: Instant, out: &mut Vec<Output>) {
-        let links = self.topology.links.clone();
-        let is_gone = |object: &Object| tunnel_of(object).is_some_and(|t| !links.contains_key(&t));
-        let of_nhrp = self.desired.of(Owner::Nhrp);
-        let gone: Vec<Key> = of_nhrp.filter(|(_, o)| is_gone(o)).map(|(key, _)| key).collect();
-        for key in gone {
-            if let Op::Put(_, object) = self.desired.step(now, Owner::Nhrp, key) {
-                self.uninstall(key);
-                self.parked.insert(key, (object, now));
-            }
-        }
-        let back: Vec<Key> =
-            self.parked.iter().filter(|(_, (o, _))| !is_gone(o)).map(|(key, _)| *key).collect();
-        for key in back {
-            if let Some((object, since)) = self.parked.remove(&key) {
-                self.install(since, object, out);
-            }
-        }
-        // Another underlay table, or routes to one: everything is stacked again.
-        for (owner, key, table, nbma) in self.stack.places() {
-            if let Some(now_in) = self.underlay_of(key).filter(|now_in| *now_in != table) {
-                self.stack.set(owner, key, now_in, nbma);
-            }
-        }
-        for (table, nbma) in self.stack.all() {
-            self.restack(now, table, nbma, out);
-        }
-    }
-
-    fn follow_routes(&mut self, now: Instant, out: &mut Vec<Output>) {
-        let changed = self.rib.commit();
-        if changed.is_empty() {
-            return;
-        }
-        for &(table, prefix) in &changed {
-            let program = self.rib.program(table, prefix);
-            for owner in [Owner::Config, Owner::Netlink] {
-                match program.iter().find(|(o, _)| *o == owner) {
-                    Some(&(_, path)) => {
-                        let route = Route { table, prefix, path, expires_in: None };
-                        self.desired.put(now, owner, Object::Route(route));
-                    }
-                    None => self.desired.remove(owner, Key::Route(table, prefix)),
-                }
-            }
-            for nbma in self.stack.within(table, prefix) {
-                self.restack(now, table, nbma, out);
-            }
-        }
-        self.order_routes(out);
-        if self.is_engine_started {
-            let mut prefixes: Vec<Prefix> = changed.into_iter().map(|(_, prefix)| prefix).collect();
-            prefixes.dedup();
-            self.engine(now, nhrp::Input::RoutesChanged(prefixes), out);
-        }
-    }
-
-    /// Static routes go to the kernel as well: what the box itself sends takes them.
-    fn order_routes(&mut self, out: &mut Vec<Output>) {
-        let statics = self.topology.routes.keys().filter(|(origin, ..)| *origin == Origin::Static);
-        let routes: Vec<Route> = statics
-            .filter_map(|&(origin, table, prefix)| {
-                let path = self.rib.path(origin, table, prefix)?;
-                Some(Route { table, prefix, path, expires_in: None })
-            })
-            .collect();
-        // Not before the twins that they leave by.
-        let before = self.kernel_routes.as_ref();
-        if self.twins.is_some() && before != Some(&routes) && (before.is_some() || !routes.is_empty()) {
-            self.kernel_routes = Some(routes.clone());
-            out.push(Output::Kernel(Order::Routes(routes)));
-        }
-    }
-
     /// Gives an engine its input and does what it wants.
     fn engine(&mut self, now: Instant, input: nhrp::Input, out: &mut Vec<Output>) {
         let mut actions = Vec::new();
@@ -776,51 +653,6 @@ impl Conductor {
         }
         self.stack.remove(Owner::Nhrp, key);
         self.desired.remove(Owner::Nhrp, key);
-    }
-
-    /// Stacks an object that needs it; returns on what.
-    fn place(&mut self, owner: Owner, object: &mut Object) -> Option<Hop> {
-        let key = object.key();
-        let (nbma, link) = match object {
-            Object::Binding(binding) => (binding.nbma, &mut binding.link),
-            Object::Replica(replica) => (replica.nbma, &mut replica.link),
-            _ => return None,
-        };
-        let table = self.underlay_of(key).unwrap_or_default();
-        self.stack.set(owner, key, table, nbma);
-        *link = self.rib.underlay(table, nbma);
-        *link
-    }
-
-    /// The way to an NBMA address changed: whatever stands on it moves.
-    fn restack(&mut self, now: Instant, table: TableId, nbma: NbmaAddr, out: &mut Vec<Output>) {
-        let hop = self.rib.underlay(table, nbma);
-        let mut is_moved = false;
-        for (owner, key) in self.stack.objects(table, nbma) {
-            self.desired.alter(owner, key, |object| {
-                if let Object::Binding(Binding { link, .. }) | Object::Replica(Replica { link, .. }) = object
-                {
-                    is_moved |= *link != hop;
-                    *link = hop;
-                }
-            });
-        }
-        if is_moved {
-            self.changed.routes.insert((table, nbma), now);
-        }
-        if let Some(hop) = hop {
-            self.want(now, hop, out);
-        }
-    }
-
-    /// The table in which an object's NBMA address is looked up.
-    fn underlay_of(&self, key: Key) -> Option<TableId> {
-        match key {
-            Key::Binding(tunnel, _) | Key::Replica(tunnel, _) => {
-                self.topology.underlays.get(&tunnel).copied()
-            }
-            _ => None,
-        }
     }
 
     /// What was refused goes again after a while: what it lacked may be there now.

@@ -1,5 +1,6 @@
 //! `nave-controlplane`: the process that decides.
 
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -44,7 +45,12 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         .with_env_var("NAVE_LOG")
         .from_env()
         .map_err(|error| anyhow::anyhow!("NAVE_LOG: {error}"))?;
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false)
+        .init();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(shell::run(arguments.config))
 }

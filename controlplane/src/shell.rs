@@ -40,7 +40,7 @@ const SAVE_SHARE: u32 = 5;
 /// A state file that could not be written is tried again after this.
 const SAVE_AGAIN: Duration = Duration::from_secs(5);
 /// How long a clean stop waits for each of its steps.
-const STOP_STEP: Duration = Duration::from_secs(2);
+const STOP_STEP: Duration = Duration::from_secs(1);
 
 /// Reads and checks a configuration file.
 ///

@@ -137,7 +137,7 @@ impl StateFile {
 fn parse(bytes: &[u8]) -> Result<State, Damage> {
     let mut whole: Value = serde_json::from_slice(bytes).map_err(Damage::Json)?;
     let version = whole.get("version").cloned().unwrap_or_default();
-    if version != Value::from(VERSION) {
+    if version != VERSION {
         return Err(Damage::Version(version.to_string()));
     }
     let state = whole.get_mut("state").map(Value::take).unwrap_or_default();

@@ -1,4 +1,5 @@
 //! The conductor on a virtual clock: the demonstration cloud in its three phases, restarts, changes under way.
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 mod common;
 
