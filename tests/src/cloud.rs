@@ -100,6 +100,10 @@ impl Cloud {
         fs::create_dir_all(&directory).with_context(|| directory.display().to_string())?;
         guardian.watch_directory(&directory)?;
 
+        // A wire carries wrong packets too; a bridge that asks the firewall drops them.
+        for family in ["iptables", "ip6tables", "arptables"] {
+            internet.switch(&format!("bridge/bridge-nf-call-{family}"), false)?;
+        }
         internet.ip(&format!("link add {BRIDGE} type bridge mcast_snooping 0 forward_delay 0"))?;
         internet.ip(&format!("link set {BRIDGE} up"))?;
         let internet = Arc::new(internet);

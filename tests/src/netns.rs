@@ -28,8 +28,10 @@ impl Namespace {
         let path = format!("/run/netns/{name}");
         let file = File::open(&path).with_context(|| path.clone())?;
         let namespace = Self { name: name.to_owned(), file };
-        namespace.sysctl("ipv6/conf/all/disable_ipv6", "1")?;
-        namespace.sysctl("ipv6/conf/default/disable_ipv6", "1")?;
+        if fs::exists("/proc/sys/net/ipv6")? {
+            namespace.switch("ipv6/conf/all/disable_ipv6", true)?;
+            namespace.switch("ipv6/conf/default/disable_ipv6", true)?;
+        }
         namespace.ip("link set lo up")?;
         Ok(namespace)
     }
@@ -111,17 +113,15 @@ impl Namespace {
         self.check("ip", &words.split_whitespace().collect::<Vec<_>>())
     }
 
-    /// Sets `/proc/sys/net/KEY`.
+    /// Switches off `/proc/sys/net/KEY`, or on; a kernel that does not have it has it off.
     ///
     /// # Errors
-    /// There is no such key.
-    pub fn sysctl(&self, key: &str, value: &str) -> Result<()> {
+    /// It is there and cannot be written.
+    pub fn switch(&self, key: &str, on: bool) -> Result<()> {
         let path = format!("/proc/sys/net/{key}");
-        // A kernel without IPv6 has nothing to switch off.
-        if key.starts_with("ipv6/") && !fs::exists("/proc/sys/net/ipv6")? {
-            return Ok(());
-        }
-        self.run(|| fs::write(&path, value))?.with_context(|| format!("{path} = {value}"))
+        let write =
+            || if on || fs::exists(&path)? { fs::write(&path, if on { "1" } else { "0" }) } else { Ok(()) };
+        self.run(write)?.with_context(|| path.clone())
     }
 
     /// Whether an interface of that name is inside.

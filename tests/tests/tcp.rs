@@ -28,6 +28,11 @@ fn no_tenth_of_a_second_without_a_byte() {
     let listener = server.namespace.spawn(&mut iperf).unwrap();
     sleep(Duration::from_millis(300));
 
+    // The hosts are known to their nodes: what is held below cannot resolve them.
+    for (spoke, router) in [(SPOKE1, "192.168.11.1"), (SPOKE2, "192.168.12.1")] {
+        assert!(cloud.pings(spoke, router.parse().unwrap()).unwrap());
+    }
+
     // Small frames are the acknowledgements; they show the way as well as the data do.
     let capture = Capture::start(&cloud.internet, BRIDGE, |bytes| bytes.len() < 150).unwrap();
     for spoke in [SPOKE1, SPOKE2] {
