@@ -93,7 +93,7 @@ pub struct Fields {
     pub len: usize,
 }
 
-/// Length in bytes of the header that [`write`] writes.
+/// Length in bytes of the header that [`write()`] writes.
 #[must_use]
 pub const fn len(key: Option<u32>) -> usize {
     if key.is_some() { size_of::<Keyed>() } else { size_of::<Header>() }

@@ -25,7 +25,8 @@ pub enum Action {
     Put(Object),
     /// Program it away.
     Remove(Key),
-    /// The snapshot is worth saving: a registration or a request id changed.
+    /// The snapshot is worth saving: a binding, a shortcut or the reserve of request ids changed. A busy hub says so many times
+    /// a second; several may be gathered into one.
     Save,
     /// Tell whoever listens.
     Event(Event),

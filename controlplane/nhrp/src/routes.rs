@@ -10,7 +10,7 @@ pub trait Routes {
     fn lookup(&self, table: TableId, addr: ProtocolAddr) -> Option<Found>;
 
     /// Whether there is a route to a proper part of `prefix` that leads elsewhere than `to` (RFC 2332 §6.3: what is answered
-    /// must hold for the whole prefix).
+    /// must hold for the whole prefix). An address of this box itself inside the prefix splits nothing.
     fn is_split(&self, table: TableId, prefix: Prefix, to: &To) -> bool;
 }
 
