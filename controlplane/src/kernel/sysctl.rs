@@ -24,6 +24,7 @@ pub(super) fn settle(name: &str, ipv6: bool) -> Vec<Failure> {
         (v4("arp_ignore"), "1"),
         (v4("arp_announce"), "2"),
         (v4("promote_secondaries"), "1"),
+        ([NET, "ipv4", "neigh", name, "retrans_time_ms"].iter().collect(), "200"),
     ];
     if Path::new(NET).join("ipv6").exists() {
         wanted.push((v6("accept_ra"), "0"));
