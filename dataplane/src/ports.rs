@@ -8,10 +8,28 @@ use forwarding::{Command, Injected, Notice, PortId, Ports, Punt};
 
 use crate::rings::{ForControl, Rings};
 
+/// Drivers that chain buffers without having been asked to scatter, when a packet is larger than one. All others drop it:
+/// ports are opened with buffers as large as their MTU.
+const CHAINING: [&str; 2] = ["net_memif", "net_pcap"];
+
+/// What a worker has of one port.
+pub(crate) struct QueuePair {
+    pub(crate) rx: RxQueue,
+    pub(crate) tx: TxQueue,
+    /// Whether packets may come in several segments.
+    chains: bool,
+}
+
+impl QueuePair {
+    pub(crate) fn new(rx: RxQueue, tx: TxQueue, driver: &str) -> Self {
+        Self { rx, tx, chains: CHAINING.contains(&driver) }
+    }
+}
+
 /// What one worker breathes through.
 pub(crate) struct QueuePorts {
     /// A queue pair of each port, by port id.
-    pub(crate) queues: Vec<(RxQueue, TxQueue)>,
+    pub(crate) queues: Vec<QueuePair>,
     /// Where copies come from.
     pub(crate) pool: Mempool,
     /// To and from the rest of the process.
@@ -27,18 +45,17 @@ impl Ports for QueuePorts {
     }
 
     fn rx(&mut self, port: PortId, into: &mut Vec<Mbuf>, max: usize) {
-        let Some((queue, _)) = self.queues.get_mut(usize::from(port.0)) else { return };
+        let Some(pair) = self.queues.get_mut(usize::from(port.0)) else { return };
         let before = into.len();
-        let got = queue.burst(into, max);
-        // Ports are opened with buffers as large as their MTU: several segments are rare (a device that splits headers).
-        if into[before..before + got].iter().any(|mbuf| mbuf.segments() != 1) {
+        pair.rx.burst(into, max);
+        if pair.chains {
             self.join_segments(into, before);
         }
     }
 
     fn tx(&mut self, port: PortId, from: &mut Vec<Mbuf>) {
-        if let Some((_, queue)) = self.queues.get_mut(usize::from(port.0)) {
-            queue.burst(from);
+        if let Some(pair) = self.queues.get_mut(usize::from(port.0)) {
+            pair.tx.burst(from);
         }
     }
 
@@ -77,7 +94,7 @@ impl QueuePorts {
     fn join_segments(&self, into: &mut Vec<Mbuf>, first: usize) {
         let mut at = first;
         while at < into.len() {
-            if into[at].linearise() {
+            if into[at].segments() == 1 || into[at].linearise() {
                 at += 1;
             } else {
                 into.remove(at).free();

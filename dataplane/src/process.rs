@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 use crate::args::{Args, MemoryArg, PortArg};
 use crate::cores::Cores;
 use crate::host::{Host, HostCounters, Order};
-use crate::ports::QueuePorts;
+use crate::ports::{QueuePair, QueuePorts};
 use crate::rings::{Rings, Waker};
 use crate::service::Service;
 use crate::worker::{Plan, Pulse};
@@ -243,7 +243,8 @@ fn share(
     let mut queues: Vec<Vec<_>> = args.workers.iter().map(|_| Vec::new()).collect();
     let mut ports = Vec::new();
     for (port, opened) in args.ports.iter().zip(opened) {
-        let pairs = opened.rx.into_iter().zip(opened.tx);
+        let driver = opened.port.driver().to_owned();
+        let pairs = opened.rx.into_iter().zip(opened.tx).map(|(rx, tx)| QueuePair::new(rx, tx, &driver));
         let count = pairs.len().min(queues.len());
         for (worker, pair) in queues.iter_mut().zip(pairs) {
             worker.push(pair);
