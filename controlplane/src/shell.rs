@@ -101,6 +101,7 @@ pub async fn run_in(world: World<impl Future<Output = ()>>) -> Result<()> {
     let config = read_config(&config_file)?;
     let clock = Clock::new();
     let file = StateFile::new(&config.node.state_file);
+    let _lock = file.lock()?;
     let (epoch, kept) = begin(&file, &clock)?;
     tracing::info!(node = %config.node.name, epoch = epoch.0, "starting");
 

@@ -5,7 +5,7 @@
 //! others out. It is written to a temporary file beside it, synced, and renamed, so that there is always one whole file. A
 //! damaged one is moved aside, never half believed.
 
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -81,6 +81,27 @@ impl StateFile {
         Self { path: path.to_owned() }
     }
 
+    /// Keeps other processes from being the same node, until the file is dropped: they would take the data plane from us.
+    ///
+    /// # Errors
+    /// Another process has it; or the file beside the state that is locked cannot be made.
+    pub fn lock(&self) -> Result<File, Unusable> {
+        let lock = || {
+            fs::create_dir_all(self.directory())?;
+            let mut options = File::options();
+            options.write(true).create(true).truncate(false).mode(0o600);
+            let file = options.open(self.beside(".lock"))?;
+            match file.try_lock() {
+                Ok(()) => Ok(file),
+                Err(TryLockError::Error(error)) => Err(error),
+                Err(TryLockError::WouldBlock) => {
+                    Err(io::Error::other("another nave-controlplane runs with it"))
+                }
+            }
+        };
+        lock().map_err(|e| self.unusable(e))
+    }
+
     /// Reads the file. `now`: microseconds since 1970-01-01 UTC; what is kept has aged by the time that the file lay.
     ///
     /// # Errors
@@ -94,10 +115,9 @@ impl StateFile {
         match parse(&bytes) {
             Ok(state) => Ok(Found::State(age(state, now))),
             Err(damage) => {
-                let mut aside = self.path.clone().into_os_string();
-                aside.push(".damaged");
+                let aside = self.beside(".damaged");
                 fs::rename(&self.path, &aside).map_err(|e| self.unusable(e))?;
-                Ok(Found::Damaged(damage, aside.into()))
+                Ok(Found::Damaged(damage, aside))
             }
         }
     }
@@ -117,16 +137,23 @@ impl StateFile {
             "checksum": checksum(&state),
             "state": state,
         });
-        let directory = self.path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        fs::create_dir_all(directory)?;
-        let mut name = self.path.file_name().unwrap_or_default().to_owned();
-        name.push(".new");
-        let new = directory.join(name);
+        fs::create_dir_all(self.directory())?;
+        let new = self.beside(".new");
         let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
         file.write_all(whole.to_string().as_bytes())?;
         file.sync_all()?;
         fs::rename(&new, &self.path)?;
-        File::open(directory)?.sync_all()
+        File::open(self.directory())?.sync_all()
+    }
+
+    fn directory(&self) -> &Path {
+        self.path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
+    }
+
+    fn beside(&self, ending: &str) -> PathBuf {
+        let mut path = self.path.clone().into_os_string();
+        path.push(ending);
+        path.into()
     }
 
     fn unusable(&self, problem: io::Error) -> Unusable {
@@ -324,6 +351,16 @@ mod tests {
         let error = folder.file().load(0).unwrap_err().to_string();
         assert!(error.contains("state.json"), "{error}");
         assert!(folder.file().save(&state(vec![])).is_err());
+    }
+
+    #[test]
+    fn one_process_at_a_time() {
+        let folder = Folder::new("lock");
+        let lock = folder.file().lock().unwrap();
+        let second = folder.file().lock().unwrap_err().to_string();
+        assert!(second.contains("another nave-controlplane runs with it"), "{second}");
+        drop(lock);
+        folder.file().lock().unwrap();
     }
 
     #[test]
