@@ -97,12 +97,17 @@ impl Stream {
         self.start.elapsed()
     }
 
+    /// Stops sending.
+    pub fn stop(&self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+
     /// Stops sending, waits half a second for what is on its way, and counts.
     ///
     /// # Errors
     /// A socket failed.
     pub fn finish(self) -> Result<Tally> {
-        self.stop.store(true, Ordering::Relaxed);
+        self.stop();
         let lost = |_| anyhow::anyhow!("a traffic thread panicked");
         let sent = self.sender.join().map_err(lost)??;
         let arrivals = self.receiver.join().map_err(lost)??;

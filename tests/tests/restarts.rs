@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use tests::cloud::{self, Cloud, HUB, Phase, Ports, SPOKE1, SPOKE2};
+use tests::probe::Probe;
 use tests::process::Process;
 use tests::traffic::{Stream, Tally};
-use tests::{lock, wait};
+use tests::{frame, lock, trail, wait};
 
 const NAMES: [&str; 3] = ["hub", "spoke1", "spoke2"];
 
@@ -38,6 +39,7 @@ fn talk(cloud: &Cloud) -> Vec<Stream> {
 }
 
 fn tallies(streams: Vec<Stream>) -> Vec<Tally> {
+    streams.iter().for_each(Stream::stop);
     let tallies: Vec<_> = streams.into_iter().map(|s| s.finish().unwrap()).collect();
     tallies.iter().for_each(|t| println!("{t}"));
     tallies
@@ -140,37 +142,54 @@ fn the_hub_s_data_plane_comes_back_without_hands() {
 
 #[test]
 fn a_stalled_client_holds_up_nobody() {
+    const MESSAGES: u32 = 20_000;
     let _turn = lock::take_turn().unwrap();
     let cloud = cloud(Ports::Tap);
-    let node = &cloud.nodes[SPOKE1];
-    // Watches that take nothing any more.
-    let stalled: Vec<_> = (0..4)
-        .map(|i| {
-            let log = node.directory().join(format!("watch{i}.log"));
-            let mut command = node.nave_command().unwrap();
-            let watch =
-                Process::start("watch", &node.namespace, &log, command.args(["watch", "--json"])).unwrap();
-            sleep(Duration::from_millis(200));
-            watch.signal(Signal::SIGSTOP).unwrap();
-            watch
-        })
-        .collect();
+    let hub = &cloud.nodes[HUB];
+    let watch = |name: &str| {
+        let log = hub.directory().join(name);
+        let mut command = hub.nave_command().unwrap();
+        let watch = Process::start("watch", &hub.namespace, &log, command.args(["watch", "--json"])).unwrap();
+        sleep(Duration::from_millis(300));
+        (watch, log)
+    };
+    let (live, seen) = watch("live.log");
+    let stalled = ["a.log", "b.log", "c.log", "d.log"].map(watch);
+    stalled.iter().for_each(|(watch, _)| watch.signal(Signal::SIGSTOP).unwrap());
     let streams = talk(&cloud);
-    // Events enough to fill what lies between: each clear forgets the shortcut, the traffic brings it back.
+
+    // Events enough to fill what lies between: each of these messages is rejected, and worth an event.
+    let probe = Probe::plug_in(&cloud).unwrap();
+    let mac = probe.resolve(hub.nbma).unwrap();
+    let message = frame::nhrp_registration(1, Probe::ADDRESS, Probe::ADDRESS, hub.tunnel, Some("spoke"));
+    let packet = frame::gre(Some(42), trail::NHRP, &message);
+    let packet = frame::ipv4((Probe::ADDRESS, hub.nbma), 47, 64, &packet);
     let mut slowest = Duration::ZERO;
-    for _ in 0..100 {
-        let asked = Instant::now();
-        node.nave("clear nhrp").unwrap();
-        node.nave("show dmvpn").unwrap();
-        slowest = slowest.max(asked.elapsed());
-        sleep(Duration::from_millis(50));
+    for number in 0..MESSAGES {
+        probe.send(mac, &packet).unwrap();
+        sleep(Duration::from_micros(200));
+        if number % 500 == 0 {
+            let asked = Instant::now();
+            hub.nave("show dmvpn").unwrap();
+            slowest = slowest.max(asked.elapsed());
+        }
     }
-    println!("slowest answer to two commands: {slowest:?}");
+    println!("slowest answer: {slowest:?}");
     assert!(slowest < Duration::from_secs(1), "an answer took {slowest:?}");
-    wait::until_true("the shortcut", Duration::from_secs(5), || has_shortcut(&cloud)).unwrap();
+    wait::until_true("the live watch", Duration::from_secs(5), || count_events(&seen) > 1000).unwrap();
     all_whole(streams);
-    for watch in stalled {
+
+    // They were stalled indeed: when they go on, they hear of what they missed.
+    for (watch, log) in stalled {
         watch.signal(Signal::SIGCONT).unwrap();
-        watch.kill().unwrap();
+        wait::until_true("a watch that missed events", Duration::from_secs(5), || {
+            std::fs::read_to_string(&log).unwrap().contains("\"missed\"")
+        })
+        .unwrap_or_else(|e| panic!("{e:#}: {} events in {}", count_events(&log), log.display()));
     }
+    drop(live);
+}
+
+fn count_events(log: &std::path::Path) -> usize {
+    std::fs::read_to_string(log).unwrap().lines().count()
 }

@@ -3,48 +3,52 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use tests::{lock, node, wait};
+use tests::{cloud, lock, node, wait};
 
-/// What a cloud makes: namespaces, directories, DPDK's files, processes.
-fn traces() -> BTreeSet<String> {
+/// What the cloud of this name made and is still there: namespaces, directories, DPDK's files, processes.
+fn traces(name: &str) -> BTreeSet<String> {
     let mut traces = BTreeSet::new();
     for folder in ["/run/netns", "/run", "/var/run/dpdk"] {
         for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-            let name = entry.file_name().into_string().unwrap();
-            if name.starts_with("nave") {
-                traces.insert(format!("{folder}/{name}"));
+            if entry.file_name().to_string_lossy().starts_with(name) {
+                traces.insert(entry.path().display().to_string());
             }
         }
     }
     for process in fs::read_dir("/proc").unwrap().flatten() {
-        let name = fs::read_to_string(process.path().join("comm")).unwrap_or_default();
-        if name.starts_with("nave") {
-            traces.insert(format!("{} {}", process.path().display(), name.trim()));
+        let command = fs::read(process.path().join("cmdline")).unwrap_or_default();
+        let command = String::from_utf8_lossy(&command).replace('\0', " ");
+        if command.contains(name) {
+            traces.insert(format!("{}: {command}", process.path().display()));
         }
     }
-    let pages = |line: &&str| line.starts_with("HugePages_");
-    traces.extend(fs::read_to_string("/proc/meminfo").unwrap().lines().filter(pages).map(str::to_owned));
     traces
+}
+
+/// The demonstration under a name that no other has, and that name.
+fn cloud() -> (Command, String) {
+    let name = format!("{}-", cloud::test_prefix());
+    let mut command = Command::new(node::program("nave-cloud").unwrap());
+    command.args(["--name", &name]);
+    (command, name)
 }
 
 fn tell(phase: &str, ports: &str) {
     let _turn = lock::take_turn().unwrap();
-    let before = traces();
-    let story = Command::new(node::program("nave-cloud").unwrap())
-        .args(["--once", "--phase", phase, "--ports", ports])
-        .output()
-        .unwrap();
+    let (mut command, name) = cloud();
+    let story = command.args(["--once", "--phase", phase, "--ports", ports]).output().unwrap();
     let text = String::from_utf8_lossy(&story.stdout);
     println!("{text}{}", String::from_utf8_lossy(&story.stderr));
     assert!(story.status.success(), "phase {phase} on {ports}: {}", story.status);
     assert!(text.contains("claims hold"));
-    assert_eq!(traces(), before, "something is left behind");
+    assert_eq!(traces(&name), BTreeSet::new(), "something is left behind");
 }
 
 #[test]
@@ -67,34 +71,38 @@ fn phase_3_goes_direct_on_packet_sockets() {
     tell("3", "af_packet");
 }
 
-/// Ends the cloud while it stays up, or while it tells its story, and looks for what is left.
-fn end_by(signal: Signal, after: Duration) {
+/// Sends a signal when the cloud says this, and looks for what is left.
+fn end_by(signal: Signal, when: &str) {
     let _turn = lock::take_turn().unwrap();
-    let before = traces();
-    let mut cloud = Command::new(node::program("nave-cloud").unwrap())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    std::thread::sleep(after);
-    assert!(traces().len() > before.len(), "the cloud had made nothing yet");
+    let (mut command, name) = cloud();
+    let mut cloud = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut lines = BufReader::new(cloud.stdout.take().unwrap()).lines();
+    assert!(lines.any(|line| line.unwrap().contains(when)), "it never says {when}");
+    assert!(traces(&name).len() > 10, "{:?}", traces(&name));
     kill(Pid::from_raw(cloud.id().try_into().unwrap()), signal).unwrap();
-    cloud.wait().unwrap();
-    wait::until_true("everything is gone", Duration::from_secs(15), || traces() == before)
-        .unwrap_or_else(|e| panic!("{e:#}: {:?}", traces().difference(&before)));
+    lines.for_each(drop);
+    let status = cloud.wait().unwrap();
+    // Whoever is killed cannot wait for the end of the cleaning.
+    let patience = Duration::from_secs(if signal == Signal::SIGKILL { 15 } else { 0 });
+    wait::until_true("everything is gone", patience, || traces(&name).is_empty())
+        .unwrap_or_else(|e| panic!("{e:#}: {:#?}", traces(&name)));
+    assert_eq!(status.success(), when == STAYING, "{status}");
 }
+
+/// What the cloud says when its story is told.
+const STAYING: &str = "stays up until Ctrl-C";
 
 #[test]
 fn a_killed_cloud_leaves_nothing_behind() {
-    end_by(Signal::SIGKILL, Duration::from_secs(5));
+    end_by(Signal::SIGKILL, "hosts talk");
 }
 
 #[test]
 fn an_interrupted_story_leaves_nothing_behind() {
-    end_by(Signal::SIGINT, Duration::from_secs(5));
+    end_by(Signal::SIGINT, "hosts talk");
 }
 
 #[test]
 fn ctrl_c_ends_the_stay() {
-    end_by(Signal::SIGINT, Duration::from_secs(40));
+    end_by(Signal::SIGINT, STAYING);
 }

@@ -33,6 +33,9 @@ struct Args {
     /// What the data planes' ports are.
     #[arg(long, value_enum, default_value = "tap")]
     ports: Ports,
+    /// What the names of its namespaces and of its folder in /run begin with.
+    #[arg(long, default_value = "nave")]
+    name: String,
 }
 
 /// Who cleans up when a signal ends the program in the middle of the story.
@@ -65,7 +68,7 @@ fn run(args: &Args) -> Result<bool> {
     }
 
     let mut teller = Teller::new();
-    let mut cloud = Cloud::lay("nave", args.phase, args.ports)?;
+    let mut cloud = Cloud::lay(&args.name, args.phase, args.ports)?;
     let _ = GUARDIAN.set(cloud.guardian());
     story::tell(&mut cloud, args.phase, &mut teller)?;
     let good = teller.sum_up();

@@ -97,6 +97,7 @@ fn talk(cloud: &mut Cloud, phase: Phase, teller: &mut Teller) -> Result<()> {
         cloud.check_alive()?;
         sleep(Duration::from_millis(20));
     }
+    back.stop();
     let tallies = [there.finish()?, back.finish()?];
     observer.tell_news(&cloud.nodes, teller);
     let frames = observer.finish()?;
