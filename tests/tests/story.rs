@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
@@ -71,17 +71,27 @@ fn phase_3_goes_direct_on_packet_sockets() {
     tell("3", "af_packet");
 }
 
+/// A test that fails shall not leave its cloud to stay.
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// Sends a signal when the cloud says this, and looks for what is left.
 fn end_by(signal: Signal, when: &str) {
     let _turn = lock::take_turn().unwrap();
     let (mut command, name) = cloud();
-    let mut cloud = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-    let mut lines = BufReader::new(cloud.stdout.take().unwrap()).lines();
+    let mut cloud = Killed(command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap());
+    let mut lines = BufReader::new(cloud.0.stdout.take().unwrap()).lines();
     assert!(lines.any(|line| line.unwrap().contains(when)), "it never says {when}");
     assert!(traces(&name).len() > 10, "{:?}", traces(&name));
-    kill(Pid::from_raw(cloud.id().try_into().unwrap()), signal).unwrap();
+    kill(Pid::from_raw(cloud.0.id().try_into().unwrap()), signal).unwrap();
     lines.for_each(drop);
-    let status = cloud.wait().unwrap();
+    let status = cloud.0.wait().unwrap();
     // Whoever is killed cannot wait for the end of the cleaning.
     let patience = Duration::from_secs(if signal == Signal::SIGKILL { 15 } else { 0 });
     wait::until_true("everything is gone", patience, || traces(&name).is_empty())
