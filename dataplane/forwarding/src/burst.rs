@@ -32,7 +32,7 @@ pub(crate) enum End {
 
 /// What the stages know of a packet. Numbers are in host order.
 #[derive(Debug, Clone, Copy)]
-#[repr(C)]
+#[repr(C, align(32))]
 pub(crate) struct Meta {
     /// IPv4 destination. Written by classify, gre-decap and inject; read by ip-lookup.
     pub(crate) destination: u32,
@@ -61,7 +61,7 @@ pub(crate) struct Meta {
     pub(crate) given: bool,
 }
 
-const _: () = assert!(size_of::<Meta>() <= 32);
+const _: () = assert!(size_of::<Meta>() == 32);
 
 impl Meta {
     pub(crate) const NEW: Self = Self {
@@ -122,6 +122,14 @@ impl Frames {
         self.0[const { TO as usize }].push(slot);
     }
 
+    /// Hands a packet to `drop`; every node may.
+    #[inline(always)]
+    pub(crate) fn drop(&mut self, meta: &mut Meta, slot: u8, reason: DropReason) {
+        meta.end = End::Drop;
+        meta.reason = reason;
+        self.0[Node::Drop as usize].push(slot);
+    }
+
     /// What a node is to look at now; its frame is empty then.
     #[inline(always)]
     pub(crate) fn take(&mut self, node: Node) -> Frame {
@@ -133,6 +141,30 @@ impl Frames {
     #[inline(always)]
     pub(crate) fn is_empty(&self, node: Node) -> bool {
         self.0[node as usize].len == 0
+    }
+}
+
+/// Packets of a walk that were handed to `tx`, and whether by one port.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Sent {
+    pub(crate) packets: usize,
+    /// The port of the first.
+    pub(crate) port: u16,
+    /// Bits in which another's port differs from it.
+    pub(crate) differ: u16,
+}
+
+impl Sent {
+    /// Ends a packet's walk: out of `port`.
+    #[inline(always)]
+    pub(crate) fn send(&mut self, meta: &mut Meta, port: u16) {
+        meta.end = End::Tx;
+        meta.target = port;
+        if self.packets == 0 {
+            self.port = port;
+        }
+        self.packets += 1;
+        self.differ |= port ^ self.port;
     }
 }
 

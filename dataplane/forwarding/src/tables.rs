@@ -118,7 +118,7 @@ pub(crate) struct Decap {
     /// Our NBMA addresses, in a table of the same kind. 0: empty.
     locals: Vec<u32>,
     /// Whether there is a point-to-point tunnel.
-    point_to_point: bool,
+    pub(crate) point_to_point: bool,
 }
 
 impl Decap {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use model::time::Instant;
 use wire::buf::PacketBuf;
 
-use crate::burst::{End, Frames, Meta, SLOTS};
+use crate::burst::{End, Frames, Meta, SLOTS, Sent};
 use crate::counters::Counters;
 use crate::graph::Node;
 use crate::limit::Limit;
@@ -67,9 +67,7 @@ pub(crate) struct Walk<B> {
     /// Whether cycles are counted, and when the last lap ended.
     pub(crate) measure: bool,
     lap: u64,
-    /// Packets that go out of the port that the first of them goes out of.
-    alike: usize,
-    first_port: u16,
+    pub(crate) sent: Sent,
     /// Packets for each port, as they are sent.
     tx: Vec<Vec<B>>,
     free: Vec<B>,
@@ -99,8 +97,7 @@ impl<B: PacketBuf> Walk<B> {
             trace: Trace::new(),
             measure: false,
             lap: 0,
-            alike: 0,
-            first_port: 0,
+            sent: Sent::default(),
             tx: (0..ports).map(|_| Vec::with_capacity(SLOTS)).collect(),
             free: Vec::with_capacity(SLOTS),
             injected: Vec::with_capacity(INJECTED),
@@ -133,27 +130,25 @@ impl<B: PacketBuf> Walk<B> {
         }
     }
 
-    /// Ends a packet's walk. A node hands to `drop` by this.
+    /// Hands a packet to `drop`.
     #[cold]
     pub(crate) fn drop(&mut self, slot: u8, reason: DropReason) {
-        let meta = &mut self.meta[usize::from(slot)];
-        meta.end = End::Drop;
-        meta.reason = reason;
-        self.counters.count_node(Node::Drop, 1);
-        self.counters.count_drop(reason, 1);
-        self.note(Node::Drop, slot);
+        self.frames.drop(&mut self.meta[usize::from(slot)], slot, reason);
+    }
+
+    /// The node `drop`: counts what the others handed to it.
+    #[cold]
+    pub(crate) fn count_drops(&mut self) {
+        let frame = self.frames.take(Node::Drop);
+        self.enter(Node::Drop, frame.slots());
+        for slot in frame.slots() {
+            self.counters.count_drop(self.meta[usize::from(*slot)].reason, 1);
+        }
     }
 
     /// Hands a packet to `tx`.
-    #[inline(always)]
     pub(crate) fn send(&mut self, slot: u8, port: u16) {
-        let meta = &mut self.meta[usize::from(slot)];
-        meta.end = End::Tx;
-        meta.target = port;
-        if self.alike == 0 {
-            self.first_port = port;
-        }
-        self.alike += usize::from(port == self.first_port);
+        self.sent.send(&mut self.meta[usize::from(slot)], port);
     }
 
     /// Drops what was no packet of this walk: a copy that was not made, a packet that is not in a slot. It counts as copied.
@@ -243,29 +238,29 @@ impl<B: PacketBuf> Walk<B> {
     /// Ends the walk: each packet goes where its walk ended.
     pub(crate) fn finish<P: Ports<Buf = B>>(&mut self, tables: &Tables, ports: &mut P) {
         let packets = self.bufs.len();
+        let sent = std::mem::take(&mut self.sent);
         if self.trace.active {
-            for slot in 0..packets {
-                if self.meta[slot].end == End::Tx {
-                    self.note(Node::Tx, slot as u8);
-                }
+            for slot in (0..packets).filter(|slot| self.meta[*slot].end == End::Tx).collect::<Vec<_>>() {
+                self.note(Node::Tx, slot as u8);
             }
         }
-        // The usual walk: everything leaves by one port, in one piece.
-        if self.alike == packets && packets > 0 {
-            self.counters.count_node(Node::Tx, packets);
-            if let Some(tx) = self.tx.get_mut(usize::from(self.first_port)) {
+        if sent.packets > 0 {
+            self.counters.count_node(Node::Tx, sent.packets);
+        }
+        if sent.packets == packets && sent.differ == 0 {
+            // The usual walk: everything leaves by one port, in one piece.
+            if let Some(tx) = self.tx.get_mut(usize::from(sent.port)) {
                 std::mem::swap(&mut self.bufs, tx);
             }
             self.end_lap(Some(Node::Tx));
-            self.transmit(ports, self.first_port);
-        } else if packets > 0 {
+            self.transmit(ports, sent.port);
+        } else {
             self.sort(tables, ports);
             self.end_lap(Some(Node::Tx));
             for port in 0..self.tx.len() {
                 self.transmit(ports, port as u16);
             }
         }
-        self.alike = 0;
         if !self.free.is_empty() {
             ports.free(&mut self.free);
         }
@@ -289,19 +284,15 @@ impl<B: PacketBuf> Walk<B> {
     }
 
     fn sort<P: Ports<Buf = B>>(&mut self, tables: &Tables, ports: &mut P) {
-        let mut sent = 0;
         let mut bufs = std::mem::take(&mut self.bufs);
         for (slot, buf) in bufs.drain(..).enumerate() {
             let slot = slot as u8;
             let meta = self.meta[usize::from(slot)];
             match meta.end {
-                End::Tx => {
-                    sent += 1;
-                    match self.tx.get_mut(usize::from(meta.target)) {
-                        Some(tx) => tx.push(buf),
-                        None => unreachable!("adjacencies name ports that are there"),
-                    }
-                }
+                End::Tx => match self.tx.get_mut(usize::from(meta.target)) {
+                    Some(tx) => tx.push(buf),
+                    None => unreachable!("adjacencies name ports that are there"),
+                },
                 End::Host => self.punt(ports, Punt::Host(crate::InterfaceId(meta.target)), buf),
                 End::Nhrp => {
                     let punt = control_punt(tables, PuntReason::Nhrp, &meta);
@@ -322,9 +313,6 @@ impl<B: PacketBuf> Walk<B> {
             }
         }
         self.bufs = bufs;
-        if sent > 0 {
-            self.counters.count_node(Node::Tx, sent);
-        }
     }
 
     /// Keeps a packet of this walk for the next breath, or drops it if it waits for too many others.

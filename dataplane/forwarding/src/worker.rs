@@ -96,6 +96,7 @@ pub fn breathe<P: Ports>(worker: &mut Worker<P::Buf>, now: Instant, ports: &mut 
         Rewrite => stage::rewrite::run(walk, tables);
         HostUnreachable => stage::host_unreachable::run(walk, tables, ports);
         Punt => stage::punt::run(walk, tables);
+        Drop => walk.count_drops();
     }
     walk.finish(tables, ports);
     Breath { flow: walk.flow, more: !walk.carried.is_empty(), waiting: walk.parking.len() }

@@ -57,7 +57,8 @@ impl Cloud {
         let mut nodes = [node(1), node(2), node(3)];
         for spoke in [2, 3] {
             bind(&mut nodes[usize::from(spoke) - 1], 1);
-            nodes[usize::from(spoke) - 1].put([via("10.1.0.0/16", "tun", "10.0.0.1"), fallback("tun", "10.0.0.1")]);
+            nodes[usize::from(spoke) - 1]
+                .put([via("10.1.0.0/16", "tun", "10.0.0.1"), fallback("tun", "10.0.0.1")]);
             bind(&mut nodes[0], spoke);
             nodes[0].put([via(&format!("10.1.{spoke}.0/24"), "tun", &format!("10.0.0.{spoke}"))]);
         }
@@ -116,14 +117,21 @@ fn traffic_goes_by_the_hub_until_the_shortcut_and_none_is_lost() {
     // The hub saw that it could go straight, and said so once.
     let punted = cloud.nodes[0].punted();
     assert_eq!(punted.len(), 1);
-    let Punt::Control { reason: PuntReason::Redirect, source, tunnel, .. } = punted[0].0 else { panic!("{punted:?}") };
+    let Punt::Control { reason: PuntReason::Redirect, source, tunnel, .. } = punted[0].0 else {
+        panic!("{punted:?}")
+    };
     assert_eq!(source, addr("192.0.2.2"));
     // The hub's control plane tells the spoke, whose data plane hands it to its own.
     let to_spoke = Origin::Control { tunnel, destination: source, protocol_type: gre::NHRP };
-    cloud.nodes[0].ports.inject.push_back(forwarding::Injected { origin: to_spoke, buf: TestBuf::new(b"indication") });
+    cloud.nodes[0]
+        .ports
+        .inject
+        .push_back(forwarding::Injected { origin: to_spoke, buf: TestBuf::new(b"indication") });
     cloud.settle();
     let heard = cloud.nodes[1].punted();
-    assert!(matches!(heard[..], [(Punt::Control { reason: PuntReason::Nhrp, .. }, ref bytes)] if bytes == b"indication"));
+    assert!(
+        matches!(heard[..], [(Punt::Control { reason: PuntReason::Nhrp, .. }, ref bytes)] if bytes == b"indication")
+    );
 
     // The shortcut is programmed in the midst of traffic.
     cloud.crossed.clear();

@@ -43,7 +43,9 @@ fn provoke(node: &mut TestNode, reason: DropReason) {
     match reason {
         DropReason::NoInterface => {
             node.remove(&neighbour("lan", "10.1.0.2", station(2)));
-            for object in [attached("10.1.0.0/24", "lan"), receive("10.1.0.1/32", "lan"), interface("lan", "p1", true)] {
+            for object in
+                [attached("10.1.0.0/24", "lan"), receive("10.1.0.1/32", "lan"), interface("lan", "p1", true)]
+            {
                 node.remove(&object);
             }
             node.receive(1, &from_lan(&packet()));
@@ -68,7 +70,10 @@ fn provoke(node: &mut TestNode, reason: DropReason) {
         DropReason::GreFragment => {
             let packet = gre_packet("192.0.2.2", "192.0.2.1", Some(42), gre::IPV4, &packet());
             let (header, payload) = ipv4::parse(&packet).unwrap();
-            node.receive(0, &from_wan(&[header.with_flags(ipv4::MORE_FRAGMENTS).as_bytes(), payload].concat()));
+            node.receive(
+                0,
+                &from_wan(&[header.with_flags(ipv4::MORE_FRAGMENTS).as_bytes(), payload].concat()),
+            );
         }
         DropReason::GreMalformed => node.receive(0, &raw_gre(&[0x40, 0, 8, 0, 0, 0, 0, 42])),
         DropReason::GreChecksum => node.receive(0, &raw_gre(&[0xa0, 0, 8, 0, 1, 2, 0, 0, 0, 0, 0, 42])),
@@ -102,7 +107,9 @@ fn provoke(node: &mut TestNode, reason: DropReason) {
             node.settle();
         }
         DropReason::NoBuffer => {
-            node.put(["192.0.2.2", "192.0.2.3"].map(|nbma| replica("tun", nbma, Some(hop("wan", "192.0.2.2")))));
+            node.put(
+                ["192.0.2.2", "192.0.2.3"].map(|nbma| replica("tun", nbma, Some(hop("wan", "192.0.2.2")))),
+            );
             node.ports.buffers = 0;
             node.inject(twin, &multicast);
         }

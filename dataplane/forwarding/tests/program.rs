@@ -17,12 +17,24 @@ use wire::ethernet;
 /// Everything that forwards, by name and not by place.
 fn dump(node: &TestNode) -> BTreeMap<String, String> {
     let adjacencies = node.program.adjacencies().map(|a| {
-        let key = format!("adjacency {:?} {:?} {:?} {:?} {}", a.kind, a.interface, a.next_hop, a.nbma, a.replica);
+        let key =
+            format!("adjacency {:?} {:?} {:?} {:?} {}", a.kind, a.interface, a.next_hop, a.nbma, a.replica);
         (key, format!("{:?} {:?} {:02x?}", a.link, a.mtu, a.rewrite))
     });
-    let fib = node.program.fib().map(|f| (format!("fib {}", f.prefix), format!("{:?} {:?} {:?}", f.kind, f.via, f.interface)));
-    let interfaces = node.program.interfaces().map(|i| (format!("interface {}", i.interface.name), format!("{:?} {:?}", i.interface, i.address)));
-    let tunnels = node.program.tunnel_shows().map(|t| (format!("tunnel {}", t.tunnel.name), format!("{:?} {:?} {:?} {:?}", t.tunnel, t.address, t.fallback, t.replicas)));
+    let fib = node
+        .program
+        .fib()
+        .map(|f| (format!("fib {}", f.prefix), format!("{:?} {:?} {:?}", f.kind, f.via, f.interface)));
+    let interfaces = node
+        .program
+        .interfaces()
+        .map(|i| (format!("interface {}", i.interface.name), format!("{:?} {:?}", i.interface, i.address)));
+    let tunnels = node.program.tunnel_shows().map(|t| {
+        (
+            format!("tunnel {}", t.tunnel.name),
+            format!("{:?} {:?} {:?} {:?}", t.tunnel, t.address, t.fallback, t.replicas),
+        )
+    });
     adjacencies.chain(fib).chain(interfaces).chain(tunnels).collect()
 }
 
@@ -47,11 +59,17 @@ fn refusals_say_which_step_and_why_and_change_nothing() {
         (interface("new", "p9", true), Refusal::NoPort("p9".into())),
         (interface("new", "p0", true), Refusal::InUse("p0".into(), name("wan"))),
         (interface("tun", "p0", true), Refusal::InUse("tun".into(), name("tun"))),
-        (Object::Tunnel(tunnel("lan", "192.0.2.1", "wan", Some(1))), Refusal::InUse("lan".into(), name("lan"))),
+        (
+            Object::Tunnel(tunnel("lan", "192.0.2.1", "wan", Some(1))),
+            Refusal::InUse("lan".into(), name("lan")),
+        ),
         (Object::Tunnel(tunnel("new", "192.0.2.1", "nowhere", Some(1))), no("nowhere")),
         (Object::Tunnel(tunnel("new", "192.0.2.1", "wan", Some(42))), Refusal::SameKey(name("tun"))),
         (p2p(Some(42)), Refusal::SameKey(name("tun"))),
-        (Object::Tunnel(tunnel("new", "2001:db8::1", "wan", None)), Refusal::Unsupported("IPv6 (2001:db8::1)".into())),
+        (
+            Object::Tunnel(tunnel("new", "2001:db8::1", "wan", None)),
+            Refusal::Unsupported("IPv6 (2001:db8::1)".into()),
+        ),
         (Object::Tunnel(table), Refusal::Unsupported("table 7".into())),
         (neighbour("tun", "10.0.0.9", station(9)), no("tun")),
         (binding("lan", "10.0.0.9", "192.0.2.9", None), no("lan")),
@@ -99,7 +117,13 @@ fn of_several_owners_receive_wins_then_the_first() {
     assert_eq!(fib_of(&node, prefix).unwrap().1.unwrap(), "tun 10.0.0.3");
     node.try_apply(vec![put(Owner::Netlink, receive(prefix, "lan"))]).unwrap();
     assert_eq!(fib_of(&node, prefix), Some((Kind::Receive, None)));
-    let best = |node: &TestNode| node.program.routes(node.now).filter(|r| r.best && r.prefix == prefix.parse().unwrap()).map(|r| r.owner).collect::<Vec<_>>();
+    let best = |node: &TestNode| {
+        node.program
+            .routes(node.now)
+            .filter(|r| r.best && r.prefix == prefix.parse().unwrap())
+            .map(|r| r.owner)
+            .collect::<Vec<_>>()
+    };
     assert_eq!(best(&node), [Owner::Netlink]);
     let key = via(prefix, "lan", "10.1.0.2").key();
     node.try_apply(vec![Op::Remove(Owner::Netlink, key), Op::Remove(Owner::Nhrp, key)]).unwrap();
@@ -120,7 +144,12 @@ fn resync_sweeps_what_its_owner_did_not_say_again_and_nothing_else() {
     assert_eq!(stale, 2);
     assert!(fib_of(&node, "10.5.0.0/16").is_some(), "stale routes forward");
     node.try_apply(vec![put(Owner::Netlink, a), Op::ResyncEnd(Owner::Netlink)]).unwrap();
-    let left: Vec<_> = node.program.routes(node.now).filter(|r| r.owner != Owner::Config).map(|r| (r.prefix.to_string(), r.owner)).collect();
+    let left: Vec<_> = node
+        .program
+        .routes(node.now)
+        .filter(|r| r.owner != Owner::Config)
+        .map(|r| (r.prefix.to_string(), r.owner))
+        .collect();
     assert_eq!(left, [("10.5.0.0/16".to_owned(), Owner::Netlink), ("10.6.0.0/16".to_owned(), Owner::Nhrp)]);
     // A tunnel that its owner's resync takes away takes along what others said of it.
     let keep: Vec<Object> = vec![interface("wan", "p0", false), interface("lan", "p1", true)];
@@ -161,7 +190,9 @@ fn host_entries_follow_the_attached_route_that_covers_them() {
 fn multicast_and_martians_are_nobodys_routes() {
     let mut node = hub(&[2]);
     let before: Vec<_> = node.program.fib().map(|f| (f.prefix, f.kind)).collect();
-    node.put(["224.0.0.0/4", "239.1.0.0/16", "255.255.255.255/32", "127.0.0.0/8"].map(|p| attached(p, "tun")));
+    node.put(
+        ["224.0.0.0/4", "239.1.0.0/16", "255.255.255.255/32", "127.0.0.0/8"].map(|p| attached(p, "tun")),
+    );
     let after: Vec<_> = node.program.fib().map(|f| (f.prefix, f.kind)).collect();
     assert_eq!(before, after);
 }
@@ -215,7 +246,8 @@ fn a_place_is_used_again_only_when_workers_have_let_go_of_it_and_counts_from_not
     let mut node = hub(&[2]);
     let place = |node: &TestNode, next_hop: &str| {
         let all = node.program.adjacencies();
-        let found = all.into_iter().find(|a| a.next_hop == Some(addr(next_hop)) && a.interface == Some(name("lan")));
+        let found =
+            all.into_iter().find(|a| a.next_hop == Some(addr(next_hop)) && a.interface == Some(name("lan")));
         found.map(|a| (a.id.index(), a.id.epoch(), a.traffic.packets))
     };
     let arriving = |to: &str| frame(LAN, station(9), ethernet::IPV4, &udp("10.1.0.2", to, b"x"));
@@ -248,7 +280,10 @@ fn a_tunnel_may_change_everything_about_itself() {
     // To point-to-point and back: what led to bindings leads to the one peer, and to bindings again.
     let before = dump(&node);
     changed.mode = TunnelMode::PointToPoint { destination: "192.0.2.2".parse().unwrap() };
-    node.put([Object::Tunnel(changed.clone()), binding("tun", "0.0.0.0", "192.0.2.2", Some(hop("wan", "192.0.2.2")))]);
+    node.put([
+        Object::Tunnel(changed.clone()),
+        binding("tun", "0.0.0.0", "192.0.2.2", Some(hop("wan", "192.0.2.2"))),
+    ]);
     node.receive(1, &arriving);
     assert_eq!(open_tunnel(&node.sent(0)[0]).1, "192.0.2.2");
     changed.mode = TunnelMode::Multipoint;
@@ -285,14 +320,23 @@ fn any_object() -> impl Strategy<Value = Object> {
     let link = prop_oneof![Just(None), (1..4_u8).prop_map(|n| Some(hop("wan", &format!("192.0.2.{n}"))))];
     let tunnel_name = prop_oneof![Just("tun"), Just("gre1")];
     let prefix = prop_oneof![
-        Just("0.0.0.0/0"), Just("10.0.0.0/8"), Just("10.0.0.0/24"), Just("10.0.0.2/32"), Just("10.1.0.0/24"),
-        Just("10.1.0.0/25"), Just("10.1.0.2/32"), Just("10.1.0.3/32"), Just("192.0.2.0/24"), Just("224.0.0.0/4"),
+        Just("0.0.0.0/0"),
+        Just("10.0.0.0/8"),
+        Just("10.0.0.0/24"),
+        Just("10.0.0.2/32"),
+        Just("10.1.0.0/24"),
+        Just("10.1.0.0/25"),
+        Just("10.1.0.2/32"),
+        Just("10.1.0.3/32"),
+        Just("192.0.2.0/24"),
+        Just("224.0.0.0/4"),
     ];
     let path = prop_oneof![
         (1..4_u8).prop_map(|n| Path::Via(hop("tun", &format!("10.0.0.{n}")))),
         (1..4_u8).prop_map(|n| Path::Via(hop("lan", &format!("10.1.0.{n}")))),
         Just(Path::Via(hop("gre1", "10.7.0.1"))),
-        prop_oneof![Just("wan"), Just("lan"), Just("tun"), Just("gre1")].prop_map(|n| Path::Attached(name(n))),
+        prop_oneof![Just("wan"), Just("lan"), Just("tun"), Just("gre1")]
+            .prop_map(|n| Path::Attached(name(n))),
         prop_oneof![Just("wan"), Just("lan"), Just("tun")].prop_map(|n| Path::Receive(name(n))),
         Just(Path::Unreachable),
         Just(Path::Blackhole),

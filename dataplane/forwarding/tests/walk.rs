@@ -35,8 +35,8 @@ fn lan_to_lan_gets_the_next_link_and_one_hop_less() {
 fn lan_to_spoke_has_known_bytes() {
     let mut node = hub(&[2]);
     let packet = [
-        0x45, 0x00, 0x00, 0x18, 0x12, 0x34, 0x40, 0x00, 0x40, 0xfd, 0x11, 0xa9, 10, 1, 0, 2, 10, 1, 2, 9, b'n', b'a',
-        b'v', b'e',
+        0x45, 0x00, 0x00, 0x18, 0x12, 0x34, 0x40, 0x00, 0x40, 0xfd, 0x11, 0xa9, 10, 1, 0, 2, 10, 1, 2, 9,
+        b'n', b'a', b'v', b'e',
     ];
     ipv4::verify(&packet).unwrap();
     // As a switch delivers it: padded to 60 bytes.
@@ -136,8 +136,12 @@ fn spoke_to_spoke_is_relayed_and_redirected_once() {
     }
     let punted = node.punted();
     let tunnel = node.id("tun");
-    let expected =
-        Punt::Control { reason: PuntReason::Redirect, tunnel, source: addr("192.0.2.2"), destination: addr("192.0.2.1") };
+    let expected = Punt::Control {
+        reason: PuntReason::Redirect,
+        tunnel,
+        source: addr("192.0.2.2"),
+        destination: addr("192.0.2.1"),
+    };
     assert_eq!(punted, [(expected, inner[..128].to_vec())]);
     // Another pair is another matter; the same one is again after a second.
     let other = udp("10.1.2.8", "10.1.3.9", b"short");
@@ -201,9 +205,15 @@ fn the_host_gets_what_is_for_it() {
     node.receive(1, &asked);
     let answered = frame(LAN, station(9), ethernet::ARP, request.as_bytes());
     node.receive(1, &answered);
-    let hello = frame(Mac([1, 0, 0x5e, 0, 0, 5]), station(9), ethernet::IPV4, &ip("10.1.0.2", "224.0.0.5", 89, b"ospf"));
+    let hello = frame(
+        Mac([1, 0, 0x5e, 0, 0, 5]),
+        station(9),
+        ethernet::IPV4,
+        &ip("10.1.0.2", "224.0.0.5", 89, b"ospf"),
+    );
     node.receive(1, &hello);
-    let ike = frame(WAN, station(9), ethernet::IPV4, &udp_ports("198.51.100.1", "192.0.2.1", (500, 500), b"ike"));
+    let ike =
+        frame(WAN, station(9), ethernet::IPV4, &udp_ports("198.51.100.1", "192.0.2.1", (500, 500), b"ike"));
     node.receive(0, &ike);
     let host = |id, bytes: &[u8]| (Punt::Host(id), bytes.to_vec());
     assert_eq!(node.punted(), [host(lan, &asked), host(lan, &answered), host(lan, &hello), host(wan, &ike)]);
@@ -218,7 +228,8 @@ fn the_host_gets_what_is_for_it() {
     }
     // GRE to an address of ours that no tunnel has is the kernel's.
     node.put([receive("192.0.2.99/32", "wan")]);
-    let stray = frame(WAN, station(2), ethernet::IPV4, &gre_packet("192.0.2.2", "192.0.2.99", None, gre::IPV4, b""));
+    let stray =
+        frame(WAN, station(2), ethernet::IPV4, &gre_packet("192.0.2.2", "192.0.2.99", None, gre::IPV4, b""));
     node.receive(0, &stray);
     assert_eq!(node.punted(), [host(wan, &stray)]);
     assert_eq!(node.drops(), []);
@@ -265,9 +276,7 @@ fn what_the_kernel_sends_on_a_tunnels_twin_is_routed_or_replicated() {
     node.inject(tun, &own);
     assert_eq!(open_tunnel(&node.sent(0)[0]).3, own);
 
-    node.put(
-        ["192.0.2.2", "192.0.2.3"].map(|nbma| replica("tun", nbma, Some(hop("wan", nbma)))),
-    );
+    node.put(["192.0.2.2", "192.0.2.3"].map(|nbma| replica("tun", nbma, Some(hop("wan", nbma)))));
     let hello = with_ttl(&ip("10.0.0.1", "224.0.0.5", 89, b"ospf"), 1);
     node.inject(tun, &hello);
     let copies: Vec<_> = node.sent(0).iter().map(|frame| open_tunnel(frame)).collect();
@@ -304,12 +313,21 @@ fn the_control_plane_sends_through_a_tunnel_straight_to_an_nbma_address() {
     let mut node = hub(&[]);
     node.put([neighbour("wan", "192.0.2.9", station(9))]);
     let tunnel = node.id("tun");
-    node.inject(Origin::Control { tunnel, destination: addr("192.0.2.9"), protocol_type: gre::NHRP }, b"reply");
+    node.inject(
+        Origin::Control { tunnel, destination: addr("192.0.2.9"), protocol_type: gre::NHRP },
+        b"reply",
+    );
     let sent = node.sent(0);
     assert_eq!(sent[0][..12], [station(9).0, WAN.0].concat());
-    assert_eq!((sent[0][15], sent[0][22], &sent[0][34..42]), (0xc0, 64, &[0x20, 0, 0x20, 1, 0, 0, 0, 42][..]));
+    assert_eq!(
+        (sent[0][15], sent[0][22], &sent[0][34..42]),
+        (0xc0, 64, &[0x20, 0, 0x20, 1, 0, 0, 0, 42][..])
+    );
     let (from, to, key, payload) = open_tunnel(&sent[0]);
-    assert_eq!((from.as_str(), to.as_str(), key, &payload[..]), ("192.0.2.1", "192.0.2.9", Some(42), &b"reply"[..]));
+    assert_eq!(
+        (from.as_str(), to.as_str(), key, &payload[..]),
+        ("192.0.2.1", "192.0.2.9", Some(42), &b"reply"[..])
+    );
 }
 
 #[test]
@@ -490,7 +508,8 @@ fn a_default_route_by_the_tunnel_does_not_take_the_underlay_with_it() {
     let mut node = hub(&[2]);
     node.put([via("0.0.0.0/0", "tun", "10.0.0.2")]);
     let tunnel = node.id("tun");
-    let to = |destination| Origin::Control { tunnel, destination: addr(destination), protocol_type: gre::NHRP };
+    let to =
+        |destination| Origin::Control { tunnel, destination: addr(destination), protocol_type: gre::NHRP };
     node.inject(to("198.51.100.9"), b"request");
     node.inject(to("192.0.2.1"), b"request");
     assert_eq!(node.drops(), [(DropReason::NbmaViaTunnel, 2)]);
@@ -502,9 +521,45 @@ fn a_default_route_by_the_tunnel_does_not_take_the_underlay_with_it() {
 fn bursts_of_every_kind_at_once_keep_the_law_and_the_order() {
     let mut node = redirecting_hub();
     let kinds: Vec<(usize, Vec<u8>)> = vec![
-        (0, frame(WAN, station(2), ethernet::IPV4, &gre_packet("192.0.2.2", "192.0.2.1", Some(42), gre::IPV4, &udp("10.1.2.9", "10.1.3.9", b"relay")))),
-        (0, frame(WAN, station(2), ethernet::IPV4, &gre_packet("192.0.2.2", "192.0.2.1", Some(42), gre::IPV4, &udp("10.1.2.9", "10.1.0.2", b"decap")))),
-        (0, frame(WAN, station(2), ethernet::IPV4, &gre_packet("192.0.2.2", "192.0.2.1", Some(43), gre::IPV4, b"wrong key"))),
+        (
+            0,
+            frame(
+                WAN,
+                station(2),
+                ethernet::IPV4,
+                &gre_packet(
+                    "192.0.2.2",
+                    "192.0.2.1",
+                    Some(42),
+                    gre::IPV4,
+                    &udp("10.1.2.9", "10.1.3.9", b"relay"),
+                ),
+            ),
+        ),
+        (
+            0,
+            frame(
+                WAN,
+                station(2),
+                ethernet::IPV4,
+                &gre_packet(
+                    "192.0.2.2",
+                    "192.0.2.1",
+                    Some(42),
+                    gre::IPV4,
+                    &udp("10.1.2.9", "10.1.0.2", b"decap"),
+                ),
+            ),
+        ),
+        (
+            0,
+            frame(
+                WAN,
+                station(2),
+                ethernet::IPV4,
+                &gre_packet("192.0.2.2", "192.0.2.1", Some(43), gre::IPV4, b"wrong key"),
+            ),
+        ),
         (1, frame(LAN, station(9), ethernet::IPV4, &udp("10.1.0.2", "10.1.2.9", b"encap"))),
         (1, frame(LAN, station(9), ethernet::IPV4, &udp("10.1.0.2", "10.1.0.99", b"glean"))),
         (1, frame(LAN, station(9), ethernet::IPV4, &udp("10.1.0.2", "10.1.0.1", b"receive"))),
@@ -544,7 +599,10 @@ fn a_trace_shows_the_path_and_costs_nobody_else_anything() {
     let encap = [Node::Rx, Node::Classify, Node::IpLookup, Node::Midchain, Node::Tx];
     let expected: Vec<_> = [1, 2].iter().flat_map(|packet| encap.map(|node| (*packet, node))).collect();
     assert_eq!(path, expected);
-    assert_eq!((steps[0].len, steps[4].len, &steps[0].bytes[..]), (arriving.len(), arriving.len() + 28, &arriving[..]));
+    assert_eq!(
+        (steps[0].len, steps[4].len, &steps[0].bytes[..]),
+        (arriving.len(), arriving.len() + 28, &arriving[..])
+    );
     assert!(steps[3].to_string().starts_with("#1 midchain"));
 }
 

@@ -9,10 +9,10 @@
 use wire::buf::PacketBuf;
 use wire::{ethernet, ipv4};
 
-use super::{AHEAD_BYTES, AHEAD_DESCRIPTOR, Ip, check_ip};
+use super::{AHEAD_BYTES, AHEAD_DESCRIPTOR, Ip, check_ip, destination, is_plain, source, total_length};
 use crate::DropReason;
 use crate::adjacency::{LINK_LEN, permit};
-use crate::burst::{End, Meta};
+use crate::burst::{End, Frames, Meta};
 use crate::graph::Node;
 use crate::ports::PortId;
 use crate::tables::Tables;
@@ -20,17 +20,13 @@ use crate::walk::Walk;
 
 const ME: u8 = Node::Classify as u8;
 
-/// What a frame is.
-enum Frame {
-    Ip(Ip),
-    /// For the kernel.
-    Host,
-    Bad(DropReason),
-}
+/// An IPv4 header without options behind an Ethernet header.
+const PLAIN_LEN: usize = LINK_LEN + ipv4::LEN;
 
 /// Looks at the packets in slots from `first` on; they came by `port`.
 pub(crate) fn run<B: PacketBuf>(walk: &mut Walk<B>, tables: &Tables, port: PortId, first: usize) {
     let end = walk.bufs.len();
+    walk.counters.count_node(Node::Classify, end - first);
     let Some((interface, port)) = tables.of_port(port) else {
         for slot in first..end {
             walk.meta[slot] = Meta::NEW;
@@ -38,7 +34,6 @@ pub(crate) fn run<B: PacketBuf>(walk: &mut Walk<B>, tables: &Tables, port: PortI
         }
         return;
     };
-    walk.counters.count_node(Node::Classify, end - first);
     let transit = if port.forwarding { permit::TRANSIT } else { 0 };
     let new = Meta {
         offset: LINK_LEN as u16,
@@ -49,84 +44,127 @@ pub(crate) fn run<B: PacketBuf>(walk: &mut Walk<B>, tables: &Tables, port: PortI
     };
     let station = station(&port.mac);
 
-    for buf in walk.bufs[first..].iter().take(AHEAD_DESCRIPTOR) {
+    let Walk { bufs, meta, frames, .. } = walk;
+    let bufs = bufs.as_mut_slice();
+    for buf in bufs[first..].iter().take(AHEAD_DESCRIPTOR) {
         buf.prefetch_descriptor();
     }
-    for buf in walk.bufs[first..].iter().take(AHEAD_BYTES) {
+    for buf in bufs[first..].iter().take(AHEAD_BYTES) {
         buf.prefetch_bytes();
     }
     for at in first..end {
-        let slot = at as u8;
-        if let Some(ahead) = walk.bufs.get(at + AHEAD_DESCRIPTOR) {
+        if let Some(ahead) = bufs.get(at + AHEAD_DESCRIPTOR) {
             ahead.prefetch_descriptor();
         }
-        if let Some(ahead) = walk.bufs.get(at + AHEAD_BYTES) {
+        if let Some(ahead) = bufs.get(at + AHEAD_BYTES) {
             ahead.prefetch_bytes();
         }
-        let buf = &mut walk.bufs[at];
-        let bytes = buf.bytes();
-        let meta = &mut walk.meta[usize::from(slot)];
+        let slot = at as u8;
+        let (buf, meta) = (&mut bufs[at], &mut meta[usize::from(slot)]);
         *meta = new;
-        match look(bytes, station) {
-            Frame::Ip(ip) => {
-                if ip.total + LINK_LEN < bytes.len() {
-                    cut_padding(buf, ip.total);
-                }
-                meta.destination = ip.destination;
-                meta.outer_source = ip.source;
-                if ip.protocol == ipv4::GRE && tables.decap.is_local(ip.destination) {
-                    if ip.fragment {
-                        walk.drop(slot, DropReason::GreFragment);
-                        continue;
-                    }
-                    meta.offset = (LINK_LEN + ip.header) as u16;
-                    walk.frames.hand::<ME, { Node::GreDecap as u8 }>(slot);
-                } else {
-                    walk.frames.hand::<ME, { Node::IpLookup as u8 }>(slot);
-                }
-            }
-            Frame::Host => {
-                meta.end = End::Host;
-                meta.target = interface.0;
-                walk.frames.hand::<ME, { Node::Punt as u8 }>(slot);
-            }
-            Frame::Bad(reason) => walk.drop(slot, reason),
+        let bytes = buf.bytes();
+        let Some(ip) = plain(bytes, station) else {
+            unusual(buf, meta, frames, tables, slot, station);
+            continue;
+        };
+        (meta.destination, meta.outer_source) = (destination(ip), source(ip));
+        tables.fib.prefetch(meta.destination.into());
+        let is_gre = ip[9] == ipv4::GRE;
+        let whole = LINK_LEN + total_length(ip);
+        if whole < bytes.len() {
+            cut_padding(buf, whole);
         }
-        if walk.trace.active {
-            walk.note(Node::Classify, slot);
+        if is_gre && tables.decap.is_local(meta.destination) {
+            to_tunnel(buf, meta, frames, slot);
+        } else {
+            frames.hand::<ME, { Node::IpLookup as u8 }>(slot);
+        }
+    }
+    if walk.trace.active {
+        for slot in first..end {
+            walk.note(Node::Classify, slot as u8);
         }
     }
 }
 
-/// An Ethernet address and the two bytes behind it as the first eight bytes of a frame have them, the two being zero.
+/// An Ethernet address as the first eight bytes of a frame have it, without the two that follow.
 #[inline(always)]
 fn station(mac: &[u8; 6]) -> u64 {
     let [a, b, c, d, e, f] = *mac;
-    u64::from_be_bytes([a, b, c, d, e, f, 0, 0])
+    u64::from_le_bytes([a, b, c, d, e, f, 0, 0])
 }
 
+/// The header of what is most: IPv4 without options, to our station, nothing wrong with it.
 #[inline(always)]
-fn look(bytes: &[u8], station: u64) -> Frame {
-    let Some(link) = bytes.first_chunk::<16>() else { return look_closer(bytes, station) };
-    let words = u128::from_be_bytes(*link);
-    let (to, ethertype) = ((words >> 64) as u64 & !0xffff, (words >> 16) as u16);
-    if to != station || ethertype != ethernet::IPV4 {
-        return look_closer(bytes, station);
+fn plain(bytes: &[u8], us: u64) -> Option<&[u8; ipv4::LEN]> {
+    let frame = bytes.first_chunk::<PLAIN_LEN>()?;
+    let to = frame.first_chunk::<8>().map(|to| u64::from_le_bytes(*to) & 0xffff_ffff_ffff)?;
+    let ip = frame.last_chunk::<{ ipv4::LEN }>()?;
+    let ours = to == us && u16::from_be_bytes([frame[12], frame[13]]) == ethernet::IPV4;
+    (ours && is_plain(ip, bytes.len() - LINK_LEN)).then_some(ip)
+}
+
+/// GRE for us, without options: unless it is a fragment.
+#[inline(always)]
+fn to_tunnel<B: PacketBuf>(buf: &B, meta: &mut Meta, frames: &mut Frames, slot: u8) {
+    let flags = buf.bytes().get(LINK_LEN + 6..LINK_LEN + 8).and_then(|flags| flags.first_chunk::<2>());
+    if flags.is_none_or(|flags| u16::from_be_bytes(*flags) & (ipv4::MORE_FRAGMENTS | ipv4::OFFSET_MASK) != 0)
+    {
+        return frames.drop(meta, slot, DropReason::GreFragment);
     }
-    match check_ip(&bytes[LINK_LEN..]) {
-        Ok(ip) => Frame::Ip(ip),
-        Err(reason) => Frame::Bad(reason),
+    meta.offset = PLAIN_LEN as u16;
+    frames.hand::<ME, { Node::GreDecap as u8 }>(slot);
+}
+
+/// What a frame is.
+enum Frame {
+    Ip(Ip),
+    /// For the kernel.
+    Host,
+    Bad(DropReason),
+}
+
+/// The whole path of a packet that is not plain.
+#[cold]
+#[inline(never)]
+fn unusual<B: PacketBuf>(
+    buf: &mut B,
+    meta: &mut Meta,
+    frames: &mut Frames,
+    tables: &Tables,
+    slot: u8,
+    station: u64,
+) {
+    match look(buf.bytes(), station) {
+        Frame::Ip(ip) => {
+            if LINK_LEN + ip.total < buf.len() {
+                cut_padding(buf, LINK_LEN + ip.total);
+            }
+            (meta.destination, meta.outer_source) = (ip.destination, ip.source);
+            if ip.protocol != ipv4::GRE || !tables.decap.is_local(ip.destination) {
+                frames.hand::<ME, { Node::IpLookup as u8 }>(slot);
+            } else if ip.fragment {
+                frames.drop(meta, slot, DropReason::GreFragment);
+            } else {
+                meta.offset = (LINK_LEN + ip.header) as u16;
+                frames.hand::<ME, { Node::GreDecap as u8 }>(slot);
+            }
+        }
+        Frame::Host => {
+            meta.end = End::Host;
+            meta.target = meta.interface;
+            frames.hand::<ME, { Node::Punt as u8 }>(slot);
+        }
+        Frame::Bad(reason) => frames.drop(meta, slot, reason),
     }
 }
 
-/// What is not IPv4 to our station.
-#[cold]
-fn look_closer(bytes: &[u8], station: u64) -> Frame {
+fn look(bytes: &[u8], us: u64) -> Frame {
     let Ok((link, payload)) = ethernet::parse(bytes) else { return Frame::Bad(DropReason::Runt) };
     if link.is_group() {
         return Frame::Host;
     }
-    if self::station(&link.destination) != station {
+    if station(&link.destination) != us {
         return Frame::Bad(DropReason::NotForUs);
     }
     if link.ethertype() != ethernet::IPV4 {
@@ -138,8 +176,7 @@ fn look_closer(bytes: &[u8], station: u64) -> Frame {
     }
 }
 
-#[cold]
-fn cut_padding<B: PacketBuf>(buf: &mut B, total: usize) {
-    let cut = buf.truncate(LINK_LEN + total);
+fn cut_padding<B: PacketBuf>(buf: &mut B, whole: usize) {
+    let cut = buf.truncate(whole);
     debug_assert!(cut, "the total length is within the frame");
 }

@@ -13,8 +13,8 @@
 use wire::buf::PacketBuf;
 
 use crate::DropReason;
-use crate::adjacency::{Adjacency, AdjacencyId, Kind, permit};
-use crate::burst::End;
+use crate::adjacency::{Adjacency, AdjacencyId, KEYED_LEN, Kind, LINK_LEN, permit};
+use crate::burst::{End, Frames, Meta};
 use crate::graph::Node;
 use crate::tables::Tables;
 use crate::walk::Walk;
@@ -27,75 +27,74 @@ const TRIES: u8 = 4;
 pub(crate) fn run<B: PacketBuf>(walk: &mut Walk<B>, tables: &Tables) {
     let frame = walk.frames.take(Node::IpLookup);
     walk.enter(Node::IpLookup, frame.slots());
+    let Walk { bufs, meta, frames, counters, .. } = &mut *walk;
     for &slot in frame.slots() {
-        let meta = &mut walk.meta[usize::from(slot)];
+        let meta = &mut meta[usize::from(slot)];
         let id = AdjacencyId::from_word(tables.fib.lookup(meta.destination.into()));
         meta.adjacency = id;
         tables.adjacencies.prefetch(id);
-        walk.counters.prefetch_adjacency(id);
+        counters.prefetch_adjacency(id);
     }
     for &slot in frame.slots() {
-        let meta = &mut walk.meta[usize::from(slot)];
+        let meta = &mut meta[usize::from(slot)];
         let entry = tables.adjacencies.slot(meta.adjacency);
-        if entry.epoch != meta.adjacency.epoch() || entry.wants & !meta.permits != 0 {
-            refuse(walk, slot, entry);
-            continue;
-        }
-        match entry.kind {
-            Kind::Midchain => {
-                if entry.network == meta.network {
-                    walk.frames.hand::<ME, { Node::Redirect as u8 }>(slot);
-                }
-                walk.frames.hand::<ME, { Node::Midchain as u8 }>(slot);
+        let refused = (entry.epoch ^ meta.adjacency.epoch()) | entry.wants & !meta.permits;
+        if refused == 0 && entry.kind == Kind::Midchain {
+            if meta.offset < entry.form.into()
+                && let Some(buf) = bufs.get(usize::from(slot))
+            {
+                // The line before the packet, where the outer header will be.
+                memory::prefetch_address(buf.bytes().as_ptr().wrapping_sub(KEYED_LEN - LINK_LEN));
             }
-            Kind::Neighbour => walk.frames.hand::<ME, { Node::Rewrite as u8 }>(slot),
-            _ => elsewhere(walk, tables, slot, entry),
+            if entry.network == meta.network {
+                frames.hand::<ME, { Node::Redirect as u8 }>(slot);
+            }
+            frames.hand::<ME, { Node::Midchain as u8 }>(slot);
+        } else if refused == 0 && entry.kind == Kind::Neighbour {
+            frames.hand::<ME, { Node::Rewrite as u8 }>(slot);
+        } else {
+            elsewhere(meta, frames, tables, slot, entry);
         }
     }
 }
 
-/// What is neither a neighbour nor a midchain.
+/// What is neither a neighbour nor a midchain, or may not go there.
 #[inline(never)]
-fn elsewhere<B: PacketBuf>(walk: &mut Walk<B>, tables: &Tables, slot: u8, entry: &Adjacency) {
-    let meta = &mut walk.meta[usize::from(slot)];
-    match entry.kind {
-        Kind::Glean | Kind::Incomplete => walk.frames.hand::<ME, { Node::Glean as u8 }>(slot),
-        Kind::Receive => {
-            meta.end = End::Host;
-            meta.target = entry.interface;
-            walk.frames.hand::<ME, { Node::Punt as u8 }>(slot);
-        }
-        Kind::Multicast if tables.port(meta.interface).is_some() || meta.destination >> 8 == 0x00e0_0000 => {
-            meta.end = End::Host;
-            meta.target = meta.interface;
-            walk.frames.hand::<ME, { Node::Punt as u8 }>(slot);
-        }
-        Kind::Unreachable => walk.frames.hand::<ME, { Node::HostUnreachable as u8 }>(slot),
-        Kind::Multicast => walk.drop(slot, DropReason::Multicast),
-        Kind::Blackhole => walk.drop(slot, DropReason::Blackhole),
-        Kind::Martian => walk.drop(slot, DropReason::Martian),
-        Kind::NoRoute => walk.drop(slot, DropReason::NoRoute),
-        Kind::Free | Kind::Midchain | Kind::Neighbour => again(walk, slot),
-    }
-}
-
-/// The packet may not go this way, or its adjacency is not the one that it was meant for.
-#[cold]
-fn refuse<B: PacketBuf>(walk: &mut Walk<B>, slot: u8, entry: &Adjacency) {
-    let meta = &walk.meta[usize::from(slot)];
+fn elsewhere(meta: &mut Meta, frames: &mut Frames, tables: &Tables, slot: u8, entry: &Adjacency) {
     if entry.epoch != meta.adjacency.epoch() {
-        again(walk, slot);
-    } else if entry.wants & !meta.permits & permit::TUNNEL != 0 {
-        walk.drop(slot, DropReason::NbmaViaTunnel);
-    } else {
-        walk.drop(slot, DropReason::UnderlayTransit);
+        return again(meta, frames, slot);
+    }
+    if entry.wants & !meta.permits & permit::TUNNEL != 0 {
+        return frames.drop(meta, slot, DropReason::NbmaViaTunnel);
+    }
+    if entry.wants & !meta.permits != 0 {
+        return frames.drop(meta, slot, DropReason::UnderlayTransit);
+    }
+    let link_local = meta.destination >> 8 == 0x00e0_0000;
+    match entry.kind {
+        Kind::Glean | Kind::Incomplete => frames.hand::<ME, { Node::Glean as u8 }>(slot),
+        Kind::Receive => to_host(meta, frames, slot, entry.interface),
+        Kind::Multicast if link_local || tables.port(meta.interface).is_some() => {
+            to_host(meta, frames, slot, meta.interface);
+        }
+        Kind::Unreachable => frames.hand::<ME, { Node::HostUnreachable as u8 }>(slot),
+        Kind::Multicast => frames.drop(meta, slot, DropReason::Multicast),
+        Kind::Blackhole => frames.drop(meta, slot, DropReason::Blackhole),
+        Kind::Martian => frames.drop(meta, slot, DropReason::Martian),
+        Kind::NoRoute => frames.drop(meta, slot, DropReason::NoRoute),
+        Kind::Free | Kind::Midchain | Kind::Neighbour => again(meta, frames, slot),
     }
 }
 
-fn again<B: PacketBuf>(walk: &mut Walk<B>, slot: u8) {
-    let meta = &mut walk.meta[usize::from(slot)];
+fn to_host(meta: &mut Meta, frames: &mut Frames, slot: u8, interface: u16) {
+    meta.end = End::Host;
+    meta.target = interface;
+    frames.hand::<ME, { Node::Punt as u8 }>(slot);
+}
+
+fn again(meta: &mut Meta, frames: &mut Frames, slot: u8) {
     if meta.tries == TRIES {
-        return walk.drop(slot, DropReason::StaleIndex);
+        return frames.drop(meta, slot, DropReason::StaleIndex);
     }
     meta.tries += 1;
     meta.end = End::Again;

@@ -9,73 +9,83 @@
 //! 4. Count, `tx`.
 
 use wire::buf::PacketBuf;
+use wire::ipv4;
 
-use super::{forward, start_before};
+use super::{count_hops, start_before};
 use crate::DropReason;
 use crate::adjacency::{Adjacency, KEYED_LEN, KEYLESS_LEN, LINK_LEN};
 use crate::graph::Node;
 use crate::tables::Tables;
 use crate::walk::Walk;
 
-/// Packets ahead of the current one for whose outer header the cache line is asked for.
-const AHEAD: usize = 4;
-
 pub(crate) fn run<B: PacketBuf>(walk: &mut Walk<B>, tables: &Tables) {
     let frame = walk.frames.take(Node::Midchain);
-    let slots = frame.slots();
-    walk.enter(Node::Midchain, slots);
-    for (turn, &slot) in slots.iter().enumerate() {
-        if let Some(ahead) = slots.get(turn + AHEAD) {
-            // The line before the packet, where the outer header will be.
-            memory::prefetch_address(
-                walk.bufs[usize::from(*ahead)].bytes().as_ptr().wrapping_sub(KEYED_LEN - LINK_LEN),
-            );
-        }
-        let at = usize::from(slot);
-        let meta = &walk.meta[at];
+    walk.enter(Node::Midchain, frame.slots());
+    let Walk { bufs, meta, frames, counters, .. } = walk;
+    let bufs = bufs.as_mut_slice();
+    let (mut sent, mut id) = (walk.sent, walk.ip_id);
+    for &slot in frame.slots() {
+        let (buf, meta) = (&mut bufs[usize::from(slot)], &mut meta[usize::from(slot)]);
         let entry = tables.adjacencies.slot(meta.adjacency);
-        let (id, offset, hops) = (meta.adjacency, usize::from(meta.offset), meta.hops);
-        let buf = &mut walk.bufs[at];
-        let Some(inner) = buf.bytes_mut().get_mut(offset..) else {
-            walk.drop(slot, DropReason::BadHeader);
-            continue;
-        };
-        let len = inner.len();
-        if let Err(reason) = forward(inner, hops, entry.mtu) {
-            walk.drop(slot, reason);
+        let form = usize::from(entry.form);
+        if !start_before(buf, meta.offset.into(), form) {
+            frames.drop(meta, slot, DropReason::NoHeadroom);
             continue;
         }
-        let tos = inner.get(1).map_or(0, |tos| tos & 0xfc);
-        if !start_before(buf, offset, usize::from(entry.form)) {
-            walk.drop(slot, DropReason::NoHeadroom);
+        let bytes = buf.bytes_mut();
+        let len = bytes.len().wrapping_sub(form);
+        if len > entry.mtu.into() {
+            frames.drop(meta, slot, DropReason::TooBig);
             continue;
         }
-        walk.ip_id = walk.ip_id.wrapping_add(1);
-        if usize::from(entry.form) == KEYED_LEN {
-            emit::<KEYED_LEN>(buf.bytes_mut(), entry, len, tos, walk.ip_id);
-        } else {
-            emit::<KEYLESS_LEN>(buf.bytes_mut(), entry, len, tos, walk.ip_id);
+        id = id.wrapping_add(1);
+        let out = Outer { entry, len, id, hops: meta.hops };
+        let emitted =
+            if form == KEYED_LEN { out.emit::<KEYED_LEN>(bytes) } else { out.emit::<KEYLESS_LEN>(bytes) };
+        match emitted {
+            Ok(()) => {
+                counters.count_adjacency(meta.adjacency, len);
+                sent.send(meta, entry.port);
+            }
+            Err(reason) => frames.drop(meta, slot, reason),
         }
-        walk.counters.count_adjacency(id, len);
-        walk.send(slot, entry.port);
     }
+    (walk.sent, walk.ip_id) = (sent, id);
 }
 
-/// Writes the outer frame of `LEN` bytes to the front of `frame`, which holds `len` bytes of inner packet behind it.
-#[inline(always)]
-fn emit<const LEN: usize>(frame: &mut [u8], entry: &Adjacency, len: usize, tos: u8, id: u16) {
-    let (Some(out), Some(ready)) = (frame.first_chunk_mut::<LEN>(), entry.rewrite.first_chunk::<LEN>())
-    else {
-        return debug_assert!(false, "the packet was made to start before its outer header");
-    };
-    // The tunnel's MTU keeps the sum within 16 bits.
-    let total = (len + LEN - LINK_LEN) as u16;
-    let sum = u32::from(entry.checksum) + u32::from(tos) + u32::from(total) + u32::from(id);
-    let sum = (sum >> 16) + (sum & 0xffff);
-    let checksum = !((sum >> 16) + sum) as u16;
-    *out = *ready;
-    out[LINK_LEN + 1] = tos;
-    out[LINK_LEN + 2..LINK_LEN + 4].copy_from_slice(&total.to_be_bytes());
-    out[LINK_LEN + 4..LINK_LEN + 6].copy_from_slice(&id.to_be_bytes());
-    out[LINK_LEN + 10..LINK_LEN + 12].copy_from_slice(&checksum.to_be_bytes());
+/// What goes before one packet.
+struct Outer<'a> {
+    entry: &'a Adjacency,
+    /// Length of the inner packet.
+    len: usize,
+    /// Identification.
+    id: u16,
+    hops: u8,
+}
+
+impl Outer<'_> {
+    /// Writes the outer frame, `LEN` bytes long, to the front of `frame`, and takes the hops off the inner packet behind it.
+    #[inline(always)]
+    fn emit<const LEN: usize>(&self, frame: &mut [u8]) -> Result<(), DropReason> {
+        let Some((outer, inner)) = frame.split_first_chunk_mut::<LEN>() else {
+            return Err(DropReason::BadHeader);
+        };
+        let Some(inner) = inner.first_chunk_mut::<{ ipv4::LEN }>() else { return Err(DropReason::BadHeader) };
+        let Some(ready) = self.entry.rewrite.first_chunk::<LEN>() else { return Err(DropReason::StaleIndex) };
+        if !count_hops(inner, self.hops) {
+            return Err(DropReason::TtlExpired);
+        }
+        let tos = inner[1] & 0xfc;
+        // The tunnel's MTU keeps the sum within 16 bits.
+        let total = (self.len + LEN - LINK_LEN) as u16;
+        let sum = u32::from(self.entry.checksum) + u32::from(tos) + u32::from(total) + u32::from(self.id);
+        let sum = (sum >> 16) + (sum & 0xffff);
+        let checksum = !((sum >> 16) + sum) as u16;
+        *outer = *ready;
+        outer[LINK_LEN + 1] = tos;
+        outer[LINK_LEN + 2..LINK_LEN + 4].copy_from_slice(&total.to_be_bytes());
+        outer[LINK_LEN + 4..LINK_LEN + 6].copy_from_slice(&self.id.to_be_bytes());
+        outer[LINK_LEN + 10..LINK_LEN + 12].copy_from_slice(&checksum.to_be_bytes());
+        Ok(())
+    }
 }

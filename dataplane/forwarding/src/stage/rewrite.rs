@@ -7,8 +7,9 @@
 //! 3. Count, `tx`.
 
 use wire::buf::PacketBuf;
+use wire::ipv4;
 
-use super::{forward, start_before};
+use super::{count_hops, start_before};
 use crate::DropReason;
 use crate::adjacency::LINK_LEN;
 use crate::graph::Node;
@@ -18,31 +19,42 @@ use crate::walk::Walk;
 pub(crate) fn run<B: PacketBuf>(walk: &mut Walk<B>, tables: &Tables) {
     let frame = walk.frames.take(Node::Rewrite);
     walk.enter(Node::Rewrite, frame.slots());
+    let Walk { bufs, meta, frames, counters, .. } = walk;
+    let bufs = bufs.as_mut_slice();
+    let mut sent = walk.sent;
     for &slot in frame.slots() {
-        let at = usize::from(slot);
-        let meta = &walk.meta[at];
+        let (buf, meta) = (&mut bufs[usize::from(slot)], &mut meta[usize::from(slot)]);
         let entry = tables.adjacencies.slot(meta.adjacency);
-        let (id, offset, hops) = (meta.adjacency, usize::from(meta.offset), meta.hops);
-        let buf = &mut walk.bufs[at];
-        let Some(packet) = buf.bytes_mut().get_mut(offset..) else {
-            walk.drop(slot, DropReason::BadHeader);
+        if !start_before(buf, meta.offset.into(), LINK_LEN) {
+            frames.drop(meta, slot, DropReason::NoHeadroom);
+            continue;
+        }
+        let bytes = buf.bytes_mut();
+        let len = bytes.len().wrapping_sub(LINK_LEN);
+        let Some((link, ip)) = split(bytes) else {
+            frames.drop(meta, slot, DropReason::BadHeader);
             continue;
         };
-        let len = packet.len();
-        if let Err(reason) = forward(packet, hops, entry.mtu) {
-            walk.drop(slot, reason);
+        if len > entry.mtu.into() {
+            frames.drop(meta, slot, DropReason::TooBig);
             continue;
         }
-        if !start_before(buf, offset, LINK_LEN) {
-            walk.drop(slot, DropReason::NoHeadroom);
+        if !count_hops(ip, meta.hops) {
+            frames.drop(meta, slot, DropReason::TtlExpired);
             continue;
         }
-        if let (Some(link), Some(ready)) =
-            (buf.bytes_mut().first_chunk_mut::<LINK_LEN>(), entry.rewrite.first_chunk::<LINK_LEN>())
-        {
+        if let Some(ready) = entry.rewrite.first_chunk::<LINK_LEN>() {
             *link = *ready;
         }
-        walk.counters.count_adjacency(id, len);
-        walk.send(slot, entry.port);
+        counters.count_adjacency(meta.adjacency, len);
+        sent.send(meta, entry.port);
     }
+    walk.sent = sent;
+}
+
+/// Ethernet and IPv4 header of a frame.
+#[inline(always)]
+fn split(frame: &mut [u8]) -> Option<(&mut [u8; LINK_LEN], &mut [u8; ipv4::LEN])> {
+    let (link, rest) = frame.split_first_chunk_mut::<LINK_LEN>()?;
+    Some((link, rest.first_chunk_mut::<{ ipv4::LEN }>()?))
 }

@@ -7,12 +7,12 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use forwarding::{
-    Breath, Command, Counters, DropReason, Injected, InterfaceId, Notice, Origin, Port, PortId, Ports, Program, Punt,
-    Worker, breathe,
+    Breath, Command, Counters, DropReason, Injected, InterfaceId, Notice, Origin, Port, PortId, Ports,
+    Program, Punt, Worker, breathe,
 };
 use model::program::{
-    Batch, Binding, Fallback, Hop, Interface, Neighbour, Object, Op, Owner, Path, Refused, Replica, Route, Tunnel,
-    TunnelMode,
+    Batch, Binding, Fallback, Hop, Interface, Neighbour, Object, Op, Owner, Path, Refused, Replica, Route,
+    Tunnel, TunnelMode,
 };
 use model::time::Instant;
 use model::{InterfaceName, Mac, NbmaAddr, Prefix, ProtocolAddr, TableId};
@@ -297,7 +297,8 @@ pub fn udp_ports(from: &str, to: &str, ports: (u16, u16), payload: &[u8]) -> Vec
 /// A packet with another time to live.
 pub fn with_ttl(packet: &[u8], ttl: u8) -> Vec<u8> {
     let (header, payload) = ipv4::parse(packet).unwrap();
-    let new = ipv4::Header::new(header.source(), header.destination(), header.protocol, ttl, payload.len()).unwrap();
+    let new = ipv4::Header::new(header.source(), header.destination(), header.protocol, ttl, payload.len())
+        .unwrap();
     [new.as_bytes(), payload].concat()
 }
 
