@@ -18,7 +18,7 @@ ARGS ?=
 # Of the build: a C compiler, libdpdk with LLVM 14 for its bindings, protoc.
 BUILD_PACKAGES := build-essential pkg-config libdpdk-dev clang-14 libclang-14-dev protobuf-compiler libprotobuf-dev
 # Of the cloud: namespaces, and what is tried in them.
-RUN_PACKAGES := iproute2 iputils-ping ethtool
+RUN_PACKAGES := iproute2 iputils-ping ethtool tcpdump
 # Of the tests: other people's dissector, traffic and routing daemons.
 TEST_PACKAGES := tshark iperf3 frr
 # Of the virtual machines of `make test-interop`.
@@ -66,13 +66,19 @@ bench: deps
 deps: toolchain
 	$(call install,$(BUILD_PACKAGES) $(RUN_PACKAGES))
 
+# How a user's own toolchain is kept under sudo.
+AS_ROOT = sudo env PATH="$$PATH" RUSTUP_HOME="$${RUSTUP_HOME:-$$HOME/.rustup}" CARGO_HOME="$${CARGO_HOME:-$$HOME/.cargo}" make
+RUST := $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
+
 toolchain:
 	@command -v $(CARGO) >/dev/null || { \
-	  echo "cargo is not here: install Rust (https://rustup.rs); under sudo keep your PATH: sudo env PATH=\"\$$PATH\" make" >&2; exit 1; }
+	  echo 'cargo is not here: install Rust $(RUST) or newer (https://rustup.rs); to run as root with your own: $(AS_ROOT)' >&2; exit 1; }
+	@have=$$(rustc --version | cut -d' ' -f2); \
+	printf '%s\n' $(RUST) "$${have%%-*}" | sort -CV || { echo "rustc is $$have; $(RUST) or newer is needed (rustup update)" >&2; exit 1; }
 
 root:
 	@[ "$$(id -u)" = 0 ] || { \
-	  echo "make $(or $(MAKECMDGOALS),build) makes network namespaces and taps: run it as root (sudo env PATH=\"\$$PATH\" make $(MAKECMDGOALS))" >&2; exit 1; }
+	  echo 'make $(or $(MAKECMDGOALS),build) makes network namespaces and taps: run it as root: $(AS_ROOT) $(MAKECMDGOALS)' >&2; exit 1; }
 
 # Installs the Debian packages that are missing; quick when none is. No service is started, and none that was not there before
 # is left enabled (frr's is not wanted: the tests start its daemons themselves).
