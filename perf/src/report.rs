@@ -32,9 +32,10 @@ pub(crate) struct Report {
     pub(crate) mpps: f64,
     /// 10⁹ bits a second of frames of `size` bytes.
     pub(crate) gbps: f64,
-    /// Cycles per packet of each node, and of the ports' own code (`ports`).
+    /// Cycles per packet of each node, and of the ports' own code (`ports`): its share in the passes that measure nodes, of the
+    /// cycles per packet.
     pub(crate) nodes: BTreeMap<&'static str, f64>,
-    /// Their sum, over the cycles per packet.
+    /// Their sum over the cycles per packet: what is missing is between the nodes.
     pub(crate) nodes_ratio: f64,
     /// Packets dropped, by reason.
     pub(crate) drops: BTreeMap<&'static str, u64>,
@@ -68,11 +69,17 @@ impl Report {
         let whole = || lanes.iter().flat_map(|lane| lane.whole.iter().copied());
         let cycles_per_packet = median(whole());
         let mpps = lanes.iter().map(|lane| rate as f64 / lane.median() / 1e6).sum::<f64>();
-        let node =
-            |at: usize| median(lanes.iter().flat_map(|lane| lane.nodes.iter().map(move |nodes| nodes[at])));
+        // Of each measured pass the shares, which neither noise nor the cost of measuring disturbs much.
+        let share = |at: usize| {
+            let passes = lanes.iter().flat_map(|lane| lane.nodes.iter().zip(&lane.measured));
+            median(passes.map(|(nodes, all)| nodes[at] / all))
+        };
         let names = Node::ALL.iter().map(|node| node.name()).chain(["ports"]);
-        let nodes: BTreeMap<_, _> =
-            (0..).zip(names).map(|(at, name)| (name, node(at))).filter(|(_, cycles)| *cycles > 0.0).collect();
+        let nodes: BTreeMap<_, _> = (0..)
+            .zip(names)
+            .map(|(at, name)| (name, share(at) * cycles_per_packet))
+            .filter(|(_, cycles)| *cycles > 0.0)
+            .collect();
         let ratios = lanes.iter().flat_map(|lane| lane.whole.iter().zip(&lane.reference).map(|(a, b)| a / b));
         Self {
             scenario: scenario.kind.name(),

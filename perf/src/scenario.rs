@@ -11,7 +11,7 @@
 //! | ipv4      | lan → wan                               | one of the routes, one of the spokes as plain next hop |
 //! | encap     | lan → tunnel → wan                      | one of the routes, midchain of a spoke |
 //! | decap     | wan → tunnel → lan                      | tunnel, one of the routes, one of 16 LAN routers |
-//! | gre-relay | wan → tunnel → tunnel → wan             | tunnel, one of the routes, midchain of another spoke |
+//! | gre-relay | wan → tunnel → tunnel → wan             | tunnel, one of the routes, midchain of a spoke |
 
 use std::net::Ipv4Addr;
 

@@ -1,0 +1,67 @@
+//! `nave-perf graph` as a user runs it: every scenario comes out right, and flags that mean nothing are refused.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+fn perf(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_nave-perf")).args(arguments).output().unwrap()
+}
+
+fn graph(arguments: &[&str]) -> Value {
+    let output = perf(&[&["graph", "--json", "--packets", "1"], arguments].concat());
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{arguments:?}: {text} {}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_str(&text).unwrap()
+}
+
+#[test]
+fn every_packet_of_every_scenario_comes_out_right() {
+    let wanted = [
+        ("ipv4", "64", "1000", vec!["classify", "ip-lookup", "rewrite"]),
+        ("encap", "354", "10", vec!["classify", "ip-lookup", "midchain"]),
+        ("decap", "1400", "1", vec!["classify", "gre-decap", "ip-lookup", "rewrite"]),
+        ("gre-relay", "64", "2000", vec!["classify", "gre-decap", "ip-lookup", "midchain"]),
+    ];
+    for (scenario, size, spokes, nodes) in wanted {
+        let report = graph(&["--scenario", scenario, "--size", size, "--spokes", spokes]);
+        assert_eq!(report["scenario"], scenario);
+        assert_eq!(report["size"].to_string(), size);
+        assert_eq!(report["spokes"].to_string(), spokes);
+        assert_eq!((&report["verified"], &report["drops"]), (&Value::Bool(true), &serde_json::json!({})));
+        assert_eq!(report["workers"], 1);
+        for figure in ["cycles_per_packet", "mpps", "gbps", "reference_ratio"] {
+            assert!(report[figure].as_f64().unwrap() > 0.0, "{scenario}: {figure}");
+        }
+        for node in nodes {
+            assert!(report["nodes"][node].as_f64().unwrap() > 0.0, "{scenario}: {node}");
+        }
+        let ratio = report["nodes_ratio"].as_f64().unwrap();
+        assert!((0.9..1.02).contains(&ratio), "{scenario}: the nodes sum to {ratio} of the whole");
+    }
+}
+
+#[test]
+fn there_are_as_many_routes_as_spokes() {
+    let report = graph(&["--scenario", "encap", "--spokes", "3000", "--routes", "10"]);
+    assert_eq!((report["spokes"].as_u64(), report["routes"].as_u64()), (Some(3000), Some(3000)));
+}
+
+#[test]
+fn flags_that_mean_nothing_are_refused() {
+    let refused = [
+        (vec!["graph"], "--scenario"),
+        (vec!["graph", "--scenario", "ipsec"], "ipsec"),
+        (vec!["graph", "--scenario", "ipv4", "--size", "63"], "63"),
+        (vec!["graph", "--scenario", "ipv4", "--spokes", "0"], "0"),
+        (vec!["graph", "--scenario", "ipv4", "--spokes", "many"], "many"),
+        (vec!["graph", "--scenario", "ipv4", "--workers", "0"], "0"),
+    ];
+    for (arguments, named) in refused {
+        let output = perf(&arguments);
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        assert!(text.contains(named), "{arguments:?}: {text}");
+    }
+}
