@@ -504,6 +504,27 @@ fn underlay_and_overlay_meet_nowhere_but_in_the_tunnel() {
 }
 
 #[test]
+fn a_port_that_does_not_forward_reaches_its_own_addresses_alone() {
+    let mut node = hub(&[2]);
+    // In the clear, as if from a spoke: to the tunnel's address, to the LAN's. Neither came by the tunnel.
+    for to in ["10.0.0.1", "10.1.0.1"] {
+        node.receive(0, &frame(WAN, station(9), ethernet::IPV4, &ip("10.0.0.2", to, 89, b"ospf")));
+    }
+    assert_eq!((node.punted().len(), node.drops()), (0, vec![(DropReason::UnderlayTransit, 2)]));
+    // The port's own address, and the same packets through the tunnel or by the LAN.
+    let wan = node.id("wan");
+    node.receive(0, &frame(WAN, station(9), ethernet::IPV4, &udp("198.51.100.9", "192.0.2.1", b"ike")));
+    assert_eq!(node.punted().into_iter().map(|punt| punt.0).collect::<Vec<_>>(), [Punt::Host(wan)]);
+    for to in ["10.0.0.1", "10.1.0.1"] {
+        let inner = ip("10.0.0.2", to, 89, b"ospf");
+        let outer = gre_packet("192.0.2.2", "192.0.2.1", Some(42), gre::IPV4, &inner);
+        node.receive(0, &frame(WAN, station(2), ethernet::IPV4, &outer));
+        node.receive(1, &frame(LAN, station(9), ethernet::IPV4, &udp("10.1.0.2", to, b"x")));
+    }
+    assert_eq!((node.punted().len(), node.dropped(DropReason::UnderlayTransit)), (4, 2));
+}
+
+#[test]
 fn a_default_route_by_the_tunnel_does_not_take_the_underlay_with_it() {
     let mut node = hub(&[2]);
     node.put([via("0.0.0.0/0", "tun", "10.0.0.2")]);

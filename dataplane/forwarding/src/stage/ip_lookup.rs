@@ -3,7 +3,8 @@
 //! 1. Destination to adjacency, by longest prefix. All packets first, so that their cache misses overlap.
 //! 2. The adjacency is gone and its slot has another life, or the FIB is newer than our view: again in the next breath,
 //!    four times; then drop `stale-index`.
-//! 3. Not allowed this way: drop `underlay-transit` (transit by a port that does not forward) or `nbma-via-tunnel` (the
+//! 3. Not allowed this way: drop `underlay-transit` (transit by a port that does not forward, or by it to our own address on
+//!    another interface: what is behind the port reaches the overlay through the tunnel alone) or `nbma-via-tunnel` (the
 //!    control plane's own packet would go into a tunnel again).
 //! 4. By its kind: resolved to `rewrite` or `midchain`, not resolved to `glean`, own address to `punt`, else drop. What
 //!    leaves by the network it came from goes to `redirect` as well.
@@ -73,6 +74,9 @@ fn elsewhere(meta: &mut Meta, frames: &mut Frames, tables: &Tables, slot: u8, en
     let link_local = meta.destination >> 8 == 0x00e0_0000;
     match entry.kind {
         Kind::Glean | Kind::Incomplete => frames.hand::<ME, { Node::Glean as u8 }>(slot),
+        Kind::Receive if meta.permits & permit::TRANSIT == 0 && entry.interface != meta.interface => {
+            frames.drop(meta, slot, DropReason::UnderlayTransit);
+        }
         Kind::Receive => to_host(meta, frames, slot, entry.interface),
         Kind::Multicast if link_local || tables.port(meta.interface).is_some() => {
             to_host(meta, frames, slot, meta.interface);
