@@ -7,6 +7,7 @@
 //!               └→ punt (host)            ├→ glean ┬→ midchain     │
 //! inject ┬→ ip-lookup                     │        └→ host-unreachable
 //!        ├→ replicate → midchain, glean   ├→ host-unreachable      │
+//!        ├→ rewrite, glean (NHRP)        │                        │
 //!        └→ tx ───────────────────────────┼────────────────────────┘
 //! every node → drop(reason)               └→ punt (receive)
 //! ```
@@ -67,12 +68,13 @@ impl fmt::Display for Node {
 }
 
 /// Every hand-over from one node to another. `drop` is open to all and not listed.
-pub const EDGES: [(Node, Node); 23] = [
+pub const EDGES: [(Node, Node); 24] = [
     (Node::Rx, Node::Classify),
     (Node::Inject, Node::IpLookup),
     (Node::Inject, Node::Replicate),
     (Node::Inject, Node::Glean),
     (Node::Inject, Node::Midchain),
+    (Node::Inject, Node::Rewrite),
     (Node::Inject, Node::Tx),
     (Node::Classify, Node::GreDecap),
     (Node::Classify, Node::IpLookup),
@@ -112,4 +114,21 @@ pub const fn is_edge(from: u8, to: u8) -> bool {
         at += 1;
     }
     false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_node_is_reached_and_has_a_name_of_its_own() {
+        for node in Node::ALL {
+            let reached = EDGES.iter().any(|(_, to)| *to == node);
+            assert!(reached || matches!(node, Node::Rx | Node::Inject | Node::Drop), "{node}");
+            assert_eq!(Node::ALL.iter().filter(|other| other.name() == node.name()).count(), 1);
+        }
+        let mut edges = EDGES.to_vec();
+        edges.dedup();
+        assert_eq!(edges.len(), EDGES.len());
+    }
 }

@@ -31,7 +31,7 @@ use crate::counters::{Counters, Traffic};
 use crate::fib::{V4Prefix, Writer};
 use crate::ports::{InterfaceId, Notice};
 use crate::publish::Publisher;
-use crate::tables::{Decap, Interfaces, Tables};
+use crate::tables::{Decap, Interfaces, Nbmas, Tables};
 use crate::worker::Worker;
 use objects::{Objects, names};
 pub use show::{AdjacencyShow, FibShow, InterfaceShow, NextHopShow, RouteShow, TunnelShow};
@@ -50,6 +50,9 @@ pub struct Port {
     /// Its Ethernet address.
     pub mac: Mac,
 }
+
+/// Tunnel, NBMA address, what sends there, and the link by which it does.
+type Way = (InterfaceId, u32, Target, Target);
 
 /// The one writer of the tables.
 #[derive(Debug)]
@@ -77,6 +80,10 @@ pub struct Program {
     adjacencies: Adjacencies,
     interfaces: Arc<Interfaces>,
     decap: Arc<Decap>,
+    nbmas: Arc<Nbmas>,
+    /// The ways to NBMA addresses, by address and by what sends that way.
+    ways: BTreeSet<Way>,
+    way_of: HashMap<Target, Way>,
     publisher: Publisher<Tables>,
     workers: Vec<Arc<Counters>>,
     /// What each place had carried when its adjacency came, and when it was last asked about.
@@ -96,6 +103,7 @@ impl Program {
             adjacencies: Adjacencies::default(),
             interfaces: Arc::default(),
             decap: Arc::default(),
+            nbmas: Arc::default(),
         };
         let mut program = Self {
             ports,
@@ -115,6 +123,9 @@ impl Program {
             adjacencies: Adjacencies::default(),
             interfaces: Arc::default(),
             decap: Arc::default(),
+            nbmas: Arc::default(),
+            ways: BTreeSet::new(),
+            way_of: HashMap::new(),
             publisher: Publisher::new(empty),
             workers: Vec::new(),
             before: HashMap::new(),
@@ -269,5 +280,102 @@ fn expires_in(object: &Object) -> Option<Duration> {
         Object::Binding(binding) => binding.expires_in,
         Object::Route(route) => route.expires_in,
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+
+    use model::program::{Hop, Interface, Neighbour, Path, Route};
+    use model::{Prefix, TableId};
+    use wire::buf::TestBuf;
+    use wire::{ethernet, ipv4};
+    use zerocopy::IntoBytes;
+
+    use super::*;
+    use crate::fib::Word;
+    use crate::ports::{Injected, PortId, Ports, Punt};
+    use crate::{Breath, DropReason, breathe};
+
+    /// One port, which takes everything.
+    #[derive(Default)]
+    struct OnePort {
+        rx: VecDeque<TestBuf>,
+        tx: usize,
+    }
+
+    impl Ports for OnePort {
+        type Buf = TestBuf;
+        fn count(&self) -> u16 {
+            1
+        }
+        fn rx(&mut self, _: PortId, into: &mut Vec<TestBuf>, max: usize) {
+            let count = max.min(self.rx.len());
+            into.extend(self.rx.drain(..count));
+        }
+        fn tx(&mut self, _: PortId, from: &mut Vec<TestBuf>) {
+            self.tx += from.len();
+            from.clear();
+        }
+        fn alloc(&mut self) -> Option<TestBuf> {
+            None
+        }
+        fn free(&mut self, bufs: &mut Vec<TestBuf>) {
+            bufs.clear();
+        }
+        fn punt(&mut self, _: Punt, buf: TestBuf) -> Result<(), TestBuf> {
+            Err(buf)
+        }
+        fn injected(&mut self, _: &mut Vec<Injected<TestBuf>>, _: usize) {}
+        fn notice(&mut self, _: Notice) -> bool {
+            true
+        }
+    }
+
+    /// A program with a route to a neighbour, and the frame of a packet that takes it.
+    fn one_route() -> (Program, V4Prefix, TestBuf) {
+        let mac = Mac([2, 0, 0, 0, 0, 1]);
+        let mut program = Program::new(vec![Port { name: "p0".into(), mac }]).unwrap();
+        let (name, table): (InterfaceName, _) = ("lan".parse().unwrap(), TableId(0));
+        let prefix: Prefix = "10.9.0.0/16".parse().unwrap();
+        let hop = Hop { interface: name, next_hop: "10.1.0.2".parse().unwrap() };
+        let objects = [
+            Object::Interface(Interface { name, port: "p0".into(), mtu: 1500, table, forwarding: true }),
+            Object::Neighbour(Neighbour { hop, mac: Mac([2, 0, 0, 0, 0, 2]) }),
+            Object::Route(Route { table, prefix, path: Path::Via(hop), expires_in: None }),
+        ];
+        let ops = objects.map(|object| Op::Put(Owner::Config, object)).to_vec();
+        program.apply(Instant::default(), &Batch { number: 1, ops }).unwrap();
+        let link = ethernet::Header::new(mac.0, [2, 0, 0, 0, 0, 9], ethernet::IPV4);
+        let ip = ipv4::Header::new([10, 1, 0, 9].into(), [10, 9, 0, 9].into(), ipv4::UDP, 64, 8).unwrap();
+        let frame = [link.as_bytes(), ip.as_bytes(), &[0; 8]].concat();
+        (program, prefix.try_into().unwrap(), TestBuf::new(&frame))
+    }
+
+    #[test]
+    fn a_word_newer_than_the_view_is_looked_at_again_and_given_up_in_the_end() {
+        for breaths in [0, 1, 4, 5] {
+            let (mut program, prefix, frame) = one_route();
+            let mut worker = program.worker::<TestBuf>().unwrap();
+            let word = program.fib.route(prefix).unwrap();
+            // The next life of the adjacency's place, which no worker has been told of.
+            let newer = AdjacencyId::from_word(word.value());
+            let newer = AdjacencyId::new(newer.index() as u32, newer.epoch() + 1);
+            program.fib.put(prefix, Word::new(newer.word()).unwrap()).unwrap();
+            let mut ports = OnePort { rx: [frame].into(), tx: 0 };
+            let mut more = Breath::default();
+            for _ in 0..breaths {
+                more = breathe(&mut worker, Instant::default(), &mut ports);
+                assert!(more.flow.balances());
+            }
+            assert_eq!(more.more, (1..5).contains(&breaths), "{breaths}");
+            program.fib.put(prefix, word).unwrap();
+            for _ in 0..2 {
+                let _ = breathe(&mut worker, Instant::default(), &mut ports);
+            }
+            let dropped = program.dropped(DropReason::StaleIndex);
+            assert_eq!((ports.tx, dropped), if breaths < 5 { (1, 0) } else { (0, 1) }, "{breaths}");
+        }
     }
 }

@@ -4,6 +4,7 @@
 //! word may be newer than the rest of the view. Then its adjacency's epoch does not match, and the packet is looked at
 //! again in the next breath.
 
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
@@ -18,7 +19,11 @@ pub struct Tables {
     pub(crate) adjacencies: Adjacencies,
     pub(crate) interfaces: Arc<Interfaces>,
     pub(crate) decap: Arc<Decap>,
+    pub(crate) nbmas: Arc<Nbmas>,
 }
+
+/// The neighbour behind which an NBMA address is, by tunnel and address: of those that a binding or a replica names.
+pub(crate) type Nbmas = BTreeMap<(InterfaceId, u32), AdjacencyId>;
 
 /// Interfaces by id and by port.
 #[derive(Debug, Default)]

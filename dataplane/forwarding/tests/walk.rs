@@ -536,6 +536,31 @@ fn a_default_route_by_the_tunnel_does_not_take_the_underlay_with_it() {
     assert_eq!(node.drops(), [(DropReason::NbmaViaTunnel, 2)]);
     node.inject(to("192.0.2.2"), b"request");
     assert_eq!(node.sent(0).len(), 1);
+    // An NHS behind a gateway, as a spoke has it: the binding's link says the way, whatever route covers the address now.
+    let gateway = Some(hop("wan", "192.0.2.254"));
+    let server = binding("tun", "10.0.0.3", "198.51.100.9", gateway);
+    node.put([server.clone(), via("198.51.0.0/16", "tun", "10.0.0.2")]);
+    node.inject(to("198.51.100.9"), b"request");
+    assert_eq!((node.sent(0).len(), node.breathe().waiting), (0, 1));
+    let notice = Notice::Glean { interface: node.id("wan"), next_hop: addr("192.0.2.254") };
+    assert_eq!(node.ports.notices, [notice]);
+    node.put([neighbour("wan", "192.0.2.254", station(254))]);
+    node.settle();
+    node.inject(to("198.51.100.9"), b"request");
+    let sent = node.sent(0);
+    assert_eq!(sent.len(), 2);
+    for frame in sent {
+        assert_eq!((&frame[..6], open_tunnel(&frame).1.as_str()), (&station(254).0[..], "198.51.100.9"));
+    }
+    // A receiver of multicast says it as well, another address does not, and what is gone says nothing.
+    let receiver = replica("tun", "198.51.100.9", gateway);
+    node.put([receiver.clone()]);
+    node.remove(&server);
+    node.inject(to("198.51.100.9"), b"request");
+    node.put([replica("tun", "198.51.100.10", gateway)]);
+    node.remove(&receiver);
+    node.inject(to("198.51.100.9"), b"request");
+    assert_eq!((node.sent(0).len(), node.drops()), (1, vec![(DropReason::NbmaViaTunnel, 3)]));
 }
 
 #[test]

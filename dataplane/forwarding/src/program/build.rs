@@ -405,7 +405,38 @@ impl Program {
             adjacencies: self.adjacencies.clone(),
             interfaces: Arc::clone(&self.interfaces),
             decap: Arc::clone(&self.decap),
+            nbmas: Arc::clone(&self.nbmas),
         })
+    }
+
+    /// Notes by which link a tunnel's adjacency sends to its NBMA address: the control plane's packets to that address go the
+    /// same way. Whether that changed anything.
+    fn note_way(&mut self, target: Target, link: Option<Target>) -> bool {
+        let Some(tunnel) = target.interface() else { return false };
+        let way = link.and_then(|link| Some((tunnel, self.outer_of(target)?.to_bits(), target, link)));
+        let old = self.way_of.get(&target).copied();
+        if old == way {
+            return false;
+        }
+        if let Some(old) = old {
+            self.ways.remove(&old);
+            self.way_of.remove(&target);
+        }
+        if let Some(way) = way {
+            self.ways.insert(way);
+            self.way_of.insert(target, way);
+        }
+        for (tunnel, nbma, ..) in old.into_iter().chain(way) {
+            let first = (tunnel, nbma, Target::NoRoute, Target::NoRoute);
+            let way = self.ways.range(first..).next().filter(|way| (way.0, way.1) == (tunnel, nbma));
+            let id = way.and_then(|(.., link)| self.slots.id(*link));
+            let nbmas = Arc::make_mut(&mut self.nbmas);
+            match id {
+                Some(id) => nbmas.insert((tunnel, nbma), id),
+                None => nbmas.remove(&(tunnel, nbma)),
+            };
+        }
+        true
     }
 
     /// Gives references back, and empties the places that nobody refers to any more.
@@ -415,6 +446,7 @@ impl Program {
             let Some(id) = self.slots.release(target) else { continue };
             self.before.remove(&target);
             self.asked.remove(&target);
+            self.note_way(target, None);
             if let Some(link) = self.links.remove(&target) {
                 self.stacked.remove(&(link, target));
                 released.push(link);
@@ -445,6 +477,7 @@ impl Program {
                     self.links.insert(target, link);
                 }
             }
+            built |= self.note_way(target, link);
             let entry = Adjacency { epoch: id.epoch(), ..self.entry(target, link) };
             if *self.adjacencies.slot(id) != entry {
                 built = true;

@@ -5,8 +5,10 @@
 //!    `inject-forbidden`.
 //! 3. From the twin of a tunnel: multicast and broadcast to `replicate`, unicast to `ip-lookup`. The time to live stays as
 //!    the kernel set it. What is not IPv4: drop `inject-family`.
-//! 4. From the control plane: outer IPv4 and GRE header in front, of network control (CS6); then `ip-lookup` in the
-//!    underlay's table, and never into a tunnel.
+//! 4. From the control plane: outer IPv4 and GRE header in front, of network control (CS6). To an NBMA address that a
+//!    binding or a replica of the tunnel has: by the link of that to `rewrite`, or to `glean` if the link is not resolved.
+//!    Whatever routes the tunnel has brought, they do not take it along. To others by `ip-lookup` in the underlay's table, and
+//!    never into a tunnel.
 //! 5. The interface is gone: drop `stale-index`.
 
 use std::net::Ipv4Addr;
@@ -17,7 +19,7 @@ use zerocopy::IntoBytes;
 
 use super::check_ip;
 use crate::DropReason;
-use crate::adjacency::{Kind, permit};
+use crate::adjacency::{AdjacencyId, Kind, permit};
 use crate::burst::Meta;
 use crate::graph::Node;
 use crate::ports::{Injected, Origin, Ports};
@@ -73,6 +75,7 @@ fn resume<B: PacketBuf>(walk: &mut Walk<B>, tables: &Tables, slot: u8, entry: En
         }
         Entry::Adjacency => match tables.adjacencies.at(meta.adjacency).map(|entry| entry.kind) {
             Some(Kind::Midchain) => walk.frames.hand::<ME, { Node::Midchain as u8 }>(slot),
+            Some(Kind::Neighbour) => walk.frames.hand::<ME, { Node::Rewrite as u8 }>(slot),
             Some(Kind::Incomplete) => walk.frames.hand::<ME, { Node::Glean as u8 }>(slot),
             _ => walk.drop(slot, DropReason::StaleIndex),
         },
@@ -95,7 +98,9 @@ fn enter<B: PacketBuf>(walk: &mut Walk<B>, tables: &Tables, slot: u8, origin: Or
         (Origin::Twin(_), Some(Role::Tunnel(_))) => from_tunnel_twin(walk, slot),
         (Origin::Control { destination, protocol_type, .. }, Some(Role::Tunnel(tunnel))) => {
             let gre = (protocol_type, tunnel.key);
-            from_control(walk, slot, (tunnel.source, destination), tunnel.ttl, gre);
+            let link = tables.nbmas.get(&(id, destination.to_bits())).copied();
+            let link = link.and_then(|link| Some((link, tables.adjacencies.at(link)?.kind)));
+            from_control(walk, slot, (tunnel.source, destination), tunnel.ttl, gre, link);
         }
         _ => walk.drop(slot, DropReason::StaleIndex),
     }
@@ -153,6 +158,7 @@ fn from_control<B: PacketBuf>(
     (source, destination): (Ipv4Addr, Ipv4Addr),
     ttl: u8,
     (protocol_type, key): (u16, Option<u32>),
+    link: Option<(AdjacencyId, Kind)>,
 ) {
     let at = usize::from(slot);
     walk.ip_id = walk.ip_id.wrapping_add(1);
@@ -172,5 +178,14 @@ fn from_control<B: PacketBuf>(
     let meta = &mut walk.meta[at];
     meta.destination = destination.to_bits();
     meta.permits = permit::TRANSIT | permit::CLOSED_PORT;
-    walk.frames.hand::<ME, { Node::IpLookup as u8 }>(slot);
+    let Some((link, kind @ (Kind::Neighbour | Kind::Incomplete))) = link else {
+        return walk.frames.hand::<ME, { Node::IpLookup as u8 }>(slot);
+    };
+    meta.adjacency = link;
+    meta.given = true;
+    if kind == Kind::Neighbour {
+        walk.frames.hand::<ME, { Node::Rewrite as u8 }>(slot);
+    } else {
+        walk.frames.hand::<ME, { Node::Glean as u8 }>(slot);
+    }
 }
