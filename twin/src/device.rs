@@ -55,7 +55,7 @@ impl Device {
             _ => refused("TUNSETIFF")(source),
         })?;
         let device = Self { file, name: name.to_owned() };
-        let persistent = get_flags(&device.file).map_err(refused("TUNGETIFF"))? & libc::IFF_PERSIST != 0;
+        let persistent = status_flags(&device.file).map_err(refused("TUNGETIFF"))? & libc::IFF_PERSIST != 0;
         match (there, persistent) {
             (_, true) => Ok((device, Before::Persistent)),
             (false, false) if make => Ok((device, Before::Absent)),
@@ -96,7 +96,7 @@ fn set_iff(file: &File, mut request: Request) -> io::Result<()> {
     Ok(())
 }
 
-fn get_flags(file: &File) -> io::Result<i32> {
+fn status_flags(file: &File) -> io::Result<i32> {
     let mut request = Request::blank();
     // SAFETY: TUNGETIFF writes one `ifreq`, which lives until after the call; the descriptor is open.
     unsafe { tun_get_iff(file.as_raw_fd(), &mut request.0) }?;
