@@ -42,12 +42,11 @@ const EMPTY_WORDS: [&str; 10] =
     ["Manager", "Handler", "Helper", "Util", "Utils", "Info", "Data", "Context", "Base", "Impl"];
 
 /// Words of the glossary as they are not to be spelled, and as they are.
-const MISSPELT: [(&str, &str); 5] = [
+const MISSPELT: [(&str, &str); 4] = [
     ("nexthop", "next_hop"),
     ("neighbor", "neighbour"),
     ("shortcut_route", "shortcut"),
     ("hold_time", "holding_time"),
-    ("nbma_address", "nbma"),
 ];
 
 fn metadata() -> Metadata {
@@ -197,8 +196,9 @@ fn definition(line: &str) -> Option<(&str, &str)> {
 }
 
 fn fault_of_name((kind, name): (&str, &str)) -> Option<String> {
-    let lower = name.to_lowercase();
-    if let Some((wrong, right)) = MISSPELT.iter().find(|(wrong, _)| lower.contains(wrong)) {
+    // Words of a type's name apart, so that `NextHop` is two.
+    let snake = camel_words(name).join("_").to_lowercase();
+    if let Some((wrong, right)) = MISSPELT.iter().find(|(wrong, _)| snake.contains(wrong)) {
         return Some(format!("{kind} {name}: the word is `{right}`, not `{wrong}`"));
     }
     if kind == "fn" {
@@ -260,6 +260,7 @@ fn the_test_sees_faults() {
         ("fn", "get_it"),
         ("mod", "utils"),
         ("fn", "nexthop_of"),
+        ("struct", "NexthopShow"),
     ] {
         assert!(fault_of_name(bad).is_some(), "{bad:?}");
     }
@@ -268,6 +269,7 @@ fn the_test_sees_faults() {
         ("struct", "Database"),
         ("fn", "target_of"),
         ("fn", "next_hop"),
+        ("struct", "NextHop"),
         ("mod", "model"),
     ] {
         assert_eq!(fault_of_name(good), None);
