@@ -23,7 +23,7 @@ use std::time::Duration;
 use model::config::Config;
 use model::config::check::Fault;
 use model::config::diff::Change;
-use model::program::{Hop, Key, Neighbour, Object, Op, Owner, Path, Refusal, Route};
+use model::program::{Binding, Hop, Key, Neighbour, Object, Op, Owner, Path, Refusal, Route};
 use model::report::{PacketIn, PacketOut, PuntReason, Report};
 use model::state::event::Happening;
 use model::time::Instant;
@@ -52,6 +52,8 @@ pub enum Input {
     Report(Report),
     /// A packet came up.
     Packet(PacketIn),
+    /// Bindings of a former life that the data plane forwards by. Said before the first greeting.
+    Forwarding(Vec<Binding>),
     /// The data plane greeted; its ports were reported before.
     Greeted {
         /// The connection, to be named with what is sent by it.
@@ -228,13 +230,13 @@ const MAX_HELD: usize = 4096;
 const NHRP_PROTOCOL: u16 = 0x2001;
 
 impl Conductor {
-    /// `config` was checked. The first [`Input::Tick`] makes it so.
+    /// `config` was checked, `kept` is as of `now`. The first [`Input::Tick`] makes it so.
     #[must_use]
-    pub fn new(config: Config, seed: u64, kept: Kept) -> Self {
+    pub fn new(now: Instant, config: Config, seed: u64, kept: Kept) -> Self {
         let ports = kept.ports.into_iter().map(|(name, mac)| (name, Port { mac, link: None })).collect();
         Self {
             config,
-            engine: Engine::new(seed, kept.nhrp),
+            engine: Engine::new(now, seed, kept.nhrp),
             is_engine_started: false,
             rib: Rib::default(),
             desired: Desired::default(),
@@ -268,6 +270,7 @@ impl Conductor {
             Input::Kernel(notice) => self.notice(now, notice, out),
             Input::Report(report) => self.report(now, report, out),
             Input::Packet(packet) => self.packet(now, packet, out),
+            Input::Forwarding(bindings) => self.engine.adopt(now, &bindings),
             Input::Greeted { connection, instance, version } => {
                 self.connection = connection;
                 self.dataplane = Dataplane::Here { since: now, instance, version };

@@ -21,8 +21,9 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use model::Epoch;
-use model::program::{Ack, Batch, Op};
+use model::program::{Ack, Batch, Binding, Object, Op, Owner};
 use model::report::{PacketIn, PacketOut, Report};
+use model::state::{Filter, Show, State, What};
 use proto::client::{Dataplane, Error};
 use proto::{Hello, Open, Stream};
 use tokio::sync::{Notify, mpsc};
@@ -40,6 +41,8 @@ const ACK_DEADLINE: Duration = Duration::from_secs(10);
 const BATCH: usize = 1024;
 /// Messages of steps that may wait. With more, the data plane does not keep up: a resync is cheaper than the backlog.
 const BACKLOG: usize = 1024;
+/// How often the first session is tried with what the data plane forwards by; then it has to go without.
+const LOOKS: u32 = 3;
 /// Packets that may wait, each way.
 const PACKETS: usize = 4096;
 
@@ -67,6 +70,7 @@ impl Programmer {
             dataplane: Dataplane::at(socket),
             hello,
             connection: 0,
+            looks: LOOKS,
             inputs,
             steps: steps_down,
             packets_out: packets_out.clone(),
@@ -100,6 +104,8 @@ struct Line {
     dataplane: Dataplane,
     hello: Hello,
     connection: u64,
+    /// How often it may still be asked what it forwards by.
+    looks: u32,
     inputs: mpsc::Sender<Input>,
     steps: mpsc::Receiver<Steps>,
     packets_out: Queue<PacketOut>,
@@ -171,6 +177,12 @@ impl Line {
         while self.steps.try_recv().is_ok() {}
         self.packets_out.clear();
 
+        if self.looks > 0 {
+            self.looks -= 1;
+            let bindings = self.forwarding().await?;
+            self.looks = 0;
+            tell(&self.inputs, Input::Forwarding(bindings)).await?;
+        }
         for port in greeting.ports.0 {
             let report = Report::Port { port: port.name, mac: port.mac, up: port.up, mtu: port.mtu };
             tell(&self.inputs, Input::Report(report)).await?;
@@ -189,6 +201,19 @@ impl Line {
             ended = carry_steps(self.connection, &mut self.steps, batches, acks, &self.inputs) => ended,
             ended = give_up => ended,
         }
+    }
+
+    /// What the last life learnt and may not have saved. The data plane takes nothing from that life any more: it has our epoch.
+    async fn forwarding(&self) -> Result<Vec<Binding>, Error> {
+        let filter = Filter { owner: Some(Owner::Nhrp), ..Filter::default() };
+        let State::Program(program) = self.dataplane.show(Show { what: What::Program, filter }).await? else {
+            return Ok(Vec::new());
+        };
+        let bindings = program.0.into_iter().filter_map(|p| match p.object {
+            Object::Binding(binding) if p.owner == Owner::Nhrp => Some(binding),
+            _ => None,
+        });
+        Ok(bindings.collect())
     }
 }
 

@@ -102,7 +102,8 @@ pub async fn run_in(world: World<impl Future<Output = ()>>) -> Result<()> {
     let clock = Clock::new();
     let file = StateFile::new(&config.node.state_file);
     let _lock = file.lock()?;
-    let (epoch, kept) = begin(&file, &clock)?;
+    let began = clock.now();
+    let (epoch, kept) = begin(&file, began.0)?;
     tracing::info!(node = %config.node.name, epoch = epoch.0, "starting");
 
     let (inputs_up, mut inputs) = mpsc::channel(INPUTS);
@@ -113,7 +114,7 @@ pub async fn run_in(world: World<impl Future<Output = ()>>) -> Result<()> {
     let (stop_serving, mut served) = serve(&config, requests_up, events.clone());
 
     let mut saver = Saver::new(file, epoch, clock);
-    let conductor = Conductor::new(config, seed(epoch, clock), kept);
+    let conductor = Conductor::new(began, config, seed(epoch, clock), kept);
     let mut work = Work { clock, conductor, programmer, orders, events, outputs: Vec::new() };
     work.handle(Input::Tick, &mut saver).await;
 
@@ -152,8 +153,7 @@ fn ended(done: Result<Result<(), proto::server::Error>, tokio::task::JoinError>)
 }
 
 /// Takes over from the last life. The new epoch is on the disk before anybody hears of it.
-fn begin(file: &StateFile, clock: &Clock) -> Result<(Epoch, Kept)> {
-    let now = clock.now().0;
+fn begin(file: &StateFile, now: u64) -> Result<(Epoch, Kept)> {
     let (last, kept) = match file.load(now)? {
         Found::State(state) => (Some(state.epoch), state.kept),
         Found::Nothing => (None, Kept::default()),

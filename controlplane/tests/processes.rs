@@ -153,6 +153,42 @@ async fn a_killed_control_plane_comes_back_and_a_killed_data_plane_is_programmed
     drop(spoke_dataplane);
 }
 
+/// As if every registration had come in the last moment before the kill.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_answered_and_not_saved_forwards_on() {
+    let Pair { folders, dataplanes, controlplanes: [hub, spoke], .. } = Pair::new("unsaved").await;
+    let [hub_dataplane, _spoke_dataplane] = &dataplanes;
+    let before = hub_dataplane.served.program.lock().unwrap().program();
+    hub.kill(&folders[0]).await;
+    // While it is away, nobody can register again.
+    spoke.kill(&folders[1]).await;
+    std::fs::remove_file(folders[0].path.join("state.json")).unwrap();
+    hub_dataplane.served.program.lock().unwrap().removed.clear();
+
+    let hub = ControlplaneProcess::start(&folders[0]).await;
+    let peers = async {
+        loop {
+            let State::Nhrp(nhrp) = hub.management.show(What::Nhrp.into()).await.unwrap() else { panic!() };
+            if nhrp.0.iter().any(|e| e.next_hop == "10.255.0.11".parse().unwrap()) {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), peers).await.unwrap();
+    // The resync.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    {
+        let program = hub_dataplane.served.program.lock().unwrap();
+        let removed = program.removed.iter().filter(|(key, _)| !matches!(key, Key::Neighbour(_)));
+        assert_eq!(removed.count(), 0, "nothing was ever away: {:?}", program.removed);
+        assert!(
+            before.keys().all(|at| matches!(at.0, Key::Neighbour(_)) || program.program().contains_key(at))
+        );
+    }
+    hub.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_damaged_state_file_is_moved_aside() {
     let folder = Folder::new("damage", &example(3, "hub"));

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use model::program::Binding;
 use model::time::Instant;
 use model::{InterfaceName, NbmaAddr, ProtocolAddr};
 
@@ -9,7 +10,6 @@ use crate::cloud::Cloud;
 use crate::forward::Toward;
 use crate::limits::PRUNE_EVERY;
 use crate::redirect::addresses;
-use crate::snapshot::RememberedTunnel;
 use crate::turn::{Common, RequestIds, Rng, Timer, Turn};
 use crate::{Action, Input, Limits, Reject, Routes, Snapshot, Tunnel};
 
@@ -19,22 +19,24 @@ pub struct Engine {
     pub(crate) clouds: BTreeMap<InterfaceName, Cloud>,
     pub(crate) common: Common,
     /// What a former life knew, until the first configuration says of which tunnels it still holds.
-    restored: BTreeMap<InterfaceName, RememberedTunnel>,
+    pub(crate) restored: Option<Snapshot>,
+    /// When `restored` was as it stands there.
+    pub(crate) restored_at: Instant,
     pruned: Instant,
 }
 
 impl Engine {
     /// An engine that knows nothing but what a former life left. `seed` is all its chance; it spreads timers.
     ///
-    /// What is restored is programmed again with the first [`Input::Configure`].
+    /// What is restored is as of `now`. It is programmed again with the first [`Input::Configure`], with what remains of it then.
     #[must_use]
-    pub fn new(seed: u64, restored: Option<Snapshot>) -> Self {
-        Self::with_limits(seed, restored, Limits::default())
+    pub fn new(now: Instant, seed: u64, restored: Option<Snapshot>) -> Self {
+        Self::with_limits(now, seed, restored, Limits::default())
     }
 
     /// As [`Self::new`], with limits other than the default ones.
     #[must_use]
-    pub fn with_limits(seed: u64, restored: Option<Snapshot>, limits: Limits) -> Self {
+    pub fn with_limits(now: Instant, seed: u64, restored: Option<Snapshot>, limits: Limits) -> Self {
         let restored = restored.unwrap_or_default();
         let ids = if restored.request_id == 0 {
             RequestIds::default()
@@ -44,9 +46,20 @@ impl Engine {
         Self {
             clouds: BTreeMap::new(),
             common: Common { limits, ids, rng: Rng(seed), ..Common::default() },
-            restored: restored.tunnels.into_iter().map(|t| (t.name, t)).collect(),
+            restored: Some(restored),
+            restored_at: now,
             pruned: Instant::default(),
         }
+    }
+
+    /// Before the first [`Input::Configure`]: the data plane forwards by these bindings of a former life. What that life had not
+    /// saved yet is restored from them.
+    pub fn adopt(&mut self, now: Instant, forwarding: &[Binding]) {
+        let Some(restored) = self.restored.take() else { return };
+        let mut restored = restored.aged(now.since(self.restored_at));
+        restored.adopt(forwarding);
+        self.restored = Some(restored);
+        self.restored_at = now;
     }
 
     /// Something happened at `now`, which never goes back. What is to be done is appended to `actions`, to be done in order.
@@ -157,16 +170,17 @@ impl Engine {
                 cloud.end(turn);
             }
         }
+        let restored = self.restored.take().unwrap_or_default().aged(turn.now.since(self.restored_at));
+        let mut restored: BTreeMap<_, _> = restored.tunnels.into_iter().map(|t| (t.name, t)).collect();
         for (name, tunnel) in tunnels {
             match self.clouds.get_mut(&name) {
                 Some(cloud) => cloud.configure(turn, tunnel),
                 None => {
-                    let remembered = self.restored.remove(&name);
+                    let remembered = restored.remove(&name);
                     self.clouds.insert(name, Cloud::begin(turn, tunnel, remembered));
                 }
             }
         }
-        self.restored.clear();
         // So that the ids of this life are in a snapshot before they are used up.
         turn.save();
     }

@@ -1,8 +1,10 @@
 //! What survives a restart: bindings and shortcuts with what remains of their holding times, and how far request ids have
 //! been used. The engine knows no calendar, so who stores a snapshot says how long it lay ([`Snapshot::aged`]).
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use model::program::Binding;
 use model::time::{HoldingTime, Instant};
 use model::{InterfaceName, NbmaAddr, Prefix, ProtocolAddr};
 use serde::{Deserialize, Serialize};
@@ -92,6 +94,57 @@ impl Snapshot {
         }
         self
     }
+
+    /// Takes bindings that forward and are not in it, or that end later there than here: what was told later is in none of the
+    /// snapshots. Nobody can say any more whose word they were, so they count as registered: nobody else renews those.
+    pub(crate) fn adopt(&mut self, forwarding: &[Binding]) {
+        let mut places: BTreeMap<_, _> = self.tunnels.iter().zip(0..).map(|(t, i)| (t.name, i)).collect();
+        let known = |tunnel: &RememberedTunnel| {
+            tunnel.bindings.iter().zip(0..).map(|(b, i)| (b.address, i)).collect()
+        };
+        let mut known: Vec<BTreeMap<ProtocolAddr, usize>> = self.tunnels.iter().map(known).collect();
+        for found in forwarding {
+            let Some(remaining) = found.expires_in.filter(|r| !r.is_zero()) else { continue };
+            let place: usize = *places.entry(found.tunnel).or_insert_with(|| {
+                self.tunnels.push(RememberedTunnel::new(found.tunnel));
+                known.push(BTreeMap::new());
+                self.tunnels.len() - 1
+            });
+            let bindings = &mut self.tunnels[place].bindings;
+            if let Some(&at) = known[place].get(&found.next_hop) {
+                let old = &mut bindings[at];
+                // The data plane's clock is not ours to the microsecond.
+                if remaining > old.remaining + Duration::from_secs(1) {
+                    old.remaining = remaining;
+                    if old.nbma != found.nbma {
+                        old.nbma = found.nbma;
+                        old.claimed = None;
+                    }
+                }
+                continue;
+            }
+            let whole = u16::try_from(remaining.as_secs()).unwrap_or(u16::MAX).saturating_add(1);
+            bindings.push(RememberedBinding {
+                address: found.next_hop,
+                nbma: found.nbma,
+                claimed: None,
+                registered: true,
+                unique: false,
+                authoritative: true,
+                implicit: false,
+                mtu: 0,
+                holding_time: HoldingTime(whole),
+                remaining,
+                age: Duration::ZERO,
+            });
+        }
+    }
+}
+
+impl RememberedTunnel {
+    const fn new(name: InterfaceName) -> Self {
+        Self { name, bindings: Vec::new(), shortcuts: Vec::new(), registered: Vec::new() }
+    }
 }
 
 fn pass(remaining: &mut Duration, age: &mut Duration, time: Duration) -> bool {
@@ -104,10 +157,11 @@ impl Engine {
     /// What is to survive a restart.
     #[must_use]
     pub fn snapshot(&self, now: Instant) -> Snapshot {
-        Snapshot {
-            request_id: self.common.ids.reserved,
-            tunnels: self.clouds.values().map(|cloud| cloud.remembered(now)).collect(),
-        }
+        // What nobody asked for yet is kept for the next life.
+        let restored = self.restored.clone().unwrap_or_default().aged(now.since(self.restored_at));
+        let mut tunnels = restored.tunnels;
+        tunnels.extend(self.clouds.values().map(|cloud| cloud.remembered(now)));
+        Snapshot { request_id: self.common.ids.reserved, tunnels }
     }
 }
 

@@ -111,6 +111,14 @@ impl Dataplane {
         self.objects.keys().any(|(key, _)| *key == Key::Interface(name) || *key == Key::Tunnel(name))
     }
 
+    /// As it shows itself.
+    pub(crate) fn shown(&self) -> model::state::Program {
+        let object = |((_, owner), (object, stale)): (&(Key, Owner), &(Object, bool))| {
+            model::state::program::Programmed { owner: *owner, object: object.clone(), stale: *stale }
+        };
+        model::state::Program(self.objects.iter().map(object).collect())
+    }
+
     /// What is programmed, without remaining times.
     pub(crate) fn program(&self) -> Programmed {
         let timeless = |object: &Object| {
@@ -193,6 +201,9 @@ impl Node {
     }
 }
 
+/// Any beginning but 0: the shell's is the calendar's.
+const BEGAN: Instant = Instant(1_790_000_000_000_000);
+
 /// Nodes on one underlay.
 pub(crate) struct Cloud {
     pub(crate) now: Instant,
@@ -213,8 +224,7 @@ impl Cloud {
 
     pub(crate) fn of(configs: &[String]) -> Self {
         let nodes = configs.iter().map(|text| node(text, Kept::default()));
-        // Any beginning but 0: the shell's is the calendar's.
-        Self { now: Instant(1_790_000_000_000_000), nodes: nodes.collect(), waiting: VecDeque::new() }
+        Self { now: BEGAN, nodes: nodes.collect(), waiting: VecDeque::new() }
     }
 
     /// Starts the control plane, and has its data plane greet.
@@ -249,7 +259,7 @@ impl Cloud {
         let mut kept: Kept = serde_json::from_str(&text).unwrap();
         kept.nhrp = kept.nhrp.map(|snapshot| snapshot.aged(away));
         self.now = self.now + away;
-        self.nodes[node].conductor = Conductor::new(config, 77, kept);
+        self.nodes[node].conductor = Conductor::new(self.now, config, 77, kept);
         self.nodes[node].dataplane.removed.clear();
         self.nodes[node].events.clear();
         self.start(node);
@@ -385,7 +395,7 @@ impl Cloud {
 
 pub(crate) fn node(text: &str, kept: Kept) -> Node {
     Node {
-        conductor: Conductor::new(Config::parse(text).unwrap(), 42, kept),
+        conductor: Conductor::new(BEGAN, Config::parse(text).unwrap(), 42, kept),
         dataplane: Dataplane::default(),
         connection: 0,
         addresses: Vec::new(),

@@ -13,7 +13,7 @@ use futures::StreamExt;
 use model::program::{Ack, Batch, Key, Object, Owner, Refused};
 use model::report::{PacketIn, PacketOut, PuntReason, Report};
 use model::state::ports::{Port, Traffic};
-use model::state::{Ports, Show, State, Workers};
+use model::state::{Ports, Show, State, What, Workers};
 use model::{Instance, Mac, NbmaAddr};
 use proto::server::{self, from_channel};
 use proto::{Access, Greeting, Hello, Open, Status, Stream};
@@ -144,7 +144,10 @@ impl server::Dataplane for Service {
     }
 
     async fn show(&self, show: Show) -> Result<State, Status> {
-        Ok(State::empty(show.what))
+        match show.what {
+            What::Program => Ok(State::Program(self.0.program.lock().unwrap().shown())),
+            what => Ok(State::empty(what)),
+        }
     }
 }
 

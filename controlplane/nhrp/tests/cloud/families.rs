@@ -47,7 +47,7 @@ fn run(overlays: [&str; 3], nbmas: [&str; 3], subnet: &str) -> Vec<BTreeMap<Prot
             registration: Registration::default(),
         },
     };
-    let mut engines: Vec<_> = (0..3).map(|n| Engine::new(n, None)).collect();
+    let mut engines: Vec<_> = (0..3).map(|n| Engine::new(Default::default(), n, None)).collect();
     let mut bindings = vec![BTreeMap::new(); 3];
     let mut now = Instant::default();
     let mut inputs: Vec<_> = (0..3).map(|n| (n, Input::Configure(vec![tunnel(n)]))).collect();

@@ -206,7 +206,7 @@ impl Net {
             }
             net.by_nbma.insert(nbma(node), node);
             net.nodes.push(Node {
-                engine: Engine::new(node as u64, None),
+                engine: Engine::new(Instant::default(), node as u64, None),
                 tunnel: tunnel(node, setup),
                 rib,
                 program: BTreeMap::new(),
@@ -237,7 +237,7 @@ impl Net {
         let (at, snapshot) = self.nodes[node].saved.clone();
         let aged = snapshot.aged(self.now.since(at));
         let n = &mut self.nodes[node];
-        n.engine = Engine::with_limits(node as u64 + 1000, Some(aged), Limits::default());
+        n.engine = Engine::with_limits(self.now, node as u64 + 1000, Some(aged), Limits::default());
         n.events.clear();
         n.sent.clear();
         self.start(node);

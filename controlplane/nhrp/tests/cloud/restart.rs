@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use model::program::Key;
-use nhrp::{Event, Snapshot};
+use model::program::{Binding, Key};
+use nhrp::{Engine, Event, Input, Snapshot};
 use wire::nhrp::{Body, Message};
 
 use crate::net::*;
@@ -93,6 +93,77 @@ fn a_snapshot_that_lay_too_long_holds_nothing() {
     assert_eq!(serde_json::from_str::<Snapshot>(&text).unwrap(), snapshot);
     let aged = snapshot.aged(seconds(601));
     assert_eq!((aged.tunnels[0].bindings.len(), aged.tunnels[0].shortcuts.len()), (0, 0));
+}
+
+/// A node whose engine never starts, because its data plane does not come, keeps what it was given, and no longer than it holds.
+#[test]
+fn what_is_not_applied_yet_is_kept_and_ages() {
+    let mut net = Net::new(3, &Setup::default());
+    net.run(seconds(10));
+    let snapshot = net.nodes[0].engine.snapshot(net.now);
+    let began = net.now;
+    let waiting = || Engine::new(began, 7, Some(snapshot.clone()));
+    assert_eq!(waiting().snapshot(began).tunnels, snapshot.tunnels);
+    assert_eq!(waiting().snapshot(began + seconds(300)).tunnels, snapshot.clone().aged(seconds(300)).tunnels);
+    assert_eq!(waiting().snapshot(began + seconds(600)).tunnels[0].bindings, []);
+
+    net.nodes[0].program.clear();
+    net.nodes[0].engine = waiting();
+    for node in 1..=3 {
+        net.nodes[node].alive = false;
+    }
+    net.run(seconds(500));
+    net.start(0);
+    for (key, (_, expires)) in &net.nodes[0].program {
+        let remaining = expires.map(|at| at.since(net.now));
+        assert!(remaining.is_none_or(|r| r <= seconds(100)), "{key:?} {remaining:?}");
+    }
+    assert_eq!(net.binding(0, overlay(3)), Some(nbma(3)));
+    net.run(seconds(101));
+    assert_eq!(net.binding(0, overlay(3)), None);
+}
+
+/// What was answered and programmed, but not saved, forwards on.
+#[test]
+fn bindings_of_the_data_plane_are_adopted() {
+    let mut net = Net::new(3, &Setup::default());
+    net.run(seconds(10));
+    let mut snapshot = net.nodes[0].engine.snapshot(net.now);
+    let bindings = &mut snapshot.tunnels[0].bindings;
+    bindings.retain(|b| b.address != overlay(1));
+    // One registered again, from elsewhere, and one had been told later than the data plane was.
+    bindings[0].nbma = nbma(9);
+    bindings[0].remaining -= seconds(100);
+    let forwarding = |node, remaining| Binding {
+        tunnel: tunnel0(),
+        next_hop: overlay(node),
+        nbma: nbma(node),
+        link: None,
+        expires_in: remaining,
+    };
+    let left = bindings[0].remaining + seconds(50);
+    let forwarding = [
+        forwarding(1, Some(seconds(400))),
+        forwarding(2, Some(left)),
+        Binding { nbma: nbma(9), ..forwarding(3, Some(seconds(5))) },
+        forwarding(8, None),
+    ];
+    let began = net.now;
+    net.nodes[0].program.clear();
+    net.nodes[0].events.clear();
+    net.nodes[0].engine = Engine::new(began, 7, Some(snapshot));
+    net.nodes[0].engine.adopt(began, &forwarding);
+    net.start(0);
+    for node in 1..=3 {
+        assert_eq!(net.binding(0, overlay(node)), Some(nbma(node)), "spoke {node}");
+    }
+    assert_eq!(net.binding(0, overlay(8)), None);
+    assert_eq!(net.nodes[0].program[&Key::Binding(tunnel0(), overlay(1))].1, Some(began + seconds(400)));
+    assert!(net.has(0, Key::Replica(tunnel0(), nbma(1))), "it gets multicast, as a registered client does");
+    // Later lives of the data plane say nothing new.
+    net.nodes[0].engine.adopt(began, &[Binding { nbma: nbma(5), ..forwarding[0].clone() }]);
+    net.give(0, Input::Configure(vec![net.nodes[0].tunnel.clone()]));
+    assert_eq!(net.binding(0, overlay(1)), Some(nbma(1)));
 }
 
 /// The NBMA address changed while the node was down: its server had the old one, and is told.
