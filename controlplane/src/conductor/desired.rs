@@ -19,16 +19,18 @@ pub(crate) struct Desired {
 struct Wanted {
     object: Object,
     until: Option<Instant>,
+    /// The end that the data plane was told last: it may be up to a second off, and no more however often it is moved.
+    told: Option<Instant>,
 }
 
 impl Wanted {
     fn new(now: Instant, mut object: Object) -> Self {
         let until = expiry(&mut object).and_then(Option::take).map(|remaining| now + remaining);
-        Self { object, until }
+        Self { object, until, told: None }
     }
 
     /// As it is told now.
-    fn told(&self, now: Instant) -> Object {
+    fn at(&self, now: Instant) -> Object {
         let mut object = self.object.clone();
         if let Some(place) = expiry(&mut object) {
             *place = self.until.map(|until| until.since(now));
@@ -36,13 +38,14 @@ impl Wanted {
         object
     }
 
-    /// Whether the data plane would do the same with both. Holding times that end within a second of each other are the same.
-    fn is_same(&self, other: &Self) -> bool {
-        let is_close = match (self.until, other.until) {
+    /// Whether the data plane, which was told this, would do the same with `wanted`. Holding times that end within a second of
+    /// each other are the same.
+    fn is_same(&self, wanted: &Self) -> bool {
+        let is_close = match (self.told, wanted.until) {
             (Some(a), Some(b)) => a.since(b).max(b.since(a)) < Duration::from_secs(1),
             (a, b) => a == b,
         };
-        self.object == other.object && is_close
+        self.object == wanted.object && is_close
     }
 }
 
@@ -94,7 +97,7 @@ impl Desired {
 
     /// One object as it should be: the step that makes it so.
     pub(crate) fn step(&self, now: Instant, owner: Owner, key: Key) -> Op {
-        self.objects.get(&(key, owner)).map_or(Op::Remove(owner, key), |w| Op::Put(owner, w.told(now)))
+        self.objects.get(&(key, owner)).map_or(Op::Remove(owner, key), |w| Op::Put(owner, w.at(now)))
     }
 
     /// The steps from what was there at the last flush to what should be there now, none of them in vain.
@@ -106,9 +109,12 @@ impl Desired {
         let mut puts = Vec::new();
         let mut removals = Vec::new();
         for (at, before) in std::mem::take(&mut self.touched) {
-            match (before, self.objects.get(&at)) {
-                (Some(before), Some(wanted)) if before.is_same(wanted) => {}
-                (_, Some(wanted)) => puts.push(Op::Put(at.1, wanted.told(now))),
+            match (before, self.objects.get_mut(&at)) {
+                (Some(before), Some(wanted)) if before.is_same(wanted) => wanted.told = before.told,
+                (_, Some(wanted)) => {
+                    wanted.told = wanted.until;
+                    puts.push(Op::Put(at.1, wanted.at(now)));
+                }
                 (Some(_), None) => removals.push(Op::Remove(at.1, at.0)),
                 (None, None) => {}
             }
@@ -126,7 +132,10 @@ impl Desired {
     pub(crate) fn resync(&mut self, now: Instant) -> Vec<Op> {
         self.touched.clear();
         let mut ops: Vec<Op> = RESYNCED.map(Op::ResyncBegin).into();
-        ops.extend(self.objects.iter().map(|((_, owner), wanted)| Op::Put(*owner, wanted.told(now))));
+        ops.extend(self.objects.iter_mut().map(|((_, owner), wanted)| {
+            wanted.told = wanted.until;
+            Op::Put(*owner, wanted.at(now))
+        }));
         // What refers goes before what is referred to.
         ops.extend(RESYNCED.iter().rev().map(|&owner| Op::ResyncEnd(owner)));
         ops
@@ -208,6 +217,26 @@ mod tests {
         assert_eq!(desired.flush(at(200)), [Op::Put(Owner::Nhrp, binding(seconds(600)))]);
         desired.put(at(300), Owner::Nhrp, binding(None));
         assert_eq!(desired.flush(at(300)), [Op::Put(Owner::Nhrp, binding(None))]);
+    }
+
+    #[test]
+    fn many_small_renewals_are_told_as_well() {
+        let mut desired = Desired::default();
+        let at = |tenths: u64| Instant(tenths * 100_000);
+        let binding = || binding(Some(Duration::from_secs(3)));
+        let mut told = at(0);
+        for tenths in (0..100).step_by(9) {
+            desired.put(at(tenths), Owner::Nhrp, binding());
+            if !desired.flush(at(tenths)).is_empty() {
+                told = at(tenths);
+            }
+            assert!(at(tenths).since(told) < Duration::from_secs(1), "it would expire early at {tenths}");
+        }
+        // A resync tells all.
+        desired.put(at(104), Owner::Nhrp, binding());
+        desired.resync(at(104));
+        desired.put(at(113), Owner::Nhrp, binding());
+        assert_eq!(desired.flush(at(113)), []);
     }
 
     #[test]
