@@ -83,6 +83,11 @@ impl Cloud {
             cloud.remember(turn, remembered);
         }
         cloud.contact_servers(turn, false);
+        // Routes may have gone while nobody was there to see it.
+        if cloud.tunnel.nbma.is_some() {
+            let told: BTreeSet<_> = cloud.told.keys().map(|(prefix, _)| *prefix).collect();
+            cloud.purge_changed(turn, &told.into_iter().collect::<Vec<_>>());
+        }
         cloud
     }
 

@@ -152,6 +152,11 @@ impl Engine {
                 }
                 turn.save();
             }
+            Input::Reconnected => {
+                for cloud in self.clouds.values_mut() {
+                    cloud.contact_silent_servers(turn);
+                }
+            }
             Input::Tick => {}
         }
     }

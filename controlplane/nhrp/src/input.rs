@@ -54,6 +54,8 @@ pub enum Input {
     /// The node is about to stop for good: servers, and whoever was answered, are told to forget it. A node that is only
     /// restarted does not say this.
     Shutdown,
+    /// The data plane is back: servers that had no way to answer are asked again at once.
+    Reconnected,
     /// Time passed.
     Tick,
 }

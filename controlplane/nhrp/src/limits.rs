@@ -106,6 +106,9 @@ pub(crate) const IDS_RESERVED: u32 = 100;
 /// Request ids of answered resolutions that are remembered, so that a duplicate of the answer is no offence.
 pub(crate) const ANSWERED: usize = 256;
 
+/// Answers of one tunnel that are remembered for the next life: about a megabyte.
+pub(crate) const ANSWERS_REMEMBERED: usize = 8_192;
+
 /// The shortest prefixes that are answered with; a host is answered for instead of a shorter one, the default route above all.
 pub(crate) const fn shortest_answer(is_ipv4: bool) -> u8 {
     if is_ipv4 { 8 } else { 16 }

@@ -127,6 +127,18 @@ impl Cloud {
         }
     }
 
+    /// Registers again, at once, with every server whose answer is awaited.
+    pub(crate) fn contact_silent_servers(&mut self, turn: &mut Turn<'_>) {
+        for i in 0..self.servers.len() {
+            let server = &mut self.servers[i];
+            if server.standing != Standing::Waiting && server.tries > 0 {
+                server.tries = 0;
+                let nhs = server.nhs.protocol;
+                self.register(turn, nhs);
+            }
+        }
+    }
+
     /// Sends a registration request: the timer fired, or something changed.
     pub(crate) fn register(&mut self, turn: &mut Turn<'_>, nhs: ProtocolAddr) {
         let Some(i) = self.servers.iter().position(|s| s.nhs.protocol == nhs) else { return };

@@ -88,15 +88,45 @@ impl Cloud {
         }
         let failures = old.map_or(0, |a| a.failures);
         let limits = turn.common.limits;
-        if old.is_none() && self.asks.len() >= limits.asks {
-            return turn.reject(Reject::NoRoom);
-        }
+        let is_new = old.is_none();
         if !turn.common.asks.take(now, limits.asks_per_second) {
             return turn.reject(Reject::RateLimited);
+        }
+        // What carries traffic is asked for whatever else is.
+        if is_new
+            && self.asks.len() >= limits.asks
+            && !self.carries(destination)
+            && !self.forget_resting(turn)
+        {
+            return turn.reject(Reject::NoRoom);
         }
         let phase = Phase::Asking { id: turn.request_id(), attempts: 0 };
         self.asks.insert(destination, Ask { created: now, phase, failures });
         self.ask_again(turn, destination);
+    }
+
+    /// Whether there is an entry for the address, or a shortcut that was made for it.
+    fn carries(&self, destination: ProtocolAddr) -> bool {
+        let by = |prefix: &Prefix| self.shortcuts.get(prefix).is_some_and(|s| s.destination == destination);
+        self.cache.contains_key(&destination)
+            || (0..=host_bits(destination))
+                .filter_map(|length| Prefix::new(destination.0, length))
+                .any(|prefix| by(&prefix))
+    }
+
+    /// Makes room by forgetting the addresses whose rest ends first: a sixteenth of all, so that it is seldom done.
+    fn forget_resting(&mut self, turn: &mut Turn<'_>) -> bool {
+        let resting = self.asks.iter().filter_map(|(address, ask)| match ask.phase {
+            Phase::Resting { until } => Some((until, *address)),
+            Phase::Asking { .. } => None,
+        });
+        let mut resting: Vec<_> = resting.collect();
+        resting.sort_unstable();
+        resting.truncate(self.asks.len() / 16 + 1);
+        for (_, address) in &resting {
+            self.wake(turn, *address);
+        }
+        !resting.is_empty()
     }
 
     /// Sends the request, or gives up: the first time, or the timer fired.
@@ -338,6 +368,7 @@ impl Cloud {
         fill_responder(&mut message, &self.own_entry(&own));
         let until = turn.now + self.tunnel.nhrp.holding_time.duration();
         self.told.insert((prefix, client), Told { nbma: requester, destination, until });
+        turn.save();
         self.send(turn, requester, message);
         turn.event(Event::ResolutionAnswered { tunnel: self.name(), client, prefix });
         Ok(())

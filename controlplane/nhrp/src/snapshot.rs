@@ -12,6 +12,8 @@ use serde::{Deserialize, Serialize};
 use crate::cache::{Entry, Origin};
 use crate::cloud::Cloud;
 use crate::engine::Engine;
+use crate::limits::ANSWERS_REMEMBERED;
+use crate::resolution::Told;
 use crate::shortcut::Shortcut;
 use crate::turn::Turn;
 
@@ -35,6 +37,9 @@ pub struct RememberedTunnel {
     pub shortcuts: Vec<RememberedShortcut>,
     /// Servers that accepted our registration, and the NBMA address that they have of us.
     pub registered: Vec<(ProtocolAddr, NbmaAddr)>,
+    /// Answers that we gave: those that hold longest, if there are many.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub told: Vec<RememberedAnswer>,
 }
 
 /// A binding.
@@ -65,6 +70,21 @@ pub struct RememberedBinding {
     pub age: Duration,
 }
 
+/// An answer that we gave: who has it is told when it is not true any more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RememberedAnswer {
+    /// What we answered for.
+    pub prefix: Prefix,
+    /// Who asked.
+    pub client: ProtocolAddr,
+    /// Where it is.
+    pub nbma: NbmaAddr,
+    /// The address that it asked for.
+    pub destination: ProtocolAddr,
+    /// What remains of the holding time that we gave.
+    pub remaining: Duration,
+}
+
 /// A shortcut.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RememberedShortcut {
@@ -91,6 +111,7 @@ impl Snapshot {
         for tunnel in &mut self.tunnels {
             tunnel.bindings.retain_mut(|b| pass(&mut b.remaining, &mut b.age, time));
             tunnel.shortcuts.retain_mut(|s| pass(&mut s.remaining, &mut s.age, time));
+            tunnel.told.retain_mut(|t| pass(&mut t.remaining, &mut Duration::default(), time));
         }
         self
     }
@@ -143,7 +164,7 @@ impl Snapshot {
 
 impl RememberedTunnel {
     const fn new(name: InterfaceName) -> Self {
-        Self { name, bindings: Vec::new(), shortcuts: Vec::new(), registered: Vec::new() }
+        Self { name, bindings: Vec::new(), shortcuts: Vec::new(), registered: Vec::new(), told: Vec::new() }
     }
 }
 
@@ -197,7 +218,25 @@ impl Cloud {
             bindings: self.cache.iter().filter_map(binding).collect(),
             shortcuts: self.shortcuts.iter().map(shortcut).collect(),
             registered: registered.collect(),
+            told: self.remembered_answers(now),
         }
+    }
+
+    fn remembered_answers(&self, now: Instant) -> Vec<RememberedAnswer> {
+        let answer = |((prefix, client), told): (&(Prefix, ProtocolAddr), &Told)| RememberedAnswer {
+            prefix: *prefix,
+            client: *client,
+            nbma: told.nbma,
+            destination: told.destination,
+            remaining: told.until.since(now),
+        };
+        let holding = self.told.iter().filter(|(_, told)| told.until > now);
+        let mut answers: Vec<_> = holding.map(answer).collect();
+        if answers.len() > ANSWERS_REMEMBERED {
+            answers.sort_unstable_by_key(|a| std::cmp::Reverse(a.remaining));
+            answers.truncate(ANSWERS_REMEMBERED);
+        }
+        answers
     }
 
     /// Takes what a former life knew, and programs it again with the time that remains.
@@ -236,6 +275,10 @@ impl Cloud {
                 expires: now + s.remaining,
             };
             self.install_shortcut(turn, s.prefix, shortcut);
+        }
+        for t in remembered.told {
+            let told = Told { nbma: t.nbma, destination: t.destination, until: now + t.remaining };
+            self.told.insert((t.prefix, t.client), told);
         }
         for (nhs, nbma) in remembered.registered {
             if let Some(server) = self.servers.iter_mut().find(|s| s.nhs.protocol == nhs) {

@@ -299,3 +299,22 @@ fn a_client_behind_a_nat_is_reached_where_it_comes_from() {
     let nat = reply.extension(wire::nhrp::ExtensionType::NAT).unwrap().entries(reply.families).unwrap();
     assert_eq!((nat.len(), nat[1].nbma), (2, Some(nbma(1).0)));
 }
+
+/// The data plane was away for minutes: its return is not missed by a minute of back-off.
+#[test]
+fn silent_servers_are_asked_at_once_when_the_data_plane_is_back() {
+    let mut net = Net::new(2, &Setup { holding: 60, ..Setup::default() });
+    net.run(seconds(1));
+    net.lost = 1000;
+    net.run(seconds(300));
+    net.lost = 0;
+    assert_eq!(net.binding(0, overlay(1)), None);
+    let asked = net.messages(1, MessageType::RegistrationRequest).len();
+    net.give(1, Input::Reconnected);
+    assert_eq!(net.messages(1, MessageType::RegistrationRequest).len(), asked + 1);
+    net.run(millis(50));
+    assert_eq!(net.binding(0, overlay(1)), Some(nbma(1)));
+    // Nothing is awaited from a server that answered.
+    net.give(1, Input::Reconnected);
+    assert_eq!(net.messages(1, MessageType::RegistrationRequest).len(), asked + 1);
+}

@@ -166,6 +166,27 @@ fn bindings_of_the_data_plane_are_adopted() {
     assert_eq!(net.binding(0, overlay(1)), Some(nbma(1)));
 }
 
+/// A route that goes after the restart, or while the node was down, is purged where the former life told it.
+#[test]
+fn answers_of_a_former_life_are_purged() {
+    for goes_while_down in [false, true] {
+        let mut net = Net::new(2, &Setup::default());
+        net.run(seconds(1));
+        net.converse(1, 2, seconds(1));
+        assert_eq!(net.route(1, lan(2)), Some(overlay(2)));
+        if goes_while_down {
+            net.nodes[2].rib.0.remove(&lan(2));
+        }
+        net.restart(2);
+        net.run(millis(15));
+        assert_eq!(net.route(1, lan(2)), (!goes_while_down).then_some(overlay(2)));
+        net.nodes[2].rib.0.remove(&lan(2));
+        net.routes_changed(2, &[lan(2)]);
+        net.run(millis(15));
+        assert_eq!(net.route(1, lan(2)), None);
+    }
+}
+
 /// The NBMA address changed while the node was down: its server had the old one, and is told.
 #[test]
 fn an_address_that_changed_in_between_is_purged() {

@@ -3,7 +3,7 @@
 use model::program::{Key, Object};
 use model::state::nhrp::EntryType;
 use model::{Prefix, ProtocolAddr};
-use nhrp::{Event, Input, Reject};
+use nhrp::{Engine, Event, Input, Limits, Reject};
 use wire::nhrp::{Flags, MessageType};
 
 use crate::net::*;
@@ -358,4 +358,46 @@ fn a_glean_for_what_is_known_programs_it_again() {
     net.give(0, Input::Glean { tunnel: tunnel0(), next_hop: overlay(1) });
     let put = net.nodes[0].program.get(&Key::Binding(tunnel0(), overlay(1)));
     assert!(matches!(put, Some((Object::Binding(b), Some(_))) if b.nbma == nbma(1)));
+}
+
+/// Somebody scans: what could not be resolved makes room for what may be, and what carries traffic is renewed all the same.
+#[test]
+fn a_scan_keeps_nobody_from_asking() {
+    let mut net = Net::idle(3, &Setup { holding: 60, ..Setup::default() });
+    let limits = Limits { asks: 8, ..Limits::default() };
+    net.nodes[1].engine = Engine::with_limits(net.now, 1, None, limits);
+    for node in 0..=3 {
+        net.start(node);
+    }
+    net.run(seconds(1));
+    net.converse(1, 2, seconds(1));
+    // Eight that nobody has, asked for and refused.
+    for n in 100..108 {
+        net.give(1, Input::Glean { tunnel: tunnel0(), next_hop: overlay(n) });
+    }
+    net.run(seconds(1));
+    let negative = |net: &Net| {
+        let entries = net.nodes[1].engine.entries(net.now);
+        entries.iter().filter(|e| e.entry_type == EntryType::Negative).count()
+    };
+    assert_eq!(negative(&net), 8);
+    net.converse(1, 3, seconds(1));
+    assert_eq!(net.route(1, lan(3)), Some(overlay(3)));
+    assert_eq!(net.rejects(1, Reject::NoRoom), 0);
+    // As many as may be are outstanding at once. A new one has to wait, a shortcut in use does not.
+    net.nodes[0].alive = false;
+    for n in 120..140 {
+        net.give(1, Input::Glean { tunnel: tunnel0(), next_hop: overlay(n) });
+    }
+    assert_eq!(net.rejects(1, Reject::NoRoom), 12);
+    net.nodes[0].alive = true;
+    net.run(seconds(44));
+    for n in 140..160 {
+        net.give(1, Input::Glean { tunnel: tunnel0(), next_hop: overlay(n) });
+    }
+    let asked = net.messages(1, MessageType::ResolutionRequest).len();
+    net.give(1, Input::Used { tunnel: tunnel0(), next_hops: vec![overlay(3)] });
+    let requests = net.messages(1, MessageType::ResolutionRequest);
+    assert_eq!(requests.len(), asked + 1);
+    assert_eq!(requests.last().unwrap().2.destination, Some(host(3, 9).0));
 }
