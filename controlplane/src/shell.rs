@@ -348,6 +348,12 @@ async fn until(deadline: Option<tokio::time::Instant>) {
     }
 }
 
+/// Microseconds since 1970-01-01 UTC.
+fn calendar() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_micros()).unwrap_or_default()
+}
+
 /// The time of this process: where the calendar stood at its start, and from there on steadily.
 #[derive(Debug, Clone, Copy)]
 struct Clock {
@@ -357,9 +363,7 @@ struct Clock {
 
 impl Clock {
     fn new() -> Self {
-        let began_at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let began_at = u64::try_from(began_at.as_micros()).unwrap_or_default();
-        Self { began_at, began: tokio::time::Instant::now() }
+        Self { began_at: calendar(), began: tokio::time::Instant::now() }
     }
 
     fn now(&self) -> Instant {
@@ -437,6 +441,22 @@ impl Saver {
     }
 
     fn state(&self, kept: Kept) -> State {
-        State { epoch: self.epoch, saved_at: self.clock.now().0, kept }
+        // The calendar may have been set since this process began, and the next life compares with the calendar.
+        State { epoch: self.epoch, saved_at: calendar(), kept }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_state_is_dated_by_the_calendar_of_its_save() {
+        // The calendar stood in 1970 when this process began, and was set since.
+        let clock = Clock { began_at: 0, began: tokio::time::Instant::now() };
+        let saver = Saver::new(StateFile::new(Path::new("unused")), Epoch(1), clock);
+        let before = calendar();
+        let saved_at = saver.state(Kept::default()).saved_at;
+        assert!(before > 1_700_000_000_000_000 && (before..=calendar()).contains(&saved_at), "{saved_at}");
     }
 }
