@@ -585,6 +585,8 @@ impl Conductor {
         self.held_until = Some(self.steps + 1);
         if is_first {
             self.engine(now, nhrp::Input::Configure(self.topology.nhrp.clone()), out);
+        } else {
+            self.engine(now, nhrp::Input::Reconnected, out);
         }
         let ops = self.desired.resync(now);
         self.program(ops, out);
@@ -665,8 +667,10 @@ impl Conductor {
         }
         // Nothing was heard of these since they were sent again: they were taken.
         self.refused.retain(|_, refused| !refused.is_retried);
-        let ops: Vec<Op> =
-            self.refused.keys().map(|&(owner, key)| self.desired.step(now, owner, key)).collect();
+        // What others wait for first, whoever owns it.
+        let mut again: Vec<_> = self.refused.keys().map(|&(owner, key)| (key, owner)).collect();
+        again.sort_unstable();
+        let ops: Vec<Op> = again.iter().map(|&(key, owner)| self.desired.step(now, owner, key)).collect();
         for refused in self.refused.values_mut() {
             refused.is_retried = true;
         }

@@ -405,3 +405,31 @@ fn the_kernels_mirror_is_programmed_and_goes_with_its_interface() {
     let gone = Key::Neighbour(hop("lan", "192.168.1.77"));
     assert!(cloud.nodes[HUB].dataplane.object(Owner::Netlink, gone).is_none());
 }
+
+#[test]
+fn a_data_plane_that_was_away_for_long_is_not_waited_for_again() {
+    let mut cloud = Cloud::phase(3);
+    cloud.give(SPOKE1, Input::Away { reason: "gone".to_owned() });
+    cloud.run(seconds(1000));
+    assert_eq!(cloud.nodes[HUB].dataplane.bound("10.255.0.11"), None);
+    cloud.greet(SPOKE1);
+    cloud.run(seconds(1));
+    assert!(cloud.nodes[HUB].dataplane.bound("10.255.0.11").is_some(), "not after a minute of back-off");
+}
+
+#[test]
+fn what_others_wait_for_is_tried_again_first() {
+    let mut cloud = Cloud::phase(3);
+    cloud.give(HUB, Input::Away { reason: "gone".to_owned() });
+    let tunnel = Key::Tunnel(name("tunnel0"));
+    let refuses = Some((tunnel, Refusal::NoInterface(name("wan"))));
+    cloud.nodes[HUB].dataplane = Dataplane::default();
+    cloud.nodes[HUB].dataplane.refuses = refuses;
+    cloud.greet(HUB);
+    cloud.run(seconds(4));
+    assert_eq!(cloud.nodes[HUB].dataplane.bound("10.255.0.11"), None);
+    cloud.nodes[HUB].dataplane.refuses = None;
+    cloud.run(seconds(2));
+    assert!(cloud.nodes[HUB].dataplane.object(Owner::Config, tunnel).is_some());
+    assert!(cloud.nodes[HUB].dataplane.bound("10.255.0.11").is_some(), "not one retry later than its tunnel");
+}
