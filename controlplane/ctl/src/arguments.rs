@@ -32,6 +32,8 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Clear(Clear),
     /// Make a configuration file the running configuration: all of it, or nothing.
+    ///
+    /// It lasts until nave-controlplane starts again or reads its own file; write it into that file to keep it.
     Apply {
         /// The file; `-` reads standard input.
         file: PathBuf,

@@ -102,7 +102,9 @@ async fn apply(node: &Management, file: &Path, dry_run: bool, json: bool) -> Res
     let mut lines: String = changes.iter().map(|change| format!("{change}\n")).collect();
     lines.push_str(match (changes.is_empty(), dry_run) {
         (true, _) => "nothing changes\n",
-        (false, false) => "applied\n",
+        (false, false) => {
+            "applied, until nave-controlplane starts again or reads its file; write it into the file to keep it\n"
+        }
         (false, true) => "not applied: this was a dry run\n",
     });
     print(lines)

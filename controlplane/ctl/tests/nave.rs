@@ -297,7 +297,9 @@ fn apply_prints_what_changes_and_refuses_with_the_path() {
     let file = std::env::temp_dir().join(format!("nave-ctl-apply-{}.toml", std::process::id()));
     std::fs::write(&file, "[node]\nname = \"b\"\n").unwrap();
     let text = file.to_str().unwrap();
-    assert_eq!(node.prints(&["apply", text]), "~ node.name = \"a\" -> \"b\"\napplied\n");
+    let applied =
+        "applied, until nave-controlplane starts again or reads its file; write it into the file to keep it";
+    assert_eq!(node.prints(&["apply", text]), format!("~ node.name = \"a\" -> \"b\"\n{applied}\n"));
     let dry = node.prints(&["apply", text, "--dry-run"]);
     assert_eq!(dry, "~ node.name = \"a\" -> \"dry\"\nnot applied: this was a dry run\n");
     let json = node.prints_json(&["apply", text, "--json", "--dry-run"]);
