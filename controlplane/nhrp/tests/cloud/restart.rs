@@ -161,7 +161,7 @@ fn bindings_of_the_data_plane_are_adopted() {
     assert_eq!(net.nodes[0].program[&Key::Binding(tunnel0(), overlay(1))].1, Some(began + seconds(400)));
     assert!(net.has(0, Key::Replica(tunnel0(), nbma(1))), "it gets multicast, as a registered client does");
     // Later lives of the data plane say nothing new.
-    net.nodes[0].engine.adopt(began, &[Binding { nbma: nbma(5), ..forwarding[0].clone() }]);
+    net.nodes[0].engine.adopt(began, &[Binding { nbma: nbma(5), ..forwarding[0] }]);
     net.give(0, Input::Configure(vec![net.nodes[0].tunnel.clone()]));
     assert_eq!(net.binding(0, overlay(1)), Some(nbma(1)));
 }
