@@ -1,9 +1,10 @@
 //! The desired program: every object that should be in the data plane, and what changed since the last flush.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use model::program::{Key, Object, Op, Owner};
+use model::InterfaceName;
+use model::program::{Key, Object, Op, Owner, Path};
 use model::time::Instant;
 
 /// What should be in the data plane.
@@ -104,27 +105,76 @@ impl Desired {
     ///
     /// Puts stand in the order of keys, so that what others refer to comes first, removals in the opposite order. Puts come
     /// before removals, so that no packet meets a gap; unless an interface or a tunnel goes, whose name, port or key what
-    /// comes may want.
+    /// comes may want. One that stays, but has had until now what another one gets (two that exchange their keys), makes room by
+    /// going and coming again, with all that refers to it.
     pub(crate) fn flush(&mut self, now: Instant) -> Vec<Op> {
-        let mut puts = Vec::new();
-        let mut removals = Vec::new();
-        for (at, before) in std::mem::take(&mut self.touched) {
+        let mut puts = BTreeMap::new();
+        let mut removals = BTreeSet::new();
+        let touched = std::mem::take(&mut self.touched);
+        for at in self.in_the_way(&touched) {
+            removals.insert(at);
+            if let Some(wanted) = self.objects.get_mut(&at) {
+                wanted.told = wanted.until;
+                puts.insert(at, wanted.at(now));
+            }
+        }
+        for (at, before) in touched {
             match (before, self.objects.get_mut(&at)) {
                 (Some(before), Some(wanted)) if before.is_same(wanted) => wanted.told = before.told,
                 (_, Some(wanted)) => {
                     wanted.told = wanted.until;
-                    puts.push(Op::Put(at.1, wanted.at(now)));
+                    puts.insert(at, wanted.at(now));
                 }
-                (Some(_), None) => removals.push(Op::Remove(at.1, at.0)),
+                (Some(_), None) => {
+                    removals.insert(at);
+                }
                 (None, None) => {}
             }
         }
-        removals.reverse();
+        let puts: Vec<Op> = puts.into_iter().map(|((_, owner), object)| Op::Put(owner, object)).collect();
+        let removals: Vec<Op> =
+            removals.into_iter().rev().map(|(key, owner)| Op::Remove(owner, key)).collect();
         let is_structural = |op: &Op| matches!(op, Op::Remove(_, Key::Interface(_) | Key::Tunnel(_)));
         let (mut ops, rest) =
             if removals.iter().any(is_structural) { (removals, puts) } else { (puts, removals) };
         ops.extend(rest);
         ops
+    }
+
+    /// What was told before and must go before anything is put.
+    fn in_the_way(&self, touched: &BTreeMap<(Key, Owner), Option<Wanted>>) -> Vec<(Key, Owner)> {
+        let structural: Vec<_> = touched
+            .iter()
+            .filter(|((key, _), _)| matches!(key, Key::Interface(_) | Key::Tunnel(_)))
+            .filter_map(|(at, before)| Some((at, &before.as_ref()?.object, &self.objects.get(at)?.object)))
+            .collect();
+        let is_wanted = |at, old| structural.iter().any(|(other, _, new)| *other != at && is_clash(old, new));
+        let mut names: BTreeSet<InterfaceName> = structural
+            .iter()
+            .filter(|(at, old, _)| is_wanted(*at, old))
+            .filter_map(|(_, old, _)| name_of(old))
+            .collect();
+        if names.is_empty() {
+            return Vec::new();
+        }
+        let untouched =
+            self.objects.iter().filter(|(at, _)| !touched.contains_key(at)).map(|(at, w)| (at, &w.object));
+        let were = touched.iter().filter_map(|(at, before)| Some((at, &before.as_ref()?.object)));
+        let before: Vec<_> = untouched.chain(were).collect();
+        for (_, object) in &before {
+            if let Object::Tunnel(tunnel) = object
+                && names.contains(&tunnel.source_interface)
+            {
+                names.insert(tunnel.name);
+            }
+        }
+        let goes = |object| {
+            name_of(object)
+                .into_iter()
+                .chain(references(object).into_iter().flatten())
+                .any(|name| names.contains(&name))
+        };
+        before.into_iter().filter(|(_, object)| goes(object)).map(|(at, _)| *at).collect()
     }
 
     /// The whole program, between the marks of each owner. All marks stand first and all sweeps last: an object of one owner
@@ -139,6 +189,42 @@ impl Desired {
         // What refers goes before what is referred to.
         ops.extend(RESYNCED.iter().rev().map(|&owner| Op::ResyncEnd(owner)));
         ops
+    }
+}
+
+/// Whether the data plane would not have both.
+fn is_clash(old: &Object, new: &Object) -> bool {
+    match (old, new) {
+        (Object::Interface(old), Object::Interface(new)) => old.port == new.port,
+        (Object::Tunnel(old), Object::Tunnel(new)) => {
+            (old.source, old.key) == (new.source, new.key) && old.mode == new.mode
+        }
+        _ => false,
+    }
+}
+
+fn name_of(object: &Object) -> Option<InterfaceName> {
+    match object {
+        Object::Interface(interface) => Some(interface.name),
+        Object::Tunnel(tunnel) => Some(tunnel.name),
+        _ => None,
+    }
+}
+
+/// The interfaces and tunnels that an object refers to.
+fn references(object: &Object) -> [Option<InterfaceName>; 2] {
+    match object {
+        Object::Interface(_) => [None, None],
+        Object::Tunnel(tunnel) => [Some(tunnel.source_interface), None],
+        Object::Neighbour(neighbour) => [Some(neighbour.hop.interface), None],
+        Object::Binding(binding) => [Some(binding.tunnel), binding.link.map(|l| l.interface)],
+        Object::Replica(replica) => [Some(replica.tunnel), replica.link.map(|l| l.interface)],
+        Object::Fallback(fallback) => [Some(fallback.tunnel), None],
+        Object::Route(route) => match route.path {
+            Path::Via(hop) => [Some(hop.interface), None],
+            Path::Attached(name) | Path::Receive(name) => [Some(name), None],
+            Path::Unreachable | Path::Blackhole => [None, None],
+        },
     }
 }
 
@@ -217,6 +303,36 @@ mod tests {
         assert_eq!(desired.flush(at(200)), [Op::Put(Owner::Nhrp, binding(seconds(600)))]);
         desired.put(at(300), Owner::Nhrp, binding(None));
         assert_eq!(desired.flush(at(300)), [Op::Put(Owner::Nhrp, binding(None))]);
+    }
+
+    #[test]
+    fn two_tunnels_exchange_their_keys() {
+        let keyed = |name, key| {
+            let Object::Tunnel(tunnel) = tunnel(name) else { panic!() };
+            Object::Tunnel(Tunnel { key: Some(key), ..tunnel })
+        };
+        let mut desired = Desired::default();
+        for object in [keyed("tunnel0", 42), keyed("tunnel1", 43), interface("wan0"), binding(None)] {
+            desired.put(at(0), Owner::Config, object);
+        }
+        desired.flush(at(0));
+        let put = |object| Op::Put(Owner::Config, object);
+        let remove = |object: Object| Op::Remove(Owner::Config, object.key());
+        desired.put(at(1), Owner::Config, keyed("tunnel0", 43));
+        desired.put(at(1), Owner::Config, keyed("tunnel1", 42));
+        assert_eq!(
+            desired.flush(at(1)),
+            [
+                remove(binding(None)),
+                remove(tunnel("tunnel1")),
+                remove(tunnel("tunnel0")),
+                put(keyed("tunnel0", 43)),
+                put(keyed("tunnel1", 42)),
+                put(binding(None))
+            ]
+        );
+        desired.put(at(2), Owner::Config, keyed("tunnel0", 44));
+        assert_eq!(desired.flush(at(2)), [put(keyed("tunnel0", 44))], "nobody else wants it");
     }
 
     #[test]
