@@ -33,17 +33,18 @@ build: deps
 run: root build
 	$(CARGO) run --quiet --release --package tests --bin nave-cloud -- $(ARGS)
 
-# One profile (dev: optimised a little, with debug assertions) for the programs and their tests, so that nothing is built twice.
+# One profile (dev: optimised a little, with debug assertions) and one build for the programs and their tests, so that nothing is
+# built twice.
 test: root deps
 	$(call install,$(TEST_PACKAGES))
-	$(CARGO) build --workspace --bins
+	$(CARGO) build --workspace --bins --tests
 	$(CARGO) test --workspace --no-fail-fast
 
 test-all: test loom test-interop
 
 test-interop: root deps
 	$(call install,$(TEST_PACKAGES) $(INTEROP_PACKAGES))
-	$(CARGO) build --workspace --bins
+	$(CARGO) build --workspace --bins --tests
 	$(CARGO) test --package tests --test interop -- --ignored
 
 # Table publication under every interleaving that loom finds.
