@@ -5,7 +5,6 @@ use std::process::{Child, Command, Output, Stdio};
 
 use anyhow::{Context, Result, ensure};
 use nix::sched::{CloneFlags, setns};
-use nix::sys::signal::{SigSet, SigmaskHow};
 
 use crate::guardian::Guardian;
 
@@ -67,14 +66,7 @@ impl Namespace {
     /// It cannot be started.
     pub fn spawn(&self, command: &mut Command) -> Result<Child> {
         let program = command.get_program().to_owned();
-        let spawn = || {
-            // A child inherits which signals are blocked; ours shall hear them all.
-            let mask = SigSet::empty().thread_swap_mask(SigmaskHow::SIG_SETMASK)?;
-            let child = command.spawn();
-            mask.thread_set_mask()?;
-            child
-        };
-        self.run(spawn)?.with_context(|| format!("starting {}", program.display()))
+        self.run(|| command.spawn())?.with_context(|| format!("starting {}", program.display()))
     }
 
     /// Runs a program inside to its end.

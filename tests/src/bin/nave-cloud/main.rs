@@ -12,7 +12,8 @@ use std::sync::{Arc, OnceLock, mpsc};
 
 use anyhow::Result;
 use clap::Parser;
-use nix::sys::signal::{SigSet, Signal};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
 
 use tests::cloud::{Cloud, HUB, Phase, Ports, SPOKE1};
 use tests::guardian::Guardian;
@@ -42,6 +43,8 @@ struct Args {
 static GUARDIAN: OnceLock<Arc<Guardian>> = OnceLock::new();
 /// The cloud is up and waits for a signal to end.
 static STAYING: AtomicBool = AtomicBool::new(false);
+/// A signal ended the story.
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
 fn main() -> ExitCode {
     let result = run(&Args::parse());
@@ -52,6 +55,8 @@ fn main() -> ExitCode {
     match result {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
+        // Of a story that was cut off nobody wants to hear how it failed.
+        Err(_) if INTERRUPTED.load(Ordering::Relaxed) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("nave-cloud: {error:#}");
             ExitCode::FAILURE
@@ -86,20 +91,18 @@ fn run(args: &Args) -> Result<bool> {
 /// Takes SIGINT, SIGTERM and SIGHUP on a thread of its own. While the cloud stays, one of them ends the stay; at any other time
 /// the guardian removes everything at once.
 fn watch_signals(interrupt: mpsc::Sender<()>) -> Result<()> {
-    let mut signals = SigSet::empty();
-    signals.extend([Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP]);
-    // Before any thread is started: they all inherit it.
-    signals.thread_block()?;
+    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
     std::thread::spawn(move || {
-        while let Ok(signal) = signals.wait() {
+        for signal in signals.forever() {
             if STAYING.swap(false, Ordering::Relaxed) {
                 let _ = interrupt.send(());
                 continue;
             }
+            INTERRUPTED.store(true, Ordering::Relaxed);
             if let Some(guardian) = GUARDIAN.get() {
                 guardian.dismiss();
             }
-            std::process::exit(128 + signal as i32);
+            std::process::exit(128 + signal);
         }
     });
     Ok(())
