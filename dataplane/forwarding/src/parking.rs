@@ -32,6 +32,22 @@ pub(crate) struct Wait {
     pub(crate) given: bool,
 }
 
+/// A packet that waits.
+#[derive(Debug)]
+pub(crate) struct Parked<B> {
+    pub(crate) buf: B,
+    pub(crate) meta: Meta,
+    /// Its number in the trace.
+    pub(crate) trace: u32,
+}
+
+/// Packets whose wait is over.
+pub(crate) struct Leaving<'a, B> {
+    /// Whether their time is over, too; else their hop is resolved.
+    pub(crate) in_vain: bool,
+    pub(crate) packets: std::vec::Drain<'a, Parked<B>>,
+}
+
 #[derive(Debug)]
 struct Queue<B> {
     wait: Wait,
@@ -40,7 +56,7 @@ struct Queue<B> {
     until: Instant,
     /// With those that are on their way here.
     count: usize,
-    packets: Vec<(B, Meta, u32)>,
+    packets: Vec<Parked<B>>,
 }
 
 /// The parking of one worker.
@@ -100,29 +116,24 @@ impl<B> Parking<B> {
     }
 
     /// Puts a packet in the place that was reserved for it.
-    pub(crate) fn park(&mut self, queue: u16, buf: B, meta: Meta, trace: u32) {
-        self.queues[usize::from(queue)].packets.push((buf, meta, trace));
+    pub(crate) fn park(&mut self, queue: u16, parked: Parked<B>) {
+        self.queues[usize::from(queue)].packets.push(parked);
     }
 
-    /// Lets go the packets of a queue whose hop is resolved or whose time is over, one queue at a call, as long as it has
-    /// `room` for all of them; `None` if there is no such queue among the next few. The flag says that the time is over.
-    pub(crate) fn leave(
-        &mut self,
-        now: Instant,
-        tables: &Tables,
-        room: usize,
-    ) -> Option<(bool, std::vec::Drain<'_, (B, Meta, u32)>)> {
+    /// Lets go the packets of a queue whose hop is resolved or whose time is over, one queue at a call, as long as there is
+    /// `room` for all of them; `None` if there is no such queue among the next few.
+    pub(crate) fn leave(&mut self, now: Instant, tables: &Tables, room: usize) -> Option<Leaving<'_, B>> {
         for _ in 0..LOOKS.min(self.active) {
             self.next = if self.next + 1 < self.active { self.next + 1 } else { 0 };
             let queue = &self.queues[self.next];
-            let over = now >= queue.until;
-            if queue.count > room || !(over || is_resolved(tables, queue)) {
+            let in_vain = now >= queue.until;
+            if queue.count > room || !(in_vain || is_resolved(tables, queue)) {
                 continue;
             }
             self.active -= 1;
             self.count -= queue.count;
             self.queues.swap(self.next, self.active);
-            return Some((over, self.queues[self.active].packets.drain(..)));
+            return Some(Leaving { in_vain, packets: self.queues[self.active].packets.drain(..) });
         }
         None
     }

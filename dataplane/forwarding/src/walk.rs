@@ -11,7 +11,7 @@ use crate::burst::{End, Frames, Meta, SLOTS, Sent};
 use crate::counters::Counters;
 use crate::graph::Node;
 use crate::limit::Limit;
-use crate::parking::Parking;
+use crate::parking::{Parked, Parking};
 use crate::ports::{Injected, PortId, Ports, Punt};
 use crate::tables::{Role, Tables};
 use crate::trace::Trace;
@@ -213,10 +213,11 @@ impl<B: PacketBuf> Walk<B> {
     pub(crate) fn unpark<P: Ports<Buf = B>>(&mut self, tables: &Tables, ports: &mut P) {
         loop {
             let room = CARRIED - self.carried.len();
-            let Some((over, packets)) = self.parking.leave(self.now, tables, room) else { return };
+            let Some(leaving) = self.parking.leave(self.now, tables, room) else { return };
+            let in_vain = leaving.in_vain;
             let mut ended = 0;
-            for (buf, mut meta, trace) in packets {
-                if over {
+            for Parked { buf, mut meta, trace } in leaving.packets {
+                if in_vain {
                     ended += 1;
                     self.free.push(buf);
                     continue;
@@ -305,7 +306,7 @@ impl<B: PacketBuf> Walk<B> {
                 End::Park => {
                     self.flow.parked += 1;
                     let trace = self.trace.id(slot);
-                    self.parking.park(meta.target, buf, meta, trace);
+                    self.parking.park(meta.target, Parked { buf, meta, trace });
                 }
                 End::Replicate => self.keep(slot, buf, meta, Entry::Replicate),
                 End::Again => self.keep(slot, buf, meta, Entry::Lookup),

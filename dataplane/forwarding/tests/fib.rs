@@ -1,4 +1,5 @@
 //! The FIB against a linear scan over the same routes, and the life of its groups.
+#![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;

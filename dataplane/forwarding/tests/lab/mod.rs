@@ -1,6 +1,6 @@
 //! A node in a test: a program, a worker, and ports that are vectors. Shared by the tests and the walk example, each of
 //! which uses a part of it.
-#![allow(dead_code, missing_docs, unreachable_pub)]
+#![allow(dead_code, missing_docs, unreachable_pub, clippy::unwrap_used, clippy::panic)]
 
 use std::collections::VecDeque;
 use std::net::Ipv4Addr;
