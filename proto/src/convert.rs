@@ -159,9 +159,9 @@ mod kind {
             }
             text.parse().map_err(|wrong: T::Err| {
                 // Errors of the standard library do not say what they are about.
-                let mut problem = wrong.to_string();
-                if !problem.contains(&text) {
-                    problem = format!("`{text}`: {problem}");
+                let (mut problem, quoted) = (wrong.to_string(), format!("`{text}`"));
+                if !problem.contains(&quoted) {
+                    problem = format!("{quoted}: {problem}");
                 }
                 Malformed::new(field, Problem::Text(problem))
             })

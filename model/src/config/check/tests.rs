@@ -15,8 +15,8 @@ const GOOD: &str = include_str!("../../../../examples/nave.toml");
 /// What is put in the place of what, and what is said then.
 const MISTAKES: &[(&str, &str, &str)] = &[
     // The text.
-    ("[node]", "[node", "file: line 9, column 6: unclosed table, expected `]`"),
-    ("mtu = 1500", "mtu = 1500\nmtu = 1500", "file: line 37, column 1: duplicate key"),
+    ("[node]", "[node", "file: line 10, column 6: unclosed table, expected `]`"),
+    ("mtu = 1500", "mtu = 1500\nmtu = 1500", "file: line 38, column 1: duplicate key"),
     // Its fields.
     (
         "name = \"berlin\"",
