@@ -96,8 +96,8 @@ impl Cloud {
     pub fn lay(prefix: &str, phase: Phase, ports: Ports) -> Result<Self> {
         let guardian = Guardian::start()?;
         let (prefix, internet) = claim(&guardian, prefix)?;
-        let directory = PathBuf::from("/run").join(&prefix);
-        fs::create_dir_all(&directory).with_context(|| directory.display().to_string())?;
+        let directory = directory_of(&prefix);
+        fs::create_dir(&directory).with_context(|| directory.display().to_string())?;
         guardian.watch_directory(&directory)?;
 
         // A wire carries wrong packets too; a bridge that asks the firewall drops them.
@@ -325,13 +325,18 @@ impl Drop for Cloud {
     }
 }
 
+/// Where the files of a cloud are: never `/run/nave`, which is that of a node of this machine.
+fn directory_of(prefix: &str) -> PathBuf {
+    PathBuf::from(format!("/run/{prefix}-cloud"))
+}
+
 /// The first free one of `prefix`, `prefix`2, … and its underlay namespace, which marks it as taken.
 fn claim(guardian: &Guardian, prefix: &str) -> Result<(String, Namespace)> {
     ensure!(nix::unistd::geteuid().is_root(), "this makes network namespaces: it must run as root");
     for number in 1..100 {
         let prefix = if number == 1 { prefix.to_owned() } else { format!("{prefix}{number}") };
         let name = format!("{prefix}-internet");
-        if !fs::exists(format!("/run/netns/{name}"))? {
+        if !fs::exists(format!("/run/netns/{name}"))? && !fs::exists(directory_of(&prefix))? {
             let internet = Namespace::add(guardian, &name)?;
             return Ok((prefix, internet));
         }

@@ -34,7 +34,7 @@ struct Args {
     /// What the data planes' ports are.
     #[arg(long, value_enum, default_value = "tap")]
     ports: Ports,
-    /// What the names of its namespaces and of its folder in /run begin with.
+    /// What the names of its namespaces, and of its folder in /run, begin with.
     #[arg(long, default_value = "nave")]
     name: String,
 }
