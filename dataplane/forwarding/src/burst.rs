@@ -144,25 +144,30 @@ impl Frames {
     }
 }
 
-/// Packets of a walk that were handed to `tx`, and whether by one port.
+/// Packets of a walk that were handed to `tx`, and whether for one port.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Sent {
     pub(crate) packets: usize,
-    /// The port of the first.
+    /// The port that the first was expected to go to.
     pub(crate) port: u16,
     /// Bits in which another's port differs from it.
     pub(crate) differ: u16,
 }
 
 impl Sent {
+    /// What is sent next goes to `port`, it seems.
+    #[inline(always)]
+    pub(crate) fn expect(&mut self, port: u16) {
+        if self.packets == 0 {
+            self.port = port;
+        }
+    }
+
     /// Ends a packet's walk: out of `port`.
     #[inline(always)]
     pub(crate) fn send(&mut self, meta: &mut Meta, port: u16) {
         meta.end = End::Tx;
         meta.target = port;
-        if self.packets == 0 {
-            self.port = port;
-        }
         self.packets += 1;
         self.differ |= port ^ self.port;
     }

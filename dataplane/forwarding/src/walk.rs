@@ -148,6 +148,7 @@ impl<B: PacketBuf> Walk<B> {
 
     /// Hands a packet to `tx`.
     pub(crate) fn send(&mut self, slot: u8, port: u16) {
+        self.sent.expect(port);
         self.sent.send(&mut self.meta[usize::from(slot)], port);
     }
 

@@ -24,6 +24,7 @@ const ME: u8 = Node::Classify as u8;
 const PLAIN_LEN: usize = LINK_LEN + ipv4::LEN;
 
 /// Looks at the packets in slots from `first` on; they came by `port`.
+#[inline(never)]
 pub(crate) fn run<B: PacketBuf>(walk: &mut Walk<B>, tables: &Tables, port: PortId, first: usize) {
     let end = walk.bufs.len();
     walk.counters.count_node(Node::Classify, end - first);
@@ -45,7 +46,7 @@ pub(crate) fn run<B: PacketBuf>(walk: &mut Walk<B>, tables: &Tables, port: PortI
     let station = station(&port.mac);
 
     let Walk { bufs, meta, frames, .. } = walk;
-    let bufs = bufs.as_mut_slice();
+    let (bufs, meta, fib) = (bufs.as_mut_slice(), &mut **meta, &*tables.fib);
     for buf in bufs[first..].iter().take(AHEAD_DESCRIPTOR) {
         buf.prefetch_descriptor();
     }
@@ -61,20 +62,21 @@ pub(crate) fn run<B: PacketBuf>(walk: &mut Walk<B>, tables: &Tables, port: PortI
         }
         let slot = at as u8;
         let (buf, meta) = (&mut bufs[at], &mut meta[usize::from(slot)]);
-        *meta = new;
         let bytes = buf.bytes();
         let Some(ip) = plain(bytes, station) else {
+            *meta = new;
             unusual(buf, meta, frames, tables, slot, station);
             continue;
         };
-        (meta.destination, meta.outer_source) = (destination(ip), source(ip));
-        tables.fib.prefetch(meta.destination.into());
+        let to = destination(ip);
+        *meta = Meta { destination: to, outer_source: source(ip), ..new };
+        fib.prefetch(to.into());
         let is_gre = ip[9] == ipv4::GRE;
         let whole = LINK_LEN + total_length(ip);
         if whole < bytes.len() {
             cut_padding(buf, whole);
         }
-        if is_gre && tables.decap.is_local(meta.destination) {
+        if is_gre && tables.decap.is_local(to) {
             to_tunnel(buf, meta, frames, slot);
         } else {
             frames.hand::<ME, { Node::IpLookup as u8 }>(slot);

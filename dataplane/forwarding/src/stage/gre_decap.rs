@@ -27,11 +27,12 @@ const KEYED_LEN: usize = 8;
 /// The tunnel of the packet before: most are of the same.
 type Last = Option<(DecapKey, DecapTunnel)>;
 
+#[inline(never)]
 pub(crate) fn run<B: PacketBuf>(walk: &mut Walk<B>, tables: &Tables) {
     let frame = walk.frames.take(Node::GreDecap);
     walk.enter(Node::GreDecap, frame.slots());
     let Walk { bufs, meta, frames, .. } = walk;
-    let bufs = bufs.as_mut_slice();
+    let (bufs, meta, fib) = (bufs.as_mut_slice(), &mut **meta, &*tables.fib);
     let mut last = None;
     for &slot in frame.slots() {
         let (buf, meta) = (&mut bufs[usize::from(slot)], &mut meta[usize::from(slot)]);
@@ -46,7 +47,7 @@ pub(crate) fn run<B: PacketBuf>(walk: &mut Walk<B>, tables: &Tables) {
         };
         let whole = usize::from(meta.offset) + KEYED_LEN + total_length(ip);
         let to = destination(ip);
-        tables.fib.prefetch(to.into());
+        fib.prefetch(to.into());
         if whole < bytes.len() {
             cut(buf, whole);
         }

@@ -25,13 +25,15 @@ const ME: u8 = Node::IpLookup as u8;
 /// Times that a packet is looked up again.
 const TRIES: u8 = 4;
 
+#[inline(never)]
 pub(crate) fn run<B: PacketBuf>(walk: &mut Walk<B>, tables: &Tables) {
     let frame = walk.frames.take(Node::IpLookup);
     walk.enter(Node::IpLookup, frame.slots());
-    let Walk { bufs, meta, frames, counters, .. } = &mut *walk;
+    let Walk { bufs, meta, frames, counters, .. } = walk;
+    let (bufs, meta, counters, fib) = (bufs.as_slice(), &mut **meta, &**counters, &*tables.fib);
     for &slot in frame.slots() {
         let meta = &mut meta[usize::from(slot)];
-        let id = AdjacencyId::from_word(tables.fib.lookup(meta.destination.into()));
+        let id = AdjacencyId::from_word(fib.lookup(meta.destination.into()));
         meta.adjacency = id;
         tables.adjacencies.prefetch(id);
         counters.prefetch_adjacency(id);

@@ -16,12 +16,16 @@ use crate::graph::Node;
 use crate::tables::Tables;
 use crate::walk::Walk;
 
+#[inline(never)]
 pub(crate) fn run<B: PacketBuf>(walk: &mut Walk<B>, tables: &Tables) {
     let frame = walk.frames.take(Node::Rewrite);
     walk.enter(Node::Rewrite, frame.slots());
     let Walk { bufs, meta, frames, counters, .. } = walk;
-    let bufs = bufs.as_mut_slice();
+    let (bufs, meta, counters) = (bufs.as_mut_slice(), &mut **meta, &**counters);
     let mut sent = walk.sent;
+    if let Some(first) = frame.slots().first() {
+        sent.expect(tables.adjacencies.slot(meta[usize::from(*first)].adjacency).port);
+    }
     for &slot in frame.slots() {
         let (buf, meta) = (&mut bufs[usize::from(slot)], &mut meta[usize::from(slot)]);
         let entry = tables.adjacencies.slot(meta.adjacency);
