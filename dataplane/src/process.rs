@@ -119,8 +119,13 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
 
     let stop = Arc::new(AtomicBool::new(false));
     let waker = Arc::new(Waker::new().context("making the host thread's waker")?);
-    let (ports, plans) =
-        share(args, opened, pool, &mut program, &Shared { waker: &waker, beginning, stop: &stop })?;
+    let (ports, plans) = share(
+        args,
+        opened,
+        pool,
+        &mut program,
+        &Shared { waker: &waker, clock: memory::Clock::start(), stop: &stop },
+    )?;
     let workers = plans.iter().map(|plan| WorkerSeen {
         core: plan.core,
         idle: plan.idle,
@@ -228,7 +233,7 @@ fn open(eal: Eal, args: &Args, port: &PortArg, pool: Mempool) -> anyhow::Result<
 /// What all workers have.
 struct Shared<'a> {
     waker: &'a Arc<Waker>,
-    beginning: Instant,
+    clock: memory::Clock,
     stop: &'a Arc<AtomicBool>,
 }
 
@@ -267,7 +272,7 @@ fn share(
             ports: QueuePorts { queues, pool, rings: Arc::new(Rings::new()) },
             pulse: Arc::new(Pulse::default()),
             waker: Arc::clone(shared.waker),
-            beginning: shared.beginning,
+            clock: shared.clock,
             stop: Arc::clone(shared.stop),
         });
     }

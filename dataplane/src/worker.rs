@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use dpdk::Eal;
-use forwarding::{Flow, Worker, breathe};
+use forwarding::{Worker, breathe};
 use model::time;
 
 use crate::args::Idle;
@@ -31,7 +31,7 @@ pub(crate) struct Plan {
     pub(crate) pulse: Arc<Pulse>,
     pub(crate) waker: Arc<Waker>,
     /// Beginning of the time that workers and tables are told.
-    pub(crate) beginning: Instant,
+    pub(crate) clock: memory::Clock,
     pub(crate) stop: Arc<AtomicBool>,
 }
 
@@ -92,7 +92,7 @@ impl Plan {
     }
 
     fn now(&self) -> time::Instant {
-        time::Instant::default() + self.beginning.elapsed()
+        time::Instant(self.clock.microseconds())
     }
 
     /// One breath; whether there were packets.
@@ -100,7 +100,7 @@ impl Plan {
         let begun = memory::cycles();
         let now = self.now();
         let breath = breathe(&mut self.worker, now, &mut self.ports);
-        let busy = breath.more || breath.flow != Flow::default();
+        let busy = !breath.is_idle();
         add(&self.pulse.breaths, 1);
         self.pulse.generation.store(self.worker.generation(), Ordering::Relaxed);
         if busy {

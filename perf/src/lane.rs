@@ -80,7 +80,7 @@ pub(crate) struct Lane {
     ways: Vec<Way>,
     random: Random,
     pass: u32,
-    beginning: std::time::Instant,
+    clock: memory::Clock,
 }
 
 impl Lane {
@@ -99,8 +99,8 @@ impl Lane {
         for at in (1..packets.len()).rev() {
             packets.swap(at, random.below(at as u32 + 1) as usize);
         }
-        let (ways, beginning) = (Vec::with_capacity(DISTINCT), std::time::Instant::now());
-        Ok(Self { scenario, worker, ports, feed, drains, packets, ways, random, pass: 0, beginning })
+        let (ways, clock) = (Vec::with_capacity(DISTINCT), memory::Clock::start());
+        Ok(Self { scenario, worker, ports, feed, drains, packets, ways, random, pass: 0, clock })
     }
 
     /// Writes new packets into all buffers and puts them in front of the port.
@@ -134,7 +134,7 @@ impl Lane {
 
     fn breathe(&mut self) -> Breath {
         // The clock is read once a breath, as the data plane's worker does it.
-        let now = Instant::default() + self.beginning.elapsed();
+        let now = Instant(self.clock.microseconds());
         breathe(&mut self.worker, now, &mut self.ports)
     }
 
@@ -143,8 +143,7 @@ impl Lane {
         let mut left = DISTINCT as u64;
         let begun = cycles();
         while left > 0 {
-            let flow = self.breathe().flow;
-            let gone = flow.sent + flow.dropped + flow.punted;
+            let gone = self.breathe().gone;
             if gone == 0 {
                 break;
             }

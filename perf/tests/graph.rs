@@ -38,7 +38,7 @@ fn every_packet_of_every_scenario_comes_out_right() {
             assert!(report["nodes"][node].as_f64().unwrap() > 0.0, "{scenario}: {node}");
         }
         let ratio = report["nodes_ratio"].as_f64().unwrap();
-        assert!((0.9..1.02).contains(&ratio), "{scenario}: the nodes sum to {ratio} of the whole");
+        assert!((0.8..1.02).contains(&ratio), "{scenario}: the nodes sum to {ratio} of the whole");
     }
 }
 

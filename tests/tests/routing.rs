@@ -57,7 +57,7 @@ fn ospf_on_the_twins_carries_a_ping() {
         Ok(())
     })
     .unwrap();
-    wait::until_true("ping between the LANs", Duration::from_secs(5), || cloud.pings(SPOKE1, far).unwrap())
+    wait::until_true("ping between the LANs", Duration::from_secs(20), || cloud.pings(SPOKE1, far).unwrap())
         .unwrap();
 
     // It goes when it is withdrawn.

@@ -1,8 +1,8 @@
 //! The packets of one walk: their buffers, what the stages know of each, and who is to look at them next.
 
+use crate::DropReason;
 use crate::adjacency::AdjacencyId;
 use crate::graph::{self, Node};
-use crate::{DropReason, Flow};
 
 /// Most packets of one walk. A slot is a `u8`, so that no index into the arrays here needs a check.
 pub(crate) const SLOTS: usize = 256;
@@ -176,8 +176,10 @@ impl Sent {
 /// What happened in one breath.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Breath {
-    /// Packets in and out.
-    pub flow: Flow,
+    /// Packets that came: received, injected, copied, unparked.
+    pub came: u64,
+    /// Packets that went: sent, punted, dropped, parked.
+    pub gone: u64,
     /// Whether something waits for the next breath: do not sleep now.
     pub more: bool,
     /// Packets that wait for a next hop. A second at most: do not sleep for longer.
@@ -188,6 +190,6 @@ impl Breath {
     /// Whether nothing happened and nothing is to be done.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        !self.more && self.flow == Flow::default()
+        !self.more && self.came == 0 && self.gone == 0
     }
 }

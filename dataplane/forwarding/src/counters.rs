@@ -179,12 +179,15 @@ impl Counters {
     }
 
     #[inline(always)]
-    pub(crate) fn count_flow(&self, breath: &Flow) {
+    /// Adds a breath's flow; how many packets came and went in it. (The flow itself is not handed on: it has just been stored word by
+    /// word, and a copy in wider pieces would wait until all stores of the walk are through, some hundred cycles.)
+    pub(crate) fn count_flow(&self, breath: &Flow) -> (u64, u64) {
         let Flow { received, injected, copied, unparked, sent, punted, dropped, parked } = *breath;
         let flow = [received, injected, copied, unparked, sent, punted, dropped, parked];
         for (counter, count) in self.flow.iter().zip(flow) {
             counter.add(count);
         }
+        (received + injected + copied + unparked, sent + punted + dropped + parked)
     }
 
     #[inline(always)]

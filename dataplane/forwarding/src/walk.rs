@@ -7,7 +7,7 @@ use std::time::Duration;
 use model::time::Instant;
 use wire::buf::PacketBuf;
 
-use crate::burst::{End, Frames, Meta, SLOTS, Sent};
+use crate::burst::{Breath, End, Frames, Meta, SLOTS, Sent};
 use crate::counters::Counters;
 use crate::graph::Node;
 use crate::limit::Limit;
@@ -238,7 +238,7 @@ impl<B: PacketBuf> Walk<B> {
     }
 
     /// Ends the walk: each packet goes where its walk ended.
-    pub(crate) fn finish<P: Ports<Buf = B>>(&mut self, tables: &Tables, ports: &mut P) {
+    pub(crate) fn finish<P: Ports<Buf = B>>(&mut self, tables: &Tables, ports: &mut P) -> Breath {
         let packets = self.bufs.len();
         let sent = std::mem::take(&mut self.sent);
         if self.trace.active {
@@ -266,10 +266,11 @@ impl<B: PacketBuf> Walk<B> {
         if !self.free.is_empty() {
             ports.free(&mut self.free);
         }
-        self.end_lap(None);
         self.trace.clear();
-        self.counters.count_flow(&self.flow);
+        let (came, gone) = self.counters.count_flow(&self.flow);
+        self.end_lap(None);
         debug_assert!(self.flow.balances(), "packets were lost or made up: {:?}", self.flow);
+        Breath { came, gone, more: !self.carried.is_empty(), waiting: self.parking.len() }
     }
 
     fn transmit<P: Ports<Buf = B>>(&mut self, ports: &mut P, port: u16) {

@@ -62,6 +62,7 @@ impl<B: PacketBuf> Worker<B> {
 
 /// One breath of a worker at the time `now`. Never waits.
 pub fn breathe<P: Ports>(worker: &mut Worker<P::Buf>, now: Instant, ports: &mut P) -> Breath {
+    worker.walk.start_laps();
     worker.tables.refresh();
     for _ in 0..COMMANDS {
         let Some(command) = ports.command() else { break };
@@ -71,7 +72,6 @@ pub fn breathe<P: Ports>(worker: &mut Worker<P::Buf>, now: Instant, ports: &mut 
     let tables: &Tables = tables;
     walk.now = now;
     walk.flow = Flow::default();
-    walk.start_laps();
 
     if walk.parking.len() > 0 {
         walk.unpark(tables, ports);
@@ -98,8 +98,7 @@ pub fn breathe<P: Ports>(worker: &mut Worker<P::Buf>, now: Instant, ports: &mut 
         Punt => stage::punt::run(walk, tables);
         Drop => walk.count_drops();
     }
-    walk.finish(tables, ports);
-    Breath { flow: walk.flow, more: !walk.carried.is_empty(), waiting: walk.parking.len() }
+    walk.finish(tables, ports)
 }
 
 /// A burst of each port, beginning with another port each time, as long as there are slots.

@@ -34,9 +34,45 @@ pub fn cycles_per_second() -> u64 {
     })
 }
 
+/// A clock that costs one look at the counter: for limits and waits of about a second, which [`cycles_per_second`] is
+/// exact enough for (the system's clock is ordered with what stands around it and drains the processor's pipeline).
+/// It goes on from where it is when the counter jumps back, as it may when a virtual machine moves.
+#[derive(Debug, Clone, Copy)]
+pub struct Clock {
+    start: u64,
+    /// Microseconds per cycle, times 2^64.
+    scale: u64,
+}
+
+impl Clock {
+    /// Starts at zero now.
+    #[must_use]
+    pub fn start() -> Self {
+        let scale = (1_000_000_u128 << 64) / u128::from(cycles_per_second().max(1_000_001));
+        Self { start: cycles(), scale: u64::try_from(scale).unwrap_or(u64::MAX) }
+    }
+
+    /// Microseconds since its start.
+    #[inline(always)]
+    #[must_use]
+    pub fn microseconds(&self) -> u64 {
+        let product = u128::from(cycles().wrapping_sub(self.start)) * u128::from(self.scale);
+        (product >> 64) as u64
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_clock_keeps_time() {
+        let (started, clock) = (Instant::now(), Clock::start());
+        std::thread::sleep(Duration::from_millis(50));
+        let (shown, before) = (clock.microseconds(), started.elapsed().as_micros() as f64);
+        assert!((0.5..1.1).contains(&(shown as f64 / before)), "{shown} µs of {before}");
+        assert!(clock.microseconds() >= shown);
+    }
 
     #[test]
     fn a_second_has_its_cycles() {

@@ -7,7 +7,7 @@ mod huge;
 mod line;
 mod prefetch;
 
-pub use cycles::{cycles, cycles_per_second};
+pub use cycles::{Clock, cycles, cycles_per_second};
 pub use huge::{HugeVec, MapError};
 pub use line::{LINE, LineAligned};
 pub use prefetch::{prefetch_address, prefetch_read, prefetch_slice};
