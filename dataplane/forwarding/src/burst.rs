@@ -81,45 +81,66 @@ impl Meta {
     };
 }
 
-/// The slots that a node is to look at, in order of arrival.
+/// The slots that wait for a node, in order of arrival.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Frame {
+struct Queue {
     len: usize,
     slots: [u8; SLOTS],
 }
 
-impl Frame {
-    const EMPTY: Self = Self { len: 0, slots: [0; SLOTS] };
+/// What a node is to look at in this walk: the first slots of its queue, which nobody adds to meanwhile, since no edge leads
+/// from a node to itself. (The queue is read where it is: it has just been written byte by byte, and a copy in wider pieces
+/// would wait until all stores before it are through, some hundred cycles.)
+#[derive(Debug, Clone, Copy)]
+#[must_use]
+pub(crate) struct Frame {
+    node: Node,
+    len: usize,
+}
 
+impl Frame {
+    /// Whose it is.
     #[inline(always)]
-    fn push(&mut self, slot: u8) {
-        // A slot comes to a node once a walk, so that there are no more of them than places.
-        debug_assert!(self.len < SLOTS);
-        self.slots[usize::from(self.len as u8)] = slot;
-        self.len += 1;
+    pub(crate) fn node(self) -> Node {
+        self.node
     }
 
-    /// The slots.
+    /// Number of slots.
     #[inline(always)]
-    pub(crate) fn slots(&self) -> &[u8] {
-        &self.slots[..self.len.min(SLOTS)]
+    pub(crate) fn len(self) -> usize {
+        self.len
+    }
+
+    /// Places of the slots, for [`Frames::slot`].
+    #[inline(always)]
+    pub(crate) fn places(self) -> std::ops::Range<usize> {
+        0..self.len
     }
 }
 
-/// A frame for each node.
+/// A queue for each node.
 #[derive(Debug)]
-pub(crate) struct Frames([Frame; Node::COUNT]);
+pub(crate) struct Frames([Queue; Node::COUNT]);
 
 impl Frames {
     pub(crate) fn new() -> Self {
-        Self([Frame::EMPTY; Node::COUNT])
+        Self([Queue { len: 0, slots: [0; SLOTS] }; Node::COUNT])
+    }
+
+    #[inline(always)]
+    fn push(&mut self, node: usize, slot: u8) {
+        let Queue { len, slots } = &mut self.0[node];
+        // A slot comes to a node once a walk, so that there are no more of them than places.
+        debug_assert!(*len < SLOTS);
+        slots[usize::from(*len as u8)] = slot;
+        *len += 1;
     }
 
     /// Hands a packet from a node to another. It does not compile without the edge.
     #[inline(always)]
     pub(crate) fn hand<const FROM: u8, const TO: u8>(&mut self, slot: u8) {
-        const { assert!(graph::is_edge(FROM, TO), "the graph has no such edge") };
-        self.0[const { TO as usize }].push(slot);
+        const { assert!(FROM != TO && graph::is_edge(FROM, TO), "the graph has no such edge") };
+        self.push(const { TO as usize }, slot);
     }
 
     /// Hands a packet to `drop`; every node may.
@@ -127,15 +148,20 @@ impl Frames {
     pub(crate) fn drop(&mut self, meta: &mut Meta, slot: u8, reason: DropReason) {
         meta.end = End::Drop;
         meta.reason = reason;
-        self.0[Node::Drop as usize].push(slot);
+        self.push(Node::Drop as usize, slot);
     }
 
-    /// What a node is to look at now; its frame is empty then.
+    /// What a node is to look at now; its queue is empty then, and its slots stay readable for the length of its turn.
     #[inline(always)]
     pub(crate) fn take(&mut self, node: Node) -> Frame {
-        let frame = self.0[node as usize];
-        self.0[node as usize].len = 0;
-        frame
+        let len = std::mem::take(&mut self.0[node as usize].len);
+        Frame { node, len: len.min(SLOTS) }
+    }
+
+    /// The slot at a place of a frame.
+    #[inline(always)]
+    pub(crate) fn slot(&self, frame: Frame, at: usize) -> u8 {
+        self.0[frame.node as usize].slots[usize::from(at as u8)]
     }
 
     #[inline(always)]

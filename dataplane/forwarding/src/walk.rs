@@ -7,7 +7,7 @@ use std::time::Duration;
 use model::time::Instant;
 use wire::buf::PacketBuf;
 
-use crate::burst::{Breath, End, Frames, Meta, SLOTS, Sent};
+use crate::burst::{Breath, End, Frame, Frames, Meta, SLOTS, Sent};
 use crate::counters::Counters;
 use crate::graph::Node;
 use crate::limit::Limit;
@@ -140,9 +140,10 @@ impl<B: PacketBuf> Walk<B> {
     #[cold]
     pub(crate) fn count_drops(&mut self) {
         let frame = self.frames.take(Node::Drop);
-        self.enter(Node::Drop, frame.slots());
-        for slot in frame.slots() {
-            self.counters.count_drop(self.meta[usize::from(*slot)].reason, 1);
+        self.enter(frame);
+        for at in frame.places() {
+            let slot = self.frames.slot(frame, at);
+            self.counters.count_drop(self.meta[usize::from(slot)].reason, 1);
         }
     }
 
@@ -181,11 +182,11 @@ impl<B: PacketBuf> Walk<B> {
 
     /// Traces and counts the packets that a node is about to look at.
     #[inline(always)]
-    pub(crate) fn enter(&mut self, node: Node, slots: &[u8]) {
-        self.counters.count_node(node, slots.len());
+    pub(crate) fn enter(&mut self, frame: Frame) {
+        self.counters.count_node(frame.node(), frame.len());
         if self.trace.active {
-            for slot in slots {
-                self.note(node, *slot);
+            for at in frame.places() {
+                self.note(frame.node(), self.frames.slot(frame, at));
             }
         }
     }

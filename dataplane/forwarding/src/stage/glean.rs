@@ -20,8 +20,9 @@ const ME: u8 = Node::Glean as u8;
 
 pub(crate) fn run<P: Ports>(walk: &mut Walk<P::Buf>, tables: &Tables, ports: &mut P) {
     let frame = walk.frames.take(Node::Glean);
-    walk.enter(Node::Glean, frame.slots());
-    for &slot in frame.slots() {
+    walk.enter(frame);
+    for at in frame.places() {
+        let slot = walk.frames.slot(frame, at);
         let meta = &walk.meta[usize::from(slot)];
         let entry = tables.adjacencies.slot(meta.adjacency);
         let next_hop = if entry.kind == Kind::Glean { meta.destination } else { entry.next_hop };

@@ -30,11 +30,12 @@ type Last = Option<(DecapKey, DecapTunnel)>;
 #[inline(never)]
 pub(crate) fn run<B: PacketBuf>(walk: &mut Walk<B>, tables: &Tables) {
     let frame = walk.frames.take(Node::GreDecap);
-    walk.enter(Node::GreDecap, frame.slots());
+    walk.enter(frame);
     let Walk { bufs, meta, frames, .. } = walk;
     let (bufs, meta, fib) = (bufs.as_mut_slice(), &mut **meta, &*tables.fib);
     let mut last = None;
-    for &slot in frame.slots() {
+    for at in frame.places() {
+        let slot = frames.slot(frame, at);
         let (buf, meta) = (&mut bufs[usize::from(slot)], &mut meta[usize::from(slot)]);
         let bytes = buf.bytes();
         let Some((key, ip)) = plain(bytes, meta.offset.into()) else {

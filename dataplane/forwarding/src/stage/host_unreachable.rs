@@ -19,8 +19,9 @@ use crate::walk::{Carried, Entry, Walk};
 
 pub(crate) fn run<P: Ports>(walk: &mut Walk<P::Buf>, tables: &Tables, ports: &mut P) {
     let frame = walk.frames.take(Node::HostUnreachable);
-    walk.enter(Node::HostUnreachable, frame.slots());
-    for &slot in frame.slots() {
+    walk.enter(frame);
+    for at in frame.places() {
+        let slot = walk.frames.slot(frame, at);
         if let Some(error) = error(walk, tables, slot) {
             tell(walk, ports, slot, &error);
         }

@@ -28,17 +28,19 @@ const TRIES: u8 = 4;
 #[inline(never)]
 pub(crate) fn run<B: PacketBuf>(walk: &mut Walk<B>, tables: &Tables) {
     let frame = walk.frames.take(Node::IpLookup);
-    walk.enter(Node::IpLookup, frame.slots());
+    walk.enter(frame);
     let Walk { bufs, meta, frames, counters, .. } = walk;
     let (bufs, meta, counters, fib) = (bufs.as_slice(), &mut **meta, &**counters, &*tables.fib);
-    for &slot in frame.slots() {
+    for at in frame.places() {
+        let slot = frames.slot(frame, at);
         let meta = &mut meta[usize::from(slot)];
         let id = AdjacencyId::from_word(fib.lookup(meta.destination.into()));
         meta.adjacency = id;
         tables.adjacencies.prefetch(id);
         counters.prefetch_adjacency(id);
     }
-    for &slot in frame.slots() {
+    for at in frame.places() {
+        let slot = frames.slot(frame, at);
         let meta = &mut meta[usize::from(slot)];
         let entry = tables.adjacencies.slot(meta.adjacency);
         let refused = (entry.epoch ^ meta.adjacency.epoch()) | entry.wants & !meta.permits;

@@ -20,8 +20,9 @@ use crate::walk::Walk;
 
 pub(crate) fn run<B: PacketBuf>(walk: &mut Walk<B>, tables: &Tables) {
     let frame = walk.frames.take(Node::Punt);
-    walk.enter(Node::Punt, frame.slots());
-    for &slot in frame.slots() {
+    walk.enter(frame);
+    for at in frame.places() {
+        let slot = walk.frames.slot(frame, at);
         let at = usize::from(slot);
         let meta = &walk.meta[at];
         let (offset, came_by) = (usize::from(meta.offset), meta.interface);

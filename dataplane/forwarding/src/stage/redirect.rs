@@ -20,8 +20,9 @@ const OCTETS: usize = 128;
 
 pub(crate) fn run<P: Ports>(walk: &mut Walk<P::Buf>, tables: &Tables, ports: &mut P) {
     let frame = walk.frames.take(Node::Redirect);
-    walk.enter(Node::Redirect, frame.slots());
-    for &slot in frame.slots() {
+    walk.enter(frame);
+    for at in frame.places() {
+        let slot = walk.frames.slot(frame, at);
         // The total alone decides where a hub is busy; nothing of the packet is touched.
         if !walk.redirects.is_open(walk.now) {
             return;

@@ -19,8 +19,9 @@ const ME: u8 = Node::Replicate as u8;
 
 pub(crate) fn run<P: Ports>(walk: &mut Walk<P::Buf>, tables: &Tables, ports: &mut P) {
     let frame = walk.frames.take(Node::Replicate);
-    walk.enter(Node::Replicate, frame.slots());
-    for &slot in frame.slots() {
+    walk.enter(frame);
+    for at in frame.places() {
+        let slot = walk.frames.slot(frame, at);
         let meta = walk.meta[usize::from(slot)];
         let made = meta.adjacency.word() as usize;
         let replicas = tables.tunnel(meta.interface).map_or(&[][..], |tunnel| &tunnel.replicas);

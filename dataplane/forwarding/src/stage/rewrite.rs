@@ -19,14 +19,14 @@ use crate::walk::Walk;
 #[inline(never)]
 pub(crate) fn run<B: PacketBuf>(walk: &mut Walk<B>, tables: &Tables) {
     let frame = walk.frames.take(Node::Rewrite);
-    walk.enter(Node::Rewrite, frame.slots());
+    walk.enter(frame);
     let Walk { bufs, meta, frames, counters, .. } = walk;
     let (bufs, meta, counters) = (bufs.as_mut_slice(), &mut **meta, &**counters);
     let mut sent = walk.sent;
-    if let Some(first) = frame.slots().first() {
-        sent.expect(tables.adjacencies.slot(meta[usize::from(*first)].adjacency).port);
-    }
-    for &slot in frame.slots() {
+    let first = &meta[usize::from(frames.slot(frame, 0))];
+    sent.expect(tables.adjacencies.slot(first.adjacency).port);
+    for at in frame.places() {
+        let slot = frames.slot(frame, at);
         let (buf, meta) = (&mut bufs[usize::from(slot)], &mut meta[usize::from(slot)]);
         let entry = tables.adjacencies.slot(meta.adjacency);
         if !start_before(buf, meta.offset.into(), LINK_LEN) {
