@@ -24,6 +24,7 @@
 //! | `send_redirects`, `accept_redirects` | 0 | redirects are the data plane's; the latter in `all` too, which is or-ed to it |
 //! | `arp_ignore` | 1 | a port answers for its own addresses, not for the tunnel's |
 //! | `neigh/…/retrans_time_ms` | 200 | packets wait a second for ARP: time for three tries, not for one (and 200 ms are whole ticks of any kernel) |
+//! | `neigh/…/ucast_solicit`, `mcast_solicit` | 15 | a neighbour has the usual three seconds to answer, whatever the pace: a data plane that is away for one costs no tunnel |
 //! | `arp_announce` | 2 | nor does it ask with them |
 //! | `promote_secondaries` | 1 | removing one address leaves the others of its prefix |
 //! | `ipv6: disable_ipv6` | 1 without an IPv6 address | no MLD, router solicitation and link-local noise on a port, none replicated on a tunnel |

@@ -14,6 +14,7 @@ pub(super) fn settle(name: &str, ipv6: bool) -> Vec<Failure> {
     let strict = read(&conf("ipv4", "all", "rp_filter")).is_ok_and(|value| value != "0");
     let v4 = |key| conf("ipv4", name, key);
     let v6 = |key| conf("ipv6", name, key);
+    let arp = |key: &str| [NET, "ipv4", "neigh", name, key].iter().collect();
     let mut wanted = vec![
         (v4("forwarding"), "0"),
         // The kernel takes the greater of this and `all`; 2 is looser than 1.
@@ -24,7 +25,9 @@ pub(super) fn settle(name: &str, ipv6: bool) -> Vec<Failure> {
         (v4("arp_ignore"), "1"),
         (v4("arp_announce"), "2"),
         (v4("promote_secondaries"), "1"),
-        ([NET, "ipv4", "neigh", name, "retrans_time_ms"].iter().collect(), "200"),
+        (arp("retrans_time_ms"), "200"),
+        (arp("ucast_solicit"), "15"),
+        (arp("mcast_solicit"), "15"),
     ];
     if Path::new(NET).join("ipv6").exists() {
         wanted.push((v6("accept_ra"), "0"));

@@ -239,6 +239,8 @@ fn twins_are_as_they_were_ordered_and_keep_carrier_without_a_data_plane() {
             ("ipv4/conf/lan0/arp_ignore", "1"),
             ("ipv4/conf/lan0/promote_secondaries", "1"),
             ("ipv4/neigh/lan0/retrans_time_ms", "200"),
+            ("ipv4/neigh/lan0/ucast_solicit", "15"),
+            ("ipv4/neigh/lan0/mcast_solicit", "15"),
             ("ipv6/conf/tunnel0/disable_ipv6", "1"),
         ] {
             assert_eq!(netns.setting(setting), value, "{setting}");
