@@ -14,6 +14,9 @@
 //!     ▲                  │                                    │                             │
 //!     └──────────────────┴──────────── away ──────────────────┴─────────────────────────────┘
 //! ```
+//! A kernel that takes longer than that is not waited for, but nothing is swept before it has told all: what it has not told
+//! yet, and all that stands on it, forwards in the data plane.
+//!
 //! The NHRP engine starts on the first way out of `Here`: its first requests would go nowhere before, and what it restored
 //! must be in the program before the data plane sweeps.
 
@@ -133,6 +136,8 @@ pub struct Conductor {
     parked: BTreeMap<Key, (Object, Instant)>,
     seen: Seen,
     is_kernel_synced: bool,
+    /// What was programmed since the greeting has swept nothing yet: the kernel had not told all.
+    is_unswept: bool,
     ports: BTreeMap<String, Port>,
     /// What was ordered last.
     twins: Option<Vec<TwinSpec>>,
@@ -214,7 +219,7 @@ struct Changed {
     interfaces: HashMap<InterfaceName, Instant>,
 }
 
-/// How long to wait for the kernel before programming what is known: its objects would be swept otherwise.
+/// How long to wait for the kernel before programming what is known without it.
 const KERNEL_PATIENCE: Duration = Duration::from_secs(2);
 /// How long a tunnel stays that is no longer configured, so that its last packets leave by it.
 const PARTING: Duration = Duration::from_millis(100);
@@ -247,6 +252,7 @@ impl Conductor {
             parked: BTreeMap::new(),
             seen: Seen::new(),
             is_kernel_synced: false,
+            is_unswept: false,
             ports,
             twins: None,
             kernel_routes: None,
@@ -539,6 +545,7 @@ impl Conductor {
         }
         self.follow_routes(now, out);
         self.leave_here(now, out);
+        self.sweep_late(now, out);
         if self.is_engine_started && self.engine.next_deadline().is_some_and(|due| due <= now) {
             self.engine(now, nhrp::Input::Tick, out);
         }
@@ -572,7 +579,8 @@ impl Conductor {
         matches!(self.dataplane, Dataplane::Resyncing { .. } | Dataplane::Up)
     }
 
-    /// The data plane is greeted and the kernel has told all: start the engine if it was not, and program everything.
+    /// The data plane is greeted and the kernel has told all, or takes long: start the engine if it was not, and program
+    /// everything that is known.
     fn leave_here(&mut self, now: Instant, out: &mut Vec<Output>) {
         let Dataplane::Here { since, instance, version } = &self.dataplane else { return };
         if !self.is_kernel_synced && now < *since + KERNEL_PATIENCE {
@@ -588,8 +596,18 @@ impl Conductor {
         } else {
             self.engine(now, nhrp::Input::Reconnected, out);
         }
-        let ops = self.desired.resync(now);
+        self.is_unswept = !self.is_kernel_synced;
+        let ops = if self.is_unswept { self.desired.known(now) } else { self.desired.resync(now) };
         self.program(ops, out);
+    }
+
+    /// The kernel has told all at last.
+    fn sweep_late(&mut self, now: Instant, out: &mut Vec<Output>) {
+        if self.is_unswept && self.is_kernel_synced && self.is_programmed() {
+            self.is_unswept = false;
+            let ops = self.desired.resync(now);
+            self.program(ops, out);
+        }
     }
 
     /// Gives an engine its input and does what it wants.

@@ -78,8 +78,10 @@ pub struct Shown {
 pub struct Rib {
     interfaces: BTreeMap<InterfaceName, Link>,
     tables: HashMap<TableId, Table>,
-    /// Routes with a next hop only, and what it resolved to at the last commit.
-    recursive: BTreeMap<(TableId, Prefix), Option<Path>>,
+    /// Routes with a next hop only: that, and what it resolved to at the last commit.
+    recursive: BTreeMap<(TableId, Prefix), (IpAddr, Option<Path>)>,
+    /// Those of each next hop.
+    dependants: BTreeMap<(TableId, IpAddr), BTreeSet<Prefix>>,
     changed: BTreeSet<(TableId, Prefix)>,
 }
 
@@ -156,20 +158,62 @@ impl Rib {
                 }
             }
         }
-        let recursive = self
-            .tables
-            .get(&table)
-            .and_then(|t| t.prefixes.get(&prefix))
-            .is_some_and(|candidates| candidates.iter().any(|c| matches!(c.target, Target::NextHop(_))));
-        if recursive {
-            self.recursive.entry((table, prefix)).or_default();
-        } else {
-            self.recursive.remove(&(table, prefix));
-        }
+        self.note_dependence(table, prefix);
         // Shortcuts are not ours to program, and nothing is answered or stacked by them.
         if origin != Origin::Shortcut {
             self.changed.insert((table, prefix));
         }
+    }
+
+    /// Keeps in mind which next hop the route to a prefix rests on, if it has none but that.
+    fn note_dependence(&mut self, table: TableId, prefix: Prefix) {
+        let candidates = self.tables.get(&table).and_then(|t| t.prefixes.get(&prefix));
+        let next_hop = candidates.into_iter().flatten().find_map(|c| match c.target {
+            Target::NextHop(next_hop) => Some(next_hop),
+            Target::Path(_) => None,
+        });
+        let before = match next_hop {
+            Some(next_hop) => {
+                let path = self.recursive.get(&(table, prefix)).and_then(|(_, path)| *path);
+                self.recursive.insert((table, prefix), (next_hop, path))
+            }
+            None => self.recursive.remove(&(table, prefix)),
+        };
+        if let Some((old, _)) = before.filter(|(old, _)| Some(*old) != next_hop)
+            && let Some(prefixes) = self.dependants.get_mut(&(table, old))
+        {
+            prefixes.remove(&prefix);
+            if prefixes.is_empty() {
+                self.dependants.remove(&(table, old));
+            }
+        }
+        if let Some(next_hop) = next_hop {
+            self.dependants.entry((table, next_hop)).or_default().insert(prefix);
+        }
+    }
+
+    /// The routes whose next hop may resolve to something else: those that changed themselves, those whose next hop is in a
+    /// prefix that changed, and those whose next hop is in a prefix of these.
+    fn unsettled(&self) -> BTreeSet<(TableId, Prefix)> {
+        let mut unsettled = BTreeSet::new();
+        let mut waiting: Vec<_> = self.changed.iter().copied().collect();
+        while let Some((table, prefix)) = waiting.pop() {
+            if self.recursive.contains_key(&(table, prefix)) {
+                unsettled.insert((table, prefix));
+            }
+            // No next hop resolves by a default route.
+            if prefix.is_default() {
+                continue;
+            }
+            let inside = self.dependants.range((table, prefix.addr())..);
+            let inside = inside.take_while(|((t, addr), _)| *t == table && prefix.contains(*addr));
+            for &part in inside.flat_map(|(_, prefixes)| prefixes) {
+                if unsettled.insert((table, part)) {
+                    waiting.push((table, part));
+                }
+            }
+        }
+        unsettled
     }
 
     /// Where the route of one origin to a prefix leads now.
@@ -191,10 +235,13 @@ impl Rib {
         if self.changed.is_empty() {
             return Vec::new();
         }
-        let now: Vec<_> = self.recursive.keys().map(|&(t, p)| ((t, p), self.recursive_path(t, p))).collect();
-        for (at, path) in now {
-            if self.recursive.insert(at, path) != Some(path) {
-                self.changed.insert(at);
+        for (table, prefix) in self.unsettled() {
+            let path = self.recursive_path(table, prefix);
+            if let Some((_, before)) = self.recursive.get_mut(&(table, prefix))
+                && *before != path
+            {
+                *before = path;
+                self.changed.insert((table, prefix));
             }
         }
         std::mem::take(&mut self.changed).into_iter().collect()
@@ -480,6 +527,31 @@ mod tests {
     }
 
     #[test]
+    fn a_change_settles_anew_only_what_may_rest_on_it() {
+        let mut rib = rib();
+        for third in 0..100 {
+            fixed(&mut rib, &format!("172.16.{third}.0/24"), &format!("10.0.0.{third}"));
+        }
+        fixed(&mut rib, "172.17.0.0/24", "172.16.7.1");
+        rib.commit();
+        let kernels = |rib: &mut Rib, text: &str| {
+            let by_hub = Some(Target::Path(via("tunnel0", "10.0.0.1")));
+            rib.set(Origin::Kernel, MAIN, prefix(text), by_hub);
+            let unsettled = rib.unsettled().into_iter().map(|(_, p)| p.to_string()).collect::<Vec<_>>();
+            rib.commit();
+            unsettled
+        };
+        assert!(kernels(&mut rib, "203.0.113.0/24").is_empty());
+        assert!(kernels(&mut rib, "0.0.0.0/0").is_empty());
+        assert_eq!(kernels(&mut rib, "10.0.0.7/32"), ["172.16.7.0/24", "172.17.0.0/24"]);
+        // A next hop that is another one now no longer rests on the old one.
+        fixed(&mut rib, "172.16.7.0/24", "10.0.0.8");
+        rib.commit();
+        assert!(kernels(&mut rib, "10.0.0.6/31").contains(&"172.16.6.0/24".to_owned()));
+        assert_eq!(rib.dependants.get(&(MAIN, ip("10.0.0.7"))), None);
+    }
+
+    #[test]
     fn circles_and_default_routes_do_not_resolve() {
         let mut rib = rib();
         fixed(&mut rib, "172.16.0.0/16", "172.17.0.1");
@@ -580,6 +652,34 @@ mod tests {
     }
 
     proptest! {
+        /// What a commit tells is all that is different, as if every route were resolved anew.
+        #[test]
+        fn a_commit_misses_nothing(
+            steps in prop::collection::vec((any::<u32>(), 1u8..=32, any::<u32>(), 0u8..4), 1..80),
+        ) {
+            let mut rib = rib();
+            let pick = |bits: u32| std::net::Ipv4Addr::from(0x0a00_0000 | bits & 0x0001_8181);
+            let mut before = BTreeMap::new();
+            for (bits, length, hop, kind) in steps {
+                let p = Prefix::new(pick(bits).into(), length).unwrap();
+                match kind {
+                    0 => rib.set(Origin::Static, MAIN, p, None),
+                    1 => rib.set(Origin::Kernel, MAIN, p, Some(Target::Path(Path::Attached(name("lan0"))))),
+                    2 => rib.set(Origin::Kernel, MAIN, p, None),
+                    _ => rib.set(Origin::Static, MAIN, p, Some(Target::NextHop(pick(hop).into()))),
+                }
+                let told = rib.commit();
+                let now: BTreeMap<_, _> =
+                    rib.tables[&MAIN].prefixes.keys().map(|&p| (p, rib.program(MAIN, p))).collect();
+                for p in now.keys().chain(before.keys()) {
+                    let none = Vec::new();
+                    let (was, is) = (before.get(p).unwrap_or(&none), now.get(p).unwrap_or(&none));
+                    prop_assert!(was == is || told.contains(&(MAIN, *p)) || before.is_empty(), "{}", p);
+                }
+                before = now;
+            }
+        }
+
         /// Longest match agrees with a search through all prefixes, whatever was set and removed before.
         #[test]
         fn longest_match_is_the_longest(

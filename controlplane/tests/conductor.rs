@@ -173,6 +173,49 @@ fn without_word_from_the_kernel_the_program_waits_for_two_seconds() {
 }
 
 #[test]
+fn a_kernel_that_tells_late_takes_nothing_away() {
+    // Address, default route and so all bindings of the spoke are the kernel's word.
+    let text = example(3, "spoke1").replace("addresses = [\"203.0.113.11/24\"]\n", "");
+    let mut cloud = Cloud::of(&[example(3, "hub"), text]);
+    let (interface, address) = (name("wan"), "198.51.100.11/24".parse().unwrap());
+    let by_wan = model::program::Route {
+        table: model::TableId(0),
+        prefix: "0.0.0.0/0".parse().unwrap(),
+        path: Path::Via(hop("wan", "198.51.100.1")),
+        expires_in: None,
+    };
+    let tell = |cloud: &mut Cloud| {
+        cloud.give(SPOKE1, Input::Kernel(Notice::Address { interface, address, present: true }));
+        cloud.give(SPOKE1, Input::Kernel(Notice::Route { route: by_wan, present: true }));
+    };
+    cloud.start(HUB);
+    cloud.start(SPOKE1);
+    tell(&mut cloud);
+    cloud.run(seconds(1));
+    let before = cloud.nodes[SPOKE1].dataplane.program();
+    let link = Some(hop("wan", "198.51.100.1"));
+    assert_eq!(cloud.nodes[SPOKE1].dataplane.bound("10.255.0.1"), Some((nbma("203.0.113.1"), link)));
+
+    cloud.nodes[SPOKE1].is_deaf = true;
+    cloud.restart(SPOKE1, seconds(1));
+    cloud.run(seconds(10));
+    assert!(
+        cloud.nodes[SPOKE1].has_seen(|e| matches!(e, Happening::DataplaneUp { .. })),
+        "it was waited for"
+    );
+    assert_eq!(cloud.nodes[SPOKE1].dataplane.program(), before);
+    tell(&mut cloud);
+    assert_eq!(cloud.nodes[SPOKE1].dataplane.program(), before);
+    // What nobody wants any more goes once the kernel has told all.
+    let stray =
+        Object::Replica(model::program::Replica { tunnel: name("tunnel0"), nbma: nbma("9.9.9.9"), link });
+    cloud.nodes[SPOKE1].dataplane.take(&model::program::Op::Put(Owner::Nhrp, stray)).unwrap();
+    cloud.hear(SPOKE1);
+    cloud.run(seconds(1));
+    assert_eq!(cloud.nodes[SPOKE1].dataplane.program(), before);
+}
+
+#[test]
 fn a_new_address_of_the_source_registers_again_at_once() {
     let learnt = example(3, "spoke1").replace("addresses = [\"203.0.113.11/24\"]\n", "");
     let mut cloud = Cloud::of(&[example(3, "hub"), learnt]);

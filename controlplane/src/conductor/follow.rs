@@ -122,7 +122,10 @@ impl Conductor {
                 self.restack(now, table, nbma, out);
             }
         }
-        self.order_routes(out);
+        let statics = &self.topology.routes;
+        if changed.iter().any(|&(table, prefix)| statics.contains_key(&(Origin::Static, table, prefix))) {
+            self.order_routes(out);
+        }
         if self.is_engine_started {
             let mut prefixes: Vec<Prefix> = changed.into_iter().map(|(_, prefix)| prefix).collect();
             prefixes.dedup();
