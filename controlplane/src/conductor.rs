@@ -398,7 +398,7 @@ impl Conductor {
     }
 
     fn neighbour(&mut self, now: Instant, hop: Hop, mac: Option<Mac>) {
-        if self.rib.interfaces().get(&hop.interface) != Some(&Link::Port) {
+        if !matches!(self.rib.interfaces().get(&hop.interface), Some(Link::Port { .. })) {
             return;
         }
         let was = self.desired.object(Owner::Netlink, Key::Neighbour(hop)).is_some();
@@ -417,7 +417,7 @@ impl Conductor {
     fn report(&mut self, now: Instant, report: Report, out: &mut Vec<Output>) {
         match report {
             Report::Glean(hop) => match self.rib.interfaces().get(&hop.interface) {
-                Some(Link::Port) => self.ask(now, hop, ASK_AGAIN, out),
+                Some(Link::Port { .. }) => self.ask(now, hop, ASK_AGAIN, out),
                 Some(Link::Multipoint) => {
                     let next_hop = model::ProtocolAddr(hop.next_hop);
                     self.engine(now, nhrp::Input::Glean { tunnel: hop.interface, next_hop }, out);

@@ -51,7 +51,10 @@ pub enum Target {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Link {
     /// A port.
-    Port,
+    Port {
+        /// Transit traffic may enter and leave here.
+        is_open: bool,
+    },
     /// A multipoint tunnel.
     Multipoint,
     /// A tunnel with one peer: every route through it is attached.
@@ -270,7 +273,7 @@ impl Rib {
     pub fn underlay(&self, table: TableId, nbma: NbmaAddr) -> Option<Hop> {
         let found = self.longest(table, nbma.0, |candidate, path| {
             candidate.origin != Origin::Shortcut
-                && interface(path).is_none_or(|i| self.interfaces.get(&i) == Some(&Link::Port))
+                && interface(path).is_none_or(|i| matches!(self.interfaces.get(&i), Some(Link::Port { .. })))
         });
         match found?.1 {
             Path::Via(hop) => Some(hop),
@@ -387,16 +390,17 @@ impl Rib {
     }
 
     fn to(&self, path: Path, addr: IpAddr) -> To {
-        match path {
-            Path::Receive(_) => To::Local,
-            Path::Unreachable | Path::Blackhole => To::Nowhere,
-            Path::Via(Hop { interface, .. }) | Path::Attached(interface)
-                if self.interfaces.get(&interface) == Some(&Link::Port) =>
-            {
-                To::Elsewhere(interface)
-            }
-            Path::Via(hop) => To::Tunnel(hop),
-            Path::Attached(interface) => To::Tunnel(Hop { interface, next_hop: addr }),
+        let hop = match path {
+            Path::Receive(_) => return To::Local,
+            Path::Unreachable | Path::Blackhole => return To::Nowhere,
+            Path::Via(hop) => hop,
+            Path::Attached(interface) => Hop { interface, next_hop: addr },
+        };
+        match self.interfaces.get(&hop.interface) {
+            Some(Link::Port { is_open: true }) => To::Elsewhere(hop.interface),
+            // What comes through the tunnel is dropped there.
+            Some(Link::Port { is_open: false }) => To::Nowhere,
+            _ => To::Tunnel(hop),
         }
     }
 }
@@ -462,8 +466,8 @@ mod tests {
     fn rib() -> Rib {
         let mut rib = Rib::default();
         rib.set_interfaces(BTreeMap::from([
-            (name("wan0"), Link::Port),
-            (name("lan0"), Link::Port),
+            (name("wan0"), Link::Port { is_open: false }),
+            (name("lan0"), Link::Port { is_open: true }),
             (name("tunnel0"), Link::Multipoint),
             (name("tunnel1"), Link::PointToPoint),
         ]));
@@ -617,6 +621,16 @@ mod tests {
         assert_eq!(look(&rib, "10.0.0.9"), peer("tunnel0", "10.0.0.9"));
         assert_eq!(look(&rib, "10.1.0.9"), peer("tunnel1", "10.1.0.9"));
         assert_eq!(look(&rib, "9.9.9.9"), None);
+        // A port that does not forward is no way for what comes through a tunnel: nothing is answered for by it.
+        fixed(&mut rib, "0.0.0.0/0", "198.51.100.1");
+        assert_eq!(look(&rib, "9.9.9.9"), Some(To::Nowhere));
+        assert_eq!(look(&rib, "198.51.100.9"), Some(To::Nowhere));
+        let mut interfaces = rib.interfaces().clone();
+        interfaces.insert(name("wan0"), Link::Port { is_open: true });
+        rib.commit();
+        rib.set_interfaces(interfaces);
+        assert_eq!(look(&rib, "9.9.9.9"), Some(To::Elsewhere(name("wan0"))));
+        assert!(rib.commit().contains(&(MAIN, prefix("0.0.0.0/0"))), "what was answered is looked at again");
         rib.set(Origin::Static, MAIN, prefix("9.0.0.0/8"), Some(Target::Path(Path::Blackhole)));
         assert_eq!(look(&rib, "9.9.9.9"), Some(To::Nowhere));
     }
