@@ -500,10 +500,8 @@ impl Conductor {
         let at = match op {
             Op::Put(owner, object) => (*owner, object.key()),
             Op::Remove(owner, key) => (*owner, *key),
-            Op::ResyncBegin(_) | Op::ResyncEnd(_) => {
-                let reason = format!("{}: {reason}", event::step(op));
-                return out.push(Output::Event(Happening::ProgramRefused { reason }));
-            }
+            // The programmer gives up the connection instead.
+            Op::ResyncBegin(_) | Op::ResyncEnd(_) => return,
         };
         let is_new = self.refused.get(&at).is_none_or(|r| r.reason != reason);
         if is_new {

@@ -10,8 +10,10 @@
 //! ```
 //!
 //! One batch is under way at a time. A batch that is refused was not done at all, so it is sent again without the step at
-//! fault, before anything that stands behind it: an end of a resync must not overtake puts of that resync. Meanwhile steps
-//! collect into the next batch, so a slow data plane gets fewer and bigger ones.
+//! fault, before anything that stands behind it: an end of a resync must not overtake puts of that resync. Its begin and end
+//! are never left out, or objects that nobody wants would stay for ever: where one of these is refused, the connection is given
+//! up, and the next one begins with a resync. Meanwhile steps collect into the next batch, so a slow data plane gets fewer and
+//! bigger ones.
 
 use std::collections::VecDeque;
 use std::future::pending;
@@ -21,7 +23,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use model::Epoch;
-use model::program::{Ack, Batch, Binding, Object, Op, Owner};
+use model::program::{Ack, Batch, Binding, Object, Op, Owner, Refusal};
 use model::report::{PacketIn, PacketOut, Report};
 use model::state::{Filter, Show, State, What};
 use proto::client::{Dataplane, Error};
@@ -35,6 +37,8 @@ use crate::queue::Queue;
 
 /// Time between two attempts to connect: a data plane that starts is programmed within this and a few milliseconds.
 const RECONNECT: Duration = Duration::from_millis(100);
+/// As much later, where the data plane did not take a resync.
+const RESYNC_AGAIN: Duration = Duration::from_secs(1);
 /// An ack that takes longer than this will not come.
 const ACK_DEADLINE: Duration = Duration::from_secs(10);
 /// Steps in one batch at most: some 100 kB.
@@ -126,6 +130,8 @@ enum Ended {
     NoAck,
     #[error("it acknowledged batch {0} and not batch {1}")]
     Ack(u64, u64),
+    #[error("it refused {0:?}: {1}")]
+    Resync(Op, Refusal),
     #[error("it does not keep up")]
     Behind,
     /// The conductor is gone.
@@ -153,7 +159,7 @@ impl Line {
             if self.inputs.send(Input::Away { reason }).await.is_err() {
                 return;
             }
-            sleep(RECONNECT).await;
+            sleep(if matches!(ended, Ended::Resync(..)) { RESYNC_AGAIN } else { RECONNECT }).await;
         }
     }
 
@@ -300,6 +306,9 @@ async fn carry_steps<T>(
                 if let Err(refused) = ack.result {
                     let at = refused.op.min(ops.len().saturating_sub(1));
                     let op = ops.remove(at);
+                    if matches!(op, Op::ResyncBegin(_) | Op::ResyncEnd(_)) {
+                        return Err(Ended::Resync(op, refused.reason));
+                    }
                     tell(inputs, Input::Refused { op, reason: refused.reason }).await?;
                     if !ops.is_empty() {
                         flight = Some(launch(&wire, &mut number, ops, completes).await?);
@@ -360,10 +369,38 @@ impl Waiting {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use model::program::Owner;
+    use model::program::{Key, Refused};
 
     fn steps(number: u64, count: usize) -> Steps {
         Steps { connection: 1, number, ops: vec![Op::ResyncBegin(Owner::Config); count] }
+    }
+
+    #[tokio::test]
+    async fn a_refused_step_is_left_out_but_for_the_marks_of_a_resync() {
+        let (steps_in, mut steps) = mpsc::channel(1);
+        let (wire, mut batches) = mpsc::channel(1);
+        let (acks_in, acks) = mpsc::channel(1);
+        let acks = Box::pin(futures::stream::unfold(acks, async |mut acks| Some((acks.recv().await?, acks))));
+        let (inputs, mut heard) = mpsc::channel(8);
+        let removal = Op::Remove(Owner::Config, Key::Tunnel("tunnel0".parse().unwrap()));
+        let marks = [Op::ResyncBegin(Owner::Config), Op::ResyncEnd(Owner::Config)];
+        let dataplane = async {
+            let ops = vec![marks[0].clone(), removal.clone(), marks[1].clone()];
+            steps_in.send(Steps { connection: 1, number: 1, ops }).await.unwrap();
+            for refused in [1, 1] {
+                let Batch { number, ops } = batches.recv().await.unwrap();
+                assert_eq!((&ops[0], ops.last().unwrap()), (&marks[0], &marks[1]));
+                let reason = Refusal::Full("routes".to_owned());
+                acks_in.send(Ok(Ack { number, result: Err(Refused { op: refused, reason }) })).await.unwrap();
+            }
+            pending::<()>().await;
+        };
+        let ended = tokio::select! {
+            ended = carry_steps::<()>(1, &mut steps, wire, acks, &inputs) => ended.unwrap_err(),
+            () = dataplane => unreachable!(),
+        };
+        assert_eq!(ended.to_string(), "it refused ResyncEnd(Config): no room for more routes");
+        assert!(matches!(heard.recv().await, Some(Input::Refused { op, .. }) if op == removal));
     }
 
     #[test]
