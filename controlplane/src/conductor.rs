@@ -358,10 +358,18 @@ impl Conductor {
         Kept { ports, nhrp: Some(self.engine.snapshot(now)) }
     }
 
+    /// Whether packets wait for a program that is under way.
+    #[must_use]
+    pub fn is_waiting(&self) -> bool {
+        self.held_until.is_some()
+    }
+
     /// A clean stop: peers are told, and nothing of ours stays in the data plane or the kernel. Returns what is to survive.
     pub fn stop(&mut self, now: Instant, out: &mut Vec<Output>) -> Kept {
         if self.is_engine_started {
             self.engine(now, nhrp::Input::Shutdown, out);
+            // There is no later; most tunnels are there in spite of a program under way.
+            self.held_until = None;
             self.release(out);
         }
         self.desired = Desired::default();

@@ -288,6 +288,13 @@ impl Work {
         saver: &mut Saver,
     ) {
         tracing::info!("stopping");
+        let programmed = async {
+            while self.conductor.is_waiting() {
+                let Some(input) = inputs.recv().await else { return };
+                self.handle(input, saver).await;
+            }
+        };
+        let _ = timeout(STOP_STEP, programmed).await;
         let kept = self.conductor.stop(self.clock.now(), &mut self.outputs);
         let (last, first): (Vec<_>, Vec<_>) = std::mem::take(&mut self.outputs)
             .into_iter()

@@ -419,6 +419,17 @@ fn a_clean_stop_tells_peers_and_leaves_nothing() {
 }
 
 #[test]
+fn goodbyes_do_not_wait_for_a_resync_that_nobody_takes() {
+    let mut cloud = Cloud::phase(3);
+    cloud.give(SPOKE1, Input::Away { reason: "gone".to_owned() });
+    cloud.greet(SPOKE1);
+    assert!(cloud.nodes[SPOKE1].conductor.is_waiting());
+    let mut out = Vec::new();
+    cloud.nodes[SPOKE1].conductor.stop(cloud.now, &mut out);
+    assert!(out.iter().any(|o| matches!(o, controlplane::conductor::Output::Send(_))));
+}
+
+#[test]
 fn the_kernels_mirror_is_programmed_and_goes_with_its_interface() {
     let mut cloud = Cloud::phase(3);
     let neighbour = |mac| Input::Kernel(Notice::Neighbour { hop: hop("lan", "192.168.1.9"), mac });
