@@ -18,7 +18,6 @@
 use std::collections::VecDeque;
 use std::future::pending;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -28,7 +27,7 @@ use model::report::{PacketIn, PacketOut, Report};
 use model::state::{Filter, Show, State, What};
 use proto::client::{Dataplane, Error};
 use proto::{Hello, Open, Stream};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -58,7 +57,8 @@ pub struct Programmer {
     pub packets_out: Queue<PacketOut>,
     /// Packets from the data plane.
     pub packets_in: Queue<PacketIn>,
-    give_up: Arc<Notify>,
+    /// The last connection that did not keep up.
+    give_up: watch::Sender<u64>,
     task: JoinHandle<()>,
 }
 
@@ -69,7 +69,7 @@ impl Programmer {
         let (steps, steps_down) = mpsc::channel(BACKLOG);
         let packets_out = Queue::new(PACKETS);
         let packets_in = Queue::new(PACKETS);
-        let give_up = Arc::new(Notify::new());
+        let (give_up, given_up) = watch::channel(0);
         let line = Line {
             dataplane: Dataplane::at(socket),
             hello,
@@ -79,7 +79,7 @@ impl Programmer {
             steps: steps_down,
             packets_out: packets_out.clone(),
             packets_in: packets_in.clone(),
-            give_up: Arc::clone(&give_up),
+            given_up,
         };
         let task = tokio::spawn(line.run());
         Self { steps, packets_out, packets_in, give_up, task }
@@ -89,9 +89,10 @@ impl Programmer {
     /// a resync.
     #[must_use]
     pub fn program(&self, steps: Steps) -> bool {
+        let connection = steps.connection;
         let is_sent = self.steps.try_send(steps).is_ok();
         if !is_sent {
-            self.give_up.notify_one();
+            self.give_up.send_replace(connection);
         }
         is_sent
     }
@@ -114,7 +115,7 @@ struct Line {
     steps: mpsc::Receiver<Steps>,
     packets_out: Queue<PacketOut>,
     packets_in: Queue<PacketIn>,
-    give_up: Arc<Notify>,
+    given_up: watch::Receiver<u64>,
 }
 
 /// Why a session ended.
@@ -196,16 +197,12 @@ impl Line {
         let (instance, version) = (greeting.instance, greeting.version);
         tell(&self.inputs, Input::Greeted { connection: self.connection, instance, version }).await?;
 
-        let give_up = async {
-            self.give_up.notified().await;
-            Err(Ended::Behind)
-        };
         tokio::select! {
             ended = carry_reports(reports, &self.inputs) => ended,
             ended = carry_packets_up(punts, &self.packets_in) => ended,
             ended = carry_packets_down(&self.packets_out, packets) => ended,
             ended = carry_steps(self.connection, &mut self.steps, batches, acks, &self.inputs) => ended,
-            ended = give_up => ended,
+            ended = fall_behind(self.connection, self.given_up.clone()) => ended,
         }
     }
 
@@ -225,6 +222,14 @@ impl Line {
 
 async fn tell(inputs: &mpsc::Sender<Input>, input: Input) -> Result<(), Ended> {
     inputs.send(input).await.map_err(|_| Ended::Stopping)
+}
+
+/// Ends when this connection was given up, whatever is said of earlier ones.
+async fn fall_behind<T>(connection: u64, mut given_up: watch::Receiver<u64>) -> Result<T, Ended> {
+    match given_up.wait_for(|of| *of == connection).await {
+        Ok(_) => Err(Ended::Behind),
+        Err(_) => Err(Ended::Stopping),
+    }
 }
 
 async fn carry_reports<T>(
@@ -401,6 +406,19 @@ mod tests {
         };
         assert_eq!(ended.to_string(), "it refused ResyncEnd(Config): no room for more routes");
         assert!(matches!(heard.recv().await, Some(Input::Refused { op, .. }) if op == removal));
+    }
+
+    #[tokio::test]
+    async fn a_connection_does_not_end_for_what_an_earlier_one_did() {
+        let (give_up, given_up) = watch::channel(0);
+        give_up.send_replace(1);
+        give_up.send_replace(1);
+        let first = fall_behind::<()>(1, given_up.clone()).await;
+        assert!(matches!(first, Err(Ended::Behind)));
+        let mut second = Box::pin(fall_behind::<()>(2, given_up));
+        assert!(futures::poll!(&mut second).is_pending());
+        give_up.send_replace(2);
+        assert!(matches!(second.await, Err(Ended::Behind)));
     }
 
     #[test]
