@@ -342,6 +342,7 @@ impl Conductor {
             ("node.state_file", config.node.state_file == self.config.node.state_file),
             ("dataplane.socket", config.dataplane.socket == self.config.dataplane.socket),
             ("management.socket", config.management.socket == self.config.management.socket),
+            ("node.name", config.node.name == self.config.node.name),
         ];
         if let Some((path, _)) = fixed.into_iter().find(|(_, is_same)| !is_same) {
             let problem = "cannot change while nave-controlplane runs; restart it with the new file";

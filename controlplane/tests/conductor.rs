@@ -321,6 +321,7 @@ fn a_wrong_configuration_changes_nothing() {
         (good.replace("key = 42", "kye = 42"), "kye"),
         (good.replace("mtu = 1400", "mtu = -1"), "mtu"),
         (good.replace("name = \"hub\"", "state_file = \"/elsewhere\""), "node.state_file: cannot change"),
+        (good.replace("name = \"hub\"", "name = \"nave\""), "node.name: cannot change"),
         (good.clone() + "\n[management]\nsocket = \"/elsewhere\"\n", "management.socket: cannot change"),
         (good.clone() + "\n[dataplane]\nsocket = \"/elsewhere\"\n", "dataplane.socket: cannot change"),
     ] {
