@@ -20,13 +20,13 @@
 //! The NHRP engine starts on the first way out of `Here`: its first requests would go nowhere before, and what it restored
 //! must be in the program before the data plane sweeps.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
 use model::config::Config;
 use model::config::check::Fault;
 use model::config::diff::Change;
-use model::program::{Binding, Hop, Key, Neighbour, Object, Op, Owner, Path, Refusal, Route};
+use model::program::{Binding, Hop, Key, Neighbour, Object, Op, Owner, Path, Refusal, Replica, Route};
 use model::report::{PacketIn, PacketOut, PuntReason, Report};
 use model::state::event::Happening;
 use model::time::Instant;
@@ -208,13 +208,15 @@ struct Counted {
     unsent: u64,
 }
 
-/// When things last changed that the state of a peer rests on.
+/// When things last changed that the state of a peer rests on, for as long as one does.
 #[derive(Debug, Default)]
 struct Changed {
     /// The way to an NBMA address.
     routes: HashMap<(TableId, NbmaAddr), Instant>,
     /// Whether a neighbour is resolved.
     neighbours: HashMap<Hop, Instant>,
+    /// With more neighbours than this, those that no peer is behind are let go.
+    most_neighbours: usize,
     /// Addresses of a port interface, and the link of its port.
     interfaces: HashMap<InterfaceName, Instant>,
 }
@@ -229,6 +231,8 @@ const RETRY: Duration = Duration::from_secs(5);
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 /// A neighbour in use is confirmed this often; the kernel calls one stale after 15 to 45 s.
 const CONFIRM: Duration = Duration::from_secs(10);
+/// Neighbours whose last change is kept whether or not a peer is behind them.
+const NEIGHBOURS_NOTED: usize = 1024;
 /// Packets that wait for the program at most; a resync takes milliseconds.
 const MAX_HELD: usize = 4096;
 /// GRE protocol type of NHRP (dmvpn: RFC 2332 over RFC 2784).
@@ -412,7 +416,7 @@ impl Conductor {
         }
         let was = self.desired.object(Owner::Netlink, Key::Neighbour(hop)).is_some();
         if was != mac.is_some() {
-            self.changed.neighbours.insert(hop, now);
+            self.note_neighbour(now, hop);
         }
         match mac {
             Some(mac) => {
@@ -421,6 +425,23 @@ impl Conductor {
             }
             None => self.desired.remove(Owner::Netlink, Key::Neighbour(hop)),
         }
+    }
+
+    /// Most neighbours are hosts of a LAN, which no peer is behind.
+    fn note_neighbour(&mut self, now: Instant, hop: Hop) {
+        self.changed.neighbours.insert(hop, now);
+        if self.changed.neighbours.len() <= self.changed.most_neighbours.max(NEIGHBOURS_NOTED) {
+            return;
+        }
+        let objects = [Owner::Config, Owner::Nhrp].into_iter().flat_map(|owner| self.desired.of(owner));
+        let links: HashSet<Hop> = objects
+            .filter_map(|(_, object)| match object {
+                Object::Binding(Binding { link, .. }) | Object::Replica(Replica { link, .. }) => *link,
+                _ => None,
+            })
+            .collect();
+        self.changed.neighbours.retain(|hop, _| links.contains(hop));
+        self.changed.most_neighbours = self.changed.neighbours.len() * 2;
     }
 
     fn report(&mut self, now: Instant, report: Report, out: &mut Vec<Output>) {
@@ -681,7 +702,7 @@ impl Conductor {
         if let Key::Route(table, prefix) = key {
             self.rib.set(Origin::Shortcut, table, prefix, None);
         }
-        self.stack.remove(Owner::Nhrp, key);
+        self.unplace(Owner::Nhrp, key);
         self.desired.remove(Owner::Nhrp, key);
     }
 
@@ -717,5 +738,32 @@ fn tunnel_of(object: &Object) -> Option<InterfaceName> {
             Some(*interface)
         }
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_noted_of_the_hosts_of_a_lan_does_not_grow() {
+        let text = "[[interfaces]]\nname = \"lan0\"\naddresses = [\"10.0.0.1/8\"]\n[[interfaces]]\nname = \"wan0\"\n\
+            addresses = [\"192.0.2.1/24\"]\n[[tunnels]]\nname = \"tunnel0\"\nmode = \"gre\"\nsource = \"wan0\"\n\
+            destination = \"192.0.2.9\"\naddresses = [\"172.16.0.1/24\"]\n";
+        let config = Config::parse(text).unwrap();
+        let mut conductor = Conductor::new(Instant::default(), config, 1, Kept::default());
+        let mut out = Vec::new();
+        conductor.handle(Instant::default(), Input::Tick, &mut out);
+        let peer = Hop { interface: "wan0".parse().unwrap(), next_hop: "192.0.2.9".parse().unwrap() };
+        for host in 0..5 * NEIGHBOURS_NOTED as u32 {
+            let next_hop = std::net::Ipv4Addr::from(0x0a00_0002 + host).into();
+            let hop = Hop { interface: "lan0".parse().unwrap(), next_hop };
+            let (now, mac) = (Instant(u64::from(host)), Some(Mac([2, 0, 0, 0, 0, 1])));
+            for (hop, mac) in [(hop, mac), (peer, mac), (hop, None)] {
+                conductor.handle(now, Input::Kernel(Notice::Neighbour { hop, mac }), &mut out);
+            }
+        }
+        assert!(conductor.changed.neighbours.len() <= NEIGHBOURS_NOTED);
+        assert_eq!(conductor.changed.neighbours.get(&peer), Some(&Instant(0)), "the peer's is kept");
     }
 }
