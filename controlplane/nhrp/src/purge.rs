@@ -9,7 +9,7 @@ use model::{NbmaAddr, Prefix, ProtocolAddr};
 use wire::nhrp::{Body, Cie, Extension, ExtensionType, Family, Flags, Kind, Message};
 
 use crate::Reject;
-use crate::cache::Origin;
+use crate::cache::{Entry, Origin};
 use crate::cloud::Cloud;
 use crate::limits::{HOP_COUNT, PURGE_ATTEMPTS, PURGE_ENTRIES, RETRY_FIRST, backoff};
 use crate::overlap::overlapping;
@@ -173,6 +173,10 @@ impl Cloud {
     ) {
         for shortcut in overlapping(&self.shortcuts, prefix, |prefix| *prefix) {
             self.drop_shortcut(turn, shortcut);
+        }
+        let takes_leave = |entry: &Entry| nbma.is_none_or(|n| n == entry.nbma);
+        if prefix.is_host() && prefix.addr() == client.0 && self.cache.get(&client).is_some_and(takes_leave) {
+            self.replicate_to_configured(turn, client, false);
         }
         let goes = |address: &ProtocolAddr| {
             self.cache.get(address).is_some_and(|entry| {

@@ -339,11 +339,11 @@ impl Cloud {
         match old {
             Some(old) if old.origin.is_configured() => {
                 // The configuration says where it is; it may only agree.
-                return if old.nbma == nbma {
-                    Verdict { code: CieCode::SUCCESS, reject: None }
-                } else {
-                    Verdict::refused(prohibited, Reject::Prohibited)
-                };
+                if old.nbma != nbma {
+                    return Verdict::refused(prohibited, Reject::Prohibited);
+                }
+                self.replicate_to_configured(turn, client, true);
+                return Verdict { code: CieCode::SUCCESS, reject: None };
             }
             Some(old) if old.origin == Origin::Dynamic && old.unique && old.nbma != nbma => {
                 return Verdict::refused(CieCode::ALREADY_REGISTERED, Reject::AlreadyRegistered);

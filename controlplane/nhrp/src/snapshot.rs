@@ -40,6 +40,9 @@ pub struct RememberedTunnel {
     /// Answers that we gave: those that hold longest, if there are many.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub told: Vec<RememberedAnswer>,
+    /// Clients of the configuration that registered, and get multicast therefore.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub receivers: Vec<ProtocolAddr>,
 }
 
 /// A binding.
@@ -164,7 +167,14 @@ impl Snapshot {
 
 impl RememberedTunnel {
     const fn new(name: InterfaceName) -> Self {
-        Self { name, bindings: Vec::new(), shortcuts: Vec::new(), registered: Vec::new(), told: Vec::new() }
+        Self {
+            name,
+            bindings: Vec::new(),
+            shortcuts: Vec::new(),
+            registered: Vec::new(),
+            told: Vec::new(),
+            receivers: Vec::new(),
+        }
     }
 }
 
@@ -212,6 +222,7 @@ impl Cloud {
             remaining: shortcut.expires.since(now),
             age: now.since(shortcut.created),
         };
+        let receivers = self.cache.iter().filter(|(_, e)| e.origin.is_configured() && e.replica);
         let registered = self.servers.iter().filter_map(|s| Some((s.nhs.protocol, s.registered?)));
         RememberedTunnel {
             name: self.name(),
@@ -219,6 +230,7 @@ impl Cloud {
             shortcuts: self.shortcuts.iter().map(shortcut).collect(),
             registered: registered.collect(),
             told: self.remembered_answers(now),
+            receivers: receivers.map(|(address, _)| *address).collect(),
         }
     }
 
@@ -279,6 +291,9 @@ impl Cloud {
         for t in remembered.told {
             let told = Told { nbma: t.nbma, destination: t.destination, until: now + t.remaining };
             self.told.insert((t.prefix, t.client), told);
+        }
+        for client in remembered.receivers {
+            self.replicate_to_configured(turn, client, true);
         }
         for (nhs, nbma) in remembered.registered {
             if let Some(server) = self.servers.iter_mut().find(|s| s.nhs.protocol == nhs) {
