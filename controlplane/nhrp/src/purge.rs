@@ -14,6 +14,7 @@ use crate::cloud::Cloud;
 use crate::limits::{HOP_COUNT, PURGE_ATTEMPTS, PURGE_ENTRIES, RETRY_FIRST, backoff};
 use crate::overlap::overlapping;
 use crate::registration::fill_responder;
+use crate::resolution::clamped;
 use crate::turn::{Timer, Turn};
 
 /// A purge request without a reply.
@@ -106,7 +107,9 @@ impl Cloud {
             for key in overlapping(&self.told, *prefix, |(prefix, _)| *prefix) {
                 let Some(told) = self.told.get(&key) else { continue };
                 let (nbma, is_over) = (told.nbma, told.until <= turn.now);
-                if !is_over && self.answer_prefix(turn, told.destination) == Some(key.0) {
+                let answer = self.answer_prefix(turn, told.destination);
+                let answer = answer.and_then(|prefix| clamped(prefix, told.destination, told.shortest));
+                if !is_over && answer == Some(key.0) {
                     continue;
                 }
                 self.told.remove(&key);

@@ -64,6 +64,8 @@ pub(crate) struct Told {
     pub(crate) nbma: NbmaAddr,
     /// The address that it asked for.
     pub(crate) destination: ProtocolAddr,
+    /// It wanted no shorter prefix than this long.
+    pub(crate) shortest: u8,
     /// It forgets by itself then.
     pub(crate) until: Instant,
 }
@@ -344,8 +346,8 @@ impl Cloud {
         let Body::Exchange { flags, entries, .. } = &message.body else { return Err(Reject::Malformed) };
         let (flags, asked) = (*flags, entries.first().copied().unwrap_or_default());
         // A requester may want nothing wider than this; 0, 0xff and a host say nothing (RFC 2332 §5.2.1).
-        let length = prefix.length().max(asked.length(message.families).unwrap_or(0));
-        let prefix = Prefix::new(destination.0, length).ok_or(Reject::Malformed)?;
+        let shortest = asked.length(message.families).unwrap_or(0);
+        let prefix = clamped(prefix, destination, shortest).ok_or(Reject::Malformed)?;
         let public = nat_address(&message, None);
         let requester = public.or(message.source_nbma.map(NbmaAddr)).unwrap_or(source);
         check_peer(self, client, requester)?;
@@ -367,7 +369,7 @@ impl Cloud {
         make_reply(&mut message, (flags & kept) | given, entry);
         fill_responder(&mut message, &self.own_entry(&own));
         let until = turn.now + self.tunnel.nhrp.holding_time.duration();
-        self.told.insert((prefix, client), Told { nbma: requester, destination, until });
+        self.told.insert((prefix, client), Told { nbma: requester, destination, shortest, until });
         turn.save();
         self.send(turn, requester, message);
         turn.event(Event::ResolutionAnswered { tunnel: self.name(), client, prefix });
@@ -394,6 +396,11 @@ impl Cloud {
     pub(crate) fn has_told_enough(&self, turn: &Turn<'_>) -> bool {
         self.told.len() >= turn.common.limits.told
     }
+}
+
+/// The part of `prefix` around an address that is no shorter than its requester wants.
+pub(crate) fn clamped(prefix: Prefix, destination: ProtocolAddr, shortest: u8) -> Option<Prefix> {
+    Prefix::new(destination.0, prefix.length().max(shortest))
 }
 
 /// Makes a resolution request its own reply; extensions stay (RFC 2332 §5.2.2).

@@ -84,6 +84,9 @@ pub struct RememberedAnswer {
     pub nbma: NbmaAddr,
     /// The address that it asked for.
     pub destination: ProtocolAddr,
+    /// It wanted no shorter prefix than this long.
+    #[serde(default)]
+    pub shortest: u8,
     /// What remains of the holding time that we gave.
     pub remaining: Duration,
 }
@@ -240,6 +243,7 @@ impl Cloud {
             client: *client,
             nbma: told.nbma,
             destination: told.destination,
+            shortest: told.shortest,
             remaining: told.until.since(now),
         };
         let holding = self.told.iter().filter(|(_, told)| told.until > now);
@@ -289,7 +293,8 @@ impl Cloud {
             self.install_shortcut(turn, s.prefix, shortcut);
         }
         for t in remembered.told {
-            let told = Told { nbma: t.nbma, destination: t.destination, until: now + t.remaining };
+            let RememberedAnswer { nbma, destination, shortest, .. } = t;
+            let told = Told { nbma, destination, shortest, until: now + t.remaining };
             self.told.insert((t.prefix, t.client), told);
         }
         for client in remembered.receivers {
