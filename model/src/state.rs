@@ -25,7 +25,7 @@ pub mod routes;
 pub mod workers;
 
 mod table;
-mod time;
+pub(crate) mod time;
 
 #[cfg(test)]
 mod tests;
