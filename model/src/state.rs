@@ -327,6 +327,12 @@ impl fmt::Display for Viewed<'_> {
     }
 }
 
+/// A number and what it is a number of, as people say it.
+#[must_use]
+pub fn count(number: u64, one: &str, many: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { many })
+}
+
 /// A list of one kind of element: JSON array, and table.
 macro_rules! list {
     ($(#[$doc:meta])* $name:ident of $element:ident) => {
