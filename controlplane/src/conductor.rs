@@ -403,6 +403,9 @@ impl Conductor {
             Notice::Route { route: Route { table, prefix, path, .. }, present } => {
                 self.rib.set(Origin::Kernel, table, prefix, present.then_some(Target::Path(path)));
             }
+            Notice::Underlay { route: Route { table, prefix, path, .. }, present } => {
+                self.rib.set(Origin::Underlay, table, prefix, present.then_some(Target::Path(path)));
+            }
             Notice::Synced => self.is_kernel_synced = true,
             Notice::Failed { order, reason } => {
                 out.push(Output::Event(Happening::KernelRefused { order, reason }));

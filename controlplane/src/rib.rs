@@ -24,6 +24,8 @@ pub enum Origin {
     LearntAddress,
     /// A route in the kernel that leaves by a twin.
     Kernel,
+    /// The kernel's best route by a port, where its best leaves by a tunnel. Only the underlay takes it; it is not programmed.
+    Underlay,
 }
 
 impl Origin {
@@ -33,8 +35,13 @@ impl Origin {
         match self {
             Self::Shortcut => Owner::Nhrp,
             Self::Address | Self::Static => Owner::Config,
-            Self::LearntAddress | Self::Kernel => Owner::Netlink,
+            Self::LearntAddress | Self::Kernel | Self::Underlay => Owner::Netlink,
         }
+    }
+
+    /// Whether next hops resolve, and NHRP answers, by such a route.
+    const fn is_relied_on(self) -> bool {
+        !matches!(self, Self::Shortcut | Self::Underlay)
     }
 }
 
@@ -257,7 +264,7 @@ impl Rib {
         let candidates = self.tables.get(&table).and_then(|t| t.prefixes.get(&prefix));
         for candidate in candidates.into_iter().flatten() {
             let owner = candidate.origin.owner();
-            if program.iter().any(|&(o, _)| o == owner) {
+            if candidate.origin == Origin::Underlay || program.iter().any(|&(o, _)| o == owner) {
                 continue;
             }
             if let Some(path) = self.usable(table, *candidate) {
@@ -285,7 +292,7 @@ impl Rib {
     /// Longest match over every owner's routes, as the data plane does it.
     #[must_use]
     pub fn best(&self, table: TableId, addr: IpAddr) -> Option<(Prefix, Path)> {
-        self.longest(table, addr, |_, _| true)
+        self.longest(table, addr, |candidate, _| candidate.origin != Origin::Underlay)
     }
 
     /// Every route, in order of table and prefix, the preferred first.
@@ -299,7 +306,7 @@ impl Rib {
                 let mut is_taken = false;
                 for &candidate in candidates {
                     let path = self.usable(table, candidate);
-                    let best = path.is_some() && !is_taken;
+                    let best = path.is_some() && !is_taken && candidate.origin != Origin::Underlay;
                     is_taken |= best;
                     shown.push(Shown { table, prefix, origin: candidate.origin, path, best });
                 }
@@ -370,7 +377,7 @@ impl Rib {
             if prefix.is_default() {
                 continue;
             }
-            for candidate in candidates.iter().filter(|c| c.origin != Origin::Shortcut) {
+            for candidate in candidates.iter().filter(|c| c.origin.is_relied_on()) {
                 let path = match candidate.target {
                     Target::Path(path) => self.present(path),
                     Target::NextHop(further) => self.resolve(table, further, depth),
@@ -410,7 +417,7 @@ const MAX_RECURSION: u8 = 5;
 
 impl Routes for Rib {
     fn lookup(&self, table: TableId, addr: ProtocolAddr) -> Option<Found> {
-        let (prefix, path) = self.longest(table, addr.0, |c, _| c.origin != Origin::Shortcut)?;
+        let (prefix, path) = self.longest(table, addr.0, |c, _| c.origin.is_relied_on())?;
         Some(Found { prefix, to: self.to(path, addr.0) })
     }
 
@@ -420,7 +427,7 @@ impl Routes for Rib {
         let inside = routes.prefixes.range(prefix..).skip_while(|(p, _)| **p == prefix);
         let inside = inside.take_while(|(p, _)| prefix.contains(p.addr()));
         inside.into_iter().any(|(part, candidates)| {
-            let mut usable = candidates.iter().filter(|c| c.origin != Origin::Shortcut);
+            let mut usable = candidates.iter().filter(|c| c.origin.is_relied_on());
             let Some(path) = usable.find_map(|&c| self.usable(table, c)) else { return false };
             match (self.to(path, part.addr()), to) {
                 (To::Local, _) => false,
@@ -579,8 +586,21 @@ mod tests {
         rib.set(Origin::Kernel, MAIN, prefix("203.0.113.0/24"), over_tunnel);
         rib.set(Origin::Shortcut, MAIN, prefix("203.0.113.7/32"), over_tunnel);
         assert_eq!(rib.underlay(MAIN, nbma), None);
-        fixed(&mut rib, "0.0.0.0/0", "198.51.100.1");
+        // The kernel's own route by a port, which the daemon's has pushed aside, serves the underlay and nobody else.
         let gateway = Hop { interface: name("wan0"), next_hop: ip("198.51.100.1") };
+        let default = prefix("0.0.0.0/0");
+        rib.commit();
+        rib.set(Origin::Underlay, MAIN, default, Some(Target::Path(Path::Via(gateway))));
+        assert_eq!(rib.commit(), [(MAIN, default)]);
+        assert_eq!(rib.underlay(MAIN, nbma), Some(gateway));
+        assert_eq!(rib.program(MAIN, default), [(Owner::Netlink, via("tunnel0", "10.0.0.1"))]);
+        rib.set(Origin::Kernel, MAIN, default, None);
+        assert_eq!((rib.best(MAIN, ip("8.8.8.8")), rib.program(MAIN, default)), (None, Vec::new()));
+        assert_eq!(rib.lookup(MAIN, ProtocolAddr(ip("8.8.8.8"))), None);
+        assert!(rib.shown().iter().all(|r| r.origin != Origin::Underlay || !r.best));
+        rib.set(Origin::Underlay, MAIN, default, None);
+        rib.set(Origin::Kernel, MAIN, default, over_tunnel);
+        fixed(&mut rib, "0.0.0.0/0", "198.51.100.1");
         assert_eq!(rib.underlay(MAIN, nbma), Some(gateway));
         let attached = Hop { interface: name("wan0"), next_hop: ip("198.51.100.9") };
         assert_eq!(rib.underlay(MAIN, NbmaAddr(ip("198.51.100.9"))), Some(attached));

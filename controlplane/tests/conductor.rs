@@ -268,9 +268,19 @@ fn bindings_follow_the_underlay_and_never_into_the_tunnel() {
     assert_eq!(link(&cloud), Some(hop("wan", "198.51.100.1")));
     assert!(cloud.nodes[SPOKE1].dataplane.way("0.0.0.0/0").is_some(), "but hosts may use it");
 
-    // Without an underlay route the binding stays, incomplete.
+    // What DHCP gave, and the daemon's better metric pushed aside, does as well as a route of the configuration.
     let without = remote.split("\n[[routes]]\nprefix = \"203.0.113.0/24\"").next().unwrap().to_owned();
+    let path = Path::Via(hop("wan", "198.51.100.2"));
+    let prefix = "0.0.0.0/0".parse().unwrap();
+    let route = model::program::Route { table: model::TableId(0), prefix, path, expires_in: None };
+    cloud.give(SPOKE1, Input::Kernel(Notice::Underlay { route, present: true }));
     cloud.apply(SPOKE1, &without).unwrap();
+    assert_eq!(link(&cloud), Some(hop("wan", "198.51.100.2")));
+    let over_tunnel = Some(Path::Via(hop("tunnel0", "10.255.0.1")));
+    assert_eq!(cloud.nodes[SPOKE1].dataplane.way("0.0.0.0/0"), over_tunnel, "hosts go where they went");
+    cloud.give(SPOKE1, Input::Kernel(Notice::Underlay { route, present: false }));
+
+    // Without an underlay route the binding stays, incomplete.
     assert_eq!(link(&cloud), None);
     let State::Dmvpn(dmvpn) = cloud.nodes[SPOKE1].conductor.show(cloud.now, What::Dmvpn) else { panic!() };
     let hub = dmvpn.0[0].peers.iter().find(|p| p.nhs).unwrap();
