@@ -14,16 +14,19 @@
 //!     ▲                  │                                    │                             │
 //!     └──────────────────┴──────────── away ──────────────────┴─────────────────────────────┘
 //! ```
+//! A kernel that takes longer than that is not waited for, but nothing is swept before it has told all: what it has not told
+//! yet, and all that stands on it, forwards in the data plane.
+//!
 //! The NHRP engine starts on the first way out of `Here`: its first requests would go nowhere before, and what it restored
 //! must be in the program before the data plane sweeps.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
 use model::config::Config;
 use model::config::check::Fault;
 use model::config::diff::Change;
-use model::program::{Binding, Hop, Key, Neighbour, Object, Op, Owner, Path, Refusal, Route};
+use model::program::{Binding, Hop, Key, Neighbour, Object, Op, Owner, Path, Refusal, Replica, Route};
 use model::report::{PacketIn, PacketOut, PuntReason, Report};
 use model::state::event::Happening;
 use model::time::Instant;
@@ -133,6 +136,8 @@ pub struct Conductor {
     parked: BTreeMap<Key, (Object, Instant)>,
     seen: Seen,
     is_kernel_synced: bool,
+    /// What was programmed since the greeting has swept nothing yet: the kernel had not told all.
+    is_unswept: bool,
     ports: BTreeMap<String, Port>,
     /// What was ordered last.
     twins: Option<Vec<TwinSpec>>,
@@ -203,18 +208,20 @@ struct Counted {
     unsent: u64,
 }
 
-/// When things last changed that the state of a peer rests on.
+/// When things last changed that the state of a peer rests on, for as long as one does.
 #[derive(Debug, Default)]
 struct Changed {
     /// The way to an NBMA address.
     routes: HashMap<(TableId, NbmaAddr), Instant>,
     /// Whether a neighbour is resolved.
     neighbours: HashMap<Hop, Instant>,
+    /// With more neighbours than this, those that no peer is behind are let go.
+    most_neighbours: usize,
     /// Addresses of a port interface, and the link of its port.
     interfaces: HashMap<InterfaceName, Instant>,
 }
 
-/// How long to wait for the kernel before programming what is known: its objects would be swept otherwise.
+/// How long to wait for the kernel before programming what is known without it.
 const KERNEL_PATIENCE: Duration = Duration::from_secs(2);
 /// How long a tunnel stays that is no longer configured, so that its last packets leave by it.
 const PARTING: Duration = Duration::from_millis(100);
@@ -224,6 +231,8 @@ const RETRY: Duration = Duration::from_secs(5);
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 /// A neighbour in use is confirmed this often; the kernel calls one stale after 15 to 45 s.
 const CONFIRM: Duration = Duration::from_secs(10);
+/// Neighbours whose last change is kept whether or not a peer is behind them.
+const NEIGHBOURS_NOTED: usize = 1024;
 /// Packets that wait for the program at most; a resync takes milliseconds.
 const MAX_HELD: usize = 4096;
 /// GRE protocol type of NHRP (dmvpn: RFC 2332 over RFC 2784).
@@ -247,6 +256,7 @@ impl Conductor {
             parked: BTreeMap::new(),
             seen: Seen::new(),
             is_kernel_synced: false,
+            is_unswept: false,
             ports,
             twins: None,
             kernel_routes: None,
@@ -336,6 +346,7 @@ impl Conductor {
             ("node.state_file", config.node.state_file == self.config.node.state_file),
             ("dataplane.socket", config.dataplane.socket == self.config.dataplane.socket),
             ("management.socket", config.management.socket == self.config.management.socket),
+            ("node.name", config.node.name == self.config.node.name),
         ];
         if let Some((path, _)) = fixed.into_iter().find(|(_, is_same)| !is_same) {
             let problem = "cannot change while nave-controlplane runs; restart it with the new file";
@@ -352,10 +363,18 @@ impl Conductor {
         Kept { ports, nhrp: Some(self.engine.snapshot(now)) }
     }
 
+    /// Whether packets wait for a program that is under way.
+    #[must_use]
+    pub fn is_waiting(&self) -> bool {
+        self.held_until.is_some()
+    }
+
     /// A clean stop: peers are told, and nothing of ours stays in the data plane or the kernel. Returns what is to survive.
     pub fn stop(&mut self, now: Instant, out: &mut Vec<Output>) -> Kept {
         if self.is_engine_started {
             self.engine(now, nhrp::Input::Shutdown, out);
+            // There is no later; most tunnels are there in spite of a program under way.
+            self.held_until = None;
             self.release(out);
         }
         self.desired = Desired::default();
@@ -384,6 +403,9 @@ impl Conductor {
             Notice::Route { route: Route { table, prefix, path, .. }, present } => {
                 self.rib.set(Origin::Kernel, table, prefix, present.then_some(Target::Path(path)));
             }
+            Notice::Underlay { route: Route { table, prefix, path, .. }, present } => {
+                self.rib.set(Origin::Underlay, table, prefix, present.then_some(Target::Path(path)));
+            }
             Notice::Synced => self.is_kernel_synced = true,
             Notice::Failed { order, reason } => {
                 out.push(Output::Event(Happening::KernelRefused { order, reason }));
@@ -392,12 +414,12 @@ impl Conductor {
     }
 
     fn neighbour(&mut self, now: Instant, hop: Hop, mac: Option<Mac>) {
-        if self.rib.interfaces().get(&hop.interface) != Some(&Link::Port) {
+        if !matches!(self.rib.interfaces().get(&hop.interface), Some(Link::Port { .. })) {
             return;
         }
         let was = self.desired.object(Owner::Netlink, Key::Neighbour(hop)).is_some();
         if was != mac.is_some() {
-            self.changed.neighbours.insert(hop, now);
+            self.note_neighbour(now, hop);
         }
         match mac {
             Some(mac) => {
@@ -408,10 +430,27 @@ impl Conductor {
         }
     }
 
+    /// Most neighbours are hosts of a LAN, which no peer is behind.
+    fn note_neighbour(&mut self, now: Instant, hop: Hop) {
+        self.changed.neighbours.insert(hop, now);
+        if self.changed.neighbours.len() <= self.changed.most_neighbours.max(NEIGHBOURS_NOTED) {
+            return;
+        }
+        let objects = [Owner::Config, Owner::Nhrp].into_iter().flat_map(|owner| self.desired.of(owner));
+        let links: HashSet<Hop> = objects
+            .filter_map(|(_, object)| match object {
+                Object::Binding(Binding { link, .. }) | Object::Replica(Replica { link, .. }) => *link,
+                _ => None,
+            })
+            .collect();
+        self.changed.neighbours.retain(|hop, _| links.contains(hop));
+        self.changed.most_neighbours = self.changed.neighbours.len() * 2;
+    }
+
     fn report(&mut self, now: Instant, report: Report, out: &mut Vec<Output>) {
         match report {
             Report::Glean(hop) => match self.rib.interfaces().get(&hop.interface) {
-                Some(Link::Port) => self.ask(now, hop, ASK_AGAIN, out),
+                Some(Link::Port { .. }) => self.ask(now, hop, ASK_AGAIN, out),
                 Some(Link::Multipoint) => {
                     let next_hop = model::ProtocolAddr(hop.next_hop);
                     self.engine(now, nhrp::Input::Glean { tunnel: hop.interface, next_hop }, out);
@@ -494,10 +533,8 @@ impl Conductor {
         let at = match op {
             Op::Put(owner, object) => (*owner, object.key()),
             Op::Remove(owner, key) => (*owner, *key),
-            Op::ResyncBegin(_) | Op::ResyncEnd(_) => {
-                let reason = format!("{}: {reason}", event::step(op));
-                return out.push(Output::Event(Happening::ProgramRefused { reason }));
-            }
+            // The programmer gives up the connection instead.
+            Op::ResyncBegin(_) | Op::ResyncEnd(_) => return,
         };
         let is_new = self.refused.get(&at).is_none_or(|r| r.reason != reason);
         if is_new {
@@ -539,6 +576,7 @@ impl Conductor {
         }
         self.follow_routes(now, out);
         self.leave_here(now, out);
+        self.sweep_late(now, out);
         if self.is_engine_started && self.engine.next_deadline().is_some_and(|due| due <= now) {
             self.engine(now, nhrp::Input::Tick, out);
         }
@@ -572,7 +610,8 @@ impl Conductor {
         matches!(self.dataplane, Dataplane::Resyncing { .. } | Dataplane::Up)
     }
 
-    /// The data plane is greeted and the kernel has told all: start the engine if it was not, and program everything.
+    /// The data plane is greeted and the kernel has told all, or takes long: start the engine if it was not, and program
+    /// everything that is known.
     fn leave_here(&mut self, now: Instant, out: &mut Vec<Output>) {
         let Dataplane::Here { since, instance, version } = &self.dataplane else { return };
         if !self.is_kernel_synced && now < *since + KERNEL_PATIENCE {
@@ -588,8 +627,18 @@ impl Conductor {
         } else {
             self.engine(now, nhrp::Input::Reconnected, out);
         }
-        let ops = self.desired.resync(now);
+        self.is_unswept = !self.is_kernel_synced;
+        let ops = if self.is_unswept { self.desired.known(now) } else { self.desired.resync(now) };
         self.program(ops, out);
+    }
+
+    /// The kernel has told all at last.
+    fn sweep_late(&mut self, now: Instant, out: &mut Vec<Output>) {
+        if self.is_unswept && self.is_kernel_synced && self.is_programmed() {
+            self.is_unswept = false;
+            let ops = self.desired.resync(now);
+            self.program(ops, out);
+        }
     }
 
     /// Gives an engine its input and does what it wants.
@@ -656,7 +705,7 @@ impl Conductor {
         if let Key::Route(table, prefix) = key {
             self.rib.set(Origin::Shortcut, table, prefix, None);
         }
-        self.stack.remove(Owner::Nhrp, key);
+        self.unplace(Owner::Nhrp, key);
         self.desired.remove(Owner::Nhrp, key);
     }
 
@@ -692,5 +741,32 @@ fn tunnel_of(object: &Object) -> Option<InterfaceName> {
             Some(*interface)
         }
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_noted_of_the_hosts_of_a_lan_does_not_grow() {
+        let text = "[[interfaces]]\nname = \"lan0\"\naddresses = [\"10.0.0.1/8\"]\n[[interfaces]]\nname = \"wan0\"\n\
+            addresses = [\"192.0.2.1/24\"]\n[[tunnels]]\nname = \"tunnel0\"\nmode = \"gre\"\nsource = \"wan0\"\n\
+            destination = \"192.0.2.9\"\naddresses = [\"172.16.0.1/24\"]\n";
+        let config = Config::parse(text).unwrap();
+        let mut conductor = Conductor::new(Instant::default(), config, 1, Kept::default());
+        let mut out = Vec::new();
+        conductor.handle(Instant::default(), Input::Tick, &mut out);
+        let peer = Hop { interface: "wan0".parse().unwrap(), next_hop: "192.0.2.9".parse().unwrap() };
+        for host in 0..5 * NEIGHBOURS_NOTED as u32 {
+            let next_hop = std::net::Ipv4Addr::from(0x0a00_0002 + host).into();
+            let hop = Hop { interface: "lan0".parse().unwrap(), next_hop };
+            let (now, mac) = (Instant(u64::from(host)), Some(Mac([2, 0, 0, 0, 0, 1])));
+            for (hop, mac) in [(hop, mac), (peer, mac), (hop, None)] {
+                conductor.handle(now, Input::Kernel(Notice::Neighbour { hop, mac }), &mut out);
+            }
+        }
+        assert!(conductor.changed.neighbours.len() <= NEIGHBOURS_NOTED);
+        assert_eq!(conductor.changed.neighbours.get(&peer), Some(&Instant(0)), "the peer's is kept");
     }
 }

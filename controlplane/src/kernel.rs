@@ -126,6 +126,14 @@ pub enum Notice {
         /// Whether it is there.
         present: bool,
     },
+    /// The best such route by a port, where the best of all leaves by a tunnel: what carries the tunnel goes by it. Told before a
+    /// [`Notice::Route`] takes its place, and until one by a port has.
+    Underlay {
+        /// The route.
+        route: Route,
+        /// Whether it is there.
+        present: bool,
+    },
     /// All there was at the start (or after re-opening netlink, or after [`Order::Twins`]) has been told.
     Synced,
     /// Something could not be done. It is tried again; told again only if the reason changes or it was ordered anew.

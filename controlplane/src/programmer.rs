@@ -10,23 +10,24 @@
 //! ```
 //!
 //! One batch is under way at a time. A batch that is refused was not done at all, so it is sent again without the step at
-//! fault, before anything that stands behind it: an end of a resync must not overtake puts of that resync. Meanwhile steps
-//! collect into the next batch, so a slow data plane gets fewer and bigger ones.
+//! fault, before anything that stands behind it: an end of a resync must not overtake puts of that resync. Its begin and end
+//! are never left out, or objects that nobody wants would stay for ever: where one of these is refused, the connection is given
+//! up, and the next one begins with a resync. Meanwhile steps collect into the next batch, so a slow data plane gets fewer and
+//! bigger ones.
 
 use std::collections::VecDeque;
 use std::future::pending;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
 use model::Epoch;
-use model::program::{Ack, Batch, Binding, Object, Op, Owner};
+use model::program::{Ack, Batch, Binding, Object, Op, Owner, Refusal};
 use model::report::{PacketIn, PacketOut, Report};
 use model::state::{Filter, Show, State, What};
 use proto::client::{Dataplane, Error};
 use proto::{Hello, Open, Stream};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -35,6 +36,8 @@ use crate::queue::Queue;
 
 /// Time between two attempts to connect: a data plane that starts is programmed within this and a few milliseconds.
 const RECONNECT: Duration = Duration::from_millis(100);
+/// As much later, where the data plane did not take a resync.
+const RESYNC_AGAIN: Duration = Duration::from_secs(1);
 /// An ack that takes longer than this will not come.
 const ACK_DEADLINE: Duration = Duration::from_secs(10);
 /// Steps in one batch at most: some 100 kB.
@@ -54,7 +57,8 @@ pub struct Programmer {
     pub packets_out: Queue<PacketOut>,
     /// Packets from the data plane.
     pub packets_in: Queue<PacketIn>,
-    give_up: Arc<Notify>,
+    /// The last connection that did not keep up.
+    give_up: watch::Sender<u64>,
     task: JoinHandle<()>,
 }
 
@@ -65,7 +69,7 @@ impl Programmer {
         let (steps, steps_down) = mpsc::channel(BACKLOG);
         let packets_out = Queue::new(PACKETS);
         let packets_in = Queue::new(PACKETS);
-        let give_up = Arc::new(Notify::new());
+        let (give_up, given_up) = watch::channel(0);
         let line = Line {
             dataplane: Dataplane::at(socket),
             hello,
@@ -75,7 +79,7 @@ impl Programmer {
             steps: steps_down,
             packets_out: packets_out.clone(),
             packets_in: packets_in.clone(),
-            give_up: Arc::clone(&give_up),
+            given_up,
         };
         let task = tokio::spawn(line.run());
         Self { steps, packets_out, packets_in, give_up, task }
@@ -85,9 +89,10 @@ impl Programmer {
     /// a resync.
     #[must_use]
     pub fn program(&self, steps: Steps) -> bool {
+        let connection = steps.connection;
         let is_sent = self.steps.try_send(steps).is_ok();
         if !is_sent {
-            self.give_up.notify_one();
+            self.give_up.send_replace(connection);
         }
         is_sent
     }
@@ -110,7 +115,7 @@ struct Line {
     steps: mpsc::Receiver<Steps>,
     packets_out: Queue<PacketOut>,
     packets_in: Queue<PacketIn>,
-    give_up: Arc<Notify>,
+    given_up: watch::Receiver<u64>,
 }
 
 /// Why a session ended.
@@ -126,6 +131,8 @@ enum Ended {
     NoAck,
     #[error("it acknowledged batch {0} and not batch {1}")]
     Ack(u64, u64),
+    #[error("it refused {0:?}: {1}")]
+    Resync(Op, Refusal),
     #[error("it does not keep up")]
     Behind,
     /// The conductor is gone.
@@ -153,7 +160,7 @@ impl Line {
             if self.inputs.send(Input::Away { reason }).await.is_err() {
                 return;
             }
-            sleep(RECONNECT).await;
+            sleep(if matches!(ended, Ended::Resync(..)) { RESYNC_AGAIN } else { RECONNECT }).await;
         }
     }
 
@@ -190,16 +197,12 @@ impl Line {
         let (instance, version) = (greeting.instance, greeting.version);
         tell(&self.inputs, Input::Greeted { connection: self.connection, instance, version }).await?;
 
-        let give_up = async {
-            self.give_up.notified().await;
-            Err(Ended::Behind)
-        };
         tokio::select! {
             ended = carry_reports(reports, &self.inputs) => ended,
             ended = carry_packets_up(punts, &self.packets_in) => ended,
             ended = carry_packets_down(&self.packets_out, packets) => ended,
             ended = carry_steps(self.connection, &mut self.steps, batches, acks, &self.inputs) => ended,
-            ended = give_up => ended,
+            ended = fall_behind(self.connection, self.given_up.clone()) => ended,
         }
     }
 
@@ -219,6 +222,14 @@ impl Line {
 
 async fn tell(inputs: &mpsc::Sender<Input>, input: Input) -> Result<(), Ended> {
     inputs.send(input).await.map_err(|_| Ended::Stopping)
+}
+
+/// Ends when this connection was given up, whatever is said of earlier ones.
+async fn fall_behind<T>(connection: u64, mut given_up: watch::Receiver<u64>) -> Result<T, Ended> {
+    match given_up.wait_for(|of| *of == connection).await {
+        Ok(_) => Err(Ended::Behind),
+        Err(_) => Err(Ended::Stopping),
+    }
 }
 
 async fn carry_reports<T>(
@@ -300,6 +311,9 @@ async fn carry_steps<T>(
                 if let Err(refused) = ack.result {
                     let at = refused.op.min(ops.len().saturating_sub(1));
                     let op = ops.remove(at);
+                    if matches!(op, Op::ResyncBegin(_) | Op::ResyncEnd(_)) {
+                        return Err(Ended::Resync(op, refused.reason));
+                    }
                     tell(inputs, Input::Refused { op, reason: refused.reason }).await?;
                     if !ops.is_empty() {
                         flight = Some(launch(&wire, &mut number, ops, completes).await?);
@@ -360,10 +374,51 @@ impl Waiting {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use model::program::Owner;
+    use model::program::{Key, Refused};
 
     fn steps(number: u64, count: usize) -> Steps {
         Steps { connection: 1, number, ops: vec![Op::ResyncBegin(Owner::Config); count] }
+    }
+
+    #[tokio::test]
+    async fn a_refused_step_is_left_out_but_for_the_marks_of_a_resync() {
+        let (steps_in, mut steps) = mpsc::channel(1);
+        let (wire, mut batches) = mpsc::channel(1);
+        let (acks_in, acks) = mpsc::channel(1);
+        let acks = Box::pin(futures::stream::unfold(acks, async |mut acks| Some((acks.recv().await?, acks))));
+        let (inputs, mut heard) = mpsc::channel(8);
+        let removal = Op::Remove(Owner::Config, Key::Tunnel("tunnel0".parse().unwrap()));
+        let marks = [Op::ResyncBegin(Owner::Config), Op::ResyncEnd(Owner::Config)];
+        let dataplane = async {
+            let ops = vec![marks[0].clone(), removal.clone(), marks[1].clone()];
+            steps_in.send(Steps { connection: 1, number: 1, ops }).await.unwrap();
+            for refused in [1, 1] {
+                let Batch { number, ops } = batches.recv().await.unwrap();
+                assert_eq!((&ops[0], ops.last().unwrap()), (&marks[0], &marks[1]));
+                let reason = Refusal::Full("routes".to_owned());
+                acks_in.send(Ok(Ack { number, result: Err(Refused { op: refused, reason }) })).await.unwrap();
+            }
+            pending::<()>().await;
+        };
+        let ended = tokio::select! {
+            ended = carry_steps::<()>(1, &mut steps, wire, acks, &inputs) => ended.unwrap_err(),
+            () = dataplane => unreachable!(),
+        };
+        assert_eq!(ended.to_string(), "it refused ResyncEnd(Config): no room for more routes");
+        assert!(matches!(heard.recv().await, Some(Input::Refused { op, .. }) if op == removal));
+    }
+
+    #[tokio::test]
+    async fn a_connection_does_not_end_for_what_an_earlier_one_did() {
+        let (give_up, given_up) = watch::channel(0);
+        give_up.send_replace(1);
+        give_up.send_replace(1);
+        let first = fall_behind::<()>(1, given_up.clone()).await;
+        assert!(matches!(first, Err(Ended::Behind)));
+        let mut second = Box::pin(fall_behind::<()>(2, given_up));
+        assert!(futures::poll!(&mut second).is_pending());
+        give_up.send_replace(2);
+        assert!(matches!(second.await, Err(Ended::Behind)));
     }
 
     #[test]

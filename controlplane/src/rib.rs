@@ -24,6 +24,8 @@ pub enum Origin {
     LearntAddress,
     /// A route in the kernel that leaves by a twin.
     Kernel,
+    /// The kernel's best route by a port, where its best leaves by a tunnel. Only the underlay takes it; it is not programmed.
+    Underlay,
 }
 
 impl Origin {
@@ -33,8 +35,13 @@ impl Origin {
         match self {
             Self::Shortcut => Owner::Nhrp,
             Self::Address | Self::Static => Owner::Config,
-            Self::LearntAddress | Self::Kernel => Owner::Netlink,
+            Self::LearntAddress | Self::Kernel | Self::Underlay => Owner::Netlink,
         }
+    }
+
+    /// Whether next hops resolve, and NHRP answers, by such a route.
+    const fn is_relied_on(self) -> bool {
+        !matches!(self, Self::Shortcut | Self::Underlay)
     }
 }
 
@@ -51,7 +58,10 @@ pub enum Target {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Link {
     /// A port.
-    Port,
+    Port {
+        /// Transit traffic may enter and leave here.
+        is_open: bool,
+    },
     /// A multipoint tunnel.
     Multipoint,
     /// A tunnel with one peer: every route through it is attached.
@@ -78,8 +88,10 @@ pub struct Shown {
 pub struct Rib {
     interfaces: BTreeMap<InterfaceName, Link>,
     tables: HashMap<TableId, Table>,
-    /// Routes with a next hop only, and what it resolved to at the last commit.
-    recursive: BTreeMap<(TableId, Prefix), Option<Path>>,
+    /// Routes with a next hop only: that, and what it resolved to at the last commit.
+    recursive: BTreeMap<(TableId, Prefix), (IpAddr, Option<Path>)>,
+    /// Those of each next hop.
+    dependants: BTreeMap<(TableId, IpAddr), BTreeSet<Prefix>>,
     changed: BTreeSet<(TableId, Prefix)>,
 }
 
@@ -156,20 +168,62 @@ impl Rib {
                 }
             }
         }
-        let recursive = self
-            .tables
-            .get(&table)
-            .and_then(|t| t.prefixes.get(&prefix))
-            .is_some_and(|candidates| candidates.iter().any(|c| matches!(c.target, Target::NextHop(_))));
-        if recursive {
-            self.recursive.entry((table, prefix)).or_default();
-        } else {
-            self.recursive.remove(&(table, prefix));
-        }
+        self.note_dependence(table, prefix);
         // Shortcuts are not ours to program, and nothing is answered or stacked by them.
         if origin != Origin::Shortcut {
             self.changed.insert((table, prefix));
         }
+    }
+
+    /// Keeps in mind which next hop the route to a prefix rests on, if it has none but that.
+    fn note_dependence(&mut self, table: TableId, prefix: Prefix) {
+        let candidates = self.tables.get(&table).and_then(|t| t.prefixes.get(&prefix));
+        let next_hop = candidates.into_iter().flatten().find_map(|c| match c.target {
+            Target::NextHop(next_hop) => Some(next_hop),
+            Target::Path(_) => None,
+        });
+        let before = match next_hop {
+            Some(next_hop) => {
+                let path = self.recursive.get(&(table, prefix)).and_then(|(_, path)| *path);
+                self.recursive.insert((table, prefix), (next_hop, path))
+            }
+            None => self.recursive.remove(&(table, prefix)),
+        };
+        if let Some((old, _)) = before.filter(|(old, _)| Some(*old) != next_hop)
+            && let Some(prefixes) = self.dependants.get_mut(&(table, old))
+        {
+            prefixes.remove(&prefix);
+            if prefixes.is_empty() {
+                self.dependants.remove(&(table, old));
+            }
+        }
+        if let Some(next_hop) = next_hop {
+            self.dependants.entry((table, next_hop)).or_default().insert(prefix);
+        }
+    }
+
+    /// The routes whose next hop may resolve to something else: those that changed themselves, those whose next hop is in a
+    /// prefix that changed, and those whose next hop is in a prefix of these.
+    fn unsettled(&self) -> BTreeSet<(TableId, Prefix)> {
+        let mut unsettled = BTreeSet::new();
+        let mut waiting: Vec<_> = self.changed.iter().copied().collect();
+        while let Some((table, prefix)) = waiting.pop() {
+            if self.recursive.contains_key(&(table, prefix)) {
+                unsettled.insert((table, prefix));
+            }
+            // No next hop resolves by a default route.
+            if prefix.is_default() {
+                continue;
+            }
+            let inside = self.dependants.range((table, prefix.addr())..);
+            let inside = inside.take_while(|((t, addr), _)| *t == table && prefix.contains(*addr));
+            for &part in inside.flat_map(|(_, prefixes)| prefixes) {
+                if unsettled.insert((table, part)) {
+                    waiting.push((table, part));
+                }
+            }
+        }
+        unsettled
     }
 
     /// Where the route of one origin to a prefix leads now.
@@ -191,10 +245,13 @@ impl Rib {
         if self.changed.is_empty() {
             return Vec::new();
         }
-        let now: Vec<_> = self.recursive.keys().map(|&(t, p)| ((t, p), self.recursive_path(t, p))).collect();
-        for (at, path) in now {
-            if self.recursive.insert(at, path) != Some(path) {
-                self.changed.insert(at);
+        for (table, prefix) in self.unsettled() {
+            let path = self.recursive_path(table, prefix);
+            if let Some((_, before)) = self.recursive.get_mut(&(table, prefix))
+                && *before != path
+            {
+                *before = path;
+                self.changed.insert((table, prefix));
             }
         }
         std::mem::take(&mut self.changed).into_iter().collect()
@@ -207,7 +264,7 @@ impl Rib {
         let candidates = self.tables.get(&table).and_then(|t| t.prefixes.get(&prefix));
         for candidate in candidates.into_iter().flatten() {
             let owner = candidate.origin.owner();
-            if program.iter().any(|&(o, _)| o == owner) {
+            if candidate.origin == Origin::Underlay || program.iter().any(|&(o, _)| o == owner) {
                 continue;
             }
             if let Some(path) = self.usable(table, *candidate) {
@@ -223,7 +280,7 @@ impl Rib {
     pub fn underlay(&self, table: TableId, nbma: NbmaAddr) -> Option<Hop> {
         let found = self.longest(table, nbma.0, |candidate, path| {
             candidate.origin != Origin::Shortcut
-                && interface(path).is_none_or(|i| self.interfaces.get(&i) == Some(&Link::Port))
+                && interface(path).is_none_or(|i| matches!(self.interfaces.get(&i), Some(Link::Port { .. })))
         });
         match found?.1 {
             Path::Via(hop) => Some(hop),
@@ -235,7 +292,7 @@ impl Rib {
     /// Longest match over every owner's routes, as the data plane does it.
     #[must_use]
     pub fn best(&self, table: TableId, addr: IpAddr) -> Option<(Prefix, Path)> {
-        self.longest(table, addr, |_, _| true)
+        self.longest(table, addr, |candidate, _| candidate.origin != Origin::Underlay)
     }
 
     /// Every route, in order of table and prefix, the preferred first.
@@ -249,7 +306,7 @@ impl Rib {
                 let mut is_taken = false;
                 for &candidate in candidates {
                     let path = self.usable(table, candidate);
-                    let best = path.is_some() && !is_taken;
+                    let best = path.is_some() && !is_taken && candidate.origin != Origin::Underlay;
                     is_taken |= best;
                     shown.push(Shown { table, prefix, origin: candidate.origin, path, best });
                 }
@@ -320,7 +377,7 @@ impl Rib {
             if prefix.is_default() {
                 continue;
             }
-            for candidate in candidates.iter().filter(|c| c.origin != Origin::Shortcut) {
+            for candidate in candidates.iter().filter(|c| c.origin.is_relied_on()) {
                 let path = match candidate.target {
                     Target::Path(path) => self.present(path),
                     Target::NextHop(further) => self.resolve(table, further, depth),
@@ -340,16 +397,17 @@ impl Rib {
     }
 
     fn to(&self, path: Path, addr: IpAddr) -> To {
-        match path {
-            Path::Receive(_) => To::Local,
-            Path::Unreachable | Path::Blackhole => To::Nowhere,
-            Path::Via(Hop { interface, .. }) | Path::Attached(interface)
-                if self.interfaces.get(&interface) == Some(&Link::Port) =>
-            {
-                To::Elsewhere(interface)
-            }
-            Path::Via(hop) => To::Tunnel(hop),
-            Path::Attached(interface) => To::Tunnel(Hop { interface, next_hop: addr }),
+        let hop = match path {
+            Path::Receive(_) => return To::Local,
+            Path::Unreachable | Path::Blackhole => return To::Nowhere,
+            Path::Via(hop) => hop,
+            Path::Attached(interface) => Hop { interface, next_hop: addr },
+        };
+        match self.interfaces.get(&hop.interface) {
+            Some(Link::Port { is_open: true }) => To::Elsewhere(hop.interface),
+            // What comes through the tunnel is dropped there.
+            Some(Link::Port { is_open: false }) => To::Nowhere,
+            _ => To::Tunnel(hop),
         }
     }
 }
@@ -359,7 +417,7 @@ const MAX_RECURSION: u8 = 5;
 
 impl Routes for Rib {
     fn lookup(&self, table: TableId, addr: ProtocolAddr) -> Option<Found> {
-        let (prefix, path) = self.longest(table, addr.0, |c, _| c.origin != Origin::Shortcut)?;
+        let (prefix, path) = self.longest(table, addr.0, |c, _| c.origin.is_relied_on())?;
         Some(Found { prefix, to: self.to(path, addr.0) })
     }
 
@@ -369,7 +427,7 @@ impl Routes for Rib {
         let inside = routes.prefixes.range(prefix..).skip_while(|(p, _)| **p == prefix);
         let inside = inside.take_while(|(p, _)| prefix.contains(p.addr()));
         inside.into_iter().any(|(part, candidates)| {
-            let mut usable = candidates.iter().filter(|c| c.origin != Origin::Shortcut);
+            let mut usable = candidates.iter().filter(|c| c.origin.is_relied_on());
             let Some(path) = usable.find_map(|&c| self.usable(table, c)) else { return false };
             match (self.to(path, part.addr()), to) {
                 (To::Local, _) => false,
@@ -415,8 +473,8 @@ mod tests {
     fn rib() -> Rib {
         let mut rib = Rib::default();
         rib.set_interfaces(BTreeMap::from([
-            (name("wan0"), Link::Port),
-            (name("lan0"), Link::Port),
+            (name("wan0"), Link::Port { is_open: false }),
+            (name("lan0"), Link::Port { is_open: true }),
             (name("tunnel0"), Link::Multipoint),
             (name("tunnel1"), Link::PointToPoint),
         ]));
@@ -480,6 +538,31 @@ mod tests {
     }
 
     #[test]
+    fn a_change_settles_anew_only_what_may_rest_on_it() {
+        let mut rib = rib();
+        for third in 0..100 {
+            fixed(&mut rib, &format!("172.16.{third}.0/24"), &format!("10.0.0.{third}"));
+        }
+        fixed(&mut rib, "172.17.0.0/24", "172.16.7.1");
+        rib.commit();
+        let kernels = |rib: &mut Rib, text: &str| {
+            let by_hub = Some(Target::Path(via("tunnel0", "10.0.0.1")));
+            rib.set(Origin::Kernel, MAIN, prefix(text), by_hub);
+            let unsettled = rib.unsettled().into_iter().map(|(_, p)| p.to_string()).collect::<Vec<_>>();
+            rib.commit();
+            unsettled
+        };
+        assert!(kernels(&mut rib, "203.0.113.0/24").is_empty());
+        assert!(kernels(&mut rib, "0.0.0.0/0").is_empty());
+        assert_eq!(kernels(&mut rib, "10.0.0.7/32"), ["172.16.7.0/24", "172.17.0.0/24"]);
+        // A next hop that is another one now no longer rests on the old one.
+        fixed(&mut rib, "172.16.7.0/24", "10.0.0.8");
+        rib.commit();
+        assert!(kernels(&mut rib, "10.0.0.6/31").contains(&"172.16.6.0/24".to_owned()));
+        assert_eq!(rib.dependants.get(&(MAIN, ip("10.0.0.7"))), None);
+    }
+
+    #[test]
     fn circles_and_default_routes_do_not_resolve() {
         let mut rib = rib();
         fixed(&mut rib, "172.16.0.0/16", "172.17.0.1");
@@ -503,8 +586,21 @@ mod tests {
         rib.set(Origin::Kernel, MAIN, prefix("203.0.113.0/24"), over_tunnel);
         rib.set(Origin::Shortcut, MAIN, prefix("203.0.113.7/32"), over_tunnel);
         assert_eq!(rib.underlay(MAIN, nbma), None);
-        fixed(&mut rib, "0.0.0.0/0", "198.51.100.1");
+        // The kernel's own route by a port, which the daemon's has pushed aside, serves the underlay and nobody else.
         let gateway = Hop { interface: name("wan0"), next_hop: ip("198.51.100.1") };
+        let default = prefix("0.0.0.0/0");
+        rib.commit();
+        rib.set(Origin::Underlay, MAIN, default, Some(Target::Path(Path::Via(gateway))));
+        assert_eq!(rib.commit(), [(MAIN, default)]);
+        assert_eq!(rib.underlay(MAIN, nbma), Some(gateway));
+        assert_eq!(rib.program(MAIN, default), [(Owner::Netlink, via("tunnel0", "10.0.0.1"))]);
+        rib.set(Origin::Kernel, MAIN, default, None);
+        assert_eq!((rib.best(MAIN, ip("8.8.8.8")), rib.program(MAIN, default)), (None, Vec::new()));
+        assert_eq!(rib.lookup(MAIN, ProtocolAddr(ip("8.8.8.8"))), None);
+        assert!(rib.shown().iter().all(|r| r.origin != Origin::Underlay || !r.best));
+        rib.set(Origin::Underlay, MAIN, default, None);
+        rib.set(Origin::Kernel, MAIN, default, over_tunnel);
+        fixed(&mut rib, "0.0.0.0/0", "198.51.100.1");
         assert_eq!(rib.underlay(MAIN, nbma), Some(gateway));
         let attached = Hop { interface: name("wan0"), next_hop: ip("198.51.100.9") };
         assert_eq!(rib.underlay(MAIN, NbmaAddr(ip("198.51.100.9"))), Some(attached));
@@ -545,6 +641,16 @@ mod tests {
         assert_eq!(look(&rib, "10.0.0.9"), peer("tunnel0", "10.0.0.9"));
         assert_eq!(look(&rib, "10.1.0.9"), peer("tunnel1", "10.1.0.9"));
         assert_eq!(look(&rib, "9.9.9.9"), None);
+        // A port that does not forward is no way for what comes through a tunnel: nothing is answered for by it.
+        fixed(&mut rib, "0.0.0.0/0", "198.51.100.1");
+        assert_eq!(look(&rib, "9.9.9.9"), Some(To::Nowhere));
+        assert_eq!(look(&rib, "198.51.100.9"), Some(To::Nowhere));
+        let mut interfaces = rib.interfaces().clone();
+        interfaces.insert(name("wan0"), Link::Port { is_open: true });
+        rib.commit();
+        rib.set_interfaces(interfaces);
+        assert_eq!(look(&rib, "9.9.9.9"), Some(To::Elsewhere(name("wan0"))));
+        assert!(rib.commit().contains(&(MAIN, prefix("0.0.0.0/0"))), "what was answered is looked at again");
         rib.set(Origin::Static, MAIN, prefix("9.0.0.0/8"), Some(Target::Path(Path::Blackhole)));
         assert_eq!(look(&rib, "9.9.9.9"), Some(To::Nowhere));
     }
@@ -580,6 +686,34 @@ mod tests {
     }
 
     proptest! {
+        /// What a commit tells is all that is different, as if every route were resolved anew.
+        #[test]
+        fn a_commit_misses_nothing(
+            steps in prop::collection::vec((any::<u32>(), 1u8..=32, any::<u32>(), 0u8..4), 1..80),
+        ) {
+            let mut rib = rib();
+            let pick = |bits: u32| std::net::Ipv4Addr::from(0x0a00_0000 | bits & 0x0001_8181);
+            let mut before = BTreeMap::new();
+            for (bits, length, hop, kind) in steps {
+                let p = Prefix::new(pick(bits).into(), length).unwrap();
+                match kind {
+                    0 => rib.set(Origin::Static, MAIN, p, None),
+                    1 => rib.set(Origin::Kernel, MAIN, p, Some(Target::Path(Path::Attached(name("lan0"))))),
+                    2 => rib.set(Origin::Kernel, MAIN, p, None),
+                    _ => rib.set(Origin::Static, MAIN, p, Some(Target::NextHop(pick(hop).into()))),
+                }
+                let told = rib.commit();
+                let now: BTreeMap<_, _> =
+                    rib.tables[&MAIN].prefixes.keys().map(|&p| (p, rib.program(MAIN, p))).collect();
+                for p in now.keys().chain(before.keys()) {
+                    let none = Vec::new();
+                    let (was, is) = (before.get(p).unwrap_or(&none), now.get(p).unwrap_or(&none));
+                    prop_assert!(was == is || told.contains(&(MAIN, *p)) || before.is_empty(), "{}", p);
+                }
+                before = now;
+            }
+        }
+
         /// Longest match agrees with a search through all prefixes, whatever was set and removed before.
         #[test]
         fn longest_match_is_the_longest(

@@ -24,6 +24,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, sleep_until, timeout};
+use tracing::Level;
 
 use crate::conductor::{Conductor, Input, Kept, Output, Steps};
 use crate::kernel::{self, Notice, Order};
@@ -288,6 +289,13 @@ impl Work {
         saver: &mut Saver,
     ) {
         tracing::info!("stopping");
+        let programmed = async {
+            while self.conductor.is_waiting() {
+                let Some(input) = inputs.recv().await else { return };
+                self.handle(input, saver).await;
+            }
+        };
+        let _ = timeout(STOP_STEP, programmed).await;
         let kept = self.conductor.stop(self.clock.now(), &mut self.outputs);
         let (last, first): (Vec<_>, Vec<_>) = std::mem::take(&mut self.outputs)
             .into_iter()
@@ -321,12 +329,41 @@ impl Work {
     }
 }
 
-/// An event as a line of the log. What anybody can cause by sending packets is for who looks closer.
+/// An event as a line of the log.
 fn log(what: &Happening) {
-    match what {
-        Happening::Rejected { .. } => tracing::debug!("{what}"),
-        Happening::KernelRefused { .. } | Happening::ProgramRefused { .. } => tracing::warn!("{what}"),
+    match level(what) {
+        Level::DEBUG => tracing::debug!("{what}"),
+        Level::WARN => tracing::warn!("{what}"),
         _ => tracing::info!("{what}"),
+    }
+}
+
+/// What a host behind any node can cause by sending packets, thousands of times a second, is for who looks closer: a line is
+/// written while the conductor waits. Peers and servers that come and go are few.
+fn level(what: &Happening) -> Level {
+    match what {
+        Happening::Rejected { .. }
+        | Happening::RedirectSent { .. }
+        | Happening::RedirectReceived { .. }
+        | Happening::ResolutionSent { .. }
+        | Happening::ResolutionAnswered { .. }
+        | Happening::Unresolved { .. }
+        | Happening::ShortcutUp { .. }
+        | Happening::ShortcutDown { .. }
+        | Happening::Registered { refresh: true, .. }
+        | Happening::ServerUp { refresh: true, .. } => Level::DEBUG,
+        Happening::KernelRefused { .. } | Happening::ProgramRefused { .. } => Level::WARN,
+        Happening::Registered { .. }
+        | Happening::ServerUp { .. }
+        | Happening::ServerDown { .. }
+        | Happening::Resolved { .. }
+        | Happening::Gone { .. }
+        | Happening::DataplaneUp { .. }
+        | Happening::DataplaneDown { .. }
+        | Happening::Port { .. }
+        | Happening::SourceChanged { .. }
+        | Happening::ConfigApplied { .. }
+        | Happening::Missed { .. } => Level::INFO,
     }
 }
 
@@ -449,6 +486,21 @@ impl Saver {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_packets_cause_is_not_written_down_by_default() {
+        let tunnel = "tunnel0".parse().unwrap();
+        let destination = "192.0.2.1".parse().unwrap();
+        let to = "192.0.2.2".parse().unwrap();
+        for caused in [
+            Happening::RedirectSent { tunnel, to, destination },
+            Happening::ResolutionSent { tunnel, destination },
+            Happening::Unresolved { tunnel, destination },
+        ] {
+            assert_eq!(level(&caused), Level::DEBUG, "{caused}");
+        }
+        assert_eq!(level(&Happening::ServerDown { tunnel, nhs: destination }), Level::INFO);
+    }
 
     #[tokio::test]
     async fn a_state_is_dated_by_the_calendar_of_its_save() {

@@ -173,6 +173,49 @@ fn without_word_from_the_kernel_the_program_waits_for_two_seconds() {
 }
 
 #[test]
+fn a_kernel_that_tells_late_takes_nothing_away() {
+    // Address, default route and so all bindings of the spoke are the kernel's word.
+    let text = example(3, "spoke1").replace("addresses = [\"203.0.113.11/24\"]\n", "");
+    let mut cloud = Cloud::of(&[example(3, "hub"), text]);
+    let (interface, address) = (name("wan"), "198.51.100.11/24".parse().unwrap());
+    let by_wan = model::program::Route {
+        table: model::TableId(0),
+        prefix: "0.0.0.0/0".parse().unwrap(),
+        path: Path::Via(hop("wan", "198.51.100.1")),
+        expires_in: None,
+    };
+    let tell = |cloud: &mut Cloud| {
+        cloud.give(SPOKE1, Input::Kernel(Notice::Address { interface, address, present: true }));
+        cloud.give(SPOKE1, Input::Kernel(Notice::Route { route: by_wan, present: true }));
+    };
+    cloud.start(HUB);
+    cloud.start(SPOKE1);
+    tell(&mut cloud);
+    cloud.run(seconds(1));
+    let before = cloud.nodes[SPOKE1].dataplane.program();
+    let link = Some(hop("wan", "198.51.100.1"));
+    assert_eq!(cloud.nodes[SPOKE1].dataplane.bound("10.255.0.1"), Some((nbma("203.0.113.1"), link)));
+
+    cloud.nodes[SPOKE1].is_deaf = true;
+    cloud.restart(SPOKE1, seconds(1));
+    cloud.run(seconds(10));
+    assert!(
+        cloud.nodes[SPOKE1].has_seen(|e| matches!(e, Happening::DataplaneUp { .. })),
+        "it was waited for"
+    );
+    assert_eq!(cloud.nodes[SPOKE1].dataplane.program(), before);
+    tell(&mut cloud);
+    assert_eq!(cloud.nodes[SPOKE1].dataplane.program(), before);
+    // What nobody wants any more goes once the kernel has told all.
+    let stray =
+        Object::Replica(model::program::Replica { tunnel: name("tunnel0"), nbma: nbma("9.9.9.9"), link });
+    cloud.nodes[SPOKE1].dataplane.take(&model::program::Op::Put(Owner::Nhrp, stray)).unwrap();
+    cloud.hear(SPOKE1);
+    cloud.run(seconds(1));
+    assert_eq!(cloud.nodes[SPOKE1].dataplane.program(), before);
+}
+
+#[test]
 fn a_new_address_of_the_source_registers_again_at_once() {
     let learnt = example(3, "spoke1").replace("addresses = [\"203.0.113.11/24\"]\n", "");
     let mut cloud = Cloud::of(&[example(3, "hub"), learnt]);
@@ -225,9 +268,19 @@ fn bindings_follow_the_underlay_and_never_into_the_tunnel() {
     assert_eq!(link(&cloud), Some(hop("wan", "198.51.100.1")));
     assert!(cloud.nodes[SPOKE1].dataplane.way("0.0.0.0/0").is_some(), "but hosts may use it");
 
-    // Without an underlay route the binding stays, incomplete.
+    // What DHCP gave, and the daemon's better metric pushed aside, does as well as a route of the configuration.
     let without = remote.split("\n[[routes]]\nprefix = \"203.0.113.0/24\"").next().unwrap().to_owned();
+    let path = Path::Via(hop("wan", "198.51.100.2"));
+    let prefix = "0.0.0.0/0".parse().unwrap();
+    let route = model::program::Route { table: model::TableId(0), prefix, path, expires_in: None };
+    cloud.give(SPOKE1, Input::Kernel(Notice::Underlay { route, present: true }));
     cloud.apply(SPOKE1, &without).unwrap();
+    assert_eq!(link(&cloud), Some(hop("wan", "198.51.100.2")));
+    let over_tunnel = Some(Path::Via(hop("tunnel0", "10.255.0.1")));
+    assert_eq!(cloud.nodes[SPOKE1].dataplane.way("0.0.0.0/0"), over_tunnel, "hosts go where they went");
+    cloud.give(SPOKE1, Input::Kernel(Notice::Underlay { route, present: false }));
+
+    // Without an underlay route the binding stays, incomplete.
     assert_eq!(link(&cloud), None);
     let State::Dmvpn(dmvpn) = cloud.nodes[SPOKE1].conductor.show(cloud.now, What::Dmvpn) else { panic!() };
     let hub = dmvpn.0[0].peers.iter().find(|p| p.nhs).unwrap();
@@ -278,6 +331,7 @@ fn a_wrong_configuration_changes_nothing() {
         (good.replace("key = 42", "kye = 42"), "kye"),
         (good.replace("mtu = 1400", "mtu = -1"), "mtu"),
         (good.replace("name = \"hub\"", "state_file = \"/elsewhere\""), "node.state_file: cannot change"),
+        (good.replace("name = \"hub\"", "name = \"nave\""), "node.name: cannot change"),
         (good.clone() + "\n[management]\nsocket = \"/elsewhere\"\n", "management.socket: cannot change"),
         (good.clone() + "\n[dataplane]\nsocket = \"/elsewhere\"\n", "dataplane.socket: cannot change"),
     ] {
@@ -373,6 +427,17 @@ fn a_clean_stop_tells_peers_and_leaves_nothing() {
     }
     assert!(cloud.nodes[SPOKE1].dataplane.program().is_empty());
     assert_eq!(kept.ports.len(), 2);
+}
+
+#[test]
+fn goodbyes_do_not_wait_for_a_resync_that_nobody_takes() {
+    let mut cloud = Cloud::phase(3);
+    cloud.give(SPOKE1, Input::Away { reason: "gone".to_owned() });
+    cloud.greet(SPOKE1);
+    assert!(cloud.nodes[SPOKE1].conductor.is_waiting());
+    let mut out = Vec::new();
+    cloud.nodes[SPOKE1].conductor.stop(cloud.now, &mut out);
+    assert!(out.iter().any(|o| matches!(o, controlplane::conductor::Output::Send(_))));
 }
 
 #[test]

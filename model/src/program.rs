@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::state::time::maybe_seconds;
 use crate::{InterfaceName, Mac, NbmaAddr, Prefix, ProtocolAddr, TableId};
 
 /// On whose word an object exists. Resync marks and sweeps one owner's objects only.
@@ -119,7 +120,8 @@ pub struct Binding {
     /// What the midchain is stacked on: the port interface and neighbour by which the NBMA address is reached, never by the
     /// tunnel itself. `None` while the underlay has no route: the adjacency is incomplete.
     pub link: Option<Hop>,
-    /// Remaining holding time when programmed; the data plane lets the binding go then if it is not told again. `None`: forever.
+    /// Remaining holding time when programmed (in JSON seconds); the data plane lets the binding go then if it is not told again. `None`: forever.
+    #[serde(default, with = "maybe_seconds")]
     pub expires_in: Option<Duration>,
 }
 
@@ -149,6 +151,7 @@ pub struct Route {
     /// Where to.
     pub path: Path,
     /// As [`Binding::expires_in`]; of shortcuts.
+    #[serde(default, with = "maybe_seconds")]
     pub expires_in: Option<Duration>,
 }
 
@@ -295,4 +298,22 @@ pub struct Ack {
     pub number: u64,
     /// Whether it was done.
     pub result: Result<(), Refused>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_remaining_time_stands_in_json_as_seconds() {
+        let route = Route {
+            table: TableId(0),
+            prefix: "192.0.2.0/24".parse().unwrap(),
+            path: Path::Blackhole,
+            expires_in: Some(Duration::from_millis(1500)),
+        };
+        let json = serde_json::to_value(route).unwrap();
+        assert_eq!(json["expires_in"], 1.5);
+        assert_eq!(serde_json::from_value::<Route>(json).unwrap(), route);
+    }
 }

@@ -25,7 +25,7 @@ pub mod routes;
 pub mod workers;
 
 mod table;
-mod time;
+pub(crate) mod time;
 
 #[cfg(test)]
 mod tests;
@@ -325,6 +325,12 @@ impl fmt::Display for Viewed<'_> {
             (state, _) => state.fmt(f),
         }
     }
+}
+
+/// A number and what it is a number of, as people say it.
+#[must_use]
+pub fn count(number: u64, one: &str, many: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { many })
 }
 
 /// A list of one kind of element: JSON array, and table.

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use futures::StreamExt;
 use model::config::check::Fault;
+use model::state::count;
 use proto::client::{Error, Management};
 use proto::{Apply, Code};
 
@@ -79,7 +80,7 @@ async fn clear(node: &Management, clear: Clear, json: bool) -> Result<(), Failur
     if json {
         return print_json(&serde_json::json!({ "cleared": cleared }));
     }
-    print(format_args!("{cleared} NHRP entries cleared\n"))
+    print(format_args!("{} cleared\n", count(cleared, "NHRP entry", "NHRP entries")))
 }
 
 async fn apply(node: &Management, file: &Path, dry_run: bool, json: bool) -> Result<(), Failure> {

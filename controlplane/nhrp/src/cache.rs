@@ -62,7 +62,7 @@ pub(crate) struct Entry {
     pub(crate) unique: bool,
     pub(crate) authoritative: bool,
     pub(crate) implicit: bool,
-    /// Gets multicast because it is registered.
+    /// Gets multicast because it is registered, or was: one of the configuration keeps it until its client takes leave.
     pub(crate) replica: bool,
     pub(crate) mtu: u16,
     pub(crate) created: Instant,
@@ -122,7 +122,8 @@ impl Cloud {
             entry.created = old.created;
             entry.last_used = old.last_used;
         }
-        entry.replica = entry.origin == Origin::Dynamic && self.replicates_to_clients();
+        let is_client = old.as_ref().is_some_and(|o| o.replica && o.nbma == entry.nbma);
+        entry.replica = (entry.origin == Origin::Dynamic || is_client) && self.replicates_to_clients();
         if entry.replica {
             self.acquire_replica(turn, entry.nbma);
         }

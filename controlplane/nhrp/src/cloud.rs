@@ -198,7 +198,7 @@ impl Cloud {
         let changed: Vec<_> = self
             .cache
             .iter_mut()
-            .filter(|(_, e)| e.origin == Origin::Dynamic && e.replica != replicates)
+            .filter(|(_, e)| e.replica != replicates && (e.origin == Origin::Dynamic || e.replica))
             .map(|(_, e)| {
                 e.replica = replicates;
                 e.nbma
@@ -207,6 +207,26 @@ impl Cloud {
         for nbma in changed {
             if replicates { self.acquire_replica(turn, nbma) } else { self.release_replica(turn, nbma) }
         }
+    }
+
+    /// A client that the configuration knows registered, or took leave.
+    pub(crate) fn replicate_to_configured(
+        &mut self,
+        turn: &mut Turn<'_>,
+        client: ProtocolAddr,
+        is_client: bool,
+    ) {
+        let replica = is_client && self.replicates_to_clients();
+        let entry = self.cache.get_mut(&client).filter(|e| e.origin.is_configured() && e.replica != replica);
+        let Some(entry) = entry else { return };
+        entry.replica = replica;
+        let nbma = entry.nbma;
+        if replica {
+            self.acquire_replica(turn, nbma)
+        } else {
+            self.release_replica(turn, nbma)
+        }
+        turn.save();
     }
 
     /// One more reason to send multicast there.

@@ -100,8 +100,9 @@ pub(crate) const PRUNE_EVERY: Duration = Duration::from_secs(60);
 /// Octets of the offending packet in an error indication: an even number, see [`crate::complaint`].
 pub(crate) const ERROR_CONTENTS: usize = 256;
 
-/// Request ids are reserved in the snapshot this many at a time (RFC 2332 §5.2.3: 50 or 100).
-pub(crate) const IDS_RESERVED: u32 = 100;
+/// Request ids are reserved in the snapshot this many at a time. RFC 2332 §5.2.3 says 50 or 100; but half of them must last until
+/// the snapshot is on the disk, and there may be 2,000 a second ([`Limits::asks_per_second`]), and as many purges at once.
+pub(crate) const IDS_RESERVED: u32 = 10_000;
 
 /// Request ids of answered resolutions that are remembered, so that a duplicate of the answer is no offence.
 pub(crate) const ANSWERED: usize = 256;

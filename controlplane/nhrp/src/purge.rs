@@ -9,11 +9,12 @@ use model::{NbmaAddr, Prefix, ProtocolAddr};
 use wire::nhrp::{Body, Cie, Extension, ExtensionType, Family, Flags, Kind, Message};
 
 use crate::Reject;
-use crate::cache::Origin;
+use crate::cache::{Entry, Origin};
 use crate::cloud::Cloud;
 use crate::limits::{HOP_COUNT, PURGE_ATTEMPTS, PURGE_ENTRIES, RETRY_FIRST, backoff};
 use crate::overlap::overlapping;
 use crate::registration::fill_responder;
+use crate::resolution::clamped;
 use crate::turn::{Timer, Turn};
 
 /// A purge request without a reply.
@@ -106,7 +107,9 @@ impl Cloud {
             for key in overlapping(&self.told, *prefix, |(prefix, _)| *prefix) {
                 let Some(told) = self.told.get(&key) else { continue };
                 let (nbma, is_over) = (told.nbma, told.until <= turn.now);
-                if !is_over && self.answer_prefix(turn, told.destination) == Some(key.0) {
+                let answer = self.answer_prefix(turn, told.destination);
+                let answer = answer.and_then(|prefix| clamped(prefix, told.destination, told.shortest));
+                if !is_over && answer == Some(key.0) {
                     continue;
                 }
                 self.told.remove(&key);
@@ -173,6 +176,10 @@ impl Cloud {
     ) {
         for shortcut in overlapping(&self.shortcuts, prefix, |prefix| *prefix) {
             self.drop_shortcut(turn, shortcut);
+        }
+        let takes_leave = |entry: &Entry| nbma.is_none_or(|n| n == entry.nbma);
+        if prefix.is_host() && prefix.addr() == client.0 && self.cache.get(&client).is_some_and(takes_leave) {
+            self.replicate_to_configured(turn, client, false);
         }
         let goes = |address: &ProtocolAddr| {
             self.cache.get(address).is_some_and(|entry| {

@@ -20,11 +20,12 @@ use std::time::Duration;
 use model::config::Nhs;
 use model::time::{HoldingTime, Instant};
 use model::{NbmaAddr, ProtocolAddr};
-use wire::nhrp::{Body, Cie, CieCode, Extension, ExtensionType, Flags, Kind, Message};
+use wire::nhrp::{Body, Cie, CieCode, Extension, ExtensionType, Families, Flags, Kind, Message};
 
 use crate::cache::{Entry, Origin, check_peer};
 use crate::cloud::{Cloud, request_extensions};
 use crate::limits::{HOP_COUNT, REGISTER_PATIENCE, REGISTER_RETRY_LONGEST, RETRY_FIRST, backoff};
+use crate::resolution::nat_address;
 use crate::turn::{Timer, Turn};
 use crate::{Event, Reject};
 
@@ -40,6 +41,8 @@ pub(crate) struct Server {
     tries: u32,
     /// The NBMA address that the server has of us.
     pub(crate) registered: Option<NbmaAddr>,
+    /// Where it sees us, if that is not where we are: we are behind a NAT.
+    pub(crate) observed: Option<NbmaAddr>,
     pub(crate) requests: u64,
     pub(crate) replies: u64,
     pub(crate) refusals: u64,
@@ -71,6 +74,7 @@ impl Server {
             request: None,
             tries: 0,
             registered: None,
+            observed: None,
             requests: 0,
             replies: 0,
             refusals: 0,
@@ -118,6 +122,7 @@ impl Cloud {
             } else if is_told_otherwise || server.standing == Standing::Waiting {
                 server.request = None;
                 server.tries = 0;
+                server.observed = None;
                 let (nhs, registered) = (server.nhs, server.registered);
                 if registered.is_some() && registered != own_nbma {
                     self.unregister(turn, nhs, registered, false);
@@ -204,6 +209,8 @@ impl Cloud {
         let i = self.servers.iter().position(|s| s.request == Some(*request_id));
         let i = i.ok_or(Reject::Unsolicited)?;
         let code = entries.iter().map(|e| e.code).find(|c| *c != CieCode::SUCCESS).unwrap_or_default();
+        let observed = nat_address(message, message.source.map(ProtocolAddr));
+        let observed = observed.filter(|nbma| Some(*nbma) != self.tunnel.nbma);
         let server = &mut self.servers[i];
         let nhs = server.nhs;
         let timer = Timer::Register(self.tunnel.name, nhs.protocol);
@@ -226,6 +233,7 @@ impl Cloud {
             return Ok(());
         }
         server.replies += 1;
+        server.observed = observed;
         server.refusal = None;
         server.tries = 0;
         let refresh = server.standing == Standing::Responding;
@@ -339,11 +347,11 @@ impl Cloud {
         match old {
             Some(old) if old.origin.is_configured() => {
                 // The configuration says where it is; it may only agree.
-                return if old.nbma == nbma {
-                    Verdict { code: CieCode::SUCCESS, reject: None }
-                } else {
-                    Verdict::refused(prohibited, Reject::Prohibited)
-                };
+                if old.nbma != nbma {
+                    return Verdict::refused(prohibited, Reject::Prohibited);
+                }
+                self.replicate_to_configured(turn, client, true);
+                return Verdict { code: CieCode::SUCCESS, reject: None };
             }
             Some(old) if old.origin == Origin::Dynamic && old.unique && old.nbma != nbma => {
                 return Verdict::refused(CieCode::ALREADY_REGISTERED, Reject::AlreadyRegistered);
@@ -374,17 +382,27 @@ impl Cloud {
     /// Tells a client behind a NAT what it looks like from here (Cisco's NAT extension, second entry).
     fn add_observed(&self, message: &mut Message, nbma: NbmaAddr, client: ProtocolAddr) {
         let families = message.families;
-        let observed = Cie {
-            prefix: families.protocol.bits(),
-            mtu: self.tunnel.mtu,
-            nbma: Some(nbma.0),
-            protocol: Some(client.0),
-            ..Cie::default()
-        };
+        let observed = self.seen_entry(families, nbma, client);
         if let Some(addresses) = message.extension_mut(ExtensionType::NAT) {
             // One entry more in a list of one has room.
             let _ = addresses.push(&observed, families);
         }
+    }
+
+    /// Where a node is seen, as an entry of the NAT extension.
+    pub(crate) fn seen_entry(&self, families: Families, nbma: NbmaAddr, node: ProtocolAddr) -> Cie {
+        Cie {
+            prefix: families.protocol.bits(),
+            mtu: self.tunnel.mtu,
+            nbma: Some(nbma.0),
+            protocol: Some(node.0),
+            ..Cie::default()
+        }
+    }
+
+    /// Where others see us, if that is not where we are: as the servers say.
+    pub(crate) fn public(&self) -> Option<NbmaAddr> {
+        self.servers.iter().find_map(|s| s.observed)
     }
 }
 

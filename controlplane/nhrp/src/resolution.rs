@@ -14,10 +14,12 @@
 //!
 //! Answering: the node where the route to the address leaves the cloud answers, with the prefix of that route; every node
 //! before it passes the request on (`forward`). It takes the requester's binding from the request, and answers straight to it.
+//!
+//! Behind a NAT, a node says in the NAT extension (Cisco's) of what it asks and answers where its server sees it.
 
 use model::time::{HoldingTime, Instant};
 use model::{NbmaAddr, Prefix, ProtocolAddr};
-use wire::nhrp::{Body, Cie, CieCode, ExtensionType, Flags, Kind, Message};
+use wire::nhrp::{Body, Cie, CieCode, Extension, ExtensionType, Flags, Kind, Message};
 
 use crate::cache::{Entry, Origin, check_peer};
 use crate::cloud::{Cloud, request_extensions};
@@ -64,6 +66,8 @@ pub(crate) struct Told {
     pub(crate) nbma: NbmaAddr,
     /// The address that it asked for.
     pub(crate) destination: ProtocolAddr,
+    /// It wanted no shorter prefix than this long.
+    pub(crate) shortest: u8,
     /// It forgets by itself then.
     pub(crate) until: Instant,
 }
@@ -149,7 +153,8 @@ impl Cloud {
         let flags = Flags::ROUTER | Flags::AUTHORITATIVE | Flags::SOURCE_STABLE | Flags::NAT;
         let prefix = if self.tunnel.nhrp.registration.unique { 0xff } else { own.families.protocol.bits() };
         let entry = self.requesters_entry(prefix);
-        let extensions = request_extensions(None, own.families);
+        let public = self.public().map(|nbma| self.seen_entry(own.families, nbma, own.protocol));
+        let extensions = request_extensions(public, own.families);
         let message = own.request(Kind::ResolutionRequest, flags, id, destination, vec![entry], extensions);
         self.send(turn, server, message);
         if before == 0 {
@@ -223,8 +228,9 @@ impl Cloud {
             return Ok(());
         };
         let next_hop = ProtocolAddr(entry.protocol.unwrap_or(destination.0));
-        let nbma = nat_address(message, Some(next_hop)).or(entry.nbma.map(NbmaAddr));
-        let nbma = nbma.ok_or(Reject::Address)?;
+        let said = entry.nbma.map(NbmaAddr);
+        let nbma = nat_address(message, Some(next_hop)).or(said).ok_or(Reject::Address)?;
+        let claimed = said.filter(|said| *said != nbma);
         check_peer(self, next_hop, nbma)?;
         if self.is_full(turn, next_hop) {
             return Err(Reject::NoRoom);
@@ -234,6 +240,7 @@ impl Cloud {
         let holding_time = HoldingTime(entry.holding_time);
         let learnt = Learnt {
             nbma,
+            claimed,
             holding_time,
             mtu: entry.mtu,
             authoritative: flags.has(Flags::AUTHORITATIVE),
@@ -246,7 +253,7 @@ impl Cloud {
 
     /// Takes a binding that came by a resolution, unless a better one is there.
     fn learn(&mut self, turn: &mut Turn<'_>, address: ProtocolAddr, learnt: Learnt) {
-        let Learnt { nbma, holding_time, mtu, authoritative, implicit } = learnt;
+        let Learnt { nbma, claimed, holding_time, mtu, authoritative, implicit } = learnt;
         let old = self.cache.get(&address);
         if old.is_some_and(|o| o.origin > Origin::Cached) {
             return;
@@ -265,7 +272,7 @@ impl Cloud {
         let entry = Entry {
             origin: Origin::Cached,
             nbma,
-            claimed: None,
+            claimed,
             unique: false,
             authoritative,
             implicit,
@@ -286,6 +293,8 @@ impl Cloud {
 /// A binding that came by a resolution.
 struct Learnt {
     nbma: NbmaAddr,
+    /// What it says itself, behind a NAT.
+    claimed: Option<NbmaAddr>,
     holding_time: HoldingTime,
     mtu: u16,
     authoritative: bool,
@@ -293,7 +302,7 @@ struct Learnt {
 }
 
 /// The public address of a node behind a NAT: the NAT extension's entry for it, or its first one.
-fn nat_address(message: &Message, of: Option<ProtocolAddr>) -> Option<NbmaAddr> {
+pub(crate) fn nat_address(message: &Message, of: Option<ProtocolAddr>) -> Option<NbmaAddr> {
     let entries = message.extension(ExtensionType::NAT)?.entries(message.families).ok()?;
     let meant = entries.iter().find(|e| of.is_none_or(|of| e.protocol == Some(of.0)));
     meant.and_then(|e| e.nbma).map(NbmaAddr)
@@ -344,8 +353,8 @@ impl Cloud {
         let Body::Exchange { flags, entries, .. } = &message.body else { return Err(Reject::Malformed) };
         let (flags, asked) = (*flags, entries.first().copied().unwrap_or_default());
         // A requester may want nothing wider than this; 0, 0xff and a host say nothing (RFC 2332 §5.2.1).
-        let length = prefix.length().max(asked.length(message.families).unwrap_or(0));
-        let prefix = Prefix::new(destination.0, length).ok_or(Reject::Malformed)?;
+        let shortest = asked.length(message.families).unwrap_or(0);
+        let prefix = clamped(prefix, destination, shortest).ok_or(Reject::Malformed)?;
         let public = nat_address(&message, None);
         let requester = public.or(message.source_nbma.map(NbmaAddr)).unwrap_or(source);
         check_peer(self, client, requester)?;
@@ -353,6 +362,7 @@ impl Cloud {
         if flags.has(Flags::SOURCE_STABLE) && asked.holding_time > 0 && !self.is_full(turn, client) {
             let learnt = Learnt {
                 nbma: requester,
+                claimed: message.source_nbma.map(NbmaAddr).filter(|said| *said != requester),
                 holding_time: HoldingTime(asked.holding_time),
                 mtu: asked.mtu,
                 authoritative: false,
@@ -366,12 +376,29 @@ impl Cloud {
         let given = Flags::AUTHORITATIVE | Flags::DESTINATION_STABLE;
         make_reply(&mut message, (flags & kept) | given, entry);
         fill_responder(&mut message, &self.own_entry(&own));
+        if let Some(nbma) = self.public() {
+            self.say_where(&mut message, nbma, next_hop);
+        }
         let until = turn.now + self.tunnel.nhrp.holding_time.duration();
-        self.told.insert((prefix, client), Told { nbma: requester, destination, until });
+        self.told.insert((prefix, client), Told { nbma: requester, destination, shortest, until });
         turn.save();
         self.send(turn, requester, message);
         turn.event(Event::ResolutionAnswered { tunnel: self.name(), client, prefix });
         Ok(())
+    }
+
+    /// Says in a reply where we are seen, beside what its requester may say of itself.
+    fn say_where(&self, message: &mut Message, nbma: NbmaAddr, us: ProtocolAddr) {
+        let families = message.families;
+        let entry = self.seen_entry(families, nbma, us);
+        if message.extension(ExtensionType::NAT).is_none() {
+            let extensions = message.extensions.get_or_insert_default();
+            extensions.push(Extension::empty(ExtensionType::NAT, false));
+        }
+        if let Some(addresses) = message.extension_mut(ExtensionType::NAT) {
+            // A few entries have room.
+            let _ = addresses.push(&entry, families);
+        }
     }
 
     /// Refuses a resolution request. The refusal takes the way back that the request came.
@@ -394,6 +421,11 @@ impl Cloud {
     pub(crate) fn has_told_enough(&self, turn: &Turn<'_>) -> bool {
         self.told.len() >= turn.common.limits.told
     }
+}
+
+/// The part of `prefix` around an address that is no shorter than its requester wants.
+pub(crate) fn clamped(prefix: Prefix, destination: ProtocolAddr, shortest: u8) -> Option<Prefix> {
+    Prefix::new(destination.0, prefix.length().max(shortest))
 }
 
 /// Makes a resolution request its own reply; extensions stay (RFC 2332 §5.2.2).

@@ -40,6 +40,9 @@ pub struct RememberedTunnel {
     /// Answers that we gave: those that hold longest, if there are many.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub told: Vec<RememberedAnswer>,
+    /// Clients of the configuration that registered, and get multicast therefore.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub receivers: Vec<ProtocolAddr>,
 }
 
 /// A binding.
@@ -81,6 +84,9 @@ pub struct RememberedAnswer {
     pub nbma: NbmaAddr,
     /// The address that it asked for.
     pub destination: ProtocolAddr,
+    /// It wanted no shorter prefix than this long.
+    #[serde(default)]
+    pub shortest: u8,
     /// What remains of the holding time that we gave.
     pub remaining: Duration,
 }
@@ -164,7 +170,14 @@ impl Snapshot {
 
 impl RememberedTunnel {
     const fn new(name: InterfaceName) -> Self {
-        Self { name, bindings: Vec::new(), shortcuts: Vec::new(), registered: Vec::new(), told: Vec::new() }
+        Self {
+            name,
+            bindings: Vec::new(),
+            shortcuts: Vec::new(),
+            registered: Vec::new(),
+            told: Vec::new(),
+            receivers: Vec::new(),
+        }
     }
 }
 
@@ -212,6 +225,7 @@ impl Cloud {
             remaining: shortcut.expires.since(now),
             age: now.since(shortcut.created),
         };
+        let receivers = self.cache.iter().filter(|(_, e)| e.origin.is_configured() && e.replica);
         let registered = self.servers.iter().filter_map(|s| Some((s.nhs.protocol, s.registered?)));
         RememberedTunnel {
             name: self.name(),
@@ -219,6 +233,7 @@ impl Cloud {
             shortcuts: self.shortcuts.iter().map(shortcut).collect(),
             registered: registered.collect(),
             told: self.remembered_answers(now),
+            receivers: receivers.map(|(address, _)| *address).collect(),
         }
     }
 
@@ -228,6 +243,7 @@ impl Cloud {
             client: *client,
             nbma: told.nbma,
             destination: told.destination,
+            shortest: told.shortest,
             remaining: told.until.since(now),
         };
         let holding = self.told.iter().filter(|(_, told)| told.until > now);
@@ -277,8 +293,12 @@ impl Cloud {
             self.install_shortcut(turn, s.prefix, shortcut);
         }
         for t in remembered.told {
-            let told = Told { nbma: t.nbma, destination: t.destination, until: now + t.remaining };
+            let RememberedAnswer { nbma, destination, shortest, .. } = t;
+            let told = Told { nbma, destination, shortest, until: now + t.remaining };
             self.told.insert((t.prefix, t.client), told);
+        }
+        for client in remembered.receivers {
+            self.replicate_to_configured(turn, client, true);
         }
         for (nhs, nbma) in remembered.registered {
             if let Some(server) = self.servers.iter_mut().find(|s| s.nhs.protocol == nhs) {

@@ -165,3 +165,39 @@ impl Rng {
         z ^ (z >> 31)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Found;
+    use model::{ProtocolAddr, TableId};
+
+    struct Nowhere;
+
+    impl Routes for Nowhere {
+        fn lookup(&self, _: TableId, _: ProtocolAddr) -> Option<Found> {
+            None
+        }
+
+        fn is_split(&self, _: TableId, _: Prefix, _: &crate::To) -> bool {
+            false
+        }
+    }
+
+    /// A save may take a second from when it is wanted: no id outside of what is saved is used meanwhile.
+    #[test]
+    fn ids_last_until_the_next_snapshot_is_written() {
+        let mut common = Common::default();
+        let mut saved = common.ids.reserved;
+        for _ in 0..5 {
+            let mut actions = Vec::new();
+            let mut turn = Turn::new(Instant::default(), &Nowhere, &mut common, &mut actions);
+            while !turn.save {
+                turn.request_id();
+            }
+            let left = saved.wrapping_sub(turn.common.ids.next);
+            assert!(left >= turn.common.limits.asks_per_second, "{left}");
+            saved = turn.common.ids.reserved;
+        }
+    }
+}

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use model::InterfaceName;
-use model::program::{Key, Object, Op, Owner, Path};
+use model::program::{Binding, Key, Object, Op, Owner, Path, Replica};
 use model::time::Instant;
 
 /// What should be in the data plane.
@@ -190,6 +190,21 @@ impl Desired {
         ops.extend(RESYNCED.iter().rev().map(|&owner| Op::ResyncEnd(owner)));
         ops
     }
+
+    /// What is known of a program of which parts are not known yet: nothing is swept, and what has no link so far keeps the one
+    /// that the data plane may have for it.
+    pub(crate) fn known(&mut self, now: Instant) -> Vec<Op> {
+        let is_known = |op: &Op| {
+            !matches!(
+                op,
+                Op::ResyncBegin(_)
+                    | Op::ResyncEnd(_)
+                    | Op::Put(_, Object::Binding(Binding { link: None, .. }))
+                    | Op::Put(_, Object::Replica(Replica { link: None, .. }))
+            )
+        };
+        self.resync(now).into_iter().filter(is_known).collect()
+    }
 }
 
 /// Whether the data plane would not have both.
@@ -234,7 +249,7 @@ const RESYNCED: [Owner; 3] = [Owner::Config, Owner::Netlink, Owner::Nhrp];
 #[cfg(test)]
 mod tests {
     use super::*;
-    use model::program::{Binding, Fallback, Interface, Path, Route, Tunnel, TunnelMode};
+    use model::program::{Fallback, Interface, Route, Tunnel, TunnelMode};
     use model::{NbmaAddr, ProtocolAddr, TableId};
 
     fn at(seconds: u64) -> Instant {

@@ -24,6 +24,7 @@ impl Conductor {
                 out.push(Output::Event(Happening::SourceChanged { tunnel: *tunnel, nbma: *nbma }));
             }
         }
+        self.changed.interfaces.retain(|name, _| self.config.interfaces.iter().any(|i| i.name == *name));
         self.seen.retain(|name, _| self.topology.twins.iter().any(|t| t.name == *name));
         self.rib.set_interfaces(self.topology.links.clone());
         for &(origin, table, prefix) in old.routes.keys() {
@@ -59,7 +60,7 @@ impl Conductor {
         let keys: BTreeSet<Key> = self.topology.objects.iter().map(Object::key).collect();
         for key in old.objects.iter().map(Object::key).filter(|key| !keys.contains(key)) {
             self.desired.remove(Owner::Config, key);
-            self.stack.remove(Owner::Config, key);
+            self.unplace(Owner::Config, key);
         }
         for mut object in self.topology.objects.clone() {
             self.place(Owner::Config, &mut object);
@@ -94,7 +95,8 @@ impl Conductor {
         // Another underlay table, or routes to one: everything is stacked again.
         for (owner, key, table, nbma) in self.stack.places() {
             if let Some(now_in) = self.underlay_of(key).filter(|now_in| *now_in != table) {
-                self.stack.set(owner, key, now_in, nbma);
+                let left = self.stack.set(owner, key, now_in, nbma);
+                self.forget_way(left);
             }
         }
         for (table, nbma) in self.stack.all() {
@@ -122,7 +124,10 @@ impl Conductor {
                 self.restack(now, table, nbma, out);
             }
         }
-        self.order_routes(out);
+        let statics = &self.topology.routes;
+        if changed.iter().any(|&(table, prefix)| statics.contains_key(&(Origin::Static, table, prefix))) {
+            self.order_routes(out);
+        }
         if self.is_engine_started {
             let mut prefixes: Vec<Prefix> = changed.into_iter().map(|(_, prefix)| prefix).collect();
             prefixes.dedup();
@@ -156,9 +161,23 @@ impl Conductor {
             _ => return None,
         };
         let table = self.underlay_of(key).unwrap_or_default();
-        self.stack.set(owner, key, table, nbma);
+        let left = self.stack.set(owner, key, table, nbma);
+        self.forget_way(left);
         *link = self.rib.underlay(table, nbma);
         *link
+    }
+
+    /// The object stands nowhere any more.
+    pub(super) fn unplace(&mut self, owner: Owner, key: Key) {
+        let left = self.stack.remove(owner, key);
+        self.forget_way(left);
+    }
+
+    /// Nothing stands on this address any more.
+    fn forget_way(&mut self, left: Option<(TableId, NbmaAddr)>) {
+        if let Some(left) = left {
+            self.changed.routes.remove(&left);
+        }
     }
 
     /// The way to an NBMA address changed: whatever stands on it moves.

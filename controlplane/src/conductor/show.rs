@@ -10,7 +10,7 @@ use model::state::dmvpn::{Dmvpn, Peer, PeerAttributes, PeerState, Tunnel};
 use model::state::nhrp::{Entry, EntryType};
 use model::state::nhs::{Server, ServerState};
 use model::state::routes::RibRoute;
-use model::state::{Cache, Counters, Routes, Servers, State, What};
+use model::state::{Cache, Counters, Routes, Servers, State, What, count};
 use model::time::Instant;
 use model::{InterfaceName, NbmaAddr, ProtocolAddr};
 
@@ -200,7 +200,11 @@ impl Conductor {
             Some(server) if server.state != ServerState::Responding => {
                 let why = match &server.refusal {
                     Some(refusal) => format!("it refused our registration: {refusal}"),
-                    None => format!("it did not answer {} registration requests", server.requests),
+                    None => {
+                        let requests =
+                            count(server.requests, "registration request", "registration requests");
+                        format!("it did not answer {requests}")
+                    }
                 };
                 Some((PeerState::Nhrp, why))
             }

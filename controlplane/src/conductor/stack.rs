@@ -15,22 +15,30 @@ pub(crate) struct Stack {
 }
 
 impl Stack {
-    /// The object stands on this address now.
-    pub(crate) fn set(&mut self, owner: Owner, key: Key, table: TableId, nbma: NbmaAddr) {
-        self.remove(owner, key);
+    /// The object stands on this address now. Returns the address on which nothing stands any more because of that.
+    pub(crate) fn set(
+        &mut self,
+        owner: Owner,
+        key: Key,
+        table: TableId,
+        nbma: NbmaAddr,
+    ) -> Option<(TableId, NbmaAddr)> {
+        let left = self.remove(owner, key);
         self.on.entry((table, nbma.0)).or_default().insert((owner, key));
         self.place.insert((owner, key), (table, nbma.0));
+        left.filter(|left| *left != (table, nbma))
     }
 
-    /// The object is gone.
-    pub(crate) fn remove(&mut self, owner: Owner, key: Key) {
-        let Some(place) = self.place.remove(&(owner, key)) else { return };
-        if let Some(objects) = self.on.get_mut(&place) {
-            objects.remove(&(owner, key));
-            if objects.is_empty() {
-                self.on.remove(&place);
-            }
+    /// The object is gone. Returns the address on which nothing stands any more because of that.
+    pub(crate) fn remove(&mut self, owner: Owner, key: Key) -> Option<(TableId, NbmaAddr)> {
+        let place = self.place.remove(&(owner, key))?;
+        let objects = self.on.get_mut(&place)?;
+        objects.remove(&(owner, key));
+        if !objects.is_empty() {
+            return None;
         }
+        self.on.remove(&place);
+        Some((place.0, NbmaAddr(place.1)))
     }
 
     /// The addresses inside a prefix on which something stands.
@@ -79,7 +87,13 @@ mod tests {
         // It moves.
         stack.set(Owner::Nhrp, key("192.0.2.1"), TableId(0), nbma("203.0.113.1"));
         assert_eq!(within(&stack, "192.0.2.0/24"), [nbma("192.0.2.200")]);
-        stack.remove(Owner::Nhrp, key("192.0.2.1"));
+        let left = stack.remove(Owner::Nhrp, key("192.0.2.1"));
+        assert_eq!(left, Some((TableId(0), nbma("203.0.113.1"))));
+        stack.set(Owner::Config, key("192.0.2.200"), TableId(0), nbma("192.0.2.200"));
+        let set = |stack: &mut Stack, on| stack.set(Owner::Nhrp, key("192.0.2.200"), TableId(0), nbma(on));
+        assert_eq!(set(&mut stack, "192.0.2.201"), None, "another one stands there still");
+        assert_eq!(set(&mut stack, "192.0.2.201"), None, "it does itself");
+        assert_eq!(set(&mut stack, "192.0.2.200"), Some((TableId(0), nbma("192.0.2.201"))));
         assert_eq!(within(&stack, "203.0.113.0/24"), []);
         assert_eq!(stack.all().len(), 4);
     }

@@ -64,14 +64,15 @@ impl Topology {
         let name = interface.name;
         let port = port_of(interface);
         let is_source = config.tunnels.iter().any(|t| t.source == name);
-        self.links.insert(name, Link::Port);
+        let forwarding = interface.forwarding.unwrap_or(!is_source);
+        self.links.insert(name, Link::Port { is_open: forwarding });
         self.addresses(name, interface.table, &interface.addresses, seen);
         self.objects.push(Object::Interface(Interface {
             name,
             port: port.to_owned(),
             mtu: interface.mtu,
             table: interface.table,
-            forwarding: interface.forwarding.unwrap_or(!is_source),
+            forwarding,
         }));
         // Without its port's Ethernet address the twin would answer ARP with a wrong one.
         if let Some(&mac) = macs.get(port) {

@@ -20,8 +20,50 @@ pub(super) struct Mirror {
 struct Known {
     addresses: BTreeSet<(InterfaceName, InterfaceAddr)>,
     neighbours: HashMap<Hop, (Mac, Certainty)>,
-    /// In the kernel's order: by metric, then as put and appended. The first is the one that is told.
-    routes: BTreeMap<Prefix, Vec<(u32, Path)>>,
+    /// In the kernel's order: by metric, then as put and appended. The first is the one that is told, and the first by a port.
+    routes: BTreeMap<Prefix, Vec<Leading>>,
+}
+
+/// A route to a prefix.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Leading {
+    metric: u32,
+    path: Path,
+    by_port: bool,
+}
+
+/// What is told of a prefix.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+struct Said {
+    best: Option<Path>,
+    /// By a port, if the best is not.
+    underlay: Option<Path>,
+}
+
+impl Said {
+    fn of(ways: &[Leading]) -> Self {
+        let best = ways.first();
+        let underlay = ways.iter().find(|way| way.by_port).filter(|_| best.is_some_and(|way| !way.by_port));
+        Self { best: best.map(|way| way.path), underlay: underlay.map(|way| way.path) }
+    }
+
+    /// Tells what is different from before. In between there is always a way by a port, if there is one before and after.
+    fn tell(self, prefix: Prefix, before: Self, out: &mut VecDeque<Notice>) {
+        let route = |path| Route { table: TableId(0), prefix, path, expires_in: None };
+        if let Some(path) = self.underlay.filter(|_| self.underlay != before.underlay) {
+            out.push_back(Notice::Underlay { route: route(path), present: true });
+        }
+        match (before.best, self.best) {
+            (Some(old), None) => out.push_back(Notice::Route { route: route(old), present: false }),
+            (old, Some(new)) if old != Some(new) => {
+                out.push_back(Notice::Route { route: route(new), present: true });
+            }
+            _ => {}
+        }
+        if let Some(path) = before.underlay.filter(|_| self.underlay.is_none()) {
+            out.push_back(Notice::Underlay { route: route(path), present: false });
+        }
+    }
 }
 
 impl Mirror {
@@ -37,7 +79,7 @@ impl Mirror {
         rest.addresses.retain(|(twin, _)| *twin != name);
         rest.neighbours.retain(|hop, _| hop.interface != name);
         for ways in rest.routes.values_mut() {
-            ways.retain(|(_, path)| interface(path) != Some(name));
+            ways.retain(|way| interface(&way.path) != Some(name));
         }
         rest.routes.retain(|_, ways| !ways.is_empty());
         let before = std::mem::replace(&mut self.known, rest);
@@ -75,7 +117,7 @@ impl Mirror {
         let before = std::mem::take(&mut self.known);
         self.take_in(facts);
         before.tell_missing_from(&self.known, out);
-        self.known.tell_all(out);
+        self.known.tell_all(&before, out);
     }
 
     /// Takes in all routes that there are: tells what changed.
@@ -134,37 +176,37 @@ impl Mirror {
 
     fn route(&mut self, route: &KernelRoute, change: Change, out: &mut VecDeque<Notice>) {
         let path = self.path(&route.way).filter(|path| !route.ours && interface(path).is_some());
+        let is_port = |name| matches!(self.link(name), Some((_, Kind::Tap { .. })));
+        let way = path.map(|path| Leading {
+            metric: route.metric,
+            path,
+            by_port: interface(&path).is_some_and(is_port),
+        });
         let ways = self.known.routes.entry(route.prefix).or_default();
-        let before = ways.first().copied();
+        let before = Said::of(ways);
         // What a dump told may be notified after it.
-        let again = |way: &(u32, Path)| Some(*way) == path.map(|path| (route.metric, path));
+        let again = |other: &Leading| Some(*other) == way;
         if change == Change::Append && ways.iter().any(again) {
             return;
         }
-        let first = ways.partition_point(|(metric, _)| *metric < route.metric);
-        if change == Change::Replace && ways.get(first).is_some_and(|(metric, _)| *metric == route.metric) {
+        let first = ways.partition_point(|way| way.metric < route.metric);
+        if change == Change::Replace && ways.get(first).is_some_and(|way| way.metric == route.metric) {
             ways.remove(first);
         }
         if change != Change::Append {
             ways.retain(|way| !again(way));
         }
-        let end = ways.partition_point(|(metric, _)| *metric <= route.metric);
-        match (change, path) {
-            (Change::Put | Change::Replace, Some(path)) => ways.insert(first, (route.metric, path)),
-            (Change::Append, Some(path)) => ways.insert(end, (route.metric, path)),
+        let end = ways.partition_point(|way| way.metric <= route.metric);
+        match (change, way) {
+            (Change::Put | Change::Replace, Some(way)) => ways.insert(first, way),
+            (Change::Append, Some(way)) => ways.insert(end, way),
             (Change::Remove, _) | (_, None) => {}
         }
-        let after = ways.first().copied();
-        if after.is_none() {
+        let after = Said::of(ways);
+        if ways.is_empty() {
             self.known.routes.remove(&route.prefix);
         }
-        match (before, after) {
-            (Some((_, old)), None) => out.push_back(notice(route.prefix, old, false)),
-            (before, Some((_, new))) if before.map(|(_, old)| old) != Some(new) => {
-                out.push_back(notice(route.prefix, new, true));
-            }
-            _ => {}
-        }
+        after.tell(route.prefix, before, out);
     }
 
     /// Where a route leads; `None` if not by a twin.
@@ -186,10 +228,8 @@ impl Mirror {
 impl Known {
     /// Tells what is not in `now`.
     fn tell_missing_from(&self, now: &Self, out: &mut VecDeque<Notice>) {
-        for (prefix, ways) in &self.routes {
-            if let Some((_, path)) = ways.first().filter(|_| !now.routes.contains_key(prefix)) {
-                out.push_back(notice(*prefix, *path, false));
-            }
+        for (prefix, ways) in self.routes.iter().filter(|(prefix, _)| !now.routes.contains_key(prefix)) {
+            Said::default().tell(*prefix, Said::of(ways), out);
         }
         let hops = self.neighbours.keys().filter(|hop| !now.neighbours.contains_key(hop));
         out.extend(hops.map(|hop| Notice::Neighbour { hop: *hop, mac: None }));
@@ -203,14 +243,16 @@ impl Known {
 
     fn tell_routes_changed_since(&self, before: &Self, out: &mut VecDeque<Notice>) {
         for (prefix, ways) in &self.routes {
-            let old = before.routes.get(prefix).and_then(|ways| ways.first()).map(|(_, path)| path);
-            if let Some((_, path)) = ways.first().filter(|(_, path)| old != Some(path)) {
-                out.push_back(notice(*prefix, *path, true));
-            }
+            Said::of(ways).tell(*prefix, before.said(prefix), out);
         }
     }
 
-    fn tell_all(&self, out: &mut VecDeque<Notice>) {
+    fn said(&self, prefix: &Prefix) -> Said {
+        self.routes.get(prefix).map(|ways| Said::of(ways)).unwrap_or_default()
+    }
+
+    /// Tells all, and which routes by a port are no longer needed beside the best.
+    fn tell_all(&self, before: &Self, out: &mut VecDeque<Notice>) {
         out.extend(self.addresses.iter().map(|(interface, address)| Notice::Address {
             interface: *interface,
             address: *address,
@@ -219,12 +261,12 @@ impl Known {
         out.extend(
             self.neighbours.iter().map(|(hop, (mac, _))| Notice::Neighbour { hop: *hop, mac: Some(*mac) }),
         );
-        self.tell_routes_changed_since(&Self::default(), out);
+        for (prefix, ways) in &self.routes {
+            let said = Said::of(ways);
+            let underlay = before.said(prefix).underlay.filter(|_| said.underlay.is_none());
+            said.tell(*prefix, Said { best: None, underlay }, out);
+        }
     }
-}
-
-fn notice(prefix: Prefix, path: Path, present: bool) -> Notice {
-    Notice::Route { route: Route { table: TableId(0), prefix, path, expires_in: None }, present }
 }
 
 /// The twin that a path leaves by.
@@ -287,6 +329,45 @@ mod tests {
         assert_eq!(said(&mut mirror, Change::Remove, route(110, TUNNEL, "10.255.0.5")), ["10.255.0.3"]);
         assert_eq!(said(&mut mirror, Change::Remove, route(200, TUNNEL, "10.255.0.3")), ["gone"]);
         assert!(mirror.known.routes.is_empty());
+    }
+
+    /// As the words of the notices: `+`, `-` a route, `u+`, `u-` one for the underlay.
+    fn words(out: VecDeque<Notice>) -> Vec<String> {
+        let word = |notice| {
+            let (mark, route, present) = match notice {
+                Notice::Route { route, present } => ("", route, present),
+                Notice::Underlay { route, present } => ("u", route, present),
+                _ => return None,
+            };
+            let Path::Via(hop) = route.path else { return None };
+            Some(format!("{mark}{}{}", if present { '+' } else { '-' }, hop.next_hop))
+        };
+        out.into_iter().filter_map(word).collect()
+    }
+
+    #[test]
+    fn beside_a_route_by_a_tunnel_the_best_by_a_port_is_told_without_a_gap() {
+        let mut mirror = mirror();
+        let said = |mirror: &mut Mirror, change, route| {
+            let mut out = VecDeque::new();
+            mirror.apply(Fact::Route { route, change }, &mut out);
+            words(out)
+        };
+        assert_eq!(said(&mut mirror, Change::Put, route(100, LAN, "10.1.0.9")), ["+10.1.0.9"]);
+        let by_tunnel = || route(20, TUNNEL, "10.255.0.1");
+        assert_eq!(said(&mut mirror, Change::Put, by_tunnel()), ["u+10.1.0.9", "+10.255.0.1"]);
+        assert_eq!(said(&mut mirror, Change::Put, route(50, LAN, "10.1.0.8")), ["u+10.1.0.8"]);
+        assert_eq!(said(&mut mirror, Change::Remove, by_tunnel()), ["+10.1.0.8", "u-10.1.0.8"]);
+        said(&mut mirror, Change::Put, by_tunnel());
+        let mut out = VecDeque::new();
+        let fact = |route| Fact::Route { route, change: Change::Append };
+        mirror.resync(vec![fact(by_tunnel()), fact(route(50, LAN, "10.1.0.8"))], &mut out);
+        assert_eq!(words(std::mem::take(&mut out)), ["u+10.1.0.8", "+10.255.0.1"]);
+        mirror.resync(vec![fact(route(50, LAN, "10.1.0.8"))], &mut out);
+        assert_eq!(words(std::mem::take(&mut out)), ["+10.1.0.8", "u-10.1.0.8"]);
+        said(&mut mirror, Change::Put, by_tunnel());
+        mirror.resync_routes(Vec::new(), &mut out);
+        assert_eq!(words(out), ["-10.255.0.1", "u-10.1.0.8"]);
     }
 
     #[test]

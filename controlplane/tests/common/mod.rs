@@ -182,6 +182,9 @@ pub(crate) struct Node {
     pub(crate) conductor: Conductor,
     pub(crate) dataplane: Dataplane,
     connection: u64,
+    /// Its kernel says nothing for now.
+    pub(crate) is_deaf: bool,
+    unheard: Vec<Notice>,
     /// What the kernel put on its twins.
     addresses: Vec<(InterfaceName, InterfaceAddr)>,
     pub(crate) orders: Vec<Order>,
@@ -364,6 +367,22 @@ impl Cloud {
         }
     }
 
+    fn notify(&mut self, node: usize, notice: Notice) {
+        if self.nodes[node].is_deaf {
+            self.nodes[node].unheard.push(notice);
+        } else {
+            self.waiting.push_back((node, Input::Kernel(notice)));
+        }
+    }
+
+    /// Its kernel says all that it had to say.
+    pub(crate) fn hear(&mut self, node: usize) {
+        self.nodes[node].is_deaf = false;
+        for notice in std::mem::take(&mut self.nodes[node].unheard) {
+            self.give(node, Input::Kernel(notice));
+        }
+    }
+
     /// The kernel: every address is there, every neighbour answers.
     fn obey(&mut self, node: usize, order: &Order) {
         match order {
@@ -371,22 +390,21 @@ impl Cloud {
                 for (interface, address) in std::mem::take(&mut self.nodes[node].addresses) {
                     let twin = twins.iter().find(|t| t.name == interface);
                     if twin.is_none_or(|t| t.configured && !t.addresses.contains(&address)) {
-                        let notice = Notice::Address { interface, address, present: false };
-                        self.waiting.push_back((node, Input::Kernel(notice)));
+                        self.notify(node, Notice::Address { interface, address, present: false });
                     }
                 }
                 for twin in twins {
                     for &address in &twin.addresses {
                         let notice = Notice::Address { interface: twin.name, address, present: true };
                         self.nodes[node].addresses.push((twin.name, address));
-                        self.waiting.push_back((node, Input::Kernel(notice)));
+                        self.notify(node, notice);
                     }
                 }
-                self.waiting.push_back((node, Input::Kernel(Notice::Synced)));
+                self.notify(node, Notice::Synced);
             }
             Order::Resolve(hop) => {
                 let mac = Some(Mac([2, 0xee, 0, 0, 0, 1]));
-                self.waiting.push_back((node, Input::Kernel(Notice::Neighbour { hop: *hop, mac })));
+                self.notify(node, Notice::Neighbour { hop: *hop, mac });
             }
             Order::Routes(_) | Order::Stop { .. } => {}
         }
@@ -398,6 +416,8 @@ pub(crate) fn node(text: &str, kept: Kept) -> Node {
         conductor: Conductor::new(BEGAN, Config::parse(text).unwrap(), 42, kept),
         dataplane: Dataplane::default(),
         connection: 0,
+        is_deaf: false,
+        unheard: Vec::new(),
         addresses: Vec::new(),
         orders: Vec::new(),
         events: Vec::new(),

@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::state::count;
 use crate::{InterfaceName, Mac, NbmaAddr, Prefix, ProtocolAddr};
 
 /// Something that happened at a time on a node.
@@ -258,13 +259,18 @@ impl fmt::Display for Happening {
             Self::SourceChanged { tunnel, nbma: None } => {
                 write!(f, "{tunnel}: source interface has no address")
             }
-            Self::ConfigApplied { changes } => write!(f, "configuration applied, {changes} changes"),
+            Self::ConfigApplied { changes } => {
+                write!(f, "configuration applied, {}", count(u64::from(*changes), "change", "changes"))
+            }
             Self::ProgramRefused { reason } => write!(f, "data plane refused: {reason}"),
             Self::Rejected { tunnel, source, reason } => {
                 write!(f, "{tunnel}: NHRP message from {source} not accepted: {reason}")
             }
             Self::KernelRefused { order, reason } => write!(f, "kernel refused: {order}: {reason}"),
-            Self::Missed { events } => write!(f, "{events} events were lost: this watcher is too slow"),
+            Self::Missed { events } => {
+                let lost = count(*events, "event was", "events were");
+                write!(f, "{lost} lost: this watcher is too slow")
+            }
         }
     }
 }
@@ -274,5 +280,18 @@ impl fmt::Display for Event {
         let (seconds, micros) = (self.time_us / 1_000_000, self.time_us % 1_000_000);
         let (hours, minutes, seconds) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
         write!(f, "{hours:02}:{minutes:02}:{seconds:02}.{micros:06} {} {}", self.node, self.what)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_is_one() {
+        let applied = |changes| Happening::ConfigApplied { changes }.to_string();
+        assert_eq!(applied(1), "configuration applied, 1 change");
+        assert_eq!(applied(2), "configuration applied, 2 changes");
+        assert_eq!(Happening::Missed { events: 1 }.to_string(), "1 event was lost: this watcher is too slow");
     }
 }

@@ -38,7 +38,7 @@ pub(super) mod seconds {
 }
 
 /// As [`seconds`], of what may be missing.
-pub(super) mod maybe_seconds {
+pub(crate) mod maybe_seconds {
     use std::time::Duration;
 
     use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};

@@ -123,6 +123,8 @@ pub(crate) struct Net {
     chance: u64,
     /// Whether snapshots are taken when they are worth it.
     pub(crate) saving: bool,
+    /// What nodes behind a NAT, one to one, look like from outside.
+    pub(crate) nat: BTreeMap<usize, NbmaAddr>,
 }
 
 /// How a node is configured.
@@ -190,6 +192,7 @@ impl Net {
             shaken: Duration::ZERO,
             chance: 42,
             saving: true,
+            nat: BTreeMap::new(),
         };
         for node in 0..=spokes {
             let mut rib = Rib::default();
@@ -222,8 +225,14 @@ impl Net {
 
     pub(crate) fn start(&mut self, node: usize) {
         let tunnel = self.nodes[node].tunnel.clone();
-        self.by_nbma.insert(tunnel.nbma.unwrap(), node);
+        self.by_nbma.remove(&tunnel.nbma.unwrap());
+        self.by_nbma.insert(self.outside(node), node);
         self.give(node, Input::Configure(vec![tunnel]));
+    }
+
+    /// Where others see a node.
+    fn outside(&self, node: usize) -> NbmaAddr {
+        self.nat.get(&node).copied().unwrap_or_else(|| self.nodes[node].tunnel.nbma.unwrap())
     }
 
     /// It was only deaf and dumb for a while.
@@ -274,7 +283,7 @@ impl Net {
         match action {
             Action::Send { tunnel, to, bytes } => {
                 n.sent.push((now, to, bytes.clone()));
-                let source = n.tunnel.nbma.unwrap();
+                let source = self.outside(node);
                 let Some(&peer) = self.by_nbma.get(&to) else { return };
                 let copies = 1 + usize::from(self.toss(self.doubled));
                 for _ in 0..copies {
@@ -397,7 +406,7 @@ impl Net {
                 let bytes = ip_packet(source, to);
                 reports.push((here, Input::Redirect { tunnel: tunnel0(), source: source_nbma, bytes }));
             }
-            came_from = n.tunnel.nbma;
+            came_from = Some(self.outside(here));
             let Some(&next) = self.by_nbma.get(&nbma) else { break false };
             if !self.nodes[next].alive {
                 break false;

@@ -49,6 +49,32 @@ fn a_route_that_is_as_it_was_purges_nothing() {
     assert_eq!(net.route(1, lan(2)), Some(overlay(2)));
 }
 
+/// What was answered is narrower than the route, as its requester wanted: it is true for as long as the route is there.
+#[test]
+fn an_answer_that_its_requester_clamped_is_not_purged_by_a_route_that_is_as_it_was() {
+    for is_restarted in [false, true] {
+        let mut net = Net::new(2, &Setup::default());
+        net.run(seconds(1));
+        net.packet(1, host(1, 9), host(2, 9));
+        net.run(millis(50));
+        let (_, to, mut request) = net.messages(1, MessageType::ResolutionRequest).pop().unwrap();
+        let Body::Exchange { entries, request_id, .. } = &mut request.body else { panic!() };
+        entries[0].prefix = 26;
+        *request_id += 1000;
+        request.source = Some(overlay(7).0);
+        let bytes = request.encode();
+        net.give(2, Input::Packet { tunnel: tunnel0(), source: to, destination: nbma(2), bytes });
+        if is_restarted {
+            net.restart(2);
+        }
+        net.routes_changed(2, &[lan(2)]);
+        assert_eq!(net.messages(2, MessageType::PurgeRequest).len(), 0);
+        net.nodes[2].rib.0.remove(&lan(2));
+        net.routes_changed(2, &[lan(2)]);
+        assert_eq!(net.messages(2, MessageType::PurgeRequest).len(), 2);
+    }
+}
+
 /// A more specific route elsewhere makes the answer untrue for its part.
 #[test]
 fn a_new_part_purges_the_whole() {

@@ -278,6 +278,30 @@ fn what_no_peer_can_have_is_not_registered() {
     assert_eq!(net.rejects(0, Reject::Loop), 1);
 }
 
+/// A client that the configuration knows as well gets multicast from its registration on, like any other, until it goes.
+#[test]
+fn a_client_that_is_configured_too_gets_multicast_once_it_registered() {
+    let mut net = Net::idle(1, &Setup::default());
+    net.nodes[0].tunnel.nhrp.map.push(model::config::Map { protocol: overlay(1), nbma: nbma(1) });
+    let replica = Key::Replica(tunnel0(), nbma(1));
+    net.start(0);
+    assert!(net.has(0, Key::Binding(tunnel0(), overlay(1))) && !net.has(0, replica));
+    net.start(1);
+    net.run(seconds(1));
+    assert!(net.has(0, replica));
+    // A restart of the hub, before it registers again, takes nothing away.
+    net.nodes[1].alive = false;
+    net.nodes[0].program.clear();
+    net.restart(0);
+    assert!(net.has(0, replica));
+    net.revive(1);
+    net.run(seconds(300));
+    assert!(net.has(0, replica));
+    net.give(1, Input::Shutdown);
+    net.run(millis(50));
+    assert!(net.has(0, Key::Binding(tunnel0(), overlay(1))) && !net.has(0, replica));
+}
+
 /// A client whose packets come from elsewhere than it says is behind a NAT: it is reached where they come from, and told so.
 #[test]
 fn a_client_behind_a_nat_is_reached_where_it_comes_from() {

@@ -306,6 +306,41 @@ fn the_answer_is_as_wide_as_is_true() {
     assert_eq!(asked(&mut net, "192.168.2.1"), Some("192.168.2.1/32".into()), "the router itself");
 }
 
+/// A node behind a NAT is found where its server sees it, by whom it asks and by who asks for it, and leaves as any other.
+#[test]
+fn spokes_behind_a_nat_reach_each_other_where_they_are_seen() {
+    let public = |node: usize| format!("203.0.113.{node}").parse().unwrap();
+    for (behind, phase_2) in [(&[1][..], true), (&[2], true), (&[1, 2], true), (&[1, 2], false)] {
+        let mut net = Net::idle(2, &Setup { redirect: !phase_2, shortcut: !phase_2, ..Setup::default() });
+        for &node in behind {
+            net.nat.insert(node, public(node));
+        }
+        for (node, other) in [(1, 2), (2, 1)] {
+            if phase_2 {
+                net.nodes[node].rib.0.insert(lan(other), Lead::Via(overlay(other)));
+            }
+            net.nodes[node].tunnel.nhrp.shortcut = !phase_2;
+        }
+        for node in 0..3 {
+            net.start(node);
+        }
+        net.run(seconds(1));
+        net.converse(1, 2, seconds(1));
+        assert_eq!(net.packet(1, host(1, 9), host(2, 9)), Some(vec![1, 2]));
+        assert_eq!(net.packet(2, host(2, 9), host(1, 9)), Some(vec![2, 1]));
+        for &node in behind {
+            let other = 3 - node;
+            assert_eq!(net.binding(other, overlay(node)), Some(public(node)));
+            let entries = net.nodes[other].engine.entries(net.now);
+            let entry = entries.iter().find(|e| e.next_hop == overlay(node)).unwrap();
+            assert_eq!(entry.claimed_nbma, Some(nbma(node)));
+            net.give(node, Input::Shutdown);
+            net.run(millis(50));
+            assert_eq!(net.binding(other, overlay(node)), None, "it took leave");
+        }
+    }
+}
+
 /// The requester takes no shorter prefix than the route that it has.
 #[test]
 fn the_requester_clamps_the_prefix() {
