@@ -324,10 +324,11 @@ impl<B: PacketBuf> Walk<B> {
         let trace = self.trace.id(slot);
         match self.carry(Carried { buf, meta, entry, trace }) {
             Ok(()) => self.flow.parked += 1,
-            Err(buf) => self.refuse(
-                buf,
-                if entry == Entry::Replicate { DropReason::ReplicateFull } else { DropReason::StaleIndex },
-            ),
+            Err(buf) if entry == Entry::Replicate => {
+                self.replicating -= 1;
+                self.refuse(buf, DropReason::ReplicateFull);
+            }
+            Err(buf) => self.refuse(buf, DropReason::StaleIndex),
         }
     }
 

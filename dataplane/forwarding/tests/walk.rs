@@ -4,11 +4,12 @@ mod lab;
 
 use std::time::Duration;
 
-use forwarding::{Command, DropReason, Node, Notice, Origin, Punt};
+use forwarding::{Command, DropReason, Injected, Node, Notice, Origin, Punt};
 use lab::*;
 use model::Mac;
 use model::program::{Object, Path, TunnelMode};
 use model::report::PuntReason;
+use wire::buf::TestBuf;
 use wire::{arp, ethernet, gre, icmp, ipv4};
 use zerocopy::IntoBytes;
 
@@ -306,6 +307,39 @@ fn many_receivers_get_their_copies_over_several_breaths() {
         assert_eq!(to, expected);
     }
     assert!(node.counters().flow().copied == 2 * 699);
+}
+
+/// Breaths in which what was parked leaves no room for what waits for its copies: the places of what is dropped are free again.
+#[test]
+fn multicast_that_finds_no_room_to_wait_gives_its_place_back() {
+    let mut node = hub(&[2]);
+    let link = Some(hop("wan", "192.0.2.2"));
+    node.put((0..700).map(|n| replica("tun", &format!("198.51.{}.{}", n / 250, n % 250 + 1), link)));
+    node.put([route("203.0.113.0/24", Path::Unreachable)]);
+    let tun = Origin::Twin(node.id("tun"));
+    let hello = ip("10.0.0.1", "224.0.0.5", 89, b"ospf");
+    for round in 0..4_u8 {
+        // 512 packets that wait for eight neighbours, and leave together.
+        let servers: Vec<_> = (0..8).map(|n| format!("10.1.0.{}", 100 + 8 * round + n)).collect();
+        for server in &servers {
+            let packet = frame(LAN, station(9), ethernet::IPV4, &udp("10.1.0.2", server, b"x"));
+            node.ports.rx[1].extend((0..64).map(|_| TestBuf::new(&packet)));
+        }
+        node.settle();
+        node.put(servers.iter().map(|server| neighbour("lan", server, station(9))));
+        node.ports.inject.extend((0..32).map(|_| Injected { origin: tun, buf: TestBuf::new(&hello) }));
+        let unreachable = (0..96).map(|n| udp(&format!("10.1.0.{n}"), "203.0.113.9", b"x"));
+        node.ports.rx[1]
+            .extend(unreachable.map(|packet| TestBuf::new(&frame(LAN, station(9), ethernet::IPV4, &packet))));
+        let before = node.dropped(DropReason::ReplicateFull);
+        node.settle();
+        assert!(node.dropped(DropReason::ReplicateFull) > before + 16, "{round}: {:?}", node.drops());
+        node.pass(Duration::from_secs(1));
+    }
+    let _ = node.sent(0);
+    let before = node.dropped(DropReason::ReplicateFull);
+    node.inject(tun, &hello);
+    assert_eq!((node.sent(0).len(), node.dropped(DropReason::ReplicateFull)), (700, before));
 }
 
 #[test]
@@ -617,7 +651,7 @@ fn bursts_of_every_kind_at_once_keep_the_law_and_the_order() {
             let at = bytes.len() - 5;
             bytes[at..at + 2].copy_from_slice(&(n as u16).to_be_bytes());
         }
-        node.ports.rx[port].push_back(wire::buf::TestBuf::new(&bytes));
+        node.ports.rx[port].push_back(TestBuf::new(&bytes));
     }
     node.settle();
     let relayed: Vec<u16> = node
