@@ -286,6 +286,7 @@ fn expires_in(object: &Object) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use std::collections::VecDeque;
+    use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
     use model::program::{Hop, Interface, Neighbour, Path, Route};
     use model::{Prefix, TableId};
@@ -351,6 +352,55 @@ mod tests {
         let ip = ipv4::Header::new([10, 1, 0, 9].into(), [10, 9, 0, 9].into(), ipv4::UDP, 64, 8).unwrap();
         let frame = [link.as_bytes(), ip.as_bytes(), &[0; 8]].concat();
         (program, prefix.try_into().unwrap(), TestBuf::new(&frame))
+    }
+
+    /// While a /24 and two /25 take each other's place, an address of theirs never takes the default route.
+    #[test]
+    fn prefixes_that_others_replace_go_when_those_are_there() {
+        let (mut program, _, _) = one_route();
+        let hop =
+            |next_hop: &str| Hop { interface: "lan".parse().unwrap(), next_hop: next_hop.parse().unwrap() };
+        let route = |prefix: &str, path| {
+            Object::Route(Route {
+                table: TableId(0),
+                prefix: prefix.parse().unwrap(),
+                path,
+                expires_in: None,
+            })
+        };
+        let put = |object| Op::Put(Owner::Config, object);
+        let remove = |object: &Object| Op::Remove(Owner::Config, object.key());
+        let whole = route("10.8.0.0/24", Path::Via(hop("10.1.0.3")));
+        let halves = ["10.8.0.0/25", "10.8.0.128/25"].map(|half| route(half, Path::Via(hop("10.1.0.4"))));
+        let start = vec![put(route("0.0.0.0/0", Path::Blackhole)), put(whole.clone())];
+        program.apply(Instant::default(), &Batch { number: 1, ops: start }).unwrap();
+        let address = "10.8.0.200".parse().unwrap();
+        let fib = program.fib.fib();
+        let default = fib.lookup("8.8.8.8".parse().unwrap());
+        let (done, looks) = (AtomicBool::new(false), AtomicU64::new(0));
+        std::thread::scope(|scope| {
+            let reader = scope.spawn(|| {
+                let mut astray = 0;
+                while !done.load(Ordering::Relaxed) {
+                    astray += u64::from(fib.lookup(address) == default);
+                    looks.fetch_add(1, Ordering::Relaxed);
+                }
+                astray
+            });
+            // Until the reader has looked in between many times, whatever core it has.
+            for number in 0.. {
+                let there = halves.iter().cloned().map(put).chain([remove(&whole)]).collect();
+                let back = halves.iter().map(remove).chain([put(whole.clone())]).collect();
+                for ops in [there, back] {
+                    program.apply(Instant::default(), &Batch { number, ops }).unwrap();
+                }
+                if number > 5_000 && looks.load(Ordering::Relaxed) > 1_000_000 {
+                    break;
+                }
+            }
+            done.store(true, Ordering::Relaxed);
+            assert_eq!(reader.join().unwrap(), 0);
+        });
     }
 
     #[test]

@@ -376,19 +376,7 @@ impl Program {
             self.publish();
         }
         let stored = !change.words.is_empty();
-        for (prefix, target) in std::mem::take(&mut change.words) {
-            let word = target.and_then(|target| self.slots.id(target)).map(|id| Word::new(id.word()));
-            match word {
-                None => {
-                    self.fib.remove(prefix);
-                }
-                Some(Some(word)) => {
-                    let put = self.fib.put(prefix, word);
-                    debug_assert!(put.is_ok(), "groups were reserved");
-                }
-                Some(None) => unreachable!("no prefix leads to the adjacency of no route"),
-            }
-        }
+        self.store(&change.words);
         let gone = self.let_go(change.released);
         if stored || !gone.is_empty() {
             let generation = self.publish();
@@ -396,6 +384,21 @@ impl Program {
             for id in gone {
                 self.slots.retire(id, generation);
             }
+        }
+    }
+
+    /// Stores words: what comes before what goes, so that no packet takes the way of a shorter prefix while others take the
+    /// place of its own.
+    fn store(&mut self, words: &BTreeMap<V4Prefix, Option<Target>>) {
+        for (prefix, target) in words.iter().filter_map(|(prefix, target)| Some((*prefix, (*target)?))) {
+            let Some(word) = self.slots.id(target).and_then(|id| Word::new(id.word())) else {
+                unreachable!("no prefix leads to the adjacency of no route")
+            };
+            let put = self.fib.put(prefix, word);
+            debug_assert!(put.is_ok(), "groups were reserved");
+        }
+        for prefix in words.iter().filter_map(|(prefix, target)| target.is_none().then_some(*prefix)) {
+            self.fib.remove(prefix);
         }
     }
 
