@@ -420,6 +420,18 @@ fn a_copy_waits_for_its_receivers_link() {
 }
 
 #[test]
+fn a_copy_for_a_receiver_without_a_link_goes_to_nobody_else() {
+    let mut node = hub(&[2]);
+    node.put([fallback("tun", "10.0.0.2"), replica("tun", "198.51.100.2", None)]);
+    node.put([replica("tun", "192.0.2.2", Some(hop("wan", "192.0.2.2")))]);
+    let tun = Origin::Twin(node.id("tun"));
+    node.inject(tun, &ip("10.0.0.1", "224.0.0.5", 89, b"ospf"));
+    let to: Vec<_> = node.sent(0).iter().map(|frame| open_tunnel(frame).1).collect();
+    assert_eq!((to, node.drops()), (vec!["192.0.2.2".to_owned()], vec![(DropReason::Unresolved, 1)]));
+    assert_eq!(node.ports.notices, []);
+}
+
+#[test]
 fn an_unresolved_tunnel_hop_falls_back_to_the_nhs() {
     let mut node = hub(&[2]);
     node.put([fallback("tun", "10.0.0.2"), via("10.1.3.0/24", "tun", "10.0.0.3")]);
