@@ -164,18 +164,26 @@ impl proto::server::Dataplane for Service {
         let service = self.process.service();
         tokio::spawn(async move {
             while let Some(batch) = batches.next().await {
-                let Ok(batch) = batch else { return };
+                let batch = match batch {
+                    Ok(batch) => batch,
+                    Err(status) => {
+                        tracing::warn!(code = ?status.code(), reason = status.message(), "no more batches");
+                        // The client hears it too, if it is still there.
+                        let _ = acks.send(Err(status)).await;
+                        return;
+                    }
+                };
                 let Some(service) = service.upgrade() else { return };
                 let ack = service.apply(&batch);
                 if let Err(refused) = &ack.result {
                     tracing::warn!(batch = batch.number, %refused, "refused");
                 }
-                if acks.send(ack).await.is_err() {
+                if acks.send(Ok(ack)).await.is_err() {
                     return;
                 }
             }
         });
-        Ok(proto::server::from_channel(stream))
+        Ok(proto::server::from_results(stream))
     }
 
     async fn reports(&self, _: Open) -> Result<Stream<Report>, Status> {

@@ -158,6 +158,21 @@ async fn programs_shows_refuses_and_stops() {
     assert!(!socket.exists());
 }
 
+/// Input: a batch that cannot be read. Output: the stream ends with the reason, not as if all were well.
+#[tokio::test]
+async fn a_batch_that_cannot_be_read_is_answered_with_why() {
+    let running = Running::start("malformed", "0");
+    let client = Dataplane::at(&running.socket);
+    let greeting = client.hello(Hello { epoch: Epoch(1), name: "test".to_owned() }).await.unwrap();
+    let (batches, receiver) = mpsc::channel(8);
+    let mut acks =
+        client.program(Open { instance: greeting.instance, epoch: Epoch(1) }, receiver).await.unwrap();
+    let larger_than_is_taken = interface("wan0", &"x".repeat(proto::MESSAGE_LIMIT));
+    batches.send(Batch { number: 1, ops: vec![larger_than_is_taken] }).await.unwrap();
+    let answer = acks.next().await.expect("an answer").unwrap_err();
+    assert!(answer.to_string().contains("too large"), "{answer}");
+}
+
 /// Input: flags that cannot be. Output: one sentence that names the flag, and the exit code.
 #[test]
 fn what_cannot_start_says_why() {

@@ -102,6 +102,14 @@ pub fn from_channel<T: Send + 'static>(receiver: tokio::sync::mpsc::Receiver<T>)
     Box::pin(ReceiverStream::new(receiver).map(Ok))
 }
 
+/// The same of a channel that may say why it ends.
+#[must_use]
+pub fn from_results<T: Send + 'static>(
+    receiver: tokio::sync::mpsc::Receiver<Result<T, Status>>,
+) -> Stream<T> {
+    Box::pin(ReceiverStream::new(receiver))
+}
+
 /// Serves a data plane on `path` until `stop` is ready.
 ///
 /// # Errors
