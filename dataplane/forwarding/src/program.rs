@@ -12,6 +12,7 @@
 mod build;
 mod check;
 mod objects;
+mod reserve;
 mod show;
 mod slots;
 
@@ -97,7 +98,16 @@ impl Program {
     /// # Errors
     /// [`MapError`] without address space for the FIB (64 MiB, and as much for long prefixes).
     pub fn new(ports: Vec<Port>) -> Result<Self, MapError> {
-        let fib = Writer::new(FIB_GROUPS)?;
+        Self::with_room(ports, AdjacencyId::LIMIT, FIB_GROUPS)
+    }
+
+    /// An empty program with room for so many adjacencies (at most [`AdjacencyId::LIMIT`]) and so many /24 that hold longer
+    /// prefixes.
+    ///
+    /// # Errors
+    /// As [`Program::new`].
+    pub fn with_room(ports: Vec<Port>, adjacencies: usize, groups: usize) -> Result<Self, MapError> {
+        let fib = Writer::new(groups)?;
         let empty = Tables {
             fib: fib.fib(),
             adjacencies: Adjacencies::default(),
@@ -112,7 +122,7 @@ impl Program {
             ids: BTreeMap::new(),
             names: Vec::new(),
             free_ids: VecDeque::new(),
-            slots: Slots::new(),
+            slots: Slots::new(adjacencies.min(AdjacencyId::LIMIT)),
             installed: BTreeMap::new(),
             pins: HashMap::new(),
             hosts: BTreeSet::new(),
@@ -189,8 +199,7 @@ impl Program {
                 return Err(Refused { op, reason: Refusal::Referred(name) });
             }
         }
-        let full = |what: &str| Refused { op: 0, reason: Refusal::Full(what.to_owned()) };
-        self.reserve().map_err(full)
+        self.reserve(ops)
     }
 
     /// Removes an owner's stale objects. What else is on an interface that goes with them has no meaning any more and goes too.

@@ -65,44 +65,6 @@ impl Program {
         self.carry_out(change);
     }
 
-    /// Whether there is room for all that the batch may need, counted generously; else what is full.
-    pub(super) fn reserve(&self) -> Result<(), &'static str> {
-        let mut objects = 0;
-        let mut names = 0;
-        let mut long = BTreeSet::new();
-        for (key, _) in self.objects.touched() {
-            objects += 1;
-            match key {
-                Key::Interface(name) | Key::Tunnel(name) => {
-                    names += usize::from(!self.ids.contains_key(&name))
-                }
-                Key::Route(_, prefix) => {
-                    let Ok(prefix) = V4Prefix::try_from(prefix) else { continue };
-                    if prefix.length() > 24 {
-                        long.insert(prefix.first() >> 8);
-                    }
-                    long.extend(self.hosts_in(prefix).map(|(addr, _)| addr >> 8));
-                }
-                Key::Neighbour(Hop { next_hop: IpAddr::V4(addr), .. })
-                | Key::Binding(_, ProtocolAddr(IpAddr::V4(addr))) => {
-                    long.insert(addr.to_bits() >> 8);
-                }
-                _ => {}
-            }
-        }
-        // An object needs its own adjacency and its link's; a tunnel or interface a few.
-        if self.slots.room() < objects * 2 + names * 2 {
-            return Err("adjacencies");
-        }
-        if self.fib.free_groups() < long.len() {
-            return Err("long prefixes");
-        }
-        if self.ids.len() + names > INTERFACES {
-            return Err("interfaces");
-        }
-        Ok(())
-    }
-
     /// Makes the tables agree with the objects that the batch touched.
     pub(super) fn commit(&mut self) {
         let touched: BTreeSet<_> = self.objects.touched().collect();
@@ -198,7 +160,7 @@ impl Program {
     }
 
     /// Prefixes whose route leads to an interface or tunnel.
-    fn prefixes_on(&self, name: InterfaceName) -> Vec<V4Prefix> {
+    pub(super) fn prefixes_on(&self, name: InterfaceName) -> Vec<V4Prefix> {
         let on_it = |object: &Object| match object {
             Object::Route(route) if super::names(object).contains(&Some(name)) => Some(route.prefix),
             _ => None,
@@ -220,7 +182,7 @@ impl Program {
         change.prefixes.insert(V4Prefix::host(addr));
     }
 
-    fn hosts_in(&self, prefix: V4Prefix) -> impl Iterator<Item = (u32, InterfaceId)> + '_ {
+    pub(super) fn hosts_in(&self, prefix: V4Prefix) -> impl Iterator<Item = (u32, InterfaceId)> + '_ {
         let (from, to) = ((prefix.first(), InterfaceId(0)), (prefix.last(), InterfaceId(u16::MAX)));
         self.hosts.range(from..=to).copied()
     }
@@ -261,7 +223,7 @@ impl Program {
     }
 
     /// The adjacency of a next hop.
-    fn hop(&self, name: InterfaceName, addr: IpAddr) -> Option<Target> {
+    pub(super) fn hop(&self, name: InterfaceName, addr: IpAddr) -> Option<Target> {
         let id = *self.ids.get(&name)?;
         let addr = if self.tunnel(name).is_some_and(is_point_to_point) { 0 } else { v4(addr)? };
         Some(Target::Hop(id, addr))
@@ -290,7 +252,7 @@ impl Program {
     }
 
     /// What a prefix should lead to.
-    fn desired(&self, prefix: V4Prefix) -> Option<Target> {
+    pub(super) fn desired(&self, prefix: V4Prefix) -> Option<Target> {
         for (addr, len, target) in FIXED_PREFIXES {
             let fixed = V4Prefix::new(addr, len)?;
             if fixed.contains(prefix) {
@@ -304,8 +266,7 @@ impl Program {
             return None;
         }
         // A host entry: on the interface whose attached route covers it.
-        let cover = (0..32).rev().find_map(|len| self.route(V4Prefix::new(prefix.first().into(), len)?))?;
-        let Path::Attached(name) = cover else { return None };
+        let name = self.attached_over(prefix.first())?;
         let id = *self.ids.get(&name)?;
         if !self.hosts.contains(&(prefix.first(), id)) {
             return None;
@@ -313,8 +274,14 @@ impl Program {
         self.hop(name, Ipv4Addr::from(prefix.first()).into())
     }
 
+    /// The interface on whose attached prefix an address is, if no longer one of another kind covers it.
+    pub(super) fn attached_over(&self, addr: u32) -> Option<InterfaceName> {
+        let cover = (0..32).rev().find_map(|len| self.route(V4Prefix::new(addr.into(), len)?))?;
+        if let Path::Attached(name) = cover { Some(name) } else { None }
+    }
+
     /// What a path leads to.
-    fn along(&self, path: Path) -> Option<Target> {
+    pub(super) fn along(&self, path: Path) -> Option<Target> {
         match path {
             Path::Via(Hop { interface, next_hop }) if next_hop.is_unspecified() => {
                 self.along(Path::Attached(interface))
@@ -701,16 +668,16 @@ impl Program {
 }
 
 /// Whether an object's adjacency is on this tunnel.
-fn is_on(key: Key, tunnel: InterfaceName) -> bool {
+pub(super) fn is_on(key: Key, tunnel: InterfaceName) -> bool {
     matches!(key, Key::Binding(name, _) | Key::Fallback(name) if name == tunnel)
 }
 
-fn is_point_to_point(tunnel: &Tunnel) -> bool {
+pub(super) fn is_point_to_point(tunnel: &Tunnel) -> bool {
     matches!(tunnel.mode, TunnelMode::PointToPoint { .. })
 }
 
 /// The bits of an IPv4 address; programs have no others.
-fn v4(addr: IpAddr) -> Option<u32> {
+pub(super) fn v4(addr: IpAddr) -> Option<u32> {
     match addr {
         IpAddr::V4(addr) => Some(addr.to_bits()),
         IpAddr::V6(_) => None,
