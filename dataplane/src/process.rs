@@ -6,7 +6,6 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use anyhow::Context as _;
-use crossbeam::channel;
 use dpdk::{Eal, EalArgs, Mbuf, Memory, Mempool, MempoolConfig, Opened, Port, PortConfig};
 use forwarding::{Injected, Program};
 use model::report::Report;
@@ -16,7 +15,7 @@ use tokio::sync::mpsc;
 
 use crate::args::{Args, MemoryArg, PortArg};
 use crate::cores::Cores;
-use crate::host::{Host, HostCounters, Order};
+use crate::host::{Host, HostCounters, Order, Orders};
 use crate::ports::{QueuePair, QueuePorts};
 use crate::rings::{Rings, Waker};
 use crate::service::Service;
@@ -141,7 +140,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         service: OnceLock::new(),
     });
 
-    let (orders, from_service) = channel::unbounded();
+    let (orders, from_service) = Orders::new(Arc::clone(&waker));
     let (punts, punted) = mpsc::channel(PUNTED);
     let rings = process.workers.iter().map(|worker| Arc::clone(&worker.rings)).collect();
     let host = Host::new(
@@ -160,7 +159,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let threads = plans.into_iter().map(|plan| plan.start(eal)).collect::<anyhow::Result<Vec<_>>>()?;
 
     let served = serve(args, service, punted);
-    let _ = orders.send(Order::Stop);
+    orders.give(Order::Stop);
     stop.store(true, Ordering::Relaxed);
     finish(&process, host, threads);
     served

@@ -4,7 +4,6 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crossbeam::channel;
 use forwarding::{Injected, Origin, Program};
 use futures::StreamExt;
 use model::program::{Ack, Batch};
@@ -15,7 +14,7 @@ use proto::{Greeting, Hello, Open, Status, Stream};
 use tokio::sync::{broadcast, mpsc};
 use twin::Kind;
 
-use crate::host::{Order, Punted};
+use crate::host::{Order, Orders, Punted};
 use crate::process::Process;
 
 /// Acks, reports and packets that may wait for a slow control plane. Beyond: batches wait, reports are told again, packets
@@ -33,7 +32,7 @@ const SURVEY: u32 = 200;
 pub(crate) struct Service {
     process: Arc<Process>,
     program: Mutex<Program>,
-    host: channel::Sender<Order>,
+    host: Orders,
     epoch: Instant,
     reports: broadcast::Sender<Report>,
     /// The control plane's end of the current punt stream.
@@ -46,12 +45,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Service {
-    pub(crate) fn new(
-        process: Arc<Process>,
-        program: Program,
-        host: channel::Sender<Order>,
-        epoch: Instant,
-    ) -> Self {
+    pub(crate) fn new(process: Arc<Process>, program: Program, host: Orders, epoch: Instant) -> Self {
         let (reports, _) = broadcast::channel(REPORTS);
         Self { process, program: Mutex::new(program), host, epoch, reports, punts: Mutex::new(None) }
     }
@@ -69,7 +63,7 @@ impl Service {
                 program.interfaces().map(|shown| (shown.id, shown.interface.name.to_string(), Kind::Tap));
             let tuns =
                 program.tunnel_shows().map(|shown| (shown.id, shown.tunnel.name.to_string(), Kind::Tun));
-            let _ = self.host.send(Order::Twins(taps.chain(tuns).collect()));
+            self.host.give(Order::Twins(taps.chain(tuns).collect()));
         }
         Ack { number: batch.number, result }
     }
