@@ -42,6 +42,11 @@ pub(crate) struct Args {
     #[arg(long, value_name = "BYTES", default_value_t = 1500, value_parser = clap::value_parser!(u16).range(576..=9000))]
     pub(crate) mtu: u16,
 
+    /// Count the cycles that each node of the graph takes, for `nave show counters`: a look at the processor's clock more
+    /// for each node of each burst.
+    #[arg(long)]
+    pub(crate) measure_nodes: bool,
+
     /// Packet buffers. If not given: enough for all rings, and 8,192 more.
     #[arg(long, value_name = "COUNT")]
     pub(crate) buffers: Option<u32>,

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use anyhow::Context as _;
 use dpdk::{Eal, EalArgs, Mbuf, Memory, Mempool, MempoolConfig, Opened, Port, PortConfig};
-use forwarding::{Injected, Program};
+use forwarding::{Command, Injected, Program};
 use model::report::Report;
 use model::{Instance, Mac};
 use tokio::signal::unix::{SignalKind, signal};
@@ -263,12 +263,17 @@ fn share(
     }
     let mut plans = Vec::new();
     for (index, (queues, core)) in queues.into_iter().zip(&args.workers).enumerate() {
+        let rings = Arc::new(Rings::new());
+        if args.measure_nodes {
+            // The ring is new: there is room.
+            let _ = rings.commands.push(Command::Measure(true));
+        }
         plans.push(Plan {
             index,
             core: *core,
             idle: args.idle(),
             worker: program.worker().context("making a worker's counters")?,
-            ports: QueuePorts { queues, pool, rings: Arc::new(Rings::new()) },
+            ports: QueuePorts { queues, pool, rings },
             pulse: Arc::new(Pulse::default()),
             waker: Arc::clone(shared.waker),
             clock: shared.clock,
