@@ -10,6 +10,7 @@ use model::program::{Ack, Batch};
 use model::report::{PacketIn, PacketOut, Report};
 use model::state::{Show, State};
 use model::{NbmaAddr, time};
+use proto::server::Turn;
 use proto::{Greeting, Hello, Open, Status, Stream};
 use tokio::sync::{broadcast, mpsc};
 use twin::Kind;
@@ -54,8 +55,13 @@ impl Service {
         time::Instant::default() + self.epoch.elapsed()
     }
 
-    fn apply(&self, batch: &Batch) -> Ack {
+    /// `None`: a newer stream has taken over, and what it said of the program stands.
+    fn apply(&self, turn: &Turn, batch: &Batch) -> Option<Ack> {
         let mut program = lock(&self.program);
+        // While the program is held: what the newer stream says comes after this.
+        if !turn.is_current() {
+            return None;
+        }
         let result = program.apply(self.now(), batch);
         // While the program is held, so that the last order is about the newest program.
         if result.is_ok() {
@@ -65,7 +71,7 @@ impl Service {
                 program.tunnel_shows().map(|shown| (shown.id, shown.tunnel.name.to_string(), Kind::Tun));
             self.host.give(Order::Twins(taps.chain(tuns).collect()));
         }
-        Ack { number: batch.number, result }
+        Some(Ack { number: batch.number, result })
     }
 
     /// Turns what the workers saw and what time did into reports, for as long as the process runs.
@@ -153,7 +159,7 @@ impl proto::server::Dataplane for Service {
         })
     }
 
-    async fn program(&self, _: Open, mut batches: Stream<Batch>) -> Result<Stream<Ack>, Status> {
+    async fn program(&self, turn: Turn, mut batches: Stream<Batch>) -> Result<Stream<Ack>, Status> {
         let (acks, stream) = mpsc::channel(ACKS);
         let service = self.process.service();
         tokio::spawn(async move {
@@ -168,7 +174,7 @@ impl proto::server::Dataplane for Service {
                     }
                 };
                 let Some(service) = service.upgrade() else { return };
-                let ack = service.apply(&batch);
+                let Some(ack) = service.apply(&turn, &batch) else { return };
                 if let Err(refused) = &ack.result {
                     tracing::warn!(batch = batch.number, %refused, "refused");
                 }
