@@ -110,10 +110,13 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         args.ports.iter().map(|port| open(eal, args, port, pool)).collect::<anyhow::Result<Vec<_>>>()?;
 
     let beginning = Instant::now();
-    let known =
-        args.ports.iter().zip(&opened).map(|(port, opened)| {
-            Ok(forwarding::Port { name: port.name.clone(), mac: Mac(opened.port.mac()?) })
-        });
+    let known = args.ports.iter().zip(&opened).map(|(port, opened)| {
+        Ok(forwarding::Port {
+            name: port.name.clone(),
+            mac: Mac(opened.port.mac()?),
+            mtu: opened.port.mtu()?,
+        })
+    });
     let mut program = Program::new(known.collect::<anyhow::Result<_>>()?).context("making the tables")?;
 
     let stop = Arc::new(AtomicBool::new(false));

@@ -50,6 +50,8 @@ pub struct Port {
     pub name: String,
     /// Its Ethernet address.
     pub mac: Mac,
+    /// Largest IP packet that it takes, in bytes.
+    pub mtu: u16,
 }
 
 /// Tunnel, NBMA address, what sends there, and the link by which it does.
@@ -346,7 +348,7 @@ mod tests {
     /// A program with a route to a neighbour, and the frame of a packet that takes it.
     fn one_route() -> (Program, V4Prefix, TestBuf) {
         let mac = Mac([2, 0, 0, 0, 0, 1]);
-        let mut program = Program::new(vec![Port { name: "p0".into(), mac }]).unwrap();
+        let mut program = Program::new(vec![Port { name: "p0".into(), mac, mtu: 1500 }]).unwrap();
         let (name, table): (InterfaceName, _) = ("lan".parse().unwrap(), TableId(0));
         let prefix: Prefix = "10.9.0.0/16".parse().unwrap();
         let hop = Hop { interface: name, next_hop: "10.1.0.2".parse().unwrap() };

@@ -59,6 +59,39 @@ fn lan_to_spoke_has_known_bytes() {
 }
 
 #[test]
+fn what_a_port_does_not_take_is_too_big_whatever_its_interface_and_tunnel_say() {
+    let mut node = hub(&[2]);
+    let large = |object| match object {
+        Object::Interface(mut interface) => {
+            interface.mtu = 9000;
+            Object::Interface(interface)
+        }
+        other => other,
+    };
+    let mut wide = tunnel("tun", "192.0.2.1", "wan", Some(42));
+    wide.mtu = 8972;
+    node.put([
+        large(interface("wan", "p0", false)),
+        large(interface("lan", "p1", true)),
+        Object::Tunnel(wide),
+    ]);
+    // The lab's ports take 1,500 bytes; IPv4, GRE and a key are 28, IPv4 and UDP before the payload as many.
+    for (to, most) in [("10.1.2.9", 1444), ("10.1.0.2", 1472)] {
+        for (len, dropped) in [(most, 0), (most + 1, 1)] {
+            let before = node.dropped(DropReason::TooBig);
+            let packet = udp("10.1.2.8", to, &vec![7; len]);
+            node.receive(1, &frame(LAN, station(9), ethernet::IPV4, &packet));
+            let sent = node.sent(0).len() + node.sent(1).len();
+            assert_eq!(
+                (sent, node.dropped(DropReason::TooBig) - before),
+                (1 - dropped as usize, dropped),
+                "{to} {len}"
+            );
+        }
+    }
+}
+
+#[test]
 fn a_tunnel_without_key_has_a_shorter_header_and_dscp_is_inherited() {
     let mut node = hub(&[]);
     node.put([Object::Tunnel(tunnel("tun", "192.0.2.1", "wan", None))]);

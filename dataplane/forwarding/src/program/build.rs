@@ -17,7 +17,7 @@ use wire::{ethernet, gre, ipv4};
 use zerocopy::IntoBytes;
 
 use super::slots::Target;
-use super::{INTERFACES, Program};
+use super::{INTERFACES, Port, Program};
 use crate::adjacency::{Adjacency, AdjacencyId, KEYED_LEN, KEYLESS_LEN, Kind, LINK_LEN, NO_NETWORK, permit};
 use crate::fib::{V4Prefix, Word};
 use crate::ports::{InterfaceId, PortId};
@@ -539,15 +539,15 @@ impl Program {
             let interface = self.port_interface(name)?;
             let key = Key::Neighbour(Hop { interface: name, next_hop: Ipv4Addr::from(addr).into() });
             let Object::Neighbour(neighbour) = self.objects.winner(key)? else { return None };
-            let (port, mac) = self.port(&interface.port)?;
+            let (id, port) = self.port(&interface.port)?;
             let mut entry = Adjacency {
                 kind: Kind::Neighbour,
                 form: LINK_LEN as u8,
-                port: port.0,
-                mtu: interface.mtu,
+                port: id.0,
+                mtu: interface.mtu.min(port.mtu),
                 ..incomplete
             };
-            let header = ethernet::Header::new(neighbour.mac.0, mac, ethernet::IPV4);
+            let header = ethernet::Header::new(neighbour.mac.0, port.mac.0, ethernet::IPV4);
             entry.rewrite[..LINK_LEN].copy_from_slice(header.as_bytes());
             Some(entry)
         };
@@ -572,7 +572,8 @@ impl Program {
             form: form as u8,
             port: below.port,
             interface: id.0,
-            mtu: tunnel.mtu.min(u16::MAX - (KEYED_LEN - LINK_LEN) as u16),
+            // With its outer headers it is never more than the link takes.
+            mtu: tunnel.mtu.min(below.mtu.saturating_sub((form - LINK_LEN) as u16)),
             network: self.network(tunnel),
             ..Adjacency::FREE
         };
@@ -604,9 +605,9 @@ impl Program {
         })
     }
 
-    pub(super) fn port(&self, name: &str) -> Option<(PortId, [u8; 6])> {
+    pub(super) fn port(&self, name: &str) -> Option<(PortId, &Port)> {
         let at = self.ports.iter().position(|port| port.name == name)?;
-        Some((PortId(at as u16), self.ports[at].mac.0))
+        Some((PortId(at as u16), &self.ports[at]))
     }
 
     fn build_interfaces(&mut self) {
@@ -617,9 +618,9 @@ impl Program {
             let own = self.own.range((*id, 0)..=(*id, u32::MAX)).next();
             let address = own.map(|(_, addr)| Ipv4Addr::from(*addr));
             let role = if let Some(interface) = self.port_interface(*name) {
-                let Some((port, mac)) = self.port(&interface.port) else { continue };
+                let Some((port, Port { mac, .. })) = self.port(&interface.port) else { continue };
                 interfaces.by_port[usize::from(port.0)] = Some(*id);
-                Role::Port(PortInterface { port, mac, forwarding: interface.forwarding })
+                Role::Port(PortInterface { port, mac: mac.0, forwarding: interface.forwarding })
             } else if let Some(tunnel) = self.tunnel(*name) {
                 let Some(local) = v4(tunnel.source.0) else { continue };
                 let remote = match tunnel.mode {

@@ -120,7 +120,8 @@ impl TestNode {
 
     /// With room for so many adjacencies, and so many /24 with longer prefixes.
     pub fn with_room(node: u8, ports: u8, adjacencies: usize, groups: usize) -> Self {
-        let list = (0..ports).map(|port| Port { name: format!("p{port}"), mac: port_mac(node, port) });
+        let list =
+            (0..ports).map(|port| Port { name: format!("p{port}"), mac: port_mac(node, port), mtu: 1500 });
         let mut program = Program::with_room(list.collect(), adjacencies, groups).unwrap();
         let worker = program.worker().unwrap();
         let now = Instant::default() + Duration::from_secs(1000);
