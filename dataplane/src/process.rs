@@ -117,7 +117,9 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
             mtu: opened.port.mtu()?,
         })
     });
-    let mut program = Program::new(known.collect::<anyhow::Result<_>>()?).context("making the tables")?;
+    let mut program = Program::new(known.collect::<anyhow::Result<_>>()?)
+        .context("making the tables")?
+        .with_secret(random_id());
 
     let stop = Arc::new(AtomicBool::new(false));
     let waker = Arc::new(Waker::new().context("making the host thread's waker")?);

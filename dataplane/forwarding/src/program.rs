@@ -89,6 +89,8 @@ pub struct Program {
     way_of: HashMap<Target, Way>,
     publisher: Publisher<Tables>,
     workers: Vec<Arc<Counters>>,
+    /// What workers spread the keys of their limits by.
+    secret: u64,
     /// What each place had carried when its adjacency came, and when it was last asked about.
     before: HashMap<Target, Traffic>,
     asked: HashMap<Target, u64>,
@@ -140,11 +142,20 @@ impl Program {
             way_of: HashMap::new(),
             publisher: Publisher::new(empty),
             workers: Vec::new(),
+            secret: 0,
             before: HashMap::new(),
             asked: HashMap::new(),
         };
         program.install_fixed();
         Ok(program)
+    }
+
+    /// Gives the workers that are made from now on a secret, so that nobody who sends packets can tell which of them share
+    /// places in the tables of what is limited.
+    #[must_use]
+    pub fn with_secret(mut self, secret: u64) -> Self {
+        self.secret = secret;
+        self
     }
 
     /// Another worker, for a thread of its own. Workers are counted from 0 in the order of these calls.
@@ -154,7 +165,7 @@ impl Program {
     pub fn worker<B: PacketBuf>(&mut self) -> Result<Worker<B>, MapError> {
         let counters = Arc::new(Counters::new(AdjacencyId::LIMIT)?);
         self.workers.push(Arc::clone(&counters));
-        Ok(Worker::new(self.publisher.reader(), counters, self.ports.len()))
+        Ok(Worker::new(self.publisher.reader(), counters, self.ports.len(), self.secret))
     }
 
     /// Does all of a batch, or nothing.

@@ -418,6 +418,37 @@ fn packets_wait_for_a_neighbour_and_go_on_in_order() {
 }
 
 #[test]
+fn a_scan_of_a_prefix_keeps_no_gateway_from_being_resolved() {
+    let mut node = hub(&[]);
+    node.put([attached("10.1.0.0/16", "lan"), via("203.0.113.0/24", "lan", "10.1.0.254")]);
+    let lan = node.id("lan");
+    // More addresses than are waited for, and than are reported in a second.
+    for n in 0..1200 {
+        let to = format!("10.1.{}.{}", 1 + n / 250, n % 250 + 1);
+        node.receive(1, &frame(LAN, station(9), ethernet::IPV4, &udp("10.1.0.2", &to, b"x")));
+    }
+    assert!(node.dropped(DropReason::ParkFull) > 900 && node.ports.notices.len() < 1010);
+    node.ports.notices.clear();
+    node.receive(1, &frame(LAN, station(9), ethernet::IPV4, &udp("10.1.0.2", "203.0.113.5", b"x")));
+    assert_eq!(node.ports.notices, [Notice::Glean { interface: lan, next_hop: addr("10.1.0.254") }]);
+    node.put([neighbour("lan", "10.1.0.254", station(254))]);
+    // A few queues are looked at in each breath.
+    let breathe = |node: &mut TestNode| (0..30).map(|_| node.breathe().waiting).last();
+    breathe(&mut node);
+    assert_eq!(node.sent(1).len(), 1);
+    // All of it is let go of again.
+    node.pass(Duration::from_secs(1));
+    assert_eq!(breathe(&mut node), Some(0));
+    for n in 0..150 {
+        node.receive(
+            1,
+            &frame(LAN, station(9), ethernet::IPV4, &udp("10.1.0.2", &format!("10.1.9.{n}"), b"x")),
+        );
+    }
+    assert_eq!(node.breathe().waiting, 150);
+}
+
+#[test]
 fn a_gateway_and_the_link_of_a_midchain_are_waited_for_too() {
     let mut node = hub(&[]);
     node.put([via("203.0.113.0/24", "lan", "10.1.0.254"), via("10.1.2.0/24", "tun", "10.0.0.2")]);
@@ -473,8 +504,9 @@ fn an_unresolved_tunnel_hop_falls_back_to_the_nhs() {
         node.receive(1, &frame(LAN, station(9), ethernet::IPV4, &udp("10.1.0.2", to, b"x")));
         assert_eq!(open_tunnel(&node.sent(0)[0]).1, "192.0.2.2");
     }
-    let interface = node.id("tun");
-    assert_eq!(node.ports.notices, [Notice::Glean { interface, next_hop: addr("10.0.0.3") }]);
+    // Reported as a next hop of the program's, and as a destination.
+    let notice = Notice::Glean { interface: node.id("tun"), next_hop: addr("10.0.0.3") };
+    assert_eq!(node.ports.notices, [notice, notice]);
     node.put(spoke_objects(3));
     for to in ["10.1.3.9", "10.0.0.3"] {
         node.receive(1, &frame(LAN, station(9), ethernet::IPV4, &udp("10.1.0.2", to, b"x")));

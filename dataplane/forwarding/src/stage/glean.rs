@@ -2,8 +2,8 @@
 //!
 //! 1. Who is to be resolved: the destination, if the prefix is attached; the adjacency's next hop; of a midchain whose link
 //!    is not resolved the link's.
-//! 2. Report it, once a second.
-//! 3. On a port: park. No room: drop `park-full`; not resolved within a second: drop `unresolved`.
+//! 2. Report it, once a second; what is a destination, and not a hop that the program names, within a limit of its own.
+//! 3. On a port: park, likewise. No room: drop `park-full`; not resolved within a second: drop `unresolved`.
 //! 4. On a tunnel: on to the tunnel's NHS by `midchain` (to its link's parking, if that is not resolved), and nowhere else.
 //!    No NHS, or the NHS itself is not resolved: `host-unreachable`.
 
@@ -24,13 +24,14 @@ pub(crate) fn run<P: Ports>(walk: &mut Walk<P::Buf>, tables: &Tables, ports: &mu
     for &slot in frame.slots() {
         let meta = &walk.meta[usize::from(slot)];
         let entry = tables.adjacencies.slot(meta.adjacency);
-        let next_hop = if entry.kind == Kind::Glean { meta.destination } else { entry.next_hop };
+        let glean = entry.kind == Kind::Glean;
+        let next_hop = if glean { meta.destination } else { entry.next_hop };
         let interface = entry.interface;
         match tables.interface(interface).map(|interface| &interface.role) {
-            Some(Role::Port(_)) => park(walk, ports, slot, interface, next_hop),
+            Some(Role::Port(_)) => park(walk, ports, slot, (interface, next_hop), glean),
             Some(Role::Tunnel(tunnel)) => {
                 if !tunnel.point_to_point {
-                    report(walk, ports, interface, next_hop);
+                    report(walk, ports, (interface, next_hop), glean);
                 }
                 let server = tunnel.fallback.and_then(|id| Some((id, tables.adjacencies.at(id)?)));
                 match server {
@@ -43,7 +44,7 @@ pub(crate) fn run<P: Ports>(walk: &mut Walk<P::Buf>, tables: &Tables, ports: &mu
                         let meta = &mut walk.meta[usize::from(slot)];
                         meta.adjacency = id;
                         meta.given = true;
-                        park(walk, ports, slot, server.interface, server.next_hop);
+                        park(walk, ports, slot, (server.interface, server.next_hop), false);
                     }
                     _ => walk.frames.hand::<ME, { Node::HostUnreachable as u8 }>(slot),
                 }
@@ -53,10 +54,11 @@ pub(crate) fn run<P: Ports>(walk: &mut Walk<P::Buf>, tables: &Tables, ports: &mu
     }
 }
 
-fn park<P: Ports>(walk: &mut Walk<P::Buf>, ports: &mut P, slot: u8, interface: u16, next_hop: u32) {
-    report(walk, ports, interface, next_hop);
+fn park<P: Ports>(walk: &mut Walk<P::Buf>, ports: &mut P, slot: u8, hop: (u16, u32), glean: bool) {
+    report(walk, ports, hop, glean);
+    let (interface, next_hop) = hop;
     let meta = &mut walk.meta[usize::from(slot)];
-    let wait = Wait { interface, next_hop, adjacency: meta.adjacency, given: meta.given };
+    let wait = Wait { interface, next_hop, adjacency: meta.adjacency, given: meta.given, glean };
     match walk.parking.reserve(walk.now, wait, meta.destination) {
         Some(queue) => {
             meta.end = End::Park;
@@ -66,8 +68,9 @@ fn park<P: Ports>(walk: &mut Walk<P::Buf>, ports: &mut P, slot: u8, interface: u
     }
 }
 
-fn report<P: Ports>(walk: &mut Walk<P::Buf>, ports: &mut P, interface: u16, next_hop: u32) {
-    if walk.gleans.pass(walk.now, u64::from(interface) << 32 | u64::from(next_hop)) {
+fn report<P: Ports>(walk: &mut Walk<P::Buf>, ports: &mut P, (interface, next_hop): (u16, u32), glean: bool) {
+    let limit = if glean { &mut walk.gleans } else { &mut walk.hops };
+    if limit.pass(walk.now, u64::from(interface) << 32 | u64::from(next_hop)) {
         // A full queue loses the report; it is made again in a second if packets still come.
         ports.notice(Notice::Glean { interface: InterfaceId(interface), next_hop: next_hop.into() });
     }
