@@ -5,7 +5,8 @@
 //! 2. Report it, once a second; what is a destination, and not a hop that the program names, within a limit of its own.
 //! 3. On a port: park, likewise. No room: drop `park-full`; not resolved within a second: drop `unresolved`.
 //! 4. On a tunnel: on to the tunnel's NHS by `midchain` (to its link's parking, if that is not resolved), and nowhere else.
-//!    No NHS, or the NHS itself is not resolved: `host-unreachable`.
+//!    No NHS, the NHS itself is not resolved, or the packet came from it by this tunnel (two servers of each other's would
+//!    play it back and forth until its time ends): `host-unreachable`.
 
 use crate::DropReason;
 use crate::adjacency::Kind;
@@ -22,7 +23,7 @@ pub(crate) fn run<P: Ports>(walk: &mut Walk<P::Buf>, tables: &Tables, ports: &mu
     let frame = walk.frames.take(Node::Glean);
     walk.enter(Node::Glean, frame.slots());
     for &slot in frame.slots() {
-        let meta = &walk.meta[usize::from(slot)];
+        let meta = walk.meta[usize::from(slot)];
         let entry = tables.adjacencies.slot(meta.adjacency);
         let glean = entry.kind == Kind::Glean;
         let next_hop = if glean { meta.destination } else { entry.next_hop };
@@ -35,6 +36,13 @@ pub(crate) fn run<P: Ports>(walk: &mut Walk<P::Buf>, tables: &Tables, ports: &mu
                 }
                 let server = tunnel.fallback.and_then(|id| Some((id, tables.adjacencies.at(id)?)));
                 match server {
+                    Some((_, server))
+                        if server.kind == Kind::Midchain
+                            && meta.interface == interface
+                            && meta.outer_source == server.nbma() =>
+                    {
+                        walk.frames.hand::<ME, { Node::HostUnreachable as u8 }>(slot);
+                    }
                     Some((id, server)) if server.kind == Kind::Midchain => {
                         walk.meta[usize::from(slot)].adjacency = id;
                         walk.frames.hand::<ME, { Node::Midchain as u8 }>(slot);
