@@ -231,11 +231,11 @@ impl<B: PacketBuf> Walk<B> {
                 let entry = if meta.given { Entry::Adjacency } else { Entry::Lookup };
                 self.carried.push_back(Carried { buf, meta, entry, trace });
             }
-            self.flow.unparked += ended;
-            self.flow.dropped += ended;
-            self.counters.count_drop(DropReason::Unresolved, ended as usize);
-            self.counters.count_node(Node::Drop, ended as usize);
-            if !self.free.is_empty() {
+            if ended > 0 {
+                self.flow.unparked += ended;
+                self.flow.dropped += ended;
+                self.counters.count_drop(DropReason::Unresolved, ended as usize);
+                self.counters.count_node(Node::Drop, ended as usize);
                 ports.free(&mut self.free);
             }
         }

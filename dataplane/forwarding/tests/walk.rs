@@ -415,6 +415,7 @@ fn packets_wait_for_a_neighbour_and_go_on_in_order() {
         (0..3).map(|n| frame(station(77), LAN, ethernet::IPV4, &with_ttl(&packet(n), 63))).collect();
     assert_eq!(node.sent(1), expected);
     assert_eq!(node.breathe().waiting, 0);
+    assert_eq!(node.program.node(Node::Drop).calls, 0);
 }
 
 #[test]
