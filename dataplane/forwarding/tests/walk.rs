@@ -563,6 +563,17 @@ fn without_an_nhs_the_sender_is_told() {
 }
 
 #[test]
+fn an_error_about_what_claims_to_be_ours_reaches_the_kernel_in_a_frame() {
+    let mut node = hub(&[]);
+    node.put([route("203.0.113.0/24", Path::Unreachable)]);
+    node.receive(1, &frame(LAN, station(9), ethernet::IPV4, &udp("10.1.0.1", "203.0.113.9", b"x")));
+    let punted = node.punted();
+    assert_eq!(punted[0].0, Punt::Host(node.id("lan")));
+    assert_eq!(punted[0].1[..14], ethernet::Header::new(LAN.0, LAN.0, ethernet::IPV4).as_bytes()[..]);
+    ipv4::verify(&punted[0].1[14..]).unwrap();
+}
+
+#[test]
 fn nobody_is_told_about_errors_and_later_fragments() {
     let mut node = hub(&[]);
     node.put([route("203.0.113.0/24", Path::Unreachable)]);
