@@ -42,6 +42,11 @@ pub(crate) struct Args {
     #[arg(long, value_name = "BYTES", default_value_t = 1500, value_parser = clap::value_parser!(u16).range(576..=9000))]
     pub(crate) mtu: u16,
 
+    /// Count the cycles that each node of the graph takes, for `nave show counters`: a look at the processor's clock more
+    /// for each node of each burst.
+    #[arg(long)]
+    pub(crate) measure_nodes: bool,
+
     /// Packet buffers. If not given: enough for all rings, and 8,192 more.
     #[arg(long, value_name = "COUNT")]
     pub(crate) buffers: Option<u32>,
@@ -101,7 +106,13 @@ impl FromStr for PortArg {
                 "`{device}` is neither a virtual device (net_…) nor a PCI address (0000:01:00.0)"
             ));
         }
-        Ok(Self { name: name.to_owned(), device: device.to_owned(), arguments: arguments.to_owned() })
+        // DPDK names devices with their domain, in small letters.
+        let device = match device.matches(':').count() {
+            _ if device.starts_with("net_") => device.to_owned(),
+            1 => format!("0000:{device}").to_ascii_lowercase(),
+            _ => device.to_ascii_lowercase(),
+        };
+        Ok(Self { name: name.to_owned(), device, arguments: arguments.to_owned() })
     }
 }
 
@@ -176,6 +187,12 @@ mod tests {
         assert_eq!(args.idle(), Idle::Adaptive);
         let args = parse(&["--port", "wan=0000:01:00.0", "--workers", "0,1"]).unwrap();
         assert_eq!((args.idle(), args.workers.len()), (Idle::Poll, 2));
+        for text in ["01:00.0", "0000:01:00.0"] {
+            let args = parse(&["--port", &format!("wan={text}"), "--workers", "0"]).unwrap();
+            assert_eq!(args.ports[0].device, "0000:01:00.0");
+        }
+        let args = parse(&["--port", "wan=0A:00.1,x=Y", "--workers", "0"]).unwrap();
+        assert_eq!(args.ports[0].devargs(), "0000:0a:00.1,x=Y");
     }
 
     #[test]
@@ -191,6 +208,7 @@ mod tests {
             &["--port", "a=net_null0", "--port", "b=net_null0", "--workers", "0"],
             "net_null0 is given twice",
         );
+        bad(&["--port", "a=01:00.0", "--port", "b=0000:01:00.0", "--workers", "0"], "is given twice");
         bad(&["--port", "a=net_null0", "--workers", "1,1"], "core 1 is given twice");
         bad(&["--port", "a=net_null0", "--workers", "0", "--memory", "no-huge:1"], "megabytes");
         bad(&["--workers", "0"], "--port");

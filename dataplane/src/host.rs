@@ -1,7 +1,8 @@
 //! The host thread: carries packets between the workers' rings and the kernel twins, and hands punts to the service.
 //!
 //! 1. Take what the service says: which twins there are.
-//! 2. Attach to twins that were not there yet (the control plane makes them), a few times a second.
+//! 2. Attach to twins that were not there yet (the control plane makes them): at once when told of a new one, then less and less often, a
+//!    few times a second in the end.
 //! 3. Empty the workers' rings: into the twins, and to the service.
 //! 4. Read the twins: into the workers' rings, worker 0 for all, so that what the kernel sends in order leaves in order.
 //! 5. With nothing left to do sleep until a twin is readable or a worker wakes it.
@@ -25,10 +26,11 @@ use wire::buf::PacketBuf;
 
 use crate::rings::{Rings, Waker};
 
-/// Time between tries to attach to a twin that is not there.
+/// Time to the second try to attach to a twin that is not there; twice as long from try to try, up to the longest.
 const ATTACH_AGAIN: Duration = Duration::from_millis(5);
+const ATTACH_LONGEST: Duration = Duration::from_millis(250);
 /// Longest sleep.
-const SLEEP_MS: u16 = 50;
+const SLEEP: Duration = Duration::from_millis(50);
 /// Packets that are read from one twin before the others get their turn.
 const TURN: usize = 64;
 /// The waker's number among the epoll events; interfaces have 16 bits.
@@ -41,6 +43,27 @@ pub(crate) enum Order {
     Twins(Vec<(InterfaceId, String, Kind)>),
     /// The process ends.
     Stop,
+}
+
+/// Where orders are given.
+#[derive(Debug, Clone)]
+pub(crate) struct Orders {
+    sender: channel::Sender<Order>,
+    waker: Arc<Waker>,
+}
+
+impl Orders {
+    /// And where they arrive.
+    pub(crate) fn new(waker: Arc<Waker>) -> (Self, channel::Receiver<Order>) {
+        let (sender, receiver) = channel::unbounded();
+        (Self { sender, waker }, receiver)
+    }
+
+    /// Gives an order. Without a host thread nobody takes it: the process ends.
+    pub(crate) fn give(&self, order: Order) {
+        let _ = self.sender.send(order);
+        self.waker.wake();
+    }
 }
 
 /// A packet on its way to the control plane.
@@ -94,6 +117,48 @@ struct Twin {
     kind: Kind,
     /// `None` while it is not there.
     queue: Option<Queue>,
+    /// Why it was not attached when it was last tried: said once.
+    fault: Option<String>,
+}
+
+impl Twin {
+    /// What went wrong, if it is not what went wrong the last time.
+    fn news(&mut self, fault: String) -> Option<&str> {
+        if self.fault.as_ref() == Some(&fault) {
+            return None;
+        }
+        Some(self.fault.insert(fault))
+    }
+}
+
+/// When twins that are not there are tried next.
+#[derive(Debug, Default)]
+struct Tries {
+    at: Option<Instant>,
+    wait: Duration,
+}
+
+impl Tries {
+    /// At once, and then from the shortest wait on.
+    fn begin(&mut self, now: Instant) {
+        (self.at, self.wait) = (Some(now), ATTACH_AGAIN);
+    }
+
+    /// Whether it is time for a try; then there is no next one yet.
+    fn is_due(&mut self, now: Instant) -> bool {
+        self.at.take_if(|at| *at <= now).is_some()
+    }
+
+    /// It failed.
+    fn again(&mut self, now: Instant) {
+        self.at = Some(now + self.wait);
+        self.wait = (self.wait * 2).min(ATTACH_LONGEST);
+    }
+
+    /// How long until the next try, at most `longest`.
+    fn until(&self, now: Instant, longest: Duration) -> Duration {
+        self.at.map_or(longest, |at| at.saturating_duration_since(now).min(longest))
+    }
 }
 
 /// The thread's state.
@@ -107,7 +172,7 @@ pub(crate) struct Host {
     pool: Mempool,
     punts: mpsc::Sender<Punted>,
     counters: Arc<HostCounters>,
-    attach_at: Option<Instant>,
+    tries: Tries,
     scratch: Vec<u8>,
 }
 
@@ -134,7 +199,7 @@ impl Host {
             pool,
             punts,
             counters,
-            attach_at: None,
+            tries: Tries::default(),
             scratch,
         })
     }
@@ -171,27 +236,37 @@ impl Host {
     fn sleep_time(&self) -> EpollTimeout {
         self.waker.about_to_sleep();
         let filled = self.rings.iter().any(|rings| rings.wants_host()) || !self.orders.is_empty();
-        if filled { EpollTimeout::ZERO } else { EpollTimeout::from(SLEEP_MS) }
+        if filled {
+            return EpollTimeout::ZERO;
+        }
+        // A part of a millisecond more, so that it is due then.
+        let wait = self.tries.until(Instant::now(), SLEEP).as_micros().div_ceil(1000);
+        EpollTimeout::from(u16::try_from(wait).unwrap_or(u16::MAX))
     }
 
     /// Keeps the queues of twins that stay, lets go of the others.
     fn serve(&mut self, twins: Vec<(InterfaceId, String, Kind)>) {
         let mut old = std::mem::take(&mut self.twins);
+        let mut new = false;
         for (interface, name, kind) in twins {
-            let queue = match old.remove(&interface) {
-                Some(twin) if twin.name == name && twin.kind == kind => twin.queue,
-                _ => None,
+            let twin = match old.remove(&interface) {
+                Some(twin) if twin.name == name && twin.kind == kind => twin,
+                _ => {
+                    new = true;
+                    Twin { name, kind, queue: None, fault: None }
+                }
             };
-            self.twins.insert(interface, Twin { name, kind, queue });
+            self.twins.insert(interface, twin);
         }
-        self.attach_at = Some(Instant::now());
+        if new {
+            self.tries.begin(Instant::now());
+        }
     }
 
     fn attach(&mut self) {
-        if self.attach_at.is_none_or(|at| at > Instant::now()) {
+        if !self.tries.is_due(Instant::now()) {
             return;
         }
-        self.attach_at = None;
         for (interface, twin) in self.twins.iter_mut().filter(|(_, twin)| twin.queue.is_none()) {
             match Queue::attach(&twin.name, twin.kind, self.netns.as_deref()) {
                 Ok(queue) => {
@@ -200,16 +275,27 @@ impl Host {
                         Ok(()) => {
                             tracing::info!(twin = twin.name, "attached");
                             twin.queue = Some(queue);
+                            twin.fault = None;
                         }
-                        Err(error) => tracing::error!(twin = twin.name, %error, "cannot be waited for"),
+                        Err(error) => {
+                            if let Some(error) = twin.news(error.to_string()) {
+                                tracing::error!(error, "a twin's queue cannot be waited for");
+                            }
+                        }
                     }
                 }
-                Err(error @ twin::Error::Absent { .. }) => tracing::debug!(%error, "not there yet"),
-                Err(error) => tracing::warn!(%error, "not attached"),
+                Err(error) => {
+                    let absent = matches!(error, twin::Error::Absent { .. });
+                    match twin.news(error.to_string()) {
+                        Some(error) if absent => tracing::debug!(error, "not there yet"),
+                        Some(error) => tracing::warn!(error, "not attached"),
+                        None => {}
+                    }
+                }
             }
         }
         if self.twins.values().any(|twin| twin.queue.is_none()) {
-            self.attach_at = Some(Instant::now() + ATTACH_AGAIN);
+            self.tries.again(Instant::now());
         }
     }
 
@@ -292,7 +378,45 @@ impl Host {
         if let Some(twin) = self.twins.get_mut(&interface) {
             tracing::warn!(twin = twin.name, "gone");
             twin.queue = None;
-            self.attach_at = Some(Instant::now() + ATTACH_AGAIN);
+            self.tries.begin(Instant::now() + ATTACH_AGAIN);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tries_become_rare_until_there_is_an_order() {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let mut tries = Tries::default();
+        assert!(!tries.is_due(start));
+        tries.begin(start);
+        assert!(tries.is_due(start) && !tries.is_due(at(1000)));
+        let mut tried = Vec::new();
+        tries.again(start);
+        for ms in 1..2000 {
+            if tries.is_due(at(ms)) {
+                tried.push(ms);
+                tries.again(at(ms));
+            }
+        }
+        assert_eq!(tried, [5, 15, 35, 75, 155, 315, 565, 815, 1065, 1315, 1565, 1815]);
+        assert_eq!(tries.until(at(2000), SLEEP), SLEEP);
+        assert_eq!(tries.until(at(2060), SLEEP), Duration::from_millis(5));
+        tries.begin(at(2000));
+        assert!(tries.is_due(at(2000)));
+        tries.again(at(2000));
+        assert!(tries.is_due(at(2005)));
+    }
+
+    #[test]
+    fn a_fault_is_said_once() {
+        let mut twin = Twin { name: "wan".to_owned(), kind: Kind::Tap, queue: None, fault: None };
+        assert_eq!(twin.news("foreign".to_owned()), Some("foreign"));
+        assert_eq!(twin.news("foreign".to_owned()), None);
+        assert_eq!(twin.news("refused".to_owned()), Some("refused"));
     }
 }

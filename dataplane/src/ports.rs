@@ -5,8 +5,9 @@ use std::sync::atomic::Ordering;
 
 use dpdk::{Mbuf, Mempool, RxQueue, TxQueue, free_bulk};
 use forwarding::{Command, Injected, Notice, PortId, Ports, Punt};
+use wire::buf::PacketBuf;
 
-use crate::rings::{ForControl, Rings};
+use crate::rings::{ForControl, Rings, rank};
 
 /// Drivers that chain buffers without having been asked to scatter, when a packet is larger than one. All others drop it:
 /// ports are opened with buffers as large as their MTU.
@@ -69,7 +70,10 @@ impl Ports for QueuePorts {
 
     fn punt(&mut self, punt: Punt, buf: Mbuf) -> Result<(), Mbuf> {
         match punt {
-            Punt::Host(interface) => self.rings.to_host.push((interface, buf)).map_err(|(_, buf)| buf),
+            Punt::Host(interface) => {
+                let rank = rank(buf.bytes());
+                self.rings.to_host.push(rank, (interface, buf)).map_err(|(_, buf)| buf)
+            }
             Punt::Control { reason, tunnel, source, destination } => {
                 self.rings.push_control(reason, ForControl { tunnel, source, destination, buf })
             }

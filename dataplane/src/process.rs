@@ -6,9 +6,8 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use anyhow::Context as _;
-use crossbeam::channel;
 use dpdk::{Eal, EalArgs, Mbuf, Memory, Mempool, MempoolConfig, Opened, Port, PortConfig};
-use forwarding::{Injected, Program};
+use forwarding::{Command, Injected, Program};
 use model::report::Report;
 use model::{Instance, Mac};
 use tokio::signal::unix::{SignalKind, signal};
@@ -16,7 +15,7 @@ use tokio::sync::mpsc;
 
 use crate::args::{Args, MemoryArg, PortArg};
 use crate::cores::Cores;
-use crate::host::{Host, HostCounters, Order};
+use crate::host::{Host, HostCounters, Order, Orders};
 use crate::ports::{QueuePair, QueuePorts};
 use crate::rings::{Rings, Waker};
 use crate::service::Service;
@@ -111,11 +110,16 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         args.ports.iter().map(|port| open(eal, args, port, pool)).collect::<anyhow::Result<Vec<_>>>()?;
 
     let beginning = Instant::now();
-    let known =
-        args.ports.iter().zip(&opened).map(|(port, opened)| {
-            Ok(forwarding::Port { name: port.name.clone(), mac: Mac(opened.port.mac()?) })
-        });
-    let mut program = Program::new(known.collect::<anyhow::Result<_>>()?).context("making the tables")?;
+    let known = args.ports.iter().zip(&opened).map(|(port, opened)| {
+        Ok(forwarding::Port {
+            name: port.name.clone(),
+            mac: Mac(opened.port.mac()?),
+            mtu: opened.port.mtu()?,
+        })
+    });
+    let mut program = Program::new(known.collect::<anyhow::Result<_>>()?)
+        .context("making the tables")?
+        .with_secret(random_id());
 
     let stop = Arc::new(AtomicBool::new(false));
     let waker = Arc::new(Waker::new().context("making the host thread's waker")?);
@@ -141,7 +145,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         service: OnceLock::new(),
     });
 
-    let (orders, from_service) = channel::unbounded();
+    let (orders, from_service) = Orders::new(Arc::clone(&waker));
     let (punts, punted) = mpsc::channel(PUNTED);
     let rings = process.workers.iter().map(|worker| Arc::clone(&worker.rings)).collect();
     let host = Host::new(
@@ -160,7 +164,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let threads = plans.into_iter().map(|plan| plan.start(eal)).collect::<anyhow::Result<Vec<_>>>()?;
 
     let served = serve(args, service, punted);
-    let _ = orders.send(Order::Stop);
+    orders.give(Order::Stop);
     stop.store(true, Ordering::Relaxed);
     finish(&process, host, threads);
     served
@@ -264,12 +268,17 @@ fn share(
     }
     let mut plans = Vec::new();
     for (index, (queues, core)) in queues.into_iter().zip(&args.workers).enumerate() {
+        let rings = Arc::new(Rings::new());
+        if args.measure_nodes {
+            // The ring is new: there is room.
+            let _ = rings.commands.push(Command::Measure(true));
+        }
         plans.push(Plan {
             index,
             core: *core,
             idle: args.idle(),
             worker: program.worker().context("making a worker's counters")?,
-            ports: QueuePorts { queues, pool, rings: Arc::new(Rings::new()) },
+            ports: QueuePorts { queues, pool, rings },
             pulse: Arc::new(Pulse::default()),
             waker: Arc::clone(shared.waker),
             clock: shared.clock,

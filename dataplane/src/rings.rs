@@ -10,9 +10,11 @@ use forwarding::{Command, Injected, InterfaceId, Notice, Origin};
 use model::report::PuntReason;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use wire::buf::PacketBuf;
+use wire::ipv4;
 
-/// Slots of the ring to the host twins, of each worker: 2 ms of small packets at 1 Mpps, and they are answered by a kernel.
-const HOST_SLOTS: usize = 2048;
+/// Slots of the rings to the host twins, of each worker and [`Rank`]: of ordinary ones 2 ms of small packets at 1 Mpps, and
+/// they are answered by a kernel.
+const HOST_SLOTS: [usize; 3] = [256, 512, 2048];
 /// Slots of the ring to the control plane, of each worker and reason.
 const CONTROL_SLOTS: usize = 512;
 /// Slots of the rings from above, of each worker.
@@ -33,11 +35,47 @@ pub(crate) struct ForControl {
     pub(crate) buf: Mbuf,
 }
 
+/// How urgent a packet to or from the kernel is. Each rank has a ring of its own: whatever anybody sends to an address of
+/// ours, neighbours are resolved and routing protocols and IKE are heard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Rank {
+    /// ARP: only stations of the link can send it.
+    Link,
+    /// Marked as network control (CS6), OSPF, VRRP, IKE.
+    Control,
+    /// All else.
+    Ordinary,
+}
+
+/// A ring for each rank.
+#[derive(Debug)]
+pub(crate) struct Ranked<T>([ArrayQueue<T>; 3]);
+
+impl<T> Ranked<T> {
+    fn new(slots: [usize; 3]) -> Self {
+        Self(slots.map(ArrayQueue::new))
+    }
+
+    /// Puts one behind those of its rank; it comes back if there are too many.
+    pub(crate) fn push(&self, rank: Rank, one: T) -> Result<(), T> {
+        self.0[rank as usize].push(one)
+    }
+
+    /// The most urgent.
+    pub(crate) fn pop(&self) -> Option<T> {
+        self.0.iter().find_map(ArrayQueue::pop)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.iter().all(ArrayQueue::is_empty)
+    }
+}
+
 /// The rings of one worker. The worker is the only writer upwards and the only reader downwards.
 #[derive(Debug)]
 pub(crate) struct Rings {
     /// To the kernel twins.
-    pub(crate) to_host: ArrayQueue<(InterfaceId, Mbuf)>,
+    pub(crate) to_host: Ranked<(InterfaceId, Mbuf)>,
     to_control: [ArrayQueue<ForControl>; PuntReason::ALL.len()],
     control_drops: [AtomicU64; PuntReason::ALL.len()],
     urgent: ArrayQueue<Injected<Mbuf>>,
@@ -53,7 +91,7 @@ pub(crate) struct Rings {
 impl Rings {
     pub(crate) fn new() -> Self {
         Self {
-            to_host: ArrayQueue::new(HOST_SLOTS),
+            to_host: Ranked::new(HOST_SLOTS),
             to_control: std::array::from_fn(|_| ArrayQueue::new(CONTROL_SLOTS)),
             control_drops: std::array::from_fn(|_| AtomicU64::new(0)),
             urgent: ArrayQueue::new(INJECT_SLOTS),
@@ -91,7 +129,7 @@ impl Rings {
     pub(crate) fn inject(&self, injected: Injected<Mbuf>) -> Result<(), Mbuf> {
         let urgent = match injected.origin {
             Origin::Control { .. } => true,
-            Origin::Twin(_) => is_urgent(injected.buf.bytes()),
+            Origin::Twin(_) => rank(injected.buf.bytes()) != Rank::Ordinary,
         };
         let ring = if urgent { &self.urgent } else { &self.ordinary };
         ring.push(injected).map_err(|injected| injected.buf)
@@ -123,21 +161,42 @@ impl Rings {
     }
 }
 
-/// Class selector 6 in the upper six bits of the type of service (RFC 2474 §4.2.2.2): routing protocols mark themselves so.
-const CS6: u8 = 48 << 2;
 /// Length of an Ethernet header.
 const ETHERNET_LEN: usize = 14;
 
-/// Whether what the kernel sent by a twin goes ahead: ARP, and what is marked CS6.
-fn is_urgent(bytes: &[u8]) -> bool {
+/// First bytes of ARP on Ethernet for IPv4 (RFC 826).
+const ARP: [u8; 4] = [0, 1, 8, 0];
+/// IP protocols of routers among themselves: OSPF (RFC 2328) and VRRP (RFC 5798).
+const ROUTERS: [u8; 2] = [ipv4::OSPF, 112];
+/// UDP ports of IKE (RFC 7296 §2).
+const IKE: [u16; 2] = [500, 4500];
+
+/// The rank of what passes a twin.
+pub(crate) fn rank(bytes: &[u8]) -> Rank {
     // A TUN's packet begins with its version, 4 or 6; a TAP's frame with a destination address, whose type tells more.
-    let tos =
-        |ip: &[u8]| ip.first().is_some_and(|b| b >> 4 == 4) && ip.get(1).is_some_and(|b| b & 0xfc == CS6);
-    match bytes.get(12..ETHERNET_LEN) {
-        Some([0x08, 0x06]) => true,
-        Some([0x08, 0x00]) if tos(&bytes[ETHERNET_LEN..]) => true,
-        _ => tos(bytes),
+    let control = match bytes.get(12..ETHERNET_LEN) {
+        Some([0x08, 0x06]) if bytes[ETHERNET_LEN..].starts_with(&ARP) => return Rank::Link,
+        Some([0x08, 0x00]) if is_control(&bytes[ETHERNET_LEN..]) => true,
+        _ => is_control(bytes),
+    };
+    if control { Rank::Control } else { Rank::Ordinary }
+}
+
+fn is_control(packet: &[u8]) -> bool {
+    let Some(header) = packet.first_chunk::<{ ipv4::LEN }>().filter(|header| header[0] >> 4 == 4) else {
+        return false;
+    };
+    let protocol = header[9];
+    if header[1] & 0xfc == ipv4::CS6 || ROUTERS.contains(&protocol) {
+        return true;
     }
+    let is_first = u16::from_be_bytes([header[6], header[7]]) & ipv4::OFFSET_MASK == 0;
+    let ports = packet.get(usize::from(header[0] & 15) * 4..).and_then(|udp| udp.first_chunk::<4>());
+    protocol == ipv4::UDP
+        && is_first
+        && ports.is_some_and(|[a, b, c, d]| {
+            IKE.contains(&u16::from_be_bytes([*a, *b])) || IKE.contains(&u16::from_be_bytes([*c, *d]))
+        })
 }
 
 /// Wakes the host thread, if it sleeps: a system call only then.
@@ -187,14 +246,48 @@ mod tests {
     use super::*;
 
     #[test]
-    fn arp_and_cs6_go_ahead_on_taps_and_tuns() {
-        let frame = |kind: [u8; 2], tos: u8| [&[0; 12][..], &kind, &[0x45, tos], &[0; 40]].concat();
-        assert!(is_urgent(&frame([0x08, 0x06], 0)));
-        assert!(is_urgent(&frame([0x08, 0x00], 0xc0)));
-        assert!(is_urgent(&frame([0x08, 0x00], 0xc3)));
-        assert!(!is_urgent(&frame([0x08, 0x00], 0xb8)));
-        assert!(is_urgent(&[&[0x45, 0xc0], &[0; 40][..]].concat()));
-        assert!(!is_urgent(&[&[0x45, 0], &[0; 40][..]].concat()));
-        assert!(!is_urgent(&[]));
+    fn arp_routers_and_ike_go_ahead_on_taps_and_tuns() {
+        let packet = |tos: u8, protocol: u8, offset: u8, port: u16| {
+            let mut packet = [0; 48];
+            (packet[0], packet[1], packet[7], packet[9]) = (0x45, tos, offset, protocol);
+            packet[22..24].copy_from_slice(&port.to_be_bytes());
+            packet
+        };
+        let frame = |kind: [u8; 2], payload: &[u8]| [&[0; 12][..], &kind, payload].concat();
+        let ranks = [
+            (packet(0xc0, ipv4::TCP, 0, 179), Rank::Control),
+            (packet(0xc3, ipv4::ICMP, 0, 0), Rank::Control),
+            (packet(0xb8, ipv4::TCP, 0, 22), Rank::Ordinary),
+            (packet(0, ipv4::OSPF, 0, 0), Rank::Control),
+            (packet(0, 112, 0, 0), Rank::Control),
+            (packet(0, ipv4::UDP, 0, 500), Rank::Control),
+            (packet(0, ipv4::UDP, 0, 4500), Rank::Control),
+            (packet(0, ipv4::UDP, 0, 53), Rank::Ordinary),
+            (packet(0, ipv4::TCP, 0, 500), Rank::Ordinary),
+            // The middle of something: no ports are there.
+            (packet(0, ipv4::UDP, 9, 500), Rank::Ordinary),
+        ];
+        for (packet, expected) in ranks {
+            assert_eq!(rank(&packet), expected, "{packet:?}");
+            assert_eq!(rank(&frame([0x08, 0x00], &packet)), expected, "{packet:?}");
+        }
+        assert_eq!(rank(&frame([0x08, 0x06], &[&ARP[..], &[0; 24]].concat())), Rank::Link);
+        // From 8.6.0.9 by a tunnel, and nothing at all.
+        let mut tunnelled = packet(0, ipv4::UDP, 0, 53);
+        tunnelled[12..16].copy_from_slice(&[8, 6, 0, 9]);
+        assert_eq!(
+            (rank(&tunnelled), rank(&[]), rank(&[0x45])),
+            (Rank::Ordinary, Rank::Ordinary, Rank::Ordinary)
+        );
+    }
+
+    #[test]
+    fn a_flood_of_one_rank_leaves_the_others_their_room() {
+        let ranked = Ranked::new([2, 2, 4]);
+        let flood: Vec<_> = (0..100).filter(|n| ranked.push(Rank::Ordinary, *n).is_ok()).collect();
+        assert_eq!(flood, [0, 1, 2, 3]);
+        assert_eq!((ranked.push(Rank::Control, 200), ranked.push(Rank::Link, 300)), (Ok(()), Ok(())));
+        assert_eq!(std::iter::from_fn(|| ranked.pop()).collect::<Vec<_>>(), [300, 200, 0, 1, 2, 3]);
+        assert!(ranked.is_empty());
     }
 }

@@ -4,18 +4,18 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crossbeam::channel;
 use forwarding::{Injected, Origin, Program};
 use futures::StreamExt;
 use model::program::{Ack, Batch};
 use model::report::{PacketIn, PacketOut, Report};
 use model::state::{Show, State};
 use model::{NbmaAddr, time};
+use proto::server::Turn;
 use proto::{Greeting, Hello, Open, Status, Stream};
 use tokio::sync::{broadcast, mpsc};
 use twin::Kind;
 
-use crate::host::{Order, Punted};
+use crate::host::{Order, Orders, Punted};
 use crate::process::Process;
 
 /// Acks, reports and packets that may wait for a slow control plane. Beyond: batches wait, reports are told again, packets
@@ -33,7 +33,7 @@ const SURVEY: u32 = 200;
 pub(crate) struct Service {
     process: Arc<Process>,
     program: Mutex<Program>,
-    host: channel::Sender<Order>,
+    host: Orders,
     epoch: Instant,
     reports: broadcast::Sender<Report>,
     /// The control plane's end of the current punt stream.
@@ -46,12 +46,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Service {
-    pub(crate) fn new(
-        process: Arc<Process>,
-        program: Program,
-        host: channel::Sender<Order>,
-        epoch: Instant,
-    ) -> Self {
+    pub(crate) fn new(process: Arc<Process>, program: Program, host: Orders, epoch: Instant) -> Self {
         let (reports, _) = broadcast::channel(REPORTS);
         Self { process, program: Mutex::new(program), host, epoch, reports, punts: Mutex::new(None) }
     }
@@ -60,8 +55,13 @@ impl Service {
         time::Instant::default() + self.epoch.elapsed()
     }
 
-    fn apply(&self, batch: &Batch) -> Ack {
+    /// `None`: a newer stream has taken over, and what it said of the program stands.
+    fn apply(&self, turn: &Turn, batch: &Batch) -> Option<Ack> {
         let mut program = lock(&self.program);
+        // While the program is held: what the newer stream says comes after this.
+        if !turn.is_current() {
+            return None;
+        }
         let result = program.apply(self.now(), batch);
         // While the program is held, so that the last order is about the newest program.
         if result.is_ok() {
@@ -69,9 +69,9 @@ impl Service {
                 program.interfaces().map(|shown| (shown.id, shown.interface.name.to_string(), Kind::Tap));
             let tuns =
                 program.tunnel_shows().map(|shown| (shown.id, shown.tunnel.name.to_string(), Kind::Tun));
-            let _ = self.host.send(Order::Twins(taps.chain(tuns).collect()));
+            self.host.give(Order::Twins(taps.chain(tuns).collect()));
         }
-        Ack { number: batch.number, result }
+        Some(Ack { number: batch.number, result })
     }
 
     /// Turns what the workers saw and what time did into reports, for as long as the process runs.
@@ -159,23 +159,31 @@ impl proto::server::Dataplane for Service {
         })
     }
 
-    async fn program(&self, _: Open, mut batches: Stream<Batch>) -> Result<Stream<Ack>, Status> {
+    async fn program(&self, turn: Turn, mut batches: Stream<Batch>) -> Result<Stream<Ack>, Status> {
         let (acks, stream) = mpsc::channel(ACKS);
         let service = self.process.service();
         tokio::spawn(async move {
             while let Some(batch) = batches.next().await {
-                let Ok(batch) = batch else { return };
+                let batch = match batch {
+                    Ok(batch) => batch,
+                    Err(status) => {
+                        tracing::warn!(code = ?status.code(), reason = status.message(), "no more batches");
+                        // The client hears it too, if it is still there.
+                        let _ = acks.send(Err(status)).await;
+                        return;
+                    }
+                };
                 let Some(service) = service.upgrade() else { return };
-                let ack = service.apply(&batch);
+                let Some(ack) = service.apply(&turn, &batch) else { return };
                 if let Err(refused) = &ack.result {
                     tracing::warn!(batch = batch.number, %refused, "refused");
                 }
-                if acks.send(ack).await.is_err() {
+                if acks.send(Ok(ack)).await.is_err() {
                     return;
                 }
             }
         });
-        Ok(proto::server::from_channel(stream))
+        Ok(proto::server::from_results(stream))
     }
 
     async fn reports(&self, _: Open) -> Result<Stream<Report>, Status> {

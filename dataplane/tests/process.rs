@@ -24,11 +24,16 @@ struct Running {
 
 impl Running {
     fn start(test: &str, workers: &str) -> Self {
+        Self::start_with(test, workers, &[])
+    }
+
+    fn start_with(test: &str, workers: &str, flags: &[&str]) -> Self {
         let socket = std::env::temp_dir().join(format!("nave-process-{test}-{}.sock", std::process::id()));
         let child = Command::new(env!("CARGO_BIN_EXE_nave-dataplane"))
             .args(["--port", "wan=net_null0", "--port", "lan=net_null1,copy=1", "--memory", "no-huge:128"])
             .args(["--idle", "adaptive", "--workers", workers, "--socket"])
             .arg(&socket)
+            .args(flags)
             .stderr(Stdio::inherit())
             .spawn()
             .unwrap();
@@ -156,6 +161,43 @@ async fn programs_shows_refuses_and_stops() {
     let status = tokio::task::spawn_blocking(|| running.terminate()).await.unwrap();
     assert!(status.success(), "{status}");
     assert!(!socket.exists());
+}
+
+/// Input: a data plane that is told to measure, and one that is not. Output: the cycles of the nodes that packets met, and none.
+#[tokio::test]
+async fn cycles_are_shown_when_they_are_measured() {
+    for (test, flags, measured) in [("measured", &["--measure-nodes"][..], true), ("unmeasured", &[], false)]
+    {
+        let running = Running::start_with(test, "0", flags);
+        let client = Dataplane::at(&running.socket);
+        // Null ports deliver packets all the time.
+        let rx = loop {
+            let State::Counters(counters) = client.show(Show::from(What::Counters)).await.unwrap() else {
+                panic!("counters")
+            };
+            let rx = counters.nodes.into_iter().find(|node| node.node == "rx").unwrap();
+            if rx.bursts > 10 {
+                break rx;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        };
+        assert_eq!(rx.cycles > 0, measured, "{rx:?}");
+    }
+}
+
+/// Input: a batch that cannot be read. Output: the stream ends with the reason, not as if all were well.
+#[tokio::test]
+async fn a_batch_that_cannot_be_read_is_answered_with_why() {
+    let running = Running::start("malformed", "0");
+    let client = Dataplane::at(&running.socket);
+    let greeting = client.hello(Hello { epoch: Epoch(1), name: "test".to_owned() }).await.unwrap();
+    let (batches, receiver) = mpsc::channel(8);
+    let mut acks =
+        client.program(Open { instance: greeting.instance, epoch: Epoch(1) }, receiver).await.unwrap();
+    let larger_than_is_taken = interface("wan0", &"x".repeat(proto::MESSAGE_LIMIT));
+    batches.send(Batch { number: 1, ops: vec![larger_than_is_taken] }).await.unwrap();
+    let answer = acks.next().await.expect("an answer").unwrap_err();
+    assert!(answer.to_string().contains("too large"), "{answer}");
 }
 
 /// Input: flags that cannot be. Output: one sentence that names the flag, and the exit code.

@@ -131,7 +131,7 @@ fn free_huge_megabytes() -> u32 {
 }
 
 fn program(scenario: &Scenario) -> anyhow::Result<Program> {
-    let ports = PORTS.map(|(name, mac)| forwarding::Port { name: name.into(), mac });
+    let ports = PORTS.map(|(name, mac)| forwarding::Port { name: name.into(), mac, mtu: 9000 });
     let mut program = Program::new(ports.into())?;
     for batch in scenario.batches()? {
         program

@@ -22,6 +22,7 @@ use crate::{
 };
 
 mod fence;
+pub use fence::Turn;
 use fence::{Fence, Kind};
 
 /// How long a caller waits for the answer to a call, or for a stream to begin.
@@ -40,11 +41,11 @@ pub trait Dataplane: Send + Sync + 'static {
     async fn hello(&self, hello: Hello) -> Result<Greeting, Status>;
 
     /// Takes batches and answers each with an ack, in order. The stream of batches ends with an error when a newer stream has
-    /// taken over; so at any time one such stream delivers. The same holds for the other streams: `open` names this instance
-    /// and an epoch that is the newest.
-    async fn program(&self, open: Open, batches: Stream<Batch>) -> Result<Stream<Ack>, Status>;
+    /// taken over; so at any time one such stream delivers. Who carries a batch out asks `turn` once more, where no newer
+    /// stream's batch can come between: a batch may have been on its way when its turn ended.
+    async fn program(&self, turn: Turn, batches: Stream<Batch>) -> Result<Stream<Ack>, Status>;
 
-    /// Facts from now on; those that hold now come first.
+    /// Facts from now on; those that hold now come first. `open` names this instance and an epoch that is the newest.
     async fn reports(&self, open: Open) -> Result<Stream<Report>, Status>;
 
     /// Packets both ways.
@@ -100,6 +101,14 @@ pub enum Error {
 #[must_use]
 pub fn from_channel<T: Send + 'static>(receiver: tokio::sync::mpsc::Receiver<T>) -> Stream<T> {
     Box::pin(ReceiverStream::new(receiver).map(Ok))
+}
+
+/// The same of a channel that may say why it ends.
+#[must_use]
+pub fn from_results<T: Send + 'static>(
+    receiver: tokio::sync::mpsc::Receiver<Result<T, Status>>,
+) -> Stream<T> {
+    Box::pin(ReceiverStream::new(receiver))
 }
 
 /// Serves a data plane on `path` until `stop` is ready.
@@ -237,7 +246,7 @@ impl<T: Dataplane> pb::dataplane_server::Dataplane for DataplaneAdapter<T> {
             Some(Message::Batch(batch)) => Ok(Batch::try_from(batch).map_err(|e| within(e, "batch"))?),
             _ => Err(Status::invalid_argument("message: not a batch")),
         });
-        let acks = self.dataplane.program(open, turn.of(batches)).await?;
+        let acks = self.dataplane.program(turn.clone(), turn.of(batches)).await?;
         Ok(Response::new(down(turn.of(acks))))
     }
 

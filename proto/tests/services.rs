@@ -49,7 +49,7 @@ impl server::Dataplane for Odd {
         })
     }
 
-    async fn program(&self, _: Open, batches: Stream<Batch>) -> Result<Stream<Ack>, Status> {
+    async fn program(&self, _: server::Turn, batches: Stream<Batch>) -> Result<Stream<Ack>, Status> {
         Ok(Box::pin(batches.map(|batch| {
             let Batch { number, .. } = batch?;
             let refused = Refused { op: 7, reason: Refusal::Full("adjacencies".into()) };

@@ -90,7 +90,7 @@ impl server::Dataplane for Service {
         })
     }
 
-    async fn program(&self, _: Open, batches: Stream<Batch>) -> Result<Stream<Ack>, Status> {
+    async fn program(&self, _: server::Turn, batches: Stream<Batch>) -> Result<Stream<Ack>, Status> {
         let served = Arc::clone(&self.0);
         Ok(Box::pin(batches.then(move |batch| {
             let served = Arc::clone(&served);

@@ -162,6 +162,12 @@ impl Adjacency {
     pub(crate) const fn of(kind: Kind, wants: u8) -> Self {
         Self { kind, wants, ..Self::FREE }
     }
+
+    /// Where a midchain sends: the destination in its outer header.
+    pub(crate) fn nbma(&self) -> u32 {
+        let destination = self.rewrite.get(LINK_LEN + 16..).and_then(|rest| rest.first_chunk());
+        destination.map_or(0, |nbma| u32::from_be_bytes(*nbma))
+    }
 }
 
 /// Entries of a chunk.

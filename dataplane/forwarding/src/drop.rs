@@ -54,7 +54,7 @@ reasons! {
     ReplicateFull "replicate-full" "Too many multicast packets wait for their copies.";
     NoBuffer "no-buffer" "No buffer was left for a copy or for a packet of our own.";
     ParkFull "park-full" "Too many packets wait for this next hop, or for all of them.";
-    Unresolved "unresolved" "The packet waited a second and its next hop was not resolved.";
+    Unresolved "unresolved" "The next hop was not resolved within a second, or the receiver of a copy of multicast has no link.";
     TtlExpired "ttl-expired" "The time to live ended here.";
     TooBig "too-big" "The packet is larger than the link or tunnel that it would leave by takes.";
     NoHeadroom "no-headroom" "The buffer has no room for the outer header.";

@@ -308,6 +308,12 @@ impl Writer {
         self.routes.is_empty()
     }
 
+    /// Whether the /24 of an address has a group: then its prefixes need no other.
+    #[must_use]
+    pub fn has_group(&self, addr: Ipv4Addr) -> bool {
+        self.fib.first[(addr.to_bits() >> 8) as usize].load(Ordering::Relaxed) & GROUP != 0
+    }
+
     /// Groups that can be used now. A [`Writer::put`] of a prefix longer than 24 bits takes one at most, others none.
     #[must_use]
     pub fn free_groups(&self) -> usize {

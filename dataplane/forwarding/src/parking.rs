@@ -1,4 +1,7 @@
 //! Packets that wait for their next hop to be resolved: a few for each, some more in all, up to a second.
+//!
+//! Any destination on an attached prefix may be waited for, whether there is somebody or not; so these have only a part of
+//! the room, and who scans a prefix does not keep gateways and the links of midchains from being resolved.
 
 use std::time::Duration;
 
@@ -14,6 +17,9 @@ pub(crate) const PER_HOP: usize = 64;
 pub(crate) const IN_ALL: usize = 1024;
 /// Hops that are waited for.
 const HOPS: usize = 256;
+/// Of these, such as any destination is, and packets that wait for those.
+const GLEAN_HOPS: usize = 192;
+const GLEANS_IN_ALL: usize = 768;
 /// Queues that are looked at in each breath.
 const LOOKS: usize = 8;
 /// How long a packet waits.
@@ -30,6 +36,8 @@ pub(crate) struct Wait {
     pub(crate) adjacency: AdjacencyId,
     /// Whether it was given to them, not found in the FIB.
     pub(crate) given: bool,
+    /// Whether it is the packet's destination, not a hop that the program names.
+    pub(crate) glean: bool,
 }
 
 /// A packet that waits.
@@ -66,13 +74,17 @@ pub(crate) struct Parking<B> {
     queues: Vec<Queue<B>>,
     active: usize,
     count: usize,
+    /// Of these, queues and packets of gleans.
+    glean_hops: usize,
+    gleans: usize,
     /// The queue that is looked at next.
     next: usize,
 }
 
 impl<B> Parking<B> {
     pub(crate) fn new() -> Self {
-        let wait = Wait { interface: 0, next_hop: 0, adjacency: AdjacencyId::default(), given: false };
+        let wait =
+            Wait { interface: 0, next_hop: 0, adjacency: AdjacencyId::default(), given: false, glean: false };
         let queue = || Queue {
             wait,
             destination: 0,
@@ -80,7 +92,14 @@ impl<B> Parking<B> {
             count: 0,
             packets: Vec::with_capacity(PER_HOP),
         };
-        Self { queues: (0..HOPS).map(|_| queue()).collect(), active: 0, count: 0, next: 0 }
+        Self {
+            queues: (0..HOPS).map(|_| queue()).collect(),
+            active: 0,
+            count: 0,
+            glean_hops: 0,
+            gleans: 0,
+            next: 0,
+        }
     }
 
     /// Packets that wait.
@@ -90,18 +109,20 @@ impl<B> Parking<B> {
 
     /// A place for a packet: the number of its queue, good until the next [`Parking::leave`]. `None`: full.
     pub(crate) fn reserve(&mut self, now: Instant, wait: Wait, destination: u32) -> Option<u16> {
-        if self.count >= IN_ALL {
+        if self.count >= IN_ALL || wait.glean && self.gleans >= GLEANS_IN_ALL {
             return None;
         }
+        let has_room = self.active < HOPS && !(wait.glean && self.glean_hops >= GLEAN_HOPS);
         let at = match self.queues[..self.active].iter().position(|queue| queue.wait == wait) {
             Some(at) => at,
-            None if self.active < HOPS => {
+            None if has_room => {
                 let queue = &mut self.queues[self.active];
                 queue.wait = wait;
                 queue.destination = destination;
                 queue.until = now + PATIENCE;
                 queue.count = 0;
                 self.active += 1;
+                self.glean_hops += usize::from(wait.glean);
                 self.active - 1
             }
             None => return None,
@@ -112,6 +133,7 @@ impl<B> Parking<B> {
         }
         queue.count += 1;
         self.count += 1;
+        self.gleans += usize::from(wait.glean);
         u16::try_from(at).ok()
     }
 
@@ -132,6 +154,10 @@ impl<B> Parking<B> {
             }
             self.active -= 1;
             self.count -= queue.count;
+            if queue.wait.glean {
+                self.glean_hops -= 1;
+                self.gleans -= queue.count;
+            }
             self.queues.swap(self.next, self.active);
             return Some(Leaving { in_vain, packets: self.queues[self.active].packets.drain(..) });
         }

@@ -63,7 +63,8 @@ pub struct Injected<B> {
 /// plane's words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Notice {
-    /// Packets want a next hop that is not resolved. At most one a second for each hop and worker.
+    /// Packets want a next hop that is not resolved. At most one a second for each hop and worker; two if
+    /// it is both a destination and a next hop that the program names.
     Glean {
         /// Its interface.
         interface: InterfaceId,

@@ -12,6 +12,7 @@
 mod build;
 mod check;
 mod objects;
+mod reserve;
 mod show;
 mod slots;
 
@@ -49,6 +50,8 @@ pub struct Port {
     pub name: String,
     /// Its Ethernet address.
     pub mac: Mac,
+    /// Largest IP packet that it takes, in bytes.
+    pub mtu: u16,
 }
 
 /// Tunnel, NBMA address, what sends there, and the link by which it does.
@@ -86,6 +89,8 @@ pub struct Program {
     way_of: HashMap<Target, Way>,
     publisher: Publisher<Tables>,
     workers: Vec<Arc<Counters>>,
+    /// What workers spread the keys of their limits by.
+    secret: u64,
     /// What each place had carried when its adjacency came, and when it was last asked about.
     before: HashMap<Target, Traffic>,
     asked: HashMap<Target, u64>,
@@ -97,7 +102,16 @@ impl Program {
     /// # Errors
     /// [`MapError`] without address space for the FIB (64 MiB, and as much for long prefixes).
     pub fn new(ports: Vec<Port>) -> Result<Self, MapError> {
-        let fib = Writer::new(FIB_GROUPS)?;
+        Self::with_room(ports, AdjacencyId::LIMIT, FIB_GROUPS)
+    }
+
+    /// An empty program with room for so many adjacencies (at most [`AdjacencyId::LIMIT`]) and so many /24 that hold longer
+    /// prefixes.
+    ///
+    /// # Errors
+    /// As [`Program::new`].
+    pub fn with_room(ports: Vec<Port>, adjacencies: usize, groups: usize) -> Result<Self, MapError> {
+        let fib = Writer::new(groups)?;
         let empty = Tables {
             fib: fib.fib(),
             adjacencies: Adjacencies::default(),
@@ -112,7 +126,7 @@ impl Program {
             ids: BTreeMap::new(),
             names: Vec::new(),
             free_ids: VecDeque::new(),
-            slots: Slots::new(),
+            slots: Slots::new(adjacencies.min(AdjacencyId::LIMIT)),
             installed: BTreeMap::new(),
             pins: HashMap::new(),
             hosts: BTreeSet::new(),
@@ -128,11 +142,20 @@ impl Program {
             way_of: HashMap::new(),
             publisher: Publisher::new(empty),
             workers: Vec::new(),
+            secret: 0,
             before: HashMap::new(),
             asked: HashMap::new(),
         };
         program.install_fixed();
         Ok(program)
+    }
+
+    /// Gives the workers that are made from now on a secret, so that nobody who sends packets can tell which of them share
+    /// places in the tables of what is limited.
+    #[must_use]
+    pub fn with_secret(mut self, secret: u64) -> Self {
+        self.secret = secret;
+        self
     }
 
     /// Another worker, for a thread of its own. Workers are counted from 0 in the order of these calls.
@@ -142,7 +165,7 @@ impl Program {
     pub fn worker<B: PacketBuf>(&mut self) -> Result<Worker<B>, MapError> {
         let counters = Arc::new(Counters::new(AdjacencyId::LIMIT)?);
         self.workers.push(Arc::clone(&counters));
-        Ok(Worker::new(self.publisher.reader(), counters, self.ports.len()))
+        Ok(Worker::new(self.publisher.reader(), counters, self.ports.len(), self.secret))
     }
 
     /// Does all of a batch, or nothing.
@@ -189,8 +212,7 @@ impl Program {
                 return Err(Refused { op, reason: Refusal::Referred(name) });
             }
         }
-        let full = |what: &str| Refused { op: 0, reason: Refusal::Full(what.to_owned()) };
-        self.reserve().map_err(full)
+        self.reserve(ops)
     }
 
     /// Removes an owner's stale objects. What else is on an interface that goes with them has no meaning any more and goes too.
@@ -286,6 +308,7 @@ fn expires_in(object: &Object) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use std::collections::VecDeque;
+    use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
     use model::program::{Hop, Interface, Neighbour, Path, Route};
     use model::{Prefix, TableId};
@@ -336,7 +359,7 @@ mod tests {
     /// A program with a route to a neighbour, and the frame of a packet that takes it.
     fn one_route() -> (Program, V4Prefix, TestBuf) {
         let mac = Mac([2, 0, 0, 0, 0, 1]);
-        let mut program = Program::new(vec![Port { name: "p0".into(), mac }]).unwrap();
+        let mut program = Program::new(vec![Port { name: "p0".into(), mac, mtu: 1500 }]).unwrap();
         let (name, table): (InterfaceName, _) = ("lan".parse().unwrap(), TableId(0));
         let prefix: Prefix = "10.9.0.0/16".parse().unwrap();
         let hop = Hop { interface: name, next_hop: "10.1.0.2".parse().unwrap() };
@@ -351,6 +374,55 @@ mod tests {
         let ip = ipv4::Header::new([10, 1, 0, 9].into(), [10, 9, 0, 9].into(), ipv4::UDP, 64, 8).unwrap();
         let frame = [link.as_bytes(), ip.as_bytes(), &[0; 8]].concat();
         (program, prefix.try_into().unwrap(), TestBuf::new(&frame))
+    }
+
+    /// While a /24 and two /25 take each other's place, an address of theirs never takes the default route.
+    #[test]
+    fn prefixes_that_others_replace_go_when_those_are_there() {
+        let (mut program, _, _) = one_route();
+        let hop =
+            |next_hop: &str| Hop { interface: "lan".parse().unwrap(), next_hop: next_hop.parse().unwrap() };
+        let route = |prefix: &str, path| {
+            Object::Route(Route {
+                table: TableId(0),
+                prefix: prefix.parse().unwrap(),
+                path,
+                expires_in: None,
+            })
+        };
+        let put = |object| Op::Put(Owner::Config, object);
+        let remove = |object: &Object| Op::Remove(Owner::Config, object.key());
+        let whole = route("10.8.0.0/24", Path::Via(hop("10.1.0.3")));
+        let halves = ["10.8.0.0/25", "10.8.0.128/25"].map(|half| route(half, Path::Via(hop("10.1.0.4"))));
+        let start = vec![put(route("0.0.0.0/0", Path::Blackhole)), put(whole.clone())];
+        program.apply(Instant::default(), &Batch { number: 1, ops: start }).unwrap();
+        let address = "10.8.0.200".parse().unwrap();
+        let fib = program.fib.fib();
+        let default = fib.lookup("8.8.8.8".parse().unwrap());
+        let (done, looks) = (AtomicBool::new(false), AtomicU64::new(0));
+        std::thread::scope(|scope| {
+            let reader = scope.spawn(|| {
+                let mut astray = 0;
+                while !done.load(Ordering::Relaxed) {
+                    astray += u64::from(fib.lookup(address) == default);
+                    looks.fetch_add(1, Ordering::Relaxed);
+                }
+                astray
+            });
+            // Until the reader has looked in between many times, whatever core it has.
+            for number in 0.. {
+                let there = halves.iter().cloned().map(put).chain([remove(&whole)]).collect();
+                let back = halves.iter().map(remove).chain([put(whole.clone())]).collect();
+                for ops in [there, back] {
+                    program.apply(Instant::default(), &Batch { number, ops }).unwrap();
+                }
+                if number > 5_000 && looks.load(Ordering::Relaxed) > 1_000_000 {
+                    break;
+                }
+            }
+            done.store(true, Ordering::Relaxed);
+            assert_eq!(reader.join().unwrap(), 0);
+        });
     }
 
     #[test]

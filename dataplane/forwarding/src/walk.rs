@@ -76,7 +76,9 @@ pub(crate) struct Walk<B> {
     /// Multicast packets in `carried`.
     pub(crate) replicating: usize,
     pub(crate) parking: Parking<B>,
+    /// Reports of hops: of those that any destination is, and of those that the program names.
     pub(crate) gleans: Limit,
+    pub(crate) hops: Limit,
     pub(crate) redirects: Limit,
     pub(crate) errors: Limit,
     /// Identification of the next outer header (RFC 6864: what may be fragmented needs one).
@@ -86,7 +88,8 @@ pub(crate) struct Walk<B> {
 }
 
 impl<B: PacketBuf> Walk<B> {
-    pub(crate) fn new(counters: Arc<Counters>, ports: usize) -> Self {
+    /// `secret` is nobody else's: see [`Limit`].
+    pub(crate) fn new(counters: Arc<Counters>, ports: usize, secret: u64) -> Self {
         Self {
             now: Instant::default(),
             bufs: Vec::with_capacity(SLOTS),
@@ -104,9 +107,10 @@ impl<B: PacketBuf> Walk<B> {
             carried: VecDeque::with_capacity(CARRIED),
             replicating: 0,
             parking: Parking::new(),
-            gleans: Limit::new(Duration::from_secs(1), 1000),
-            redirects: Limit::new(Duration::from_secs(1), 1000),
-            errors: Limit::new(Duration::from_millis(100), 1000),
+            gleans: Limit::new(Duration::from_secs(1), 1000, secret),
+            hops: Limit::new(Duration::from_secs(1), 1000, secret),
+            redirects: Limit::new(Duration::from_secs(1), 1000, secret),
+            errors: Limit::new(Duration::from_millis(100), 1000, secret),
             ip_id: 0,
             first_rx: 0,
         }
@@ -228,11 +232,11 @@ impl<B: PacketBuf> Walk<B> {
                 let entry = if meta.given { Entry::Adjacency } else { Entry::Lookup };
                 self.carried.push_back(Carried { buf, meta, entry, trace });
             }
-            self.flow.unparked += ended;
-            self.flow.dropped += ended;
-            self.counters.count_drop(DropReason::Unresolved, ended as usize);
-            self.counters.count_node(Node::Drop, ended as usize);
-            if !self.free.is_empty() {
+            if ended > 0 {
+                self.flow.unparked += ended;
+                self.flow.dropped += ended;
+                self.counters.count_drop(DropReason::Unresolved, ended as usize);
+                self.counters.count_node(Node::Drop, ended as usize);
                 ports.free(&mut self.free);
             }
         }
@@ -325,10 +329,11 @@ impl<B: PacketBuf> Walk<B> {
         let trace = self.trace.id(slot);
         match self.carry(Carried { buf, meta, entry, trace }) {
             Ok(()) => self.flow.parked += 1,
-            Err(buf) => self.refuse(
-                buf,
-                if entry == Entry::Replicate { DropReason::ReplicateFull } else { DropReason::StaleIndex },
-            ),
+            Err(buf) if entry == Entry::Replicate => {
+                self.replicating -= 1;
+                self.refuse(buf, DropReason::ReplicateFull);
+            }
+            Err(buf) => self.refuse(buf, DropReason::StaleIndex),
         }
     }
 

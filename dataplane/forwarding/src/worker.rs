@@ -31,8 +31,8 @@ pub struct Worker<B> {
 }
 
 impl<B: PacketBuf> Worker<B> {
-    pub(crate) fn new(tables: Reader<Tables>, counters: Arc<Counters>, ports: usize) -> Self {
-        Self { tables, walk: Walk::new(counters, ports) }
+    pub(crate) fn new(tables: Reader<Tables>, counters: Arc<Counters>, ports: usize, secret: u64) -> Self {
+        Self { tables, walk: Walk::new(counters, ports, secret) }
     }
 
     /// Its counters, for whoever wants to read them.

@@ -199,6 +199,37 @@ fn multicast_and_martians_are_nobodys_routes() {
 }
 
 #[test]
+fn a_full_table_says_for_what_it_has_no_room_and_can_be_put_again_and_emptied() {
+    // Three /24 have own addresses in them; the fourth has room.
+    let mut node = hub_of(TestNode::with_room(1, 2, 24, 4), &[2]);
+    let full = |what: &str| Refusal::Full(what.into());
+    let put = |object: &Object| Op::Put(Owner::Config, object.clone());
+    let long = ["10.77.0.0/25", "10.77.0.128/25", "10.78.0.0/25"].map(|prefix| attached(prefix, "lan"));
+    let refused = node.try_apply(long.iter().map(put).collect()).unwrap_err();
+    assert_eq!((refused.op, refused.reason), (2, full("long prefixes")));
+    node.put(long[..2].to_vec());
+    // All hosts of a default route have their groups.
+    node.put([attached("0.0.0.0/0", "lan")]);
+    let hosts: Vec<_> = (100..150).map(|n| neighbour("lan", &format!("10.1.0.{n}"), station(n))).collect();
+    let refused = node.try_apply(hosts.iter().map(put).collect()).unwrap_err();
+    assert_eq!(refused.reason, full("adjacencies"));
+    let room = refused.op;
+    node.put(hosts[..room].to_vec());
+    let refused = node.try_apply(vec![put(&hosts[0]), put(&long[0]), put(&hosts[room])]).unwrap_err();
+    assert_eq!((refused.op, refused.reason), (2, full("adjacencies")));
+    // A resync puts all that is there, and its end sweeps.
+    let mut again = vec![Op::ResyncBegin(Owner::Config)];
+    again.extend(node.program.objects().filter(|(_, o)| !hosts.contains(o)).map(|(_, o)| put(o)));
+    again.push(Op::ResyncEnd(Owner::Config));
+    node.try_apply(again).unwrap();
+    node.settle();
+    node.put(hosts[..room].to_vec());
+    node.try_apply(hosts[..room].iter().map(|o| Op::Remove(Owner::Config, o.key())).collect()).unwrap();
+    node.try_apply(vec![Op::ResyncBegin(Owner::Config), Op::ResyncEnd(Owner::Config)]).unwrap();
+    assert_eq!(dump(&node), dump(&TestNode::new(1, 2)));
+}
+
+#[test]
 fn bindings_and_shortcuts_go_when_their_time_is_over() {
     let mut node = hub(&[2]);
     let lasting = |object: Object| match object {
@@ -386,15 +417,21 @@ proptest! {
     #[test]
     fn batches_make_what_building_from_nothing_makes(
         batches in proptest::collection::vec(proptest::collection::vec(any_op(), 1..6), 1..40),
+        // As much as one wants, or hardly more than there is to begin with.
+        (adjacencies, groups) in prop_oneof![Just((1 << 20, 1 << 16)), (17..24_usize, 3..6_usize)],
     ) {
-        let mut node = hub(&[2, 3]);
+        let mut node = hub_of(TestNode::with_room(1, 2, adjacencies, groups), &[2, 3]);
         let mut batch_number = 1000;
         for ops in batches {
             let before = dump(&node);
             batch_number += 1;
+            let puts: Vec<_> = ops.iter().map(|op| matches!(op, Op::Put(..))).collect();
             let result = node.program.apply(node.now, &Batch { number: batch_number, ops });
-            if result.is_err() {
+            if let Err(refused) = result {
                 prop_assert_eq!(dump(&node), before);
+                if puts.contains(&true) && matches!(refused.reason, Refusal::Full(_)) {
+                    prop_assert!(puts[refused.op], "{}", refused);
+                }
             }
             // Workers breathe now and then, with packets that go everywhere.
             if batch_number % 3 == 0 {

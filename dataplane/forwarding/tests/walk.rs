@@ -4,11 +4,12 @@ mod lab;
 
 use std::time::Duration;
 
-use forwarding::{Command, DropReason, Node, Notice, Origin, Punt};
+use forwarding::{Command, DropReason, Injected, Node, Notice, Origin, Punt};
 use lab::*;
 use model::Mac;
 use model::program::{Object, Path, TunnelMode};
 use model::report::PuntReason;
+use wire::buf::TestBuf;
 use wire::{arp, ethernet, gre, icmp, ipv4};
 use zerocopy::IntoBytes;
 
@@ -55,6 +56,39 @@ fn lan_to_spoke_has_known_bytes() {
     let sent = node.sent(0);
     assert_eq!(sent, [expected.to_vec()]);
     ipv4::verify(&sent[0][14..34]).unwrap();
+}
+
+#[test]
+fn what_a_port_does_not_take_is_too_big_whatever_its_interface_and_tunnel_say() {
+    let mut node = hub(&[2]);
+    let large = |object| match object {
+        Object::Interface(mut interface) => {
+            interface.mtu = 9000;
+            Object::Interface(interface)
+        }
+        other => other,
+    };
+    let mut wide = tunnel("tun", "192.0.2.1", "wan", Some(42));
+    wide.mtu = 8972;
+    node.put([
+        large(interface("wan", "p0", false)),
+        large(interface("lan", "p1", true)),
+        Object::Tunnel(wide),
+    ]);
+    // The lab's ports take 1,500 bytes; IPv4, GRE and a key are 28, IPv4 and UDP before the payload as many.
+    for (to, most) in [("10.1.2.9", 1444), ("10.1.0.2", 1472)] {
+        for (len, dropped) in [(most, 0), (most + 1, 1)] {
+            let before = node.dropped(DropReason::TooBig);
+            let packet = udp("10.1.2.8", to, &vec![7; len]);
+            node.receive(1, &frame(LAN, station(9), ethernet::IPV4, &packet));
+            let sent = node.sent(0).len() + node.sent(1).len();
+            assert_eq!(
+                (sent, node.dropped(DropReason::TooBig) - before),
+                (1 - dropped as usize, dropped),
+                "{to} {len}"
+            );
+        }
+    }
 }
 
 #[test]
@@ -308,6 +342,39 @@ fn many_receivers_get_their_copies_over_several_breaths() {
     assert!(node.counters().flow().copied == 2 * 699);
 }
 
+/// Breaths in which what was parked leaves no room for what waits for its copies: the places of what is dropped are free again.
+#[test]
+fn multicast_that_finds_no_room_to_wait_gives_its_place_back() {
+    let mut node = hub(&[2]);
+    let link = Some(hop("wan", "192.0.2.2"));
+    node.put((0..700).map(|n| replica("tun", &format!("198.51.{}.{}", n / 250, n % 250 + 1), link)));
+    node.put([route("203.0.113.0/24", Path::Unreachable)]);
+    let tun = Origin::Twin(node.id("tun"));
+    let hello = ip("10.0.0.1", "224.0.0.5", 89, b"ospf");
+    for round in 0..4_u8 {
+        // 512 packets that wait for eight neighbours, and leave together.
+        let servers: Vec<_> = (0..8).map(|n| format!("10.1.0.{}", 100 + 8 * round + n)).collect();
+        for server in &servers {
+            let packet = frame(LAN, station(9), ethernet::IPV4, &udp("10.1.0.2", server, b"x"));
+            node.ports.rx[1].extend((0..64).map(|_| TestBuf::new(&packet)));
+        }
+        node.settle();
+        node.put(servers.iter().map(|server| neighbour("lan", server, station(9))));
+        node.ports.inject.extend((0..32).map(|_| Injected { origin: tun, buf: TestBuf::new(&hello) }));
+        let unreachable = (0..96).map(|n| udp(&format!("10.1.0.{n}"), "203.0.113.9", b"x"));
+        node.ports.rx[1]
+            .extend(unreachable.map(|packet| TestBuf::new(&frame(LAN, station(9), ethernet::IPV4, &packet))));
+        let before = node.dropped(DropReason::ReplicateFull);
+        node.settle();
+        assert!(node.dropped(DropReason::ReplicateFull) > before + 16, "{round}: {:?}", node.drops());
+        node.pass(Duration::from_secs(1));
+    }
+    let _ = node.sent(0);
+    let before = node.dropped(DropReason::ReplicateFull);
+    node.inject(tun, &hello);
+    assert_eq!((node.sent(0).len(), node.dropped(DropReason::ReplicateFull)), (700, before));
+}
+
 #[test]
 fn the_control_plane_sends_through_a_tunnel_straight_to_an_nbma_address() {
     let mut node = hub(&[]);
@@ -348,6 +415,38 @@ fn packets_wait_for_a_neighbour_and_go_on_in_order() {
         (0..3).map(|n| frame(station(77), LAN, ethernet::IPV4, &with_ttl(&packet(n), 63))).collect();
     assert_eq!(node.sent(1), expected);
     assert_eq!(node.breathe().waiting, 0);
+    assert_eq!(node.program.node(Node::Drop).calls, 0);
+}
+
+#[test]
+fn a_scan_of_a_prefix_keeps_no_gateway_from_being_resolved() {
+    let mut node = hub(&[]);
+    node.put([attached("10.1.0.0/16", "lan"), via("203.0.113.0/24", "lan", "10.1.0.254")]);
+    let lan = node.id("lan");
+    // More addresses than are waited for, and than are reported in a second.
+    for n in 0..1200 {
+        let to = format!("10.1.{}.{}", 1 + n / 250, n % 250 + 1);
+        node.receive(1, &frame(LAN, station(9), ethernet::IPV4, &udp("10.1.0.2", &to, b"x")));
+    }
+    assert!(node.dropped(DropReason::ParkFull) > 900 && node.ports.notices.len() < 1010);
+    node.ports.notices.clear();
+    node.receive(1, &frame(LAN, station(9), ethernet::IPV4, &udp("10.1.0.2", "203.0.113.5", b"x")));
+    assert_eq!(node.ports.notices, [Notice::Glean { interface: lan, next_hop: addr("10.1.0.254") }]);
+    node.put([neighbour("lan", "10.1.0.254", station(254))]);
+    // A few queues are looked at in each breath.
+    let breathe = |node: &mut TestNode| (0..30).map(|_| node.breathe().waiting).last();
+    breathe(&mut node);
+    assert_eq!(node.sent(1).len(), 1);
+    // All of it is let go of again.
+    node.pass(Duration::from_secs(1));
+    assert_eq!(breathe(&mut node), Some(0));
+    for n in 0..150 {
+        node.receive(
+            1,
+            &frame(LAN, station(9), ethernet::IPV4, &udp("10.1.0.2", &format!("10.1.9.{n}"), b"x")),
+        );
+    }
+    assert_eq!(node.breathe().waiting, 150);
 }
 
 #[test]
@@ -386,6 +485,18 @@ fn a_copy_waits_for_its_receivers_link() {
 }
 
 #[test]
+fn a_copy_for_a_receiver_without_a_link_goes_to_nobody_else() {
+    let mut node = hub(&[2]);
+    node.put([fallback("tun", "10.0.0.2"), replica("tun", "198.51.100.2", None)]);
+    node.put([replica("tun", "192.0.2.2", Some(hop("wan", "192.0.2.2")))]);
+    let tun = Origin::Twin(node.id("tun"));
+    node.inject(tun, &ip("10.0.0.1", "224.0.0.5", 89, b"ospf"));
+    let to: Vec<_> = node.sent(0).iter().map(|frame| open_tunnel(frame).1).collect();
+    assert_eq!((to, node.drops()), (vec!["192.0.2.2".to_owned()], vec![(DropReason::Unresolved, 1)]));
+    assert_eq!(node.ports.notices, []);
+}
+
+#[test]
 fn an_unresolved_tunnel_hop_falls_back_to_the_nhs() {
     let mut node = hub(&[2]);
     node.put([fallback("tun", "10.0.0.2"), via("10.1.3.0/24", "tun", "10.0.0.3")]);
@@ -394,8 +505,9 @@ fn an_unresolved_tunnel_hop_falls_back_to_the_nhs() {
         node.receive(1, &frame(LAN, station(9), ethernet::IPV4, &udp("10.1.0.2", to, b"x")));
         assert_eq!(open_tunnel(&node.sent(0)[0]).1, "192.0.2.2");
     }
-    let interface = node.id("tun");
-    assert_eq!(node.ports.notices, [Notice::Glean { interface, next_hop: addr("10.0.0.3") }]);
+    // Reported as a next hop of the program's, and as a destination.
+    let notice = Notice::Glean { interface: node.id("tun"), next_hop: addr("10.0.0.3") };
+    assert_eq!(node.ports.notices, [notice, notice]);
     node.put(spoke_objects(3));
     for to in ["10.1.3.9", "10.0.0.3"] {
         node.receive(1, &frame(LAN, station(9), ethernet::IPV4, &udp("10.1.0.2", to, b"x")));
@@ -409,6 +521,23 @@ fn an_unresolved_tunnel_hop_falls_back_to_the_nhs() {
     node.settle();
     assert_eq!(open_tunnel(&node.sent(0)[0]).1, "192.0.2.2");
     assert_eq!(node.drops(), []);
+}
+
+#[test]
+fn what_came_from_the_nhs_does_not_go_back_to_it() {
+    let mut node = hub(&[2, 3]);
+    node.put([fallback("tun", "10.0.0.2")]);
+    let arriving = |from: &str| {
+        let outer = gre_packet(from, "192.0.2.1", Some(42), gre::IPV4, &udp("10.1.3.9", "10.0.0.9", b"x"));
+        frame(WAN, station(2), ethernet::IPV4, &outer)
+    };
+    node.receive(0, &arriving("192.0.2.3"));
+    assert_eq!(open_tunnel(&node.sent(0)[0]).1, "192.0.2.2");
+    node.receive(0, &arriving("192.0.2.2"));
+    // Its sender is told, wherever that is.
+    let told = open_tunnel(&node.sent(0)[0]);
+    assert_eq!((told.1.as_str(), told.3[9]), ("192.0.2.3", ipv4::ICMP));
+    assert_eq!(node.drops(), [(DropReason::HostUnreachable, 1)]);
 }
 
 #[test]
@@ -434,6 +563,17 @@ fn without_an_nhs_the_sender_is_told() {
 }
 
 #[test]
+fn an_error_about_what_claims_to_be_ours_reaches_the_kernel_in_a_frame() {
+    let mut node = hub(&[]);
+    node.put([route("203.0.113.0/24", Path::Unreachable)]);
+    node.receive(1, &frame(LAN, station(9), ethernet::IPV4, &udp("10.1.0.1", "203.0.113.9", b"x")));
+    let punted = node.punted();
+    assert_eq!(punted[0].0, Punt::Host(node.id("lan")));
+    assert_eq!(punted[0].1[..14], ethernet::Header::new(LAN.0, LAN.0, ethernet::IPV4).as_bytes()[..]);
+    ipv4::verify(&punted[0].1[14..]).unwrap();
+}
+
+#[test]
 fn nobody_is_told_about_errors_and_later_fragments() {
     let mut node = hub(&[]);
     node.put([route("203.0.113.0/24", Path::Unreachable)]);
@@ -444,8 +584,8 @@ fn nobody_is_told_about_errors_and_later_fragments() {
     fragment = [header.with_flags(7).as_bytes(), payload].concat();
     for packet in [error, fragment] {
         node.receive(1, &frame(LAN, station(2), ethernet::IPV4, &packet));
-        node.pass(Duration::from_secs(1));
     }
+    // Nor do they use up what the others may be told.
     assert_eq!((node.sent(1).len(), node.drops()), (0, vec![(DropReason::HostUnreachable, 2)]));
     node.receive(1, &frame(LAN, station(2), ethernet::IPV4, &udp("10.1.0.2", "203.0.113.9", b"x")));
     assert_eq!(node.sent(1).len(), 1);
@@ -617,7 +757,7 @@ fn bursts_of_every_kind_at_once_keep_the_law_and_the_order() {
             let at = bytes.len() - 5;
             bytes[at..at + 2].copy_from_slice(&(n as u16).to_be_bytes());
         }
-        node.ports.rx[port].push_back(wire::buf::TestBuf::new(&bytes));
+        node.ports.rx[port].push_back(TestBuf::new(&bytes));
     }
     node.settle();
     let relayed: Vec<u16> = node

@@ -86,12 +86,19 @@ impl Newest {
 }
 
 /// The turn of one stream; over when a newer one opens.
-pub(super) struct Turn {
+#[derive(Debug, Clone)]
+pub struct Turn {
     number: u64,
     current: watch::Receiver<u64>,
 }
 
 impl Turn {
+    /// Whether no newer stream has opened. What a newer stream brings comes only after this has become false.
+    #[must_use]
+    pub fn is_current(&self) -> bool {
+        *self.current.borrow() == self.number && self.current.has_changed().is_ok()
+    }
+
     /// The stream while its turn lasts; then one error, and the end.
     pub(super) fn of<T: Send + 'static>(
         &self,
@@ -114,5 +121,32 @@ impl Turn {
             ended = !matches!(item, Some(Ok(_)));
             Poll::Ready(item)
         }))
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_turn_lasts_until_a_newer_stream_of_its_kind_or_a_newer_control_plane() {
+        let fence = Fence::new(Instance(7));
+        let open = |fence: &Fence, kind, epoch| {
+            fence.open(kind, Open { instance: Instance(7), epoch: Epoch(epoch) }).unwrap()
+        };
+        let first = open(&fence, Kind::Program, 1);
+        // Also as whoever carries its last batch out has it.
+        let carried = first.clone();
+        let _punt = open(&fence, Kind::Punt, 1);
+        assert!(first.is_current() && carried.is_current());
+        let second = open(&fence, Kind::Program, 1);
+        assert!(!first.is_current() && !carried.is_current() && second.is_current());
+        fence.greet(Epoch(2)).unwrap();
+        assert!(!second.is_current());
+        let third = open(&fence, Kind::Program, 2);
+        assert!(third.is_current());
+        drop(fence);
+        assert!(!third.is_current());
     }
 }

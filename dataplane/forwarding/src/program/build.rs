@@ -17,7 +17,7 @@ use wire::{ethernet, gre, ipv4};
 use zerocopy::IntoBytes;
 
 use super::slots::Target;
-use super::{INTERFACES, Program};
+use super::{INTERFACES, Port, Program};
 use crate::adjacency::{Adjacency, AdjacencyId, KEYED_LEN, KEYLESS_LEN, Kind, LINK_LEN, NO_NETWORK, permit};
 use crate::fib::{V4Prefix, Word};
 use crate::ports::{InterfaceId, PortId};
@@ -63,44 +63,6 @@ impl Program {
         }
         change.interfaces = true;
         self.carry_out(change);
-    }
-
-    /// Whether there is room for all that the batch may need, counted generously; else what is full.
-    pub(super) fn reserve(&self) -> Result<(), &'static str> {
-        let mut objects = 0;
-        let mut names = 0;
-        let mut long = BTreeSet::new();
-        for (key, _) in self.objects.touched() {
-            objects += 1;
-            match key {
-                Key::Interface(name) | Key::Tunnel(name) => {
-                    names += usize::from(!self.ids.contains_key(&name))
-                }
-                Key::Route(_, prefix) => {
-                    let Ok(prefix) = V4Prefix::try_from(prefix) else { continue };
-                    if prefix.length() > 24 {
-                        long.insert(prefix.first() >> 8);
-                    }
-                    long.extend(self.hosts_in(prefix).map(|(addr, _)| addr >> 8));
-                }
-                Key::Neighbour(Hop { next_hop: IpAddr::V4(addr), .. })
-                | Key::Binding(_, ProtocolAddr(IpAddr::V4(addr))) => {
-                    long.insert(addr.to_bits() >> 8);
-                }
-                _ => {}
-            }
-        }
-        // An object needs its own adjacency and its link's; a tunnel or interface a few.
-        if self.slots.room() < objects * 2 + names * 2 {
-            return Err("adjacencies");
-        }
-        if self.fib.free_groups() < long.len() {
-            return Err("long prefixes");
-        }
-        if self.ids.len() + names > INTERFACES {
-            return Err("interfaces");
-        }
-        Ok(())
     }
 
     /// Makes the tables agree with the objects that the batch touched.
@@ -198,7 +160,7 @@ impl Program {
     }
 
     /// Prefixes whose route leads to an interface or tunnel.
-    fn prefixes_on(&self, name: InterfaceName) -> Vec<V4Prefix> {
+    pub(super) fn prefixes_on(&self, name: InterfaceName) -> Vec<V4Prefix> {
         let on_it = |object: &Object| match object {
             Object::Route(route) if super::names(object).contains(&Some(name)) => Some(route.prefix),
             _ => None,
@@ -220,7 +182,7 @@ impl Program {
         change.prefixes.insert(V4Prefix::host(addr));
     }
 
-    fn hosts_in(&self, prefix: V4Prefix) -> impl Iterator<Item = (u32, InterfaceId)> + '_ {
+    pub(super) fn hosts_in(&self, prefix: V4Prefix) -> impl Iterator<Item = (u32, InterfaceId)> + '_ {
         let (from, to) = ((prefix.first(), InterfaceId(0)), (prefix.last(), InterfaceId(u16::MAX)));
         self.hosts.range(from..=to).copied()
     }
@@ -261,7 +223,7 @@ impl Program {
     }
 
     /// The adjacency of a next hop.
-    fn hop(&self, name: InterfaceName, addr: IpAddr) -> Option<Target> {
+    pub(super) fn hop(&self, name: InterfaceName, addr: IpAddr) -> Option<Target> {
         let id = *self.ids.get(&name)?;
         let addr = if self.tunnel(name).is_some_and(is_point_to_point) { 0 } else { v4(addr)? };
         Some(Target::Hop(id, addr))
@@ -290,7 +252,7 @@ impl Program {
     }
 
     /// What a prefix should lead to.
-    fn desired(&self, prefix: V4Prefix) -> Option<Target> {
+    pub(super) fn desired(&self, prefix: V4Prefix) -> Option<Target> {
         for (addr, len, target) in FIXED_PREFIXES {
             let fixed = V4Prefix::new(addr, len)?;
             if fixed.contains(prefix) {
@@ -304,8 +266,7 @@ impl Program {
             return None;
         }
         // A host entry: on the interface whose attached route covers it.
-        let cover = (0..32).rev().find_map(|len| self.route(V4Prefix::new(prefix.first().into(), len)?))?;
-        let Path::Attached(name) = cover else { return None };
+        let name = self.attached_over(prefix.first())?;
         let id = *self.ids.get(&name)?;
         if !self.hosts.contains(&(prefix.first(), id)) {
             return None;
@@ -313,8 +274,14 @@ impl Program {
         self.hop(name, Ipv4Addr::from(prefix.first()).into())
     }
 
+    /// The interface on whose attached prefix an address is, if no longer one of another kind covers it.
+    pub(super) fn attached_over(&self, addr: u32) -> Option<InterfaceName> {
+        let cover = (0..32).rev().find_map(|len| self.route(V4Prefix::new(addr.into(), len)?))?;
+        if let Path::Attached(name) = cover { Some(name) } else { None }
+    }
+
     /// What a path leads to.
-    fn along(&self, path: Path) -> Option<Target> {
+    pub(super) fn along(&self, path: Path) -> Option<Target> {
         match path {
             Path::Via(Hop { interface, next_hop }) if next_hop.is_unspecified() => {
                 self.along(Path::Attached(interface))
@@ -376,19 +343,7 @@ impl Program {
             self.publish();
         }
         let stored = !change.words.is_empty();
-        for (prefix, target) in std::mem::take(&mut change.words) {
-            let word = target.and_then(|target| self.slots.id(target)).map(|id| Word::new(id.word()));
-            match word {
-                None => {
-                    self.fib.remove(prefix);
-                }
-                Some(Some(word)) => {
-                    let put = self.fib.put(prefix, word);
-                    debug_assert!(put.is_ok(), "groups were reserved");
-                }
-                Some(None) => unreachable!("no prefix leads to the adjacency of no route"),
-            }
-        }
+        self.store(&change.words);
         let gone = self.let_go(change.released);
         if stored || !gone.is_empty() {
             let generation = self.publish();
@@ -396,6 +351,21 @@ impl Program {
             for id in gone {
                 self.slots.retire(id, generation);
             }
+        }
+    }
+
+    /// Stores words: what comes before what goes, so that no packet takes the way of a shorter prefix while others take the
+    /// place of its own.
+    fn store(&mut self, words: &BTreeMap<V4Prefix, Option<Target>>) {
+        for (prefix, target) in words.iter().filter_map(|(prefix, target)| Some((*prefix, (*target)?))) {
+            let Some(word) = self.slots.id(target).and_then(|id| Word::new(id.word())) else {
+                unreachable!("no prefix leads to the adjacency of no route")
+            };
+            let put = self.fib.put(prefix, word);
+            debug_assert!(put.is_ok(), "groups were reserved");
+        }
+        for prefix in words.iter().filter_map(|(prefix, target)| target.is_none().then_some(*prefix)) {
+            self.fib.remove(prefix);
         }
     }
 
@@ -569,15 +539,15 @@ impl Program {
             let interface = self.port_interface(name)?;
             let key = Key::Neighbour(Hop { interface: name, next_hop: Ipv4Addr::from(addr).into() });
             let Object::Neighbour(neighbour) = self.objects.winner(key)? else { return None };
-            let (port, mac) = self.port(&interface.port)?;
+            let (id, port) = self.port(&interface.port)?;
             let mut entry = Adjacency {
                 kind: Kind::Neighbour,
                 form: LINK_LEN as u8,
-                port: port.0,
-                mtu: interface.mtu,
+                port: id.0,
+                mtu: interface.mtu.min(port.mtu),
                 ..incomplete
             };
-            let header = ethernet::Header::new(neighbour.mac.0, mac, ethernet::IPV4);
+            let header = ethernet::Header::new(neighbour.mac.0, port.mac.0, ethernet::IPV4);
             entry.rewrite[..LINK_LEN].copy_from_slice(header.as_bytes());
             Some(entry)
         };
@@ -602,7 +572,8 @@ impl Program {
             form: form as u8,
             port: below.port,
             interface: id.0,
-            mtu: tunnel.mtu.min(u16::MAX - (KEYED_LEN - LINK_LEN) as u16),
+            // With its outer headers it is never more than the link takes.
+            mtu: tunnel.mtu.min(below.mtu.saturating_sub((form - LINK_LEN) as u16)),
             network: self.network(tunnel),
             ..Adjacency::FREE
         };
@@ -634,9 +605,9 @@ impl Program {
         })
     }
 
-    pub(super) fn port(&self, name: &str) -> Option<(PortId, [u8; 6])> {
+    pub(super) fn port(&self, name: &str) -> Option<(PortId, &Port)> {
         let at = self.ports.iter().position(|port| port.name == name)?;
-        Some((PortId(at as u16), self.ports[at].mac.0))
+        Some((PortId(at as u16), &self.ports[at]))
     }
 
     fn build_interfaces(&mut self) {
@@ -647,9 +618,9 @@ impl Program {
             let own = self.own.range((*id, 0)..=(*id, u32::MAX)).next();
             let address = own.map(|(_, addr)| Ipv4Addr::from(*addr));
             let role = if let Some(interface) = self.port_interface(*name) {
-                let Some((port, mac)) = self.port(&interface.port) else { continue };
+                let Some((port, Port { mac, .. })) = self.port(&interface.port) else { continue };
                 interfaces.by_port[usize::from(port.0)] = Some(*id);
-                Role::Port(PortInterface { port, mac, forwarding: interface.forwarding })
+                Role::Port(PortInterface { port, mac: mac.0, forwarding: interface.forwarding })
             } else if let Some(tunnel) = self.tunnel(*name) {
                 let Some(local) = v4(tunnel.source.0) else { continue };
                 let remote = match tunnel.mode {
@@ -698,16 +669,16 @@ impl Program {
 }
 
 /// Whether an object's adjacency is on this tunnel.
-fn is_on(key: Key, tunnel: InterfaceName) -> bool {
+pub(super) fn is_on(key: Key, tunnel: InterfaceName) -> bool {
     matches!(key, Key::Binding(name, _) | Key::Fallback(name) if name == tunnel)
 }
 
-fn is_point_to_point(tunnel: &Tunnel) -> bool {
+pub(super) fn is_point_to_point(tunnel: &Tunnel) -> bool {
     matches!(tunnel.mode, TunnelMode::PointToPoint { .. })
 }
 
 /// The bits of an IPv4 address; programs have no others.
-fn v4(addr: IpAddr) -> Option<u32> {
+pub(super) fn v4(addr: IpAddr) -> Option<u32> {
     match addr {
         IpAddr::V4(addr) => Some(addr.to_bits()),
         IpAddr::V6(_) => None,

@@ -190,8 +190,8 @@ impl Program {
                 return None;
             };
             let address = self.interfaces.all.get(usize::from(id.0))?.as_ref()?.address;
-            let (_, mac) = self.port(&interface.port)?;
-            Some(InterfaceShow { id: *id, interface: interface.clone(), mac: model::Mac(mac), address })
+            let (_, port) = self.port(&interface.port)?;
+            Some(InterfaceShow { id: *id, interface: interface.clone(), mac: port.mac, address })
         })
     }
 

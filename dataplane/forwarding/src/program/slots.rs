@@ -48,6 +48,8 @@ struct Slot {
 #[derive(Debug)]
 pub(super) struct Slots {
     by_target: HashMap<Target, Slot>,
+    /// Most places.
+    limit: usize,
     /// What is in each place.
     targets: Vec<Option<Target>>,
     /// Epoch of each place, for its next life.
@@ -58,9 +60,10 @@ pub(super) struct Slots {
 }
 
 impl Slots {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(limit: usize) -> Self {
         let mut slots = Self {
             by_target: HashMap::new(),
+            limit,
             targets: Vec::new(),
             epochs: Vec::new(),
             free: VecDeque::new(),
@@ -74,7 +77,7 @@ impl Slots {
 
     /// Places that can be given now.
     pub(super) fn room(&self) -> usize {
-        AdjacencyId::LIMIT - self.targets.len() + self.free.len()
+        self.limit.saturating_sub(self.targets.len()) + self.free.len()
     }
 
     /// One more reference to a target; whether it has a new place for that. The caller has made sure that there is room.
@@ -84,6 +87,7 @@ impl Slots {
             return false;
         }
         let index = self.free.pop_front().unwrap_or_else(|| {
+            debug_assert!(self.targets.len() < self.limit, "places were reserved");
             self.targets.push(None);
             self.epochs.push(0);
             (self.targets.len() - 1) as u32
@@ -136,7 +140,7 @@ mod tests {
 
     #[test]
     fn a_place_is_used_again_after_its_grace_with_another_epoch() {
-        let mut slots = Slots::new();
+        let mut slots = Slots::new(100);
         let hop = |n| Target::Hop(InterfaceId(1), n);
         assert!(slots.refer(hop(1)) && !slots.refer(hop(1)));
         let id = slots.id(hop(1)).unwrap();

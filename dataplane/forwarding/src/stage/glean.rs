@@ -2,10 +2,11 @@
 //!
 //! 1. Who is to be resolved: the destination, if the prefix is attached; the adjacency's next hop; of a midchain whose link
 //!    is not resolved the link's.
-//! 2. Report it, once a second.
-//! 3. On a port: park. No room: drop `park-full`; not resolved within a second: drop `unresolved`.
+//! 2. Report it, once a second; what is a destination, and not a hop that the program names, within a limit of its own.
+//! 3. On a port: park, likewise. No room: drop `park-full`; not resolved within a second: drop `unresolved`.
 //! 4. On a tunnel: on to the tunnel's NHS by `midchain` (to its link's parking, if that is not resolved), and nowhere else.
-//!    No NHS, or the NHS itself is not resolved: `host-unreachable`.
+//!    No NHS, the NHS itself is not resolved, or the packet came from it by this tunnel (two servers of each other's would
+//!    play it back and forth until its time ends): `host-unreachable`.
 
 use crate::DropReason;
 use crate::adjacency::Kind;
@@ -23,18 +24,26 @@ pub(crate) fn run<P: Ports>(walk: &mut Walk<P::Buf>, tables: &Tables, ports: &mu
     walk.enter(frame);
     for at in frame.places() {
         let slot = walk.frames.slot(frame, at);
-        let meta = &walk.meta[usize::from(slot)];
+        let meta = walk.meta[usize::from(slot)];
         let entry = tables.adjacencies.slot(meta.adjacency);
-        let next_hop = if entry.kind == Kind::Glean { meta.destination } else { entry.next_hop };
+        let glean = entry.kind == Kind::Glean;
+        let next_hop = if glean { meta.destination } else { entry.next_hop };
         let interface = entry.interface;
         match tables.interface(interface).map(|interface| &interface.role) {
-            Some(Role::Port(_)) => park(walk, ports, slot, interface, next_hop),
+            Some(Role::Port(_)) => park(walk, ports, slot, (interface, next_hop), glean),
             Some(Role::Tunnel(tunnel)) => {
                 if !tunnel.point_to_point {
-                    report(walk, ports, interface, next_hop);
+                    report(walk, ports, (interface, next_hop), glean);
                 }
                 let server = tunnel.fallback.and_then(|id| Some((id, tables.adjacencies.at(id)?)));
                 match server {
+                    Some((_, server))
+                        if server.kind == Kind::Midchain
+                            && meta.interface == interface
+                            && meta.outer_source == server.nbma() =>
+                    {
+                        walk.frames.hand::<ME, { Node::HostUnreachable as u8 }>(slot);
+                    }
                     Some((id, server)) if server.kind == Kind::Midchain => {
                         walk.meta[usize::from(slot)].adjacency = id;
                         walk.frames.hand::<ME, { Node::Midchain as u8 }>(slot);
@@ -44,7 +53,7 @@ pub(crate) fn run<P: Ports>(walk: &mut Walk<P::Buf>, tables: &Tables, ports: &mu
                         let meta = &mut walk.meta[usize::from(slot)];
                         meta.adjacency = id;
                         meta.given = true;
-                        park(walk, ports, slot, server.interface, server.next_hop);
+                        park(walk, ports, slot, (server.interface, server.next_hop), false);
                     }
                     _ => walk.frames.hand::<ME, { Node::HostUnreachable as u8 }>(slot),
                 }
@@ -54,10 +63,11 @@ pub(crate) fn run<P: Ports>(walk: &mut Walk<P::Buf>, tables: &Tables, ports: &mu
     }
 }
 
-fn park<P: Ports>(walk: &mut Walk<P::Buf>, ports: &mut P, slot: u8, interface: u16, next_hop: u32) {
-    report(walk, ports, interface, next_hop);
+fn park<P: Ports>(walk: &mut Walk<P::Buf>, ports: &mut P, slot: u8, hop: (u16, u32), glean: bool) {
+    report(walk, ports, hop, glean);
+    let (interface, next_hop) = hop;
     let meta = &mut walk.meta[usize::from(slot)];
-    let wait = Wait { interface, next_hop, adjacency: meta.adjacency, given: meta.given };
+    let wait = Wait { interface, next_hop, adjacency: meta.adjacency, given: meta.given, glean };
     match walk.parking.reserve(walk.now, wait, meta.destination) {
         Some(queue) => {
             meta.end = End::Park;
@@ -67,8 +77,9 @@ fn park<P: Ports>(walk: &mut Walk<P::Buf>, ports: &mut P, slot: u8, interface: u
     }
 }
 
-fn report<P: Ports>(walk: &mut Walk<P::Buf>, ports: &mut P, interface: u16, next_hop: u32) {
-    if walk.gleans.pass(walk.now, u64::from(interface) << 32 | u64::from(next_hop)) {
+fn report<P: Ports>(walk: &mut Walk<P::Buf>, ports: &mut P, (interface, next_hop): (u16, u32), glean: bool) {
+    let limit = if glean { &mut walk.gleans } else { &mut walk.hops };
+    if limit.pass(walk.now, u64::from(interface) << 32 | u64::from(next_hop)) {
         // A full queue loses the report; it is made again in a second if packets still come.
         ports.notice(Notice::Glean { interface: InterfaceId(interface), next_hop: next_hop.into() });
     }

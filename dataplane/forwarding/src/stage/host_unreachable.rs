@@ -1,7 +1,7 @@
 //! `host-unreachable`: the sender is told (RFC 792; RFC 1812 §5.2.7.1).
 //!
 //! 1. Who is told, and of what nobody is (§4.3.2.7): the rules of `wire::icmp::error`.
-//! 2. Ten times a second for each source, and a thousand in all (§4.3.2.8).
+//! 2. Ten times a second for each source, and a thousand in all (§4.3.2.8). Of what nobody is told takes no part of that.
 //! 3. The error, from the address of the interface that the packet came by, enters in the next breath by `inject` and is
 //!    routed like any packet.
 //! 4. The packet itself: drop `host-unreachable`.
@@ -37,13 +37,15 @@ fn error<B: PacketBuf>(walk: &mut Walk<B>, tables: &Tables, slot: u8) -> Option<
     if meta.permits & permit::TUNNEL == 0 {
         return None;
     }
+    // The total alone decides under a flood, before an error is made.
+    if !walk.errors.is_open(walk.now) {
+        return None;
+    }
     let own = tables.interface(meta.interface)?.address?;
     let packet = walk.bufs[at].bytes().get(usize::from(meta.offset)..)?;
     let source = packet.get(12..16)?.first_chunk::<4>()?;
-    if !walk.errors.pass(walk.now, u32::from_be_bytes(*source).into()) {
-        return None;
-    }
-    icmp::error(own, icmp::Header::unreachable(icmp::HOST_UNREACHABLE), packet)
+    let error = icmp::error(own, icmp::Header::unreachable(icmp::HOST_UNREACHABLE), packet)?;
+    walk.errors.pass(walk.now, u32::from_be_bytes(*source).into()).then_some(error)
 }
 
 /// Leaves an error for the next breath.

@@ -1,8 +1,8 @@
 //! `punt`: the last touches of what goes to the kernel or to the control plane.
 //!
 //! 1. For the twin of a tunnel (TUN): the IP packet, bare.
-//! 2. For the twin of a port (TAP): the frame as it came, if it came by that port; else (our address there, reached by
-//!    another way) the packet in a frame to the twin's address.
+//! 2. For the twin of a port (TAP): the frame as it came, if it came in one by that port; else (our address there, reached
+//!    by another way or by an error of our own making) the packet in a frame to the twin's address.
 //! 3. NHRP: the bare message.
 //! 4. Handed over when the walk ends; the queue is full: drop `punt-full`.
 
@@ -41,7 +41,7 @@ pub(crate) fn run<B: PacketBuf>(walk: &mut Walk<B>, tables: &Tables) {
                     walk.drop(slot, DropReason::BadHeader);
                 }
             }
-            Some(Role::Port(_)) if came_by == target => {
+            Some(Role::Port(_)) if came_by == target && offset >= LINK_LEN => {
                 if !start_before(buf, offset, LINK_LEN) {
                     walk.drop(slot, DropReason::NoHeadroom);
                 }

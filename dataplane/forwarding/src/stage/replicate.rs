@@ -3,7 +3,8 @@
 //! 1. Nobody receives it: drop `no-replica`.
 //! 2. A copy for each receiver, as many as this walk has slots for; the last receiver gets the packet itself. The rest is
 //!    made in the next breaths: the packet waits, with the number of copies made. Too many wait: drop `replicate-full`.
-//! 3. Each goes to its receiver's adjacency: `midchain`, or `glean` if the link there is not resolved.
+//! 3. Each goes to its receiver's adjacency: `midchain`, or `glean` if the link there is not resolved. The receiver has no
+//!    link: drop `unresolved`; a copy for one receiver is none for the NHS.
 
 use wire::buf::PacketBuf;
 
@@ -71,9 +72,12 @@ fn send<B: PacketBuf>(walk: &mut Walk<B>, tables: &Tables, slot: u8, id: Adjacen
     let meta = &mut walk.meta[usize::from(slot)];
     meta.adjacency = id;
     meta.given = true;
-    match tables.adjacencies.at(id).map(|entry| entry.kind) {
-        Some(Kind::Midchain) => walk.frames.hand::<ME, { Node::Midchain as u8 }>(slot),
-        Some(Kind::Incomplete) => walk.frames.hand::<ME, { Node::Glean as u8 }>(slot),
+    match tables.adjacencies.at(id).map(|entry| (entry.kind, entry.interface)) {
+        Some((Kind::Midchain, _)) => walk.frames.hand::<ME, { Node::Midchain as u8 }>(slot),
+        Some((Kind::Incomplete, on)) if tables.port(on).is_some() => {
+            walk.frames.hand::<ME, { Node::Glean as u8 }>(slot);
+        }
+        Some((Kind::Incomplete, _)) => walk.drop(slot, DropReason::Unresolved),
         _ => walk.drop(slot, DropReason::StaleIndex),
     }
 }

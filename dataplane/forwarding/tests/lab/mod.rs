@@ -7,8 +7,8 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use forwarding::{
-    Breath, Command, Counters, DropReason, Injected, InterfaceId, Notice, Origin, Port, PortId, Ports,
-    Program, Punt, Worker, breathe,
+    AdjacencyId, Breath, Command, Counters, DropReason, Injected, InterfaceId, Notice, Origin, Port, PortId,
+    Ports, Program, Punt, Worker, breathe,
 };
 use model::program::{
     Batch, Binding, Fallback, Hop, Interface, Neighbour, Object, Op, Owner, Path, Refused, Replica, Route,
@@ -115,8 +115,14 @@ pub struct TestNode {
 impl TestNode {
     /// Ports are named `p0`, `p1`, …; their addresses are 02:00:00:00:`node`:`port`.
     pub fn new(node: u8, ports: u8) -> Self {
-        let list = (0..ports).map(|port| Port { name: format!("p{port}"), mac: port_mac(node, port) });
-        let mut program = Program::new(list.collect()).unwrap();
+        Self::with_room(node, ports, AdjacencyId::LIMIT, 1 << 16)
+    }
+
+    /// With room for so many adjacencies, and so many /24 with longer prefixes.
+    pub fn with_room(node: u8, ports: u8, adjacencies: usize, groups: usize) -> Self {
+        let list =
+            (0..ports).map(|port| Port { name: format!("p{port}"), mac: port_mac(node, port), mtu: 1500 });
+        let mut program = Program::with_room(list.collect(), adjacencies, groups).unwrap();
         let worker = program.worker().unwrap();
         let now = Instant::default() + Duration::from_secs(1000);
         Self { program, worker, ports: TestPorts::new(ports.into()), now, batches: 0 }
@@ -326,7 +332,11 @@ pub fn open_tunnel(frame: &[u8]) -> (String, String, Option<u32>, Vec<u8>) {
 /// A hub with a WAN and a LAN: `wan` on p0 (192.0.2.1, does not forward), `lan` on p1 (10.1.0.1/24), `tun` (10.0.0.1/24, key 42),
 /// a LAN host 10.1.0.2 that is resolved, and spokes `10.0.0.n` at `192.0.2.n` with the LAN `10.1.n.0/24` behind each.
 pub fn hub(spokes: &[u8]) -> TestNode {
-    let mut node = TestNode::new(1, 2);
+    hub_of(TestNode::new(1, 2), spokes)
+}
+
+/// The same of a node that is there.
+pub fn hub_of(mut node: TestNode, spokes: &[u8]) -> TestNode {
     node.put([
         interface("wan", "p0", false),
         interface("lan", "p1", true),
