@@ -281,6 +281,7 @@ mod tests {
             bindings,
             shortcuts: Vec::new(),
             registered: vec![("10.255.0.1".parse().unwrap(), "203.0.113.1".parse().unwrap())],
+            observed: vec![],
             told: vec![],
             receivers: vec![],
         };

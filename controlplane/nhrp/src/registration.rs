@@ -122,9 +122,9 @@ impl Cloud {
             } else if is_told_otherwise || server.standing == Standing::Waiting {
                 server.request = None;
                 server.tries = 0;
-                server.observed = None;
                 let (nhs, registered) = (server.nhs, server.registered);
                 if registered.is_some() && registered != own_nbma {
+                    server.observed = None;
                     self.unregister(turn, nhs, registered, false);
                 }
                 self.register(turn, nhs.protocol);
@@ -233,7 +233,6 @@ impl Cloud {
             return Ok(());
         }
         server.replies += 1;
-        server.observed = observed;
         server.refusal = None;
         server.tries = 0;
         let refresh = server.standing == Standing::Responding;
@@ -242,6 +241,7 @@ impl Cloud {
             server.registered = self.tunnel.nbma;
             turn.save();
         }
+        self.observe(turn, i, observed);
         let third = (self.tunnel.nhrp.holding_time.duration() / 3).max(Duration::from_secs(1));
         let again = turn.jittered(third);
         turn.set(timer, again);
@@ -397,6 +397,19 @@ impl Cloud {
             nbma: Some(nbma.0),
             protocol: Some(node.0),
             ..Cie::default()
+        }
+    }
+
+    /// A server says where it sees us. Whoever heard otherwise from us before, as who asked before the server answered, is told.
+    fn observe(&mut self, turn: &mut Turn<'_>, i: usize, observed: Option<NbmaAddr>) {
+        let before = self.public();
+        self.servers[i].observed = observed;
+        if self.public() != before {
+            turn.save();
+            if let Some(said) = before.or(self.tunnel.nbma) {
+                self.purge_self(turn, said, false);
+            }
+            self.ask_anew(turn);
         }
     }
 

@@ -164,6 +164,14 @@ impl Cloud {
         turn.set(Timer::Ask(self.name(), destination), again);
     }
 
+    /// What is asked for is asked for again at once: the answers may have gone where we cannot be reached.
+    pub(crate) fn ask_anew(&mut self, turn: &mut Turn<'_>) {
+        let asking = self.asks.iter().filter(|(_, ask)| matches!(ask.phase, Phase::Asking { .. }));
+        for destination in asking.map(|(address, _)| *address).collect::<Vec<_>>() {
+            self.ask_again(turn, destination);
+        }
+    }
+
     /// Whether an address is that of one of our servers.
     pub(crate) fn is_server(&self, address: ProtocolAddr) -> bool {
         self.servers.iter().any(|s| s.nhs.protocol == address)

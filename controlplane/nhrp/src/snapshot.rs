@@ -37,6 +37,9 @@ pub struct RememberedTunnel {
     pub shortcuts: Vec<RememberedShortcut>,
     /// Servers that accepted our registration, and the NBMA address that they have of us.
     pub registered: Vec<(ProtocolAddr, NbmaAddr)>,
+    /// Servers that see us where we are not (NAT), and where.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub observed: Vec<(ProtocolAddr, NbmaAddr)>,
     /// Answers that we gave: those that hold longest, if there are many.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub told: Vec<RememberedAnswer>,
@@ -175,6 +178,7 @@ impl RememberedTunnel {
             bindings: Vec::new(),
             shortcuts: Vec::new(),
             registered: Vec::new(),
+            observed: Vec::new(),
             told: Vec::new(),
             receivers: Vec::new(),
         }
@@ -227,11 +231,13 @@ impl Cloud {
         };
         let receivers = self.cache.iter().filter(|(_, e)| e.origin.is_configured() && e.replica);
         let registered = self.servers.iter().filter_map(|s| Some((s.nhs.protocol, s.registered?)));
+        let observed = self.servers.iter().filter_map(|s| Some((s.nhs.protocol, s.observed?)));
         RememberedTunnel {
             name: self.name(),
             bindings: self.cache.iter().filter_map(binding).collect(),
             shortcuts: self.shortcuts.iter().map(shortcut).collect(),
             registered: registered.collect(),
+            observed: observed.collect(),
             told: self.remembered_answers(now),
             receivers: receivers.map(|(address, _)| *address).collect(),
         }
@@ -300,9 +306,13 @@ impl Cloud {
         for client in remembered.receivers {
             self.replicate_to_configured(turn, client, true);
         }
-        for (nhs, nbma) in remembered.registered {
-            if let Some(server) = self.servers.iter_mut().find(|s| s.nhs.protocol == nhs) {
-                server.registered = Some(nbma);
+        for server in &mut self.servers {
+            let of_it =
+                |(nhs, nbma): &(ProtocolAddr, NbmaAddr)| (*nhs == server.nhs.protocol).then_some(*nbma);
+            server.registered = remembered.registered.iter().find_map(of_it);
+            // Where we are has not changed, as far as anybody knows.
+            if server.registered == self.tunnel.nbma {
+                server.observed = remembered.observed.iter().find_map(of_it);
             }
         }
     }

@@ -329,6 +329,11 @@ fn spokes_behind_a_nat_reach_each_other_where_they_are_seen() {
         assert_eq!(net.packet(1, host(1, 9), host(2, 9)), Some(vec![1, 2]));
         assert_eq!(net.packet(2, host(2, 9), host(1, 9)), Some(vec![2, 1]));
         for &node in behind {
+            net.restart(node);
+            net.run(seconds(1));
+            assert!(net.messages(node, MessageType::PurgeRequest).is_empty(), "nothing is new to it");
+        }
+        for &node in behind {
             let other = 3 - node;
             assert_eq!(net.binding(other, overlay(node)), Some(public(node)));
             let entries = net.nodes[other].engine.entries(net.now);
@@ -339,6 +344,25 @@ fn spokes_behind_a_nat_reach_each_other_where_they_are_seen() {
             assert_eq!(net.binding(other, overlay(node)), None, "it took leave");
         }
     }
+}
+
+/// A node asks before its server told it that it is behind a NAT: what it said of itself is taken back.
+#[test]
+fn what_was_said_before_the_nat_was_known_is_taken_back() {
+    let mut net = Net::idle(2, &Setup { redirect: false, shortcut: false, ..Setup::default() });
+    net.nat.insert(1, "203.0.113.1".parse().unwrap());
+    for (node, other) in [(1, 2), (2, 1)] {
+        net.nodes[node].rib.0.insert(lan(other), Lead::Via(overlay(other)));
+    }
+    net.start(0);
+    net.start(2);
+    net.run(seconds(1));
+    net.start(1);
+    net.packet(1, host(1, 9), host(2, 9));
+    net.run(millis(100));
+    assert!(net.packet(2, host(2, 9), host(1, 9)).is_some());
+    net.converse(1, 2, seconds(1));
+    assert_eq!(net.packet(2, host(2, 9), host(1, 9)), Some(vec![2, 1]));
 }
 
 /// The requester takes no shorter prefix than the route that it has.
