@@ -321,6 +321,7 @@ fn a_tunnel_may_change_everything_about_itself() {
     ]);
     node.receive(1, &arriving);
     assert_eq!(open_tunnel(&node.sent(0)[0]).1, "192.0.2.2");
+    assert_eq!(fib_of(&node, "10.0.0.2/32"), Some((Kind::Midchain, Some("tun 0.0.0.0".into()))));
     changed.mode = TunnelMode::Multipoint;
     node.remove(&binding("tun", "0.0.0.0", "192.0.2.2", None));
     node.put([Object::Tunnel(changed)]);

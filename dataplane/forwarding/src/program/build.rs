@@ -110,6 +110,10 @@ impl Program {
                     change.targets.extend(on_it.map(|(target, _)| target));
                     // A tunnel that became point-to-point, or no longer is, changes what its routes and bindings lead to.
                     change.prefixes.extend(self.prefixes_on(name));
+                    if matches!(key, Key::Tunnel(_)) {
+                        let hosts = self.hosts.iter().filter(|(_, on)| *on == id);
+                        change.prefixes.extend(hosts.map(|(addr, _)| V4Prefix::host(*addr)));
+                    }
                     let on_it: Vec<_> = self.pins.keys().filter(|key| is_on(**key, name)).copied().collect();
                     on_it.into_iter().for_each(|key| self.pin(key, change));
                 }
