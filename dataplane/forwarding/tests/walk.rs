@@ -92,6 +92,20 @@ fn what_a_port_does_not_take_is_too_big_whatever_its_interface_and_tunnel_say() 
 }
 
 #[test]
+fn workers_number_their_outer_headers_apart() {
+    let mut node = hub(&[2]);
+    let packet = frame(LAN, station(9), ethernet::IPV4, &udp("10.1.0.2", "10.1.2.9", b"x"));
+    let mut ids = Vec::new();
+    for _ in 0..4 {
+        node.receive(1, &packet);
+        let sent = node.sent(0);
+        ids.push(u16::from_be_bytes([sent[0][18], sent[0][19]]));
+        node.worker = node.program.worker().unwrap();
+    }
+    assert_eq!(ids, [1, 0x8001, 0x4001, 0xc001]);
+}
+
+#[test]
 fn a_tunnel_without_key_has_a_shorter_header_and_dscp_is_inherited() {
     let mut node = hub(&[]);
     node.put([Object::Tunnel(tunnel("tun", "192.0.2.1", "wan", None))]);
