@@ -164,8 +164,9 @@ impl Program {
     /// [`MapError`] without address space for its counters (16 MiB).
     pub fn worker<B: PacketBuf>(&mut self) -> Result<Worker<B>, MapError> {
         let counters = Arc::new(Counters::new(AdjacencyId::LIMIT)?);
+        let index = self.workers.len();
         self.workers.push(Arc::clone(&counters));
-        Ok(Worker::new(self.publisher.reader(), counters, self.ports.len(), self.secret))
+        Ok(Worker::new(self.publisher.reader(), counters, self.ports.len(), self.secret, index))
     }
 
     /// Does all of a batch, or nothing.

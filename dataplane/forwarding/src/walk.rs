@@ -88,8 +88,9 @@ pub(crate) struct Walk<B> {
 }
 
 impl<B: PacketBuf> Walk<B> {
-    /// `secret` is nobody else's: see [`Limit`].
-    pub(crate) fn new(counters: Arc<Counters>, ports: usize, secret: u64) -> Self {
+    /// `secret` is nobody else's: see [`Limit`]. `index` counts workers: their identifications start as far apart as can be,
+    /// however many come, so that two do not use the same ones within moments.
+    pub(crate) fn new(counters: Arc<Counters>, ports: usize, secret: u64, index: usize) -> Self {
         Self {
             now: Instant::default(),
             bufs: Vec::with_capacity(SLOTS),
@@ -111,7 +112,7 @@ impl<B: PacketBuf> Walk<B> {
             hops: Limit::new(Duration::from_secs(1), 1000, secret),
             redirects: Limit::new(Duration::from_secs(1), 1000, secret),
             errors: Limit::new(Duration::from_millis(100), 1000, secret),
-            ip_id: 0,
+            ip_id: (index as u16).reverse_bits(),
             first_rx: 0,
         }
     }

@@ -31,8 +31,14 @@ pub struct Worker<B> {
 }
 
 impl<B: PacketBuf> Worker<B> {
-    pub(crate) fn new(tables: Reader<Tables>, counters: Arc<Counters>, ports: usize, secret: u64) -> Self {
-        Self { tables, walk: Walk::new(counters, ports, secret) }
+    pub(crate) fn new(
+        tables: Reader<Tables>,
+        counters: Arc<Counters>,
+        ports: usize,
+        secret: u64,
+        index: usize,
+    ) -> Self {
+        Self { tables, walk: Walk::new(counters, ports, secret, index) }
     }
 
     /// Its counters, for whoever wants to read them.

@@ -191,9 +191,12 @@ fn host_entries_follow_the_attached_route_that_covers_them() {
 fn multicast_and_martians_are_nobodys_routes() {
     let mut node = hub(&[2]);
     let before: Vec<_> = node.program.fib().map(|f| (f.prefix, f.kind)).collect();
-    node.put(
-        ["224.0.0.0/4", "239.1.0.0/16", "255.255.255.255/32", "127.0.0.0/8"].map(|p| attached(p, "tun")),
-    );
+    for prefix in
+        ["0.1.0.0/16", "127.0.0.0/8", "224.0.0.0/4", "239.1.0.0/16", "250.0.0.0/24", "255.255.255.255/32"]
+    {
+        let refused = node.try_apply(vec![Op::Put(Owner::Config, attached(prefix, "tun"))]).unwrap_err();
+        assert_eq!(refused.reason, Refusal::Unsupported(format!("a route to {prefix}")));
+    }
     let after: Vec<_> = node.program.fib().map(|f| (f.prefix, f.kind)).collect();
     assert_eq!(before, after);
 }
@@ -318,6 +321,7 @@ fn a_tunnel_may_change_everything_about_itself() {
     ]);
     node.receive(1, &arriving);
     assert_eq!(open_tunnel(&node.sent(0)[0]).1, "192.0.2.2");
+    assert_eq!(fib_of(&node, "10.0.0.2/32"), Some((Kind::Midchain, Some("tun 0.0.0.0".into()))));
     changed.mode = TunnelMode::Multipoint;
     node.remove(&binding("tun", "0.0.0.0", "192.0.2.2", None));
     node.put([Object::Tunnel(changed)]);
@@ -361,7 +365,7 @@ fn any_object() -> impl Strategy<Value = Object> {
         Just("10.1.0.2/32"),
         Just("10.1.0.3/32"),
         Just("192.0.2.0/24"),
-        Just("224.0.0.0/4"),
+        Just("10.2.0.0/16"),
     ];
     let path = prop_oneof![
         (1..4_u8).prop_map(|n| Path::Via(hop("tun", &format!("10.0.0.{n}")))),

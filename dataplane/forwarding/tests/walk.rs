@@ -92,6 +92,20 @@ fn what_a_port_does_not_take_is_too_big_whatever_its_interface_and_tunnel_say() 
 }
 
 #[test]
+fn workers_number_their_outer_headers_apart() {
+    let mut node = hub(&[2]);
+    let packet = frame(LAN, station(9), ethernet::IPV4, &udp("10.1.0.2", "10.1.2.9", b"x"));
+    let mut ids = Vec::new();
+    for _ in 0..4 {
+        node.receive(1, &packet);
+        let sent = node.sent(0);
+        ids.push(u16::from_be_bytes([sent[0][18], sent[0][19]]));
+        node.worker = node.program.worker().unwrap();
+    }
+    assert_eq!(ids, [1, 0x8001, 0x4001, 0xc001]);
+}
+
+#[test]
 fn a_tunnel_without_key_has_a_shorter_header_and_dscp_is_inherited() {
     let mut node = hub(&[]);
     node.put([Object::Tunnel(tunnel("tun", "192.0.2.1", "wan", None))]);
@@ -282,18 +296,52 @@ fn what_the_kernel_sends_on_a_ports_twin_goes_out_as_it_is() {
         frame(station(2), WAN, ethernet::IPV4, &with_ttl(&udp("192.0.2.1", "192.0.2.2", b"x"), 1)),
         frame(Mac(ethernet::BROADCAST), WAN, ethernet::ARP, request.as_bytes()),
     ];
+    let fragment = |packet: &[u8], flags: u16, len: usize| {
+        let (header, payload) = ipv4::parse(packet).unwrap();
+        let header =
+            ipv4::Header::new(header.source(), header.destination(), header.protocol, 64, len).unwrap();
+        [header.with_flags(flags).as_bytes(), &payload[..len]].concat()
+    };
+    let tag = |packet: &[u8]| [&[0, 7, 8, 0], packet].concat();
+    let long_ike = udp_ports("192.0.2.1", "192.0.2.2", (4500, 4500), &[0; 100]);
+    let allowed = [
+        &allowed[..],
+        &[
+            frame(station(2), WAN, ethernet::IPV4, &fragment(&long_ike, ipv4::MORE_FRAGMENTS, 48)),
+            frame(station(2), WAN, ethernet::IPV4, &fragment(&long_ike, 6, 60)),
+            frame(station(2), WAN, 0x8100, &tag(&ike)),
+        ],
+    ]
+    .concat();
     for bytes in &allowed {
         node.inject(wan, bytes);
     }
     assert_eq!(node.sent(0), allowed);
     let mut ipv6 = vec![0; 48];
     (ipv6[0], ipv6[6]) = (0x60, ipv4::GRE);
+    let gre = gre_packet("192.0.2.1", "192.0.2.2", Some(42), gre::IPV4, b"x");
+    let sealed = udp_ports("192.0.2.1", "192.0.2.2", (4500, 4500), b"sealed packet");
+    // Headers of eight bytes behind an IPv6 header, and something.
+    let v6 = |first: u8, headers: &[[u8; 8]]| {
+        let mut header = [0; 40];
+        (header[0], header[6]) = (0x60, first);
+        [&header[..], headers.as_flattened(), b"sealed.."].concat()
+    };
     let forbidden = [
         (ethernet::IPV4, gre_packet("192.0.2.1", "192.0.2.2", Some(42), gre::IPV4, b"x")),
         (ethernet::IPV4, ip("192.0.2.1", "192.0.2.2", ipv4::ESP, b"sealed")),
         (ethernet::IPV4, udp_ports("192.0.2.1", "192.0.2.2", (4500, 4500), b"sealed")),
         (ethernet::IPV4, udp_ports("192.0.2.1", "192.0.2.2", (1024, 4500), b"sealed")),
         (ethernet::IPV6, ipv6),
+        (0x8100, tag(&gre)),
+        (0x88a8, [&[0, 7, 0x81, 0], &tag(&gre)[..]].concat()),
+        (ethernet::IPV4, fragment(&sealed, ipv4::MORE_FRAGMENTS, 16)),
+        (ethernet::IPV4, fragment(&sealed, ipv4::MORE_FRAGMENTS, 8)),
+        (ethernet::IPV4, fragment(&sealed, 1, 8)),
+        (ethernet::IPV6, v6(0, &[[47, 0, 0, 0, 0, 0, 0, 0]])),
+        (ethernet::IPV6, v6(60, &[[43, 0, 0, 0, 0, 0, 0, 0], [50, 0, 0, 0, 0, 0, 0, 0]])),
+        (ethernet::IPV6, v6(44, &[[47, 0, 0, 1, 0, 0, 0, 0]])),
+        (ethernet::IPV6, v6(17, &[[0x11, 0x94, 0x11, 0x94, 0, 16, 0, 0]])),
     ];
     for (ethertype, packet) in &forbidden {
         node.inject(wan, &frame(station(2), WAN, *ethertype, packet));

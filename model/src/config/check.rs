@@ -250,7 +250,15 @@ fn not_a_host(addr: IpAddr) -> Option<&'static str> {
     if addr.is_loopback() {
         return Some("a loopback address");
     }
-    (addr == IpAddr::V4(Ipv4Addr::BROADCAST)).then_some("the broadcast address")
+    let IpAddr::V4(v4) = addr else { return None };
+    match v4.octets()[0] {
+        // RFC 1122 §3.2.1.3.
+        0 => Some("an address of this network alone"),
+        240.. if v4 == Ipv4Addr::BROADCAST => Some("the broadcast address"),
+        // RFC 1112 §4.
+        240.. => Some("a reserved address"),
+        _ => None,
+    }
 }
 
 fn is_link_local(addr: IpAddr) -> bool {

@@ -26,7 +26,7 @@ use crate::tables::{
 };
 
 /// Prefixes that lead where no route may lead (RFC 1812 §5.3.7; RFC 1122 §3.2.1.3), and multicast.
-const FIXED_PREFIXES: [(Ipv4Addr, u8, Target); 4] = [
+pub(super) const FIXED_PREFIXES: [(Ipv4Addr, u8, Target); 4] = [
     (Ipv4Addr::new(0, 0, 0, 0), 8, Target::Martian),
     (Ipv4Addr::new(127, 0, 0, 0), 8, Target::Martian),
     (Ipv4Addr::new(224, 0, 0, 0), 4, Target::Multicast),
@@ -110,6 +110,10 @@ impl Program {
                     change.targets.extend(on_it.map(|(target, _)| target));
                     // A tunnel that became point-to-point, or no longer is, changes what its routes and bindings lead to.
                     change.prefixes.extend(self.prefixes_on(name));
+                    if matches!(key, Key::Tunnel(_)) {
+                        let hosts = self.hosts.iter().filter(|(_, on)| *on == id);
+                        change.prefixes.extend(hosts.map(|(addr, _)| V4Prefix::host(*addr)));
+                    }
                     let on_it: Vec<_> = self.pins.keys().filter(|key| is_on(**key, name)).copied().collect();
                     on_it.into_iter().for_each(|key| self.pin(key, change));
                 }

@@ -30,6 +30,8 @@ const ME: u8 = Node::Inject as u8;
 
 /// UDP port of NAT traversal (RFC 3948).
 const NAT_TRAVERSAL: u16 = 4500;
+/// Ethertypes of VLAN tags (IEEE 802.1Q, 802.1ad), and the one that was used for outer ones before.
+const VLAN_TAGS: [u16; 3] = [0x8100, 0x88a8, 0x9100];
 
 pub(crate) fn run<P: Ports>(walk: &mut Walk<P::Buf>, tables: &Tables, ports: &mut P) {
     let mut packets = 0;
@@ -106,29 +108,73 @@ fn enter<B: PacketBuf>(walk: &mut Walk<B>, tables: &Tables, slot: u8, origin: Or
     }
 }
 
-/// Whether a frame holds what only tunnels may send.
+/// Whether a frame holds what only tunnels may send, behind whatever it stands.
 fn is_for_tunnels(frame: &[u8]) -> bool {
-    let Ok((link, payload)) = ethernet::parse(frame) else { return false };
-    match link.ethertype() {
-        ethernet::IPV4 => {
-            let Ok((ip, payload)) = ipv4::parse(payload) else { return false };
-            match ip.protocol {
-                ipv4::GRE | ipv4::ESP => true,
-                ipv4::UDP if ip.flags_offset() & ipv4::OFFSET_MASK == 0 => is_esp_in_udp(payload),
-                _ => false,
-            }
-        }
-        // The next header of IPv6, at its place.
-        ethernet::IPV6 => matches!(payload.get(6), Some(&(ipv4::GRE | ipv4::ESP))),
+    let Ok((link, mut payload)) = ethernet::parse(frame) else { return false };
+    let mut ethertype = link.ethertype();
+    while VLAN_TAGS.contains(&ethertype) {
+        let Some(([_, _, high, low], rest)) = payload.split_first_chunk() else { return false };
+        (ethertype, payload) = (u16::from_be_bytes([*high, *low]), rest);
+    }
+    match ethertype {
+        ethernet::IPV4 => is_for_tunnels_v4(payload),
+        ethernet::IPV6 => is_for_tunnels_v6(payload),
         _ => false,
     }
 }
 
+fn is_for_tunnels_v4(packet: &[u8]) -> bool {
+    let Ok((ip, payload)) = ipv4::parse(packet) else {
+        // No station takes it; what it would be is plain all the same.
+        return matches!(packet.get(9), Some(&(ipv4::GRE | ipv4::ESP)));
+    };
+    match (ip.protocol, ip.flags_offset() & ipv4::OFFSET_MASK) {
+        (ipv4::GRE | ipv4::ESP, _) => true,
+        (ipv4::UDP, 0) => is_esp_in_udp(payload),
+        // Would lie over the place of the SPI.
+        (ipv4::UDP, 1) => true,
+        _ => false,
+    }
+}
+
+/// Over the extension headers (RFC 8200 §4.1). What is cut short in them, or has more of them than there are kinds, is no
+/// packet that a kernel sends.
+fn is_for_tunnels_v6(packet: &[u8]) -> bool {
+    const HEADER: usize = 40;
+    let (Some(&first), Some(rest)) = (packet.get(6), packet.get(HEADER..)) else { return false };
+    let (mut next, mut rest) = (first, rest);
+    for _ in 0..8 {
+        match next {
+            ipv4::GRE | ipv4::ESP => return true,
+            ipv4::UDP => return is_esp_in_udp(rest),
+            // Hop-by-hop, routing, destination options, mobility: a length in units of eight bytes, less one. A fragment's
+            // header has eight bytes, and its second is zero.
+            0 | 43 | 60 | 135 | 44 => {
+                let Some(&[kind, len, high, low]) = rest.first_chunk() else { return true };
+                // A later fragment has no headers of its own.
+                if next == 44 && u16::from_be_bytes([high, low]) >> 3 != 0 {
+                    return matches!(kind, ipv4::GRE | ipv4::ESP);
+                }
+                let Some(behind) = rest.get(usize::from(len) * 8 + 8..) else { return true };
+                (next, rest) = (kind, behind);
+            }
+            _ => return false,
+        }
+    }
+    true
+}
+
 /// ESP in UDP (RFC 3948 §2.1) as against IKE, whose four zero bytes are no SPI (§2.2), and the keep-alive of one byte (§2.3).
-fn is_esp_in_udp(payload: &[u8]) -> bool {
-    let Ok((header, payload)) = udp::parse(payload) else { return false };
-    (header.source_port() == NAT_TRAVERSAL || header.destination_port() == NAT_TRAVERSAL)
-        && payload.first_chunk::<4>().is_some_and(|spi| *spi != [0; 4])
+/// Of a first fragment the rest need not be there; one that ends before the SPI is nobody's.
+fn is_esp_in_udp(datagram: &[u8]) -> bool {
+    let Some(&[a, b, c, d, high, low, _, _]) = datagram.first_chunk() else { return !datagram.is_empty() };
+    if u16::from_be_bytes([a, b]) != NAT_TRAVERSAL && u16::from_be_bytes([c, d]) != NAT_TRAVERSAL {
+        return false;
+    }
+    match datagram.get(udp::LEN..).and_then(|payload| payload.first_chunk::<4>()) {
+        Some(spi) => *spi != [0; 4],
+        None => usize::from(u16::from_be_bytes([high, low])) != datagram.len(),
+    }
 }
 
 fn from_tunnel_twin<B: PacketBuf>(walk: &mut Walk<B>, slot: u8) {

@@ -151,6 +151,12 @@ const MISTAKES: &[(&str, &str, &str)] = &[
         "\"224.0.0.5/24\"",
         "interfaces[1].addresses[0]: 224.0.0.5 is a multicast address",
     ),
+    ("\"192.168.2.1/24\"", "\"250.0.0.1/24\"", "interfaces[1].addresses[0]: 250.0.0.1 is a reserved address"),
+    (
+        "\"192.168.2.1/24\"",
+        "\"0.1.2.3/24\"",
+        "interfaces[1].addresses[0]: 0.1.2.3 is an address of this network alone",
+    ),
     ("\"192.168.2.1/24\"", "\"127.0.0.1/8\"", "interfaces[1].addresses[0]: 127.0.0.1 is a loopback address"),
     (
         "\"192.168.2.1/24\"",
@@ -226,6 +232,8 @@ const MISTAKES: &[(&str, &str, &str)] = &[
         "routes[2].prefix: 192.168.2.0/24 is connected: interfaces[1].addresses[0]",
     ),
     ("\"172.16.0.0/12\"", "\"224.0.0.0/4\"", "routes[2].prefix: 224.0.0.0/4 cannot be routed"),
+    ("\"172.16.0.0/12\"", "\"0.0.0.0/8\"", "routes[2].prefix: 0.0.0.0/8 cannot be routed"),
+    ("\"172.16.0.0/12\"", "\"251.0.0.0/8\"", "routes[2].prefix: 251.0.0.0/8 cannot be routed"),
     (
         "\"172.16.0.0/12\"",
         "\"203.0.113.7/32\"",
