@@ -121,6 +121,20 @@ impl Prefix {
         self.len
     }
 
+    /// Whether routes lead there: not if it lies within 0.0.0.0/8, 127.0.0.0/8 (RFC 1122 §3.2.1.3), 224.0.0.0/4 or 240.0.0.0/4
+    /// (RFC 1112 §4), ff00::/8, or is `::` or `::1` (RFC 4291 §2.5, §2.7).
+    #[must_use]
+    pub fn is_routable(self) -> bool {
+        match self.addr {
+            IpAddr::V4(addr) => match addr.octets()[0] {
+                0 | 127 => self.len < 8,
+                first => self.len < 3 || first < 224,
+            },
+            IpAddr::V6(addr) if addr.is_multicast() => false,
+            IpAddr::V6(addr) => self.len < 128 || !(addr.is_unspecified() || addr.is_loopback()),
+        }
+    }
+
     /// Whether this is the default route (length 0).
     #[must_use]
     pub fn is_default(self) -> bool {
@@ -256,6 +270,17 @@ mod tests {
         assert!("0.0.0.0/33".parse::<Prefix>().is_err());
         assert!("0.0.0.0/0".parse::<Prefix>().unwrap().contains("255.1.2.3".parse().unwrap()));
         assert!("::/0".parse::<Prefix>().unwrap().is_default());
+    }
+
+    #[test]
+    fn routes_lead_to_hosts_and_to_what_holds_them() {
+        let routable = |text: &str| text.parse::<Prefix>().unwrap().is_routable();
+        let hosts =
+            ["0.0.0.0/0", "0.0.0.0/7", "126.0.0.0/7", "192.0.0.0/2", "223.255.255.0/24", "::/0", "fe80::/10"];
+        assert_eq!(hosts.map(routable), [true; 7]);
+        let none =
+            ["0.0.0.0/8", "127.1.0.0/16", "224.0.0.0/4", "250.0.0.1/32", "ff02::/16", "::/128", "::1/128"];
+        assert_eq!(none.map(routable), [false; 7]);
     }
 
     #[test]

@@ -175,6 +175,10 @@ impl Mirror {
     }
 
     fn route(&mut self, route: &KernelRoute, change: Change, out: &mut VecDeque<Notice>) {
+        // Many hosts have one to 224.0.0.0/4, for what they send themselves.
+        if !route.prefix.is_routable() {
+            return;
+        }
         let path = self.path(&route.way).filter(|path| !route.ours && interface(path).is_some());
         let is_port = |name| matches!(self.link(name), Some((_, Kind::Tap { .. })));
         let way = path.map(|path| Leading {
@@ -343,6 +347,14 @@ mod tests {
             Some(format!("{mark}{}{}", if present { '+' } else { '-' }, hop.next_hop))
         };
         out.into_iter().filter_map(word).collect()
+    }
+
+    #[test]
+    fn a_route_for_multicast_is_the_kernel_s_own_affair() {
+        let (mut mirror, mut out) = (mirror(), VecDeque::new());
+        let route = KernelRoute { prefix: "224.0.0.0/4".parse().unwrap(), ..route(0, LAN, "10.1.0.9") };
+        mirror.apply(Fact::Route { route, change: Change::Put }, &mut out);
+        assert_eq!(words(out), [""; 0]);
     }
 
     #[test]

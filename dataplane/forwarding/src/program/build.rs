@@ -26,7 +26,7 @@ use crate::tables::{
 };
 
 /// Prefixes that lead where no route may lead (RFC 1812 §5.3.7; RFC 1122 §3.2.1.3), and multicast.
-pub(super) const FIXED_PREFIXES: [(Ipv4Addr, u8, Target); 4] = [
+const FIXED_PREFIXES: [(Ipv4Addr, u8, Target); 4] = [
     (Ipv4Addr::new(0, 0, 0, 0), 8, Target::Martian),
     (Ipv4Addr::new(127, 0, 0, 0), 8, Target::Martian),
     (Ipv4Addr::new(224, 0, 0, 0), 4, Target::Multicast),

@@ -6,8 +6,6 @@ use model::program::{Interface, Key, Object, Path, Refusal, Route, Tunnel, Tunne
 use model::{InterfaceName, TableId};
 
 use super::Program;
-use super::build::FIXED_PREFIXES;
-use crate::fib::V4Prefix;
 
 impl Program {
     /// Checks an object against all that is programmed.
@@ -90,12 +88,8 @@ impl Program {
     fn check_route(&self, route: &Route) -> Result<(), Refusal> {
         table(route.table)?;
         v4(route.prefix.addr())?;
-        if let Ok(prefix) = V4Prefix::try_from(route.prefix) {
-            let within =
-                |(addr, len, _)| V4Prefix::new(addr, len).is_some_and(|fixed| fixed.contains(prefix));
-            if FIXED_PREFIXES.into_iter().any(within) {
-                return Err(Refusal::Unsupported(format!("a route to {}", route.prefix)));
-            }
+        if !route.prefix.is_routable() {
+            return Err(Refusal::Unsupported(format!("a route to {}", route.prefix)));
         }
         match route.path {
             Path::Via(hop) => v4(hop.next_hop).and(self.named(hop.interface)),

@@ -30,9 +30,7 @@ pub(super) fn check(config: &Config) -> Checked {
 
 fn check_prefix(config: &Config, path: &str, n: usize, route: &Route, own: &[Own]) -> Checked {
     let (prefix, path) = (route.prefix, format!("{path}.prefix"));
-    // Routes that hold all of them lead elsewhere, too: a default route, or one to a half of all addresses.
-    let is_no_hosts = prefix.addr().is_ipv4() && prefix.length() >= 8 && not_a_host(prefix.addr()).is_some();
-    if is_no_hosts || prefix.addr().is_multicast() || prefix.addr().is_loopback() {
+    if !prefix.is_routable() {
         return fault(path, format_args!("{prefix} cannot be routed"));
     }
     let same = |other: &Route| (other.table, other.prefix) == (route.table, prefix);

@@ -12,11 +12,11 @@ use crate::config::{Config, Interface, Map, Nhrp, Nhs, Registration, Route, Tunn
 /// A node with everything: a hub of one cloud, a spoke of another.
 const GOOD: &str = include_str!("../../../../examples/nave.toml");
 
-/// What is put in the place of what, and what is said then.
+/// What is put in the place of what, and what is said then; `HERE` stands for the number of that line.
 const MISTAKES: &[(&str, &str, &str)] = &[
     // The text.
-    ("[node]", "[node", "file: line 10, column 6: unclosed table, expected `]`"),
-    ("mtu = 1500", "mtu = 1500\nmtu = 1500", "file: line 38, column 1: duplicate key"),
+    ("[node]", "[node", "file: line HERE, column 6: unclosed table, expected `]`"),
+    ("mtu = 1500", "mtu = 1500\nmtu = 1500", "file: line NEXT, column 1: duplicate key"),
     // Its fields.
     (
         "name = \"berlin\"",
@@ -422,12 +422,14 @@ const MISTAKES: &[(&str, &str, &str)] = &[
 fn each_mistake_is_refused_with_its_path_and_a_reason() {
     let mut wrong = Vec::new();
     for (good, bad, sentence) in MISTAKES {
-        assert!(GOOD.contains(good), "the example has no `{good}`");
+        let Some((before, _)) = GOOD.split_once(good) else { panic!("the example has no `{good}`") };
+        let here = before.lines().count() + usize::from(before.ends_with('\n'));
+        let sentence = sentence.replace("HERE", &here.to_string()).replace("NEXT", &(here + 1).to_string());
         let said = match Config::parse(&GOOD.replacen(good, bad, 1)) {
             Ok(_) => "nothing".to_owned(),
             Err(fault) => fault.to_string(),
         };
-        if said != *sentence {
+        if said != sentence {
             wrong.push(format!("`{bad}`:\n  should: {sentence}\n  said:   {said}"));
         }
     }
