@@ -151,6 +151,14 @@ impl Frames {
         self.push(Node::Drop as usize, slot);
     }
 
+    /// Hands a packet that is to be dropped to `icmp-error`, which tells its sender first if there is somebody to be told. The
+    /// packet is the one that came, from `meta.offset` on.
+    #[cold]
+    pub(crate) fn refuse<const FROM: u8>(&mut self, meta: &mut Meta, slot: u8, reason: DropReason) {
+        meta.reason = reason;
+        self.hand::<FROM, { Node::IcmpError as u8 }>(slot);
+    }
+
     /// What a node is to look at now; its queue is empty then, and its slots stay readable for the length of its turn.
     #[inline(always)]
     pub(crate) fn take(&mut self, node: Node) -> Frame {

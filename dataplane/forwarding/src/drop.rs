@@ -44,7 +44,7 @@ reasons! {
     GreNoTunnel "gre-no-tunnel" "No tunnel has this address, GRE key and peer.";
     GreProtocol "gre-protocol" "The tunnel's packet holds neither IPv4 nor NHRP.";
     StaleIndex "stale-index" "The packet refers to a table entry or tunnel that is gone.";
-    NoRoute "no-route" "No route leads to the destination.";
+    NoRoute "no-route" "No route leads to the destination; its sender was told, if the rules and limits allow.";
     Blackhole "blackhole" "The route to the destination is a black hole.";
     Martian "martian" "No packet may have this destination on a wire.";
     Multicast "multicast" "Multicast that no one routes.";
@@ -55,8 +55,8 @@ reasons! {
     NoBuffer "no-buffer" "No buffer was left for a copy or for a packet of our own.";
     ParkFull "park-full" "Too many packets wait for this next hop, or for all of them.";
     Unresolved "unresolved" "The next hop was not resolved within a second, or the receiver of a copy of multicast has no link.";
-    TtlExpired "ttl-expired" "The time to live ended here.";
-    TooBig "too-big" "The packet is larger than the link or tunnel that it would leave by takes.";
+    TtlExpired "ttl-expired" "The time to live ended here; its sender was told, if the rules and limits allow.";
+    TooBig "too-big" "The packet is larger than the link or tunnel that it would leave by takes; a sender that wants it whole was told, if the rules and limits allow.";
     NoHeadroom "no-headroom" "The buffer has no room for the outer header.";
     HostUnreachable "host-unreachable" "The destination cannot be reached; its sender was told, if the rules and limits allow.";
     PuntFull "punt-full" "The queue to the kernel twin or to the control plane is full.";

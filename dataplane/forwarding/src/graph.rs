@@ -5,11 +5,12 @@
 //!               │            └→ punt      ├→ redirect → punt (copy)│
 //!               ├→ ip-lookup (LAN side)   ├→ midchain ─────────────┤
 //!               └→ punt (host)            ├→ glean ┬→ midchain     │
-//! inject ┬→ ip-lookup                     │        └→ host-unreachable
-//!        ├→ replicate → midchain, glean   ├→ host-unreachable      │
+//! inject ┬→ ip-lookup                     │        └→ icmp-error   │
+//!        ├→ replicate → midchain, glean   ├→ icmp-error → drop     │
 //!        ├→ rewrite, glean (NHRP)        │                        │
 //!        └→ tx ───────────────────────────┼────────────────────────┘
 //! every node → drop(reason)               └→ punt (receive)
+//! midchain, rewrite → icmp-error
 //! ```
 //!
 //! Nodes stand in walk order and no edge goes back, so one pass over them is a whole walk. What must go round goes round
@@ -50,7 +51,7 @@ nodes! {
     Glean "glean" "Next hops that are not resolved: report, then wait or fall back.";
     Midchain "midchain" "Into the tunnel: inner packet to outer frame.";
     Rewrite "rewrite" "Onto the link: time to live and Ethernet header.";
-    HostUnreachable "host-unreachable" "Tells the sender.";
+    IcmpError "icmp-error" "Tells the sender why its packet is dropped.";
     Punt "punt" "To the kernel twin or the control plane.";
     Tx "tx" "Gives bursts to the ports.";
     Drop "drop" "Ends a packet for a reason.";
@@ -68,7 +69,7 @@ impl fmt::Display for Node {
 }
 
 /// Every hand-over from one node to another. `drop` is open to all and not listed.
-pub const EDGES: [(Node, Node); 24] = [
+pub const EDGES: [(Node, Node); 26] = [
     (Node::Rx, Node::Classify),
     (Node::Inject, Node::IpLookup),
     (Node::Inject, Node::Replicate),
@@ -85,13 +86,15 @@ pub const EDGES: [(Node, Node); 24] = [
     (Node::IpLookup, Node::Glean),
     (Node::IpLookup, Node::Midchain),
     (Node::IpLookup, Node::Rewrite),
-    (Node::IpLookup, Node::HostUnreachable),
+    (Node::IpLookup, Node::IcmpError),
     (Node::IpLookup, Node::Punt),
     (Node::Replicate, Node::Glean),
     (Node::Replicate, Node::Midchain),
     (Node::Glean, Node::Midchain),
-    (Node::Glean, Node::HostUnreachable),
+    (Node::Glean, Node::IcmpError),
+    (Node::Midchain, Node::IcmpError),
     (Node::Midchain, Node::Tx),
+    (Node::Rewrite, Node::IcmpError),
     (Node::Rewrite, Node::Tx),
 ];
 

@@ -1,4 +1,5 @@
-//! How often something may be done about packets: once per interval for each key, and so many times a second in all.
+//! How often something may be done about packets: once per interval for each key, a few times at once if it was not done for
+//! as long, and so many times a second in all.
 
 use std::time::Duration;
 
@@ -15,6 +16,8 @@ const WAYS: usize = 4;
 #[derive(Debug)]
 pub(crate) struct Limit {
     interval: Duration,
+    /// How far ahead of its time a key may be: the intervals of all but one of those at once.
+    ahead: Duration,
     secret: u64,
     /// Microseconds of credit that one pass costs; credit grows by one a microsecond, up to a second's worth.
     cost: u64,
@@ -24,9 +27,11 @@ pub(crate) struct Limit {
 }
 
 impl Limit {
-    pub(crate) fn new(interval: Duration, per_second: u32, secret: u64) -> Self {
+    /// Once per `interval` for each key, and up to `at_once`, at least 1, after a pause of as many.
+    pub(crate) fn new(interval: Duration, at_once: u32, per_second: u32, secret: u64) -> Self {
         Self {
             interval,
+            ahead: interval * at_once.saturating_sub(1),
             secret,
             cost: 1_000_000 / u64::from(per_second.max(1)),
             empty: Instant::default(),
@@ -51,14 +56,16 @@ impl Limit {
         let places = &mut self.entries[first..first + WAYS];
         let fresh = |until: Instant| until > now;
         let place = match places.iter().position(|(holder, _)| *holder == key) {
-            Some(place) if fresh(places[place].1) => return false,
+            Some(place) if places[place].1 > now + self.ahead => return false,
             Some(place) => place,
             None => match places.iter().position(|(_, until)| !fresh(*until)) {
                 Some(place) => place,
                 None => return false,
             },
         };
-        places[place] = (key, now + self.interval);
+        // When its passes so far have had their intervals (the theoretical arrival time of the generic cell rate algorithm).
+        let until = if places[place].0 == key { places[place].1.max(now) } else { now };
+        places[place] = (key, until + self.interval);
         self.empty = Instant(self.empty.0.max(now.0.saturating_sub(1_000_000)) + self.cost);
         true
     }
@@ -81,7 +88,7 @@ mod tests {
     #[test]
     fn once_an_interval_for_each_key_and_so_many_in_all() {
         let at = |ms: u64| Instant(10_000_000 + ms * 1000);
-        let mut limit = Limit::new(Duration::from_millis(500), 10, 0);
+        let mut limit = Limit::new(Duration::from_millis(500), 1, 10, 0);
         assert!(limit.pass(at(0), 7) && !limit.pass(at(499), 7) && limit.pass(at(500), 7));
         let passed =
             |limit: &mut Limit, ms: u64| (0..1000).filter(|key| limit.pass(at(ms), 100 + key)).count();
@@ -93,7 +100,7 @@ mod tests {
 
     #[test]
     fn a_full_table_lets_nothing_more_through() {
-        let mut limit = Limit::new(Duration::from_secs(1), 1_000_000, 0);
+        let mut limit = Limit::new(Duration::from_secs(1), 1, 1_000_000, 0);
         let now = Instant(5_000_000);
         let passed: Vec<u64> = (1..100_000).filter(|key| limit.pass(now, *key)).collect();
         assert!(passed.len() > ENTRIES / 2 && passed.len() <= ENTRIES, "{}", passed.len());
@@ -101,8 +108,20 @@ mod tests {
     }
 
     #[test]
+    fn a_few_at_once_and_then_one_per_interval() {
+        let mut limit = Limit::new(Duration::from_millis(100), 3, 1_000_000, 0);
+        let mut passed = Vec::new();
+        for ms in 5000..5600 {
+            if limit.pass(Instant(ms * 1000), 7) {
+                passed.push(ms);
+            }
+        }
+        assert_eq!(passed, [5000, 5001, 5002, 5100, 5200, 5300, 5400, 5500]);
+    }
+
+    #[test]
     fn keys_that_share_places_under_one_secret_do_not_under_another() {
-        let limit = |secret| Limit::new(Duration::from_secs(1), 1_000_000, secret);
+        let limit = |secret| Limit::new(Duration::from_secs(1), 1, 1_000_000, secret);
         let (known, victim, now) = (limit(1), 77, Instant(5_000_000));
         let rivals = (1000..).filter(|key| known.first_place(*key) == known.first_place(victim));
         let rivals: Vec<u64> = rivals.take(WAYS).collect();

@@ -100,7 +100,7 @@ pub fn breathe<P: Ports>(worker: &mut Worker<P::Buf>, now: Instant, ports: &mut 
         Glean => stage::glean::run(walk, tables, ports);
         Midchain => stage::midchain::run(walk, tables);
         Rewrite => stage::rewrite::run(walk, tables);
-        HostUnreachable => stage::host_unreachable::run(walk, tables, ports);
+        IcmpError => stage::icmp_error::run(walk, tables, ports);
         Punt => stage::punt::run(walk, tables);
         Drop => walk.count_drops();
     }

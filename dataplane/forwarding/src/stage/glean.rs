@@ -6,7 +6,9 @@
 //! 3. On a port: park, likewise. No room: drop `park-full`; not resolved within a second: drop `unresolved`.
 //! 4. On a tunnel: on to the tunnel's NHS by `midchain` (to its link's parking, if that is not resolved), and nowhere else.
 //!    No NHS, the NHS itself is not resolved, or the packet came from it by this tunnel (two servers of each other's would
-//!    play it back and forth until its time ends): `host-unreachable`.
+//!    play it back and forth until its time ends): `icmp-error`, host unreachable.
+
+use wire::buf::PacketBuf;
 
 use crate::DropReason;
 use crate::adjacency::Kind;
@@ -42,7 +44,7 @@ pub(crate) fn run<P: Ports>(walk: &mut Walk<P::Buf>, tables: &Tables, ports: &mu
                             && meta.interface == interface
                             && meta.outer_source == server.nbma() =>
                     {
-                        walk.frames.hand::<ME, { Node::HostUnreachable as u8 }>(slot);
+                        unreachable(walk, slot);
                     }
                     Some((id, server)) if server.kind == Kind::Midchain => {
                         walk.meta[usize::from(slot)].adjacency = id;
@@ -55,12 +57,16 @@ pub(crate) fn run<P: Ports>(walk: &mut Walk<P::Buf>, tables: &Tables, ports: &mu
                         meta.given = true;
                         park(walk, ports, slot, (server.interface, server.next_hop), false);
                     }
-                    _ => walk.frames.hand::<ME, { Node::HostUnreachable as u8 }>(slot),
+                    _ => unreachable(walk, slot),
                 }
             }
             None => walk.drop(slot, DropReason::StaleIndex),
         }
     }
+}
+
+fn unreachable<B: PacketBuf>(walk: &mut Walk<B>, slot: u8) {
+    walk.frames.refuse::<ME>(&mut walk.meta[usize::from(slot)], slot, DropReason::HostUnreachable);
 }
 
 fn park<P: Ports>(walk: &mut Walk<P::Buf>, ports: &mut P, slot: u8, hop: (u16, u32), glean: bool) {

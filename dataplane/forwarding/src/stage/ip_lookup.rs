@@ -85,11 +85,11 @@ fn elsewhere(meta: &mut Meta, frames: &mut Frames, tables: &Tables, slot: u8, en
         Kind::Multicast if link_local || tables.port(meta.interface).is_some() => {
             to_host(meta, frames, slot, meta.interface);
         }
-        Kind::Unreachable => frames.hand::<ME, { Node::HostUnreachable as u8 }>(slot),
+        Kind::Unreachable => frames.refuse::<ME>(meta, slot, DropReason::HostUnreachable),
         Kind::Multicast => frames.drop(meta, slot, DropReason::Multicast),
         Kind::Blackhole => frames.drop(meta, slot, DropReason::Blackhole),
         Kind::Martian => frames.drop(meta, slot, DropReason::Martian),
-        Kind::NoRoute => frames.drop(meta, slot, DropReason::NoRoute),
+        Kind::NoRoute => frames.refuse::<ME>(meta, slot, DropReason::NoRoute),
         Kind::Free | Kind::Midchain | Kind::Neighbour => again(meta, frames, slot),
     }
 }

@@ -1,7 +1,7 @@
 //! `midchain`: into the tunnel.
 //!
-//! 1. Larger than the tunnel takes: drop `too-big`. Time to live of the inner packet down by one unless it is our own; it
-//!    ends here: drop `ttl-expired`.
+//! 1. Larger than the tunnel takes: `icmp-error`, `too-big`. Time to live of the inner packet down by one unless it is our
+//!    own; it ends here: `icmp-error`, `ttl-expired`.
 //! 2. The ready outer frame (Ethernet, IPv4, GRE) in front of the inner packet in one piece. What came by a tunnel with
 //!    headers of the same length moves by nothing.
 //! 3. What only the packet knows: total length, identification (RFC 6864), DSCP (RFC 2983 §4.1: the inner one; ECN is
@@ -17,6 +17,8 @@ use crate::adjacency::{Adjacency, KEYED_LEN, KEYLESS_LEN, LINK_LEN};
 use crate::graph::Node;
 use crate::tables::Tables;
 use crate::walk::Walk;
+
+const ME: u8 = Node::Midchain as u8;
 
 #[inline(never)]
 pub(crate) fn run<B: PacketBuf>(walk: &mut Walk<B>, tables: &Tables) {
@@ -39,7 +41,8 @@ pub(crate) fn run<B: PacketBuf>(walk: &mut Walk<B>, tables: &Tables) {
         let bytes = buf.bytes_mut();
         let len = bytes.len().wrapping_sub(form);
         if len > entry.mtu.into() {
-            frames.drop(meta, slot, DropReason::TooBig);
+            meta.offset = entry.form.into();
+            frames.refuse::<ME>(meta, slot, DropReason::TooBig);
             continue;
         }
         id = id.wrapping_add(1);
@@ -51,7 +54,10 @@ pub(crate) fn run<B: PacketBuf>(walk: &mut Walk<B>, tables: &Tables) {
                 counters.count_adjacency(meta.adjacency, len);
                 sent.send(meta, entry.port);
             }
-            Err(reason) => frames.drop(meta, slot, reason),
+            Err(reason) => {
+                meta.offset = entry.form.into();
+                frames.refuse::<ME>(meta, slot, reason);
+            }
         }
     }
     (walk.sent, walk.ip_id) = (sent, id);

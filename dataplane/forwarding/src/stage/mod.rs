@@ -3,7 +3,7 @@
 pub(crate) mod classify;
 pub(crate) mod glean;
 pub(crate) mod gre_decap;
-pub(crate) mod host_unreachable;
+pub(crate) mod icmp_error;
 pub(crate) mod inject;
 pub(crate) mod ip_lookup;
 pub(crate) mod midchain;
@@ -111,14 +111,17 @@ fn start_before<B: PacketBuf>(buf: &mut B, offset: usize, len: usize) -> bool {
 }
 
 /// Takes the hops, 0 or 1, off the time to live, and the checksum with it (RFC 1624, equation 3: the word that holds the time
-/// to live goes down by 0x0100, so ~m + m' = 0xfeff). `false`, and the packet is to be dropped, if it ends here.
+/// to live goes down by 0x0100, so ~m + m' = 0xfeff). `false`, and the header as it was, if the packet ends here.
 #[inline(always)]
 fn count_hops(header: &mut [u8; ipv4::LEN], hops: u8) -> bool {
     let ttl = header[8];
+    if ttl <= hops {
+        return false;
+    }
     let sum = u32::from(!u16::from_be_bytes([header[10], header[11]])) + 0xfeff * u32::from(hops);
     header[8] = ttl.wrapping_sub(hops);
     header[10..12].copy_from_slice(&(!((sum >> 16) + sum) as u16).to_be_bytes());
-    ttl > hops
+    true
 }
 
 #[cfg(test)]
@@ -157,7 +160,7 @@ mod tests {
             assert!(count_hops(&mut bytes, 0) && bytes == before);
             let on = count_hops(&mut bytes, 1);
             assert_eq!(on, before[8] > 1);
-            assert_eq!(bytes, header(before[8] - 1, id), "{id:04x}");
+            assert_eq!(bytes, header(before[8] - u8::from(on), id), "{id:04x}");
         }
     }
 }

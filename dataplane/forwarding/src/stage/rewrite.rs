@@ -1,7 +1,7 @@
 //! `rewrite`: onto the link.
 //!
-//! 1. Larger than the link takes: drop `too-big`. Time to live down by one unless the packet is our own; it ends here:
-//!    drop `ttl-expired`.
+//! 1. Larger than the link takes: `icmp-error`, `too-big`. Time to live down by one unless the packet is our own; it ends
+//!    here: `icmp-error`, `ttl-expired`.
 //! 2. The ready Ethernet header in front, over whatever was there: of a packet that came by a port it takes the place of
 //!    the old one, of a packet that came by a tunnel the outer headers fall away.
 //! 3. Count, `tx`.
@@ -15,6 +15,8 @@ use crate::adjacency::LINK_LEN;
 use crate::graph::Node;
 use crate::tables::Tables;
 use crate::walk::Walk;
+
+const ME: u8 = Node::Rewrite as u8;
 
 #[inline(never)]
 pub(crate) fn run<B: PacketBuf>(walk: &mut Walk<B>, tables: &Tables) {
@@ -40,11 +42,13 @@ pub(crate) fn run<B: PacketBuf>(walk: &mut Walk<B>, tables: &Tables) {
             continue;
         };
         if len > entry.mtu.into() {
-            frames.drop(meta, slot, DropReason::TooBig);
+            meta.offset = LINK_LEN as u16;
+            frames.refuse::<ME>(meta, slot, DropReason::TooBig);
             continue;
         }
         if !count_hops(ip, meta.hops) {
-            frames.drop(meta, slot, DropReason::TtlExpired);
+            meta.offset = LINK_LEN as u16;
+            frames.refuse::<ME>(meta, slot, DropReason::TtlExpired);
             continue;
         }
         if let Some(ready) = entry.rewrite.first_chunk::<LINK_LEN>() {
