@@ -23,7 +23,7 @@ pub(crate) const RESUMED: usize = 64;
 /// Slots that are left to copies when the ports were asked.
 const COPIES: usize = 64;
 /// Packets of one port in one breath.
-pub(crate) const BURST: usize = 64;
+pub(crate) const BURST: usize = 128;
 /// Slots that ports may fill.
 pub(crate) const RECEIVED: usize = SLOTS - COPIES;
 /// Packets from above in one breath.
