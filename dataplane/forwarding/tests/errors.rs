@@ -126,3 +126,20 @@ fn nobody_is_told_about_errors_and_later_fragments() {
     node.receive(1, &frame(LAN, station(2), ethernet::IPV4, &udp("10.1.0.2", "203.0.113.9", b"x")));
     assert_eq!(node.sent(1).len(), 1);
 }
+
+#[test]
+fn what_came_from_the_nhs_does_not_go_back_to_it() {
+    let mut node = hub(&[2, 3]);
+    node.put([fallback("tun", "10.0.0.2")]);
+    let arriving = |from: &str| {
+        let outer = gre_packet(from, "192.0.2.1", Some(42), gre::IPV4, &udp("10.1.3.9", "10.0.0.9", b"x"));
+        frame(WAN, station(2), ethernet::IPV4, &outer)
+    };
+    node.receive(0, &arriving("192.0.2.3"));
+    assert_eq!(open_tunnel(&node.sent(0)[0]).1, "192.0.2.2");
+    node.receive(0, &arriving("192.0.2.2"));
+    // Its sender is told, wherever that is.
+    let told = open_tunnel(&node.sent(0)[0]);
+    assert_eq!((told.1.as_str(), told.3[9]), ("192.0.2.3", ipv4::ICMP));
+    assert_eq!(node.drops(), [(DropReason::HostUnreachable, 1)]);
+}

@@ -11,7 +11,7 @@ use model::Mac;
 use model::program::{Object, Path, TunnelMode};
 use model::report::PuntReason;
 use wire::buf::TestBuf;
-use wire::{arp, ethernet, gre, icmp, ipv4};
+use wire::{arp, ethernet, gre, ipv4};
 use zerocopy::IntoBytes;
 
 #[test]
@@ -570,23 +570,6 @@ fn an_unresolved_tunnel_hop_falls_back_to_the_nhs() {
     node.settle();
     assert_eq!(open_tunnel(&node.sent(0)[0]).1, "192.0.2.2");
     assert_eq!(node.drops(), []);
-}
-
-#[test]
-fn what_came_from_the_nhs_does_not_go_back_to_it() {
-    let mut node = hub(&[2, 3]);
-    node.put([fallback("tun", "10.0.0.2")]);
-    let arriving = |from: &str| {
-        let outer = gre_packet(from, "192.0.2.1", Some(42), gre::IPV4, &udp("10.1.3.9", "10.0.0.9", b"x"));
-        frame(WAN, station(2), ethernet::IPV4, &outer)
-    };
-    node.receive(0, &arriving("192.0.2.3"));
-    assert_eq!(open_tunnel(&node.sent(0)[0]).1, "192.0.2.2");
-    node.receive(0, &arriving("192.0.2.2"));
-    // Its sender is told, wherever that is.
-    let told = open_tunnel(&node.sent(0)[0]);
-    assert_eq!((told.1.as_str(), told.3[9]), ("192.0.2.3", ipv4::ICMP));
-    assert_eq!(node.drops(), [(DropReason::HostUnreachable, 1)]);
 }
 
 #[test]
