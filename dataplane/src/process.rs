@@ -23,7 +23,7 @@ use crate::worker::{Plan, Pulse};
 
 /// Descriptors of each queue.
 const RING: u16 = 1024;
-/// Packet buffers beyond those that lie in queues: bursts, rings, parked packets.
+/// Packet buffers of each worker beyond those that lie in queues: bursts, rings, parked packets.
 const SPARE: u32 = 8192;
 /// Packet buffers that a worker's thread keeps to itself.
 const CACHE: u32 = 256;
@@ -200,7 +200,9 @@ fn make_pool(eal: Eal, args: &Args) -> anyhow::Result<Mempool> {
     let queues = u32::try_from(args.ports.len() * args.workers.len()).unwrap_or(u32::MAX);
     let workers = u32::try_from(args.workers.len()).unwrap_or(u32::MAX);
     let count = args.buffers.unwrap_or_else(|| {
-        let wanted = queues.saturating_mul(2 * u32::from(RING)).saturating_add(SPARE + workers * 2 * CACHE);
+        let wanted = queues
+            .saturating_mul(2 * u32::from(RING))
+            .saturating_add(workers.saturating_mul(SPARE + 2 * CACHE));
         // One less than a power of two wastes none of the pool's ring.
         wanted.checked_next_power_of_two().unwrap_or(1 << 31) - 1
     });

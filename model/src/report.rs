@@ -5,7 +5,8 @@ use serde::{Deserialize, Serialize};
 use crate::program::Hop;
 use crate::{InterfaceName, Mac, NbmaAddr, ProtocolAddr};
 
-/// A fact that the control plane may want to act on. Level-triggered: repeated while it holds, and on reconnect.
+/// A fact that the control plane may want to act on. Repeated while it holds, but
+/// [`Report::BindingExpired`], which is said once; ports are told first on each connection.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Report {

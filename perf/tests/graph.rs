@@ -37,9 +37,14 @@ fn every_packet_of_every_scenario_comes_out_right() {
         for node in nodes {
             assert!(report["nodes"][node].as_f64().unwrap() > 0.0, "{scenario}: {node}");
         }
-        // That no node is left out; how near it comes is for quiet machines and release builds to say.
-        let ratio = report["nodes_ratio"].as_f64().unwrap();
-        assert!((0.25..1.02).contains(&ratio), "{scenario}: the nodes sum to {ratio} of the whole");
+        // Others' use of the cores falls between the breaths, too: in some run it does not.
+        let mut ratios = vec![report["nodes_ratio"].as_f64().unwrap()];
+        let holds = |ratio: &f64| (0.8..1.02).contains(ratio);
+        while !ratios.iter().any(holds) {
+            assert!(ratios.len() < 20, "{scenario}: the nodes sum to {ratios:?} of the whole");
+            let again = graph(&["--scenario", scenario, "--size", size, "--spokes", spokes]);
+            ratios.push(again["nodes_ratio"].as_f64().unwrap());
+        }
     }
 }
 

@@ -45,7 +45,7 @@ pub trait Dataplane: Send + Sync + 'static {
     /// stream's batch can come between: a batch may have been on its way when its turn ended.
     async fn program(&self, turn: Turn, batches: Stream<Batch>) -> Result<Stream<Ack>, Status>;
 
-    /// Facts from now on; those that hold now come first. `open` names this instance and an epoch that is the newest.
+    /// Facts from now on; first each port as it is. `open` names this instance and an epoch that is the newest.
     async fn reports(&self, open: Open) -> Result<Stream<Report>, Status>;
 
     /// Packets both ways.

@@ -687,49 +687,18 @@ fn a_default_route_by_the_tunnel_does_not_take_the_underlay_with_it() {
 #[test]
 fn bursts_of_every_kind_at_once_keep_the_law_and_the_order() {
     let mut node = redirecting_hub();
-    let kinds: Vec<(usize, Vec<u8>)> = vec![
-        (
-            0,
-            frame(
-                WAN,
-                station(2),
-                ethernet::IPV4,
-                &gre_packet(
-                    "192.0.2.2",
-                    "192.0.2.1",
-                    Some(42),
-                    gre::IPV4,
-                    &udp("10.1.2.9", "10.1.3.9", b"relay"),
-                ),
-            ),
-        ),
-        (
-            0,
-            frame(
-                WAN,
-                station(2),
-                ethernet::IPV4,
-                &gre_packet(
-                    "192.0.2.2",
-                    "192.0.2.1",
-                    Some(42),
-                    gre::IPV4,
-                    &udp("10.1.2.9", "10.1.0.2", b"decap"),
-                ),
-            ),
-        ),
-        (
-            0,
-            frame(
-                WAN,
-                station(2),
-                ethernet::IPV4,
-                &gre_packet("192.0.2.2", "192.0.2.1", Some(43), gre::IPV4, b"wrong key"),
-            ),
-        ),
-        (1, frame(LAN, station(9), ethernet::IPV4, &udp("10.1.0.2", "10.1.2.9", b"encap"))),
-        (1, frame(LAN, station(9), ethernet::IPV4, &udp("10.1.0.2", "10.1.0.99", b"glean"))),
-        (1, frame(LAN, station(9), ethernet::IPV4, &udp("10.1.0.2", "10.1.0.1", b"receive"))),
+    let tunnelled = |key, inner: &[u8]| {
+        let outer = gre_packet("192.0.2.2", "192.0.2.1", Some(key), gre::IPV4, inner);
+        (0, frame(WAN, station(2), ethernet::IPV4, &outer))
+    };
+    let from_lan = |packet: &[u8]| (1, frame(LAN, station(9), ethernet::IPV4, packet));
+    let kinds: [(usize, Vec<u8>); 6] = [
+        tunnelled(42, &udp("10.1.2.9", "10.1.3.9", b"relay")),
+        tunnelled(42, &udp("10.1.2.9", "10.1.0.2", b"decap")),
+        tunnelled(43, b"wrong key"),
+        from_lan(&udp("10.1.0.2", "10.1.2.9", b"encap")),
+        from_lan(&udp("10.1.0.2", "10.1.0.99", b"glean")),
+        from_lan(&udp("10.1.0.2", "10.1.0.1", b"receive")),
     ];
     for n in 0..3000_usize {
         let (port, mut bytes) = kinds[(n * 7 + n / 5) % kinds.len()].clone();
