@@ -79,8 +79,9 @@ fn run(args: &Args) -> Result<bool> {
     let good = teller.sum_up();
 
     if !args.once {
-        print_what_to_try(&cloud);
+        // Before it is said: whoever reads it may press the keys at once.
         STAYING.store(true, Ordering::Relaxed);
+        print_what_to_try(&cloud);
         let _ = interrupted.recv();
         println!("\nstopping");
     }
