@@ -42,6 +42,9 @@ const ARCHIVES: &[&str] = &[
     "rte_bus_vdev",
     // Libraries.
     "rte_mempool_ring",
+    "rte_fib",
+    "rte_lpm",
+    "rte_rib",
     "rte_gso",
     "rte_security",
     "rte_cryptodev",
@@ -107,11 +110,16 @@ fn bind(cflags: &[String], bindings: &Path) {
         .allowlist_function("rte_eth_(find_next|rx_queue_setup|tx_queue_setup|macaddr_get|link_get_nowait)")
         .allowlist_function("rte_eth_(promiscuous|allmulticast)_(enable|disable)")
         .allowlist_function("rte_eth_stats_(get|reset)")
+        .allowlist_function("rte_malloc_get_socket_stats")
+        .allowlist_function("rte_(lpm|lpm6|fib|fib6)_(create|free|add|delete)")
+        .allowlist_function("rte_lpm6_lookup(_bulk_func)?|rte_fib6?_lookup_bulk")
         .allowlist_var("rte_eth_fp_ops")
         .allowlist_var("RTE_(MAX_ETHPORTS|MAX_QUEUES_PER_PORT|PKTMBUF_HEADROOM|MEMPOOL_CACHE_MAX_SIZE)")
         .allowlist_var("RTE_ETH_(LINK_UP|LINK_FULL_DUPLEX|MQ_RX_RSS|MQ_RX_NONE|NAME_MAX_LEN)|NAVE_.*")
         .allowlist_var("RING_F_.*")
-        .allowlist_var("SOCKET_ID_ANY")
+        .allowlist_var(
+            "SOCKET_ID_ANY|RTE_MAX_NUMA_NODES|RTE_LPM_LOOKUP_SUCCESS|RTE_FIB6?_(DIR24_8|TRIE)(_4B)?",
+        )
         .allowlist_type("rte_(mbuf|mempool|ring)")
         .allowlist_type("rte_eth_(conf|dev_info|link|stats|rxconf|txconf|fp_ops)")
         // Packed and aligned at once, or never looked into: passed by pointer only.
@@ -119,6 +127,8 @@ fn bind(cflags: &[String], bindings: &Path) {
         .opaque_type("rte_l2tpv2_.*")
         .opaque_type("rte_ring|rte_ring_.*|rte_mempool|rte_memzone.*|rte_mempool_.*")
         .opaque_type("rte_eth_(vmdq|dcb|rxseg|switch).*")
+        // 64 MiB that Rust only points to.
+        .opaque_type("rte_lpm")
         .default_enum_style(bindgen::EnumVariation::Consts)
         .prepend_enum_name(false)
         .derive_debug(false)

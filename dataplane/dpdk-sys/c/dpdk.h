@@ -6,7 +6,12 @@
 #include <rte_errno.h>
 #include <rte_eth_ring.h>
 #include <rte_ethdev.h>
+#include <rte_fib.h>
+#include <rte_fib6.h>
 #include <rte_lcore.h>
+#include <rte_lpm.h>
+#include <rte_lpm6.h>
+#include <rte_malloc.h>
 #include <rte_mbuf.h>
 #include <rte_mempool.h>
 #include <rte_ring.h>
@@ -39,3 +44,8 @@ void nave_mempool_cache_flush(struct rte_mempool *pool);
 /* Enqueues or dequeues up to `count` pointers; how many it was. */
 unsigned int nave_ring_enqueue_burst(struct rte_ring *ring, void *const *objects, unsigned int count);
 unsigned int nave_ring_dequeue_burst(struct rte_ring *ring, void **objects, unsigned int count);
+
+/* Looks up `count` addresses (host byte order), each after the other or by DPDK's own bulk function. A word is the next hop,
+ * with RTE_LPM_LOOKUP_SUCCESS if there is a route. */
+void nave_lpm_lookup_each(const struct rte_lpm *lpm, const uint32_t *addresses, uint32_t *words, unsigned int count);
+void nave_lpm_lookup_bulk(const struct rte_lpm *lpm, const uint32_t *addresses, uint32_t *words, unsigned int count);

@@ -34,3 +34,18 @@ unsigned int nave_ring_dequeue_burst(struct rte_ring *ring, void **objects, unsi
 {
 	return rte_ring_dequeue_burst(ring, objects, count, NULL);
 }
+
+void nave_lpm_lookup_each(const struct rte_lpm *lpm, const uint32_t *addresses, uint32_t *words, unsigned int count)
+{
+	for (unsigned int i = 0; i < count; i++) {
+		uint32_t hop;
+		uint32_t found = rte_lpm_lookup(lpm, addresses[i], &hop) == 0 ? RTE_LPM_LOOKUP_SUCCESS : 0;
+
+		words[i] = hop | found;
+	}
+}
+
+void nave_lpm_lookup_bulk(const struct rte_lpm *lpm, const uint32_t *addresses, uint32_t *words, unsigned int count)
+{
+	rte_lpm_lookup_bulk(lpm, addresses, words, count);
+}

@@ -14,6 +14,7 @@
 
 mod eal;
 mod errno;
+pub mod lpm;
 mod mbuf;
 mod mempool;
 mod port;
