@@ -30,6 +30,14 @@ pub const DONT_FRAGMENT: u16 = 0x4000;
 pub const MORE_FRAGMENTS: u16 = 0x2000;
 /// Bits of the fragment offset, which counts 8 bytes.
 pub const OFFSET_MASK: u16 = 0x1fff;
+/// Bit of an option's kind: it stands in every fragment, not in the first alone (RFC 791 §3.1).
+pub const OPTION_COPIED: u8 = 0x80;
+/// Kind of the option that ends the list.
+pub const OPTION_END: u8 = 0;
+/// Kind of the option that is one byte of padding.
+pub const OPTION_NO_OPERATION: u8 = 1;
+/// Most bytes of options.
+pub const OPTIONS: usize = 40;
 /// Type of service of network control (DSCP CS6, RFC 2474 §4.2.2): routing protocols, NHRP.
 pub const CS6: u8 = 0xc0;
 
@@ -149,6 +157,27 @@ impl Header {
     #[must_use]
     pub const fn is_fragment(&self) -> bool {
         self.flags_offset.get() & (MORE_FRAGMENTS | OFFSET_MASK) != 0
+    }
+
+    /// Where the payload belongs in the whole packet, in bytes: a multiple of 8.
+    #[inline(always)]
+    #[must_use]
+    pub const fn fragment_offset(&self) -> u16 {
+        (self.flags_offset.get() & OFFSET_MASK) << 3
+    }
+
+    /// Whether more fragments follow this one.
+    #[inline(always)]
+    #[must_use]
+    pub const fn more_fragments(&self) -> bool {
+        self.flags_offset.get() & MORE_FRAGMENTS != 0
+    }
+
+    /// Whether nobody may cut the packet.
+    #[inline(always)]
+    #[must_use]
+    pub const fn dont_fragment(&self) -> bool {
+        self.flags_offset.get() & DONT_FRAGMENT != 0
     }
 
     /// The header checksum as it stands.
@@ -273,6 +302,39 @@ pub fn options(bytes: &[u8]) -> &[u8] {
     parse(bytes).map_or(&[], |(header, _)| &bytes[LEN..header.header_len()])
 }
 
+/// Writes those of `options` that stand in every fragment to the front of `into`, padded to a multiple of four bytes with the
+/// end of the list (RFC 791 §3.1); their length in bytes.
+///
+/// # Errors
+/// [`Malformed`] if an option passes the end of the list.
+pub fn copied_options(options: &[u8], into: &mut [u8; OPTIONS]) -> Result<usize, Malformed> {
+    let (mut rest, mut len) = (options, 0);
+    while let Some(&kind) = rest.first() {
+        let size = match kind {
+            OPTION_END => break,
+            OPTION_NO_OPERATION => 1,
+            _ => rest.get(1).copied().map_or(0, usize::from),
+        };
+        if size > rest.len() || size < 2 && kind != OPTION_NO_OPERATION {
+            return Err(Malformed::Length { field: "ipv4 option", says: size, have: rest.len() });
+        }
+        let (option, behind) = rest.split_at(size);
+        if kind & OPTION_COPIED != 0 {
+            let room = into.get_mut(len..len + size).ok_or(Malformed::Length {
+                field: "ipv4 options",
+                says: len + size,
+                have: OPTIONS,
+            })?;
+            room.copy_from_slice(option);
+            len += size;
+        }
+        rest = behind;
+    }
+    let padded = len.next_multiple_of(4);
+    into[len..padded].fill(OPTION_END);
+    Ok(padded)
+}
+
 /// Whether the header checksum is right, options included, of bytes that start with a header.
 ///
 /// # Errors
@@ -363,6 +425,37 @@ mod tests {
         assert_eq!((header.header_len(), payload[0], options(&packet)), (24, 0xaa, &[1, 1, 1, 0][..]));
         packet[20] = 7;
         assert_eq!(verify(&packet), Err(Malformed::Checksum("ipv4 header")));
+    }
+
+    #[test]
+    fn only_copied_options_go_into_each_fragment() {
+        // RFC 791 §3.1: no operation, record route (7) is not copied, loose source route (131) and stream id (136) are.
+        let options = [1, 7, 7, 4, 0, 0, 0, 0, 131, 7, 4, 10, 0, 0, 1, 1, 136, 4, 0x12, 0x34, 0, 131, 9, 9];
+        let mut into = [0xff; OPTIONS];
+        assert_eq!(copied_options(&options, &mut into), Ok(12));
+        assert_eq!(into[..13], [131, 7, 4, 10, 0, 0, 1, 136, 4, 0x12, 0x34, 0, 0xff]);
+        assert_eq!(copied_options(&[7, 3, 4, 0], &mut into), Ok(0));
+        assert_eq!(copied_options(&[131, 40].repeat(20), &mut into), Ok(40));
+        for broken in [&[131][..], &[131, 0, 0, 0], &[7, 1, 0, 0], &[1, 131, 4, 0], &[131, 41, 0, 0]] {
+            assert!(matches!(copied_options(broken, &mut into), Err(Malformed::Length { .. })), "{broken:?}");
+        }
+        assert!(copied_options(&[131, 44].repeat(22), &mut into).is_err());
+    }
+
+    #[test]
+    fn flags_and_offset() {
+        let header = Header::new([0; 4].into(), [0; 4].into(), UDP, 64, 0).unwrap();
+        let middle = header.with_flags(MORE_FRAGMENTS | 185);
+        assert_eq!(
+            (middle.fragment_offset(), middle.more_fragments(), middle.dont_fragment()),
+            (1480, true, false)
+        );
+        let whole = header.with_flags(DONT_FRAGMENT);
+        assert_eq!(
+            (whole.fragment_offset(), whole.more_fragments(), whole.dont_fragment()),
+            (0, false, true)
+        );
+        assert_eq!(header.with_flags(0xffff).fragment_offset(), 65528);
     }
 
     #[test]

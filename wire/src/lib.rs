@@ -13,9 +13,12 @@ pub mod checksum;
 pub mod ethernet;
 pub mod gre;
 pub mod icmp;
+pub mod icmpv6;
 pub mod ipv4;
+pub mod ipv6;
 pub mod malformed;
 pub mod nhrp;
+pub mod tcp;
 pub mod udp;
 mod view;
 

@@ -3,7 +3,8 @@
 use zerocopy::network_endian::U16;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use crate::{Malformed, ipv4, view};
+use crate::checksum::Sum;
+use crate::{Malformed, ipv4, ipv6, view};
 
 /// Length of the header in bytes.
 pub const LEN: usize = size_of::<Header>();
@@ -77,8 +78,17 @@ impl Header {
     /// Computes the checksum of the datagram that is this header and `payload`, in a packet with the header `ip`. A sum of
     /// zero is sent as ones (RFC 768).
     pub fn fill_checksum(&mut self, ip: &ipv4::Header, payload: &[u8]) {
+        self.fill(ip.pseudo_sum(self.length()), payload);
+    }
+
+    /// As [`Header::fill_checksum`], in an IPv6 packet.
+    pub fn fill_checksum_v6(&mut self, ip: &ipv6::Header, payload: &[u8]) {
+        self.fill(ip.pseudo_sum(ipv6::UDP, self.length().into()), payload);
+    }
+
+    fn fill(&mut self, pseudo: Sum, payload: &[u8]) {
         self.checksum = U16::ZERO;
-        let sum = ip.pseudo_sum(self.length()).bytes(self.as_bytes()).bytes(payload).checksum();
+        let sum = pseudo.bytes(self.as_bytes()).bytes(payload).checksum();
         self.checksum.set(if sum == 0 { 0xffff } else { sum });
     }
 }
@@ -122,6 +132,17 @@ pub fn verify(ip: &ipv4::Header, bytes: &[u8]) -> Result<(), Malformed> {
     if header.checksum() == 0 || sum == 0 { Ok(()) } else { Err(Malformed::Checksum("udp")) }
 }
 
+/// Whether the checksum of the datagram in `bytes`, carried under `ip`, is right; it may not be absent (RFC 8200 §8.1).
+///
+/// # Errors
+/// [`Malformed::Checksum`] if not; otherwise as [`parse`].
+pub fn verify_v6(ip: &ipv6::Header, bytes: &[u8]) -> Result<(), Malformed> {
+    let (header, payload) = parse(bytes)?;
+    let pseudo = ip.pseudo_sum(ipv6::UDP, header.length().into());
+    let right = header.checksum() != 0 && pseudo.bytes(header.as_bytes()).bytes(payload).checksum() == 0;
+    if right { Ok(()) } else { Err(Malformed::Checksum("udp")) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -143,6 +164,21 @@ mod tests {
         assert_eq!(verify(&ip, &bytes), Err(Malformed::Checksum("udp")));
         bytes[6..8].fill(0);
         verify(&ip, &bytes).unwrap();
+    }
+
+    #[test]
+    fn in_ipv6_the_checksum_must_be_there() {
+        let from = "2001:db8::1".parse().unwrap();
+        let ip = ipv6::Header::new(from, "2001:db8::2".parse().unwrap(), ipv6::UDP, 64, 11).unwrap();
+        let mut header = Header::new(500, 4500, 3).unwrap();
+        header.fill_checksum_v6(&ip, b"abc");
+        // Sum by hand: 2 * (2001 + 0db8) + 0001 + 0002 + 000b + 0011 + 01f4 + 1194 + 000b + 6162 + 6300.
+        let sum: u32 = 2 * (0x2001 + 0x0db8) + 1 + 2 + 11 + 0x11 + 0x01f4 + 0x1194 + 11 + 0x6162 + 0x6300;
+        assert_eq!(u32::from(!header.checksum()), (sum & 0xffff) + (sum >> 16));
+        let mut bytes = [header.as_bytes(), b"abc"].concat();
+        verify_v6(&ip, &bytes).unwrap();
+        bytes[6..8].fill(0);
+        assert_eq!(verify_v6(&ip, &bytes), Err(Malformed::Checksum("udp")));
     }
 
     #[test]
