@@ -5,7 +5,8 @@
 #   make test        unit tests and black-box tests
 #   make test-all    the same, the model check of table publication, and interop with a Linux + FRR spoke in a virtual machine
 #   make lint        formatting, clippy and rustdoc, warnings as errors
-#   make bench       cycles per packet of the graph (nave-perf)
+#   make walk        makes the blocks of docs/walk.md anew: traced and captured packets of a run
+#   make bench       cycles per packet of the graph and per look-up of the FIB, a million routes through gRPC (nave-perf)
 #   make deps        the Debian packages alone
 
 SHELL := /bin/bash
@@ -20,11 +21,11 @@ BUILD_PACKAGES := build-essential pkg-config libdpdk-dev clang-14 libclang-14-de
 # Of the cloud: namespaces, and what is tried in them.
 RUN_PACKAGES := iproute2 iputils-ping ethtool tcpdump
 # Of the tests: other people's dissector, traffic and routing daemons.
-TEST_PACKAGES := tshark iperf3 frr
+TEST_PACKAGES := tshark iperf3 frr traceroute iputils-tracepath
 # Of the virtual machines of `make test-interop`.
 INTEROP_PACKAGES := bc xz-utils
 
-.PHONY: run test test-all test-interop loom lint bench build deps root toolchain
+.PHONY: run test test-all test-interop walk loom lint bench build deps root toolchain
 .DEFAULT_GOAL := build
 
 build: deps
@@ -47,6 +48,12 @@ test-interop: root deps
 	$(CARGO) build --workspace --bins --tests
 	$(CARGO) test --package tests --test interop -- --ignored
 
+# One profile for the programs and for the one that runs them, as for the tests.
+walk: root deps
+	$(call install,$(TEST_PACKAGES))
+	$(CARGO) build --workspace --bins
+	$(CARGO) run --quiet --package tests --bin nave-walk
+
 # Table publication under every interleaving that loom finds.
 loom: deps
 	RUSTFLAGS="--cfg loom" $(CARGO) test --release --package forwarding --target-dir target/loom --test loom
@@ -57,12 +64,21 @@ lint: deps
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --document-private-items
 
 bench: deps
-	$(CARGO) build --release --package perf
-	for scenario in ipv4 encap decap gre-relay; do \
-	  for size in 64 354 1400; do \
-	    $(CARGO) run --quiet --release --package perf --bin nave-perf -- graph --scenario $$scenario --spokes 1000 --size $$size $(ARGS); \
-	  done; \
-	done
+	$(CARGO) build --release --package perf --package dataplane --bins
+	perf() { $(CARGO) run --quiet --release --package perf --bin nave-perf -- "$$@"; }; \
+	graph() { perf graph "$$@" $(ARGS); }; \
+	for size in 64 354 1400; do \
+	  for scenario in ipv4 encap decap gre-relay; do graph --scenario $$scenario --spokes 1000 --size $$size; done; \
+	done; \
+	graph --scenario ipv6 --spokes 1000 --size 70; \
+	for inner in ipv4 ipv6; do \
+	  for outer in ipv4 ipv6; do graph --scenario gre-relay --inner $$inner --outer $$outer --spokes 1000 --size 70; done; \
+	done; \
+	for routes in 10 1000000; do \
+	  for scenario in ipv4 gre-relay; do graph --scenario $$scenario --spokes 10 --routes $$routes --public; done; \
+	done; \
+	perf fib $(filter --json,$(ARGS)); \
+	perf routes $(filter --json,$(ARGS))
 
 deps: toolchain
 	$(call install,$(BUILD_PACKAGES) $(RUN_PACKAGES))

@@ -26,7 +26,9 @@ use std::time::Duration;
 use model::config::Config;
 use model::config::check::Fault;
 use model::config::diff::Change;
-use model::program::{Binding, Hop, Key, Neighbour, Object, Op, Owner, Path, Refusal, Replica, Route};
+use model::program::{
+    Binding, Hop, Key, Neighbour, Object, Op, Owner, Path, PathMtu, Refusal, Replica, Route,
+};
 use model::report::{PacketIn, PacketOut, PuntReason, Report};
 use model::state::event::Happening;
 use model::time::Instant;
@@ -36,12 +38,15 @@ use nhrp::{Action, Engine};
 use crate::kernel::{Notice, Order, TwinSpec};
 use crate::rib::{Link, Origin, Rib, Target};
 use desired::Desired;
+use path_mtu::PathMtus;
 use stack::Stack;
 use topology::{Seen, Topology};
 
 mod desired;
 mod event;
+mod explain;
 mod follow;
+mod path_mtu;
 mod show;
 mod stack;
 mod topology;
@@ -55,8 +60,13 @@ pub enum Input {
     Report(Report),
     /// A packet came up.
     Packet(PacketIn),
-    /// Bindings of a former life that the data plane forwards by. Said before the first greeting.
-    Forwarding(Vec<Binding>),
+    /// What a former life learnt and the data plane forwards by. Said before the first greeting.
+    Forwarding {
+        /// Bindings of NHRP.
+        bindings: Vec<Binding>,
+        /// What the paths to peers take.
+        path_mtus: Vec<PathMtu>,
+    },
     /// The data plane greeted; its ports were reported before.
     Greeted {
         /// The connection, to be named with what is sent by it.
@@ -155,6 +165,8 @@ pub struct Conductor {
     retry_at: Option<Instant>,
     /// When a neighbour was last asked for.
     asked: HashMap<Hop, Instant>,
+    /// What the paths to peers take, where that is less than the tunnel's packets may be.
+    path_mtus: PathMtus,
     counted: Counted,
     changed: Changed,
 }
@@ -206,6 +218,8 @@ struct Counted {
     punts_lost: BTreeMap<PuntReason, u64>,
     /// Packets of ours for which there was no data plane.
     unsent: u64,
+    /// Words about paths for which there was no room.
+    paths_without_room: u64,
 }
 
 /// When things last changed that the state of a peer rests on, for as long as one does.
@@ -269,6 +283,7 @@ impl Conductor {
             refused: BTreeMap::new(),
             retry_at: None,
             asked: HashMap::new(),
+            path_mtus: PathMtus::default(),
             counted: Counted::default(),
             changed: Changed::default(),
         }
@@ -280,7 +295,10 @@ impl Conductor {
             Input::Kernel(notice) => self.notice(now, notice, out),
             Input::Report(report) => self.report(now, report, out),
             Input::Packet(packet) => self.packet(now, packet, out),
-            Input::Forwarding(bindings) => self.engine.adopt(now, &bindings),
+            Input::Forwarding { bindings, path_mtus } => {
+                self.engine.adopt(now, &bindings);
+                self.adopt_paths(now, path_mtus);
+            }
             Input::Greeted { connection, instance, version } => {
                 self.connection = connection;
                 self.dataplane = Dataplane::Here { since: now, instance, version };
@@ -302,7 +320,10 @@ impl Conductor {
             Dataplane::Here { since, .. } => Some(since + KERNEL_PATIENCE),
             _ => None,
         };
-        [engine, patience, self.retry_at, self.parting].into_iter().flatten().min()
+        [engine, patience, self.retry_at, self.parting, self.path_mtus.next_deadline()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// The running configuration.
@@ -487,6 +508,7 @@ impl Conductor {
                     self.program(vec![again], out);
                 }
             }
+            Report::PathMtu { tunnel, nbma, mtu } => self.learn_path(now, tunnel, nbma, mtu, out),
         }
     }
 
@@ -575,6 +597,7 @@ impl Conductor {
             self.follow_topology(now, out);
         }
         self.follow_routes(now, out);
+        self.expire_paths(now);
         self.leave_here(now, out);
         self.sweep_late(now, out);
         if self.is_engine_started && self.engine.next_deadline().is_some_and(|due| due <= now) {
@@ -686,14 +709,15 @@ impl Conductor {
                 return;
             }
             (Some(Link::PointToPoint), Object::Route(route)) => {
-                if let Path::Via(hop) = route.path {
+                if let Path::Via(hop) = &route.path {
                     route.path = Path::Attached(hop.interface);
                 }
             }
             _ => {}
         }
         if let Object::Route(route) = &object {
-            self.rib.set(Origin::Shortcut, route.table, route.prefix, Some(Target::Path(route.path)));
+            let target = Target::Path(route.path.clone());
+            self.rib.set(Origin::Shortcut, route.table, route.prefix, Some(target));
         }
         if let Some(hop) = self.place(Owner::Nhrp, &mut object) {
             self.want(now, hop, out);

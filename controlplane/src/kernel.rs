@@ -1,6 +1,6 @@
 //! The kernel's side of the node: one task that makes the kernel twins, keeps the configuration's addresses and static
 //! routes on them, has neighbours resolved, and mirrors what the kernel knows of the twins: addresses, neighbours, routes of
-//! routing daemons. It talks netlink (RFC 3549, rtnetlink(7)) in the network namespace of this process.
+//! routing daemons. It talks netlink (RFC 3549, rtnetlink(7)) in the network namespaces of the tables.
 //!
 //! ```text
 //!            Order                      requests
@@ -13,9 +13,18 @@
 //! twins, adopts them, and nothing flaps. What is ours is marked in the kernel itself: links by [`ALIAS`],
 //! addresses, routes and neighbours that were asked for by the protocol number [`PROTOCOL`]. There is one control plane per network namespace.
 //!
+//! The twins of table 0 are in the namespace of this process, those of each other table in one of its own, in whose main table the
+//! routes of that table are: so tables may have the same addresses. A namespace that is not there is made, as `ip netns add` does,
+//! and marked on its loopback; it is removed at a clean stop, or when the configuration does not name it any more, unless
+//! somebody else's links or processes are in it. Namespaces without our mark are used and left; one that another node made is not
+//! used. One that is removed under us is told ([`Notice::Failed`]) and made again, within a second. The data plane finds a
+//! namespace by its name: both processes must see the same `/run/netns`, so under `ip netns exec`, which gives a process mounts of
+//! its own, the namespaces are to be made beforehand. What we made in a namespace of somebody else's stays if that table is taken
+//! out of the configuration while no control plane runs.
+//!
 //! What cannot be done is told once ([`Notice::Failed`]) and tried again until it can, or until a new order.
 //!
-//! Settings of a twin (`/proc/sys/net/ipv4/conf/TWIN`), set before it goes up:
+//! Settings of a twin (`/proc/sys/net/ipv4/conf/TWIN` and `ipv6/conf/TWIN` of its namespace), set before it goes up:
 //!
 //! | setting | | why |
 //! | --- | --- | --- |
@@ -27,20 +36,32 @@
 //! | `neigh/…/ucast_solicit`, `mcast_solicit` | 15 | a neighbour has the usual three seconds to answer, whatever the pace: a data plane that is away for one costs no tunnel |
 //! | `arp_announce` | 2 | nor does it ask with them |
 //! | `promote_secondaries` | 1 | removing one address leaves the others of its prefix |
-//! | `ipv6: disable_ipv6` | 1 without an IPv6 address | no MLD, router solicitation and link-local noise on a port, none replicated on a tunnel |
+//! | `ipv6: disable_ipv6` | 0 with an IPv6 address in the configuration, else 1 | no MLD, router solicitation and link-local noise on a port, none replicated on a tunnel |
 //! | `ipv6: accept_ra` | 0 | a router on the LAN does not number us |
+//! | `ipv6: accept_redirects` | 0 | as above |
+//! | `ipv6: forwarding` | 0 | as above; IPv6 forwards by `all/forwarding` alone, which is left as it is: only what is for our own addresses is handed up |
+//! | `ipv6: accept_dad` | 0 | an address counts at once: while the data plane is away duplicate address detection asks nobody, and a solicitation that a tunnel replicated back to us would take the address away. The configuration's addresses are put without it in any case (`IFA_F_NODAD`) |
+//! | `ipv6: keep_addr_on_down` | 1 | as with IPv4, an address outlives a link that goes down |
+//! | `ipv6: addr_gen_mode` | 0 (from the port's MAC) on a TAP; a TUN has a random one from the kernel, which it keeps; 1 (none) with a link-local address in the configuration | routing daemons and neighbours go by link-local addresses |
+//! | `ipv6: neigh/…` | as for IPv4 | Neighbour Discovery is to it what ARP is |
+//!
+//! (With `forwarding` 0 the twin's advertisements lack the router flag, RFC 4861 §7.2.4. With 1 there the kernel would drop the
+//! default routes that other links of the namespace learnt from routers, which may be the way to this machine.)
 //!
 //! A TUN twin is `POINTOPOINT|MULTICAST|NOARP` from the kernel; with a prefix such as 10.255.0.1/24 on it, OSPF works as
 //! broadcast or point-to-multipoint.
 
 use model::program::{Hop, Route};
-use model::{InterfaceAddr, InterfaceName, Mac};
+use model::{InterfaceAddr, InterfaceName, Mac, TableId};
 use tokio::sync::mpsc;
 
 mod actor;
 mod fact;
 mod mirror;
+mod neighbours;
 mod netlink;
+mod netns;
+mod place;
 mod routes;
 mod sysctl;
 #[cfg(test)]
@@ -60,9 +81,9 @@ pub enum Order {
     /// The twins that there should be: the whole set; others that we made are removed. Then everything that the kernel knows of
     /// them is told again, and [`Notice::Synced`].
     Twins(Vec<TwinSpec>),
-    /// Static routes of the configuration to keep in the kernel on the twins: the whole set. Of table 0 only.
+    /// Static routes of the configuration to keep in the kernel on the twins: the whole set, each in the namespace of its table.
     Routes(Vec<Route>),
-    /// Resolve this neighbour of a port interface (ARP), and keep it resolved for as long as it answers. If it is resolved
+    /// Resolve this neighbour of a port interface (ARP, ND), and keep it resolved for as long as it answers. If it is resolved
     /// already, that is told again. If it does not answer, that is told (after three requests, some three seconds).
     Resolve(Hop),
     /// Clean stop: the task ends, which closes the channel of notices.
@@ -85,6 +106,10 @@ pub struct TwinSpec {
     pub addresses: Vec<InterfaceAddr>,
     /// Whether the configuration says which addresses. If not, the twin has those that it has.
     pub configured: bool,
+    /// The table of what it is the twin of: its routes are told as of this table.
+    pub table: TableId,
+    /// Network namespace that it is in, a name as of `ip netns`; `None`: that of this process. All twins of one table are in one.
+    pub netns: Option<String>,
 }
 
 /// What a twin is the twin of.
@@ -118,15 +143,16 @@ pub enum Notice {
         /// Its Ethernet address.
         mac: Option<Mac>,
     },
-    /// A route in the kernel's main table that leaves by a twin and is neither ours nor the kernel's own, e.g. of a routing
-    /// daemon. At most one per prefix, the best; told anew it replaces the one before.
+    /// A route in the main table of a table's namespace that leaves by twins, or discards, and is neither ours nor the kernel's
+    /// own, e.g. of a routing daemon. At most one per prefix, the best; told anew it replaces the one before. Of several next hops
+    /// those by twins; `prohibit` is told as unreachable.
     Route {
         /// The route.
         route: Route,
         /// Whether it is there.
         present: bool,
     },
-    /// The best such route by a port, where the best of all leaves by a tunnel: what carries the tunnel goes by it. Told before a
+    /// The best such route by ports, where the best of all leaves by a tunnel, or in part: what carries the tunnel goes by it. Told before a
     /// [`Notice::Route`] takes its place, and until one by a port has.
     Underlay {
         /// The route.

@@ -1,14 +1,17 @@
 //! Management: what operators ask, answered. Each request is answered from the conductor's task by a copy, or by the data plane
 //! within a deadline; a client that is slow waits for itself alone.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use futures::StreamExt;
-use model::InterfaceName;
+use model::observe::{CaptureRequest, Captured, TraceRequest, TraceStep};
 use model::state::counters::Counter;
 use model::state::event::Happening;
-use model::state::{Event, Show, State, What};
+use model::state::{Event, Explanation, Filter, Show, State, What};
+use model::{InterfaceName, TableId};
+use proto::client::Error;
 use proto::server;
 use proto::{Applied, Apply, Clear, Status, Stream};
 use tokio::sync::{broadcast, mpsc, oneshot};
@@ -29,6 +32,8 @@ pub enum Request {
     Apply(Apply, oneshot::Sender<Applied>),
     /// Show what the control plane knows of this.
     Show(What, oneshot::Sender<State>),
+    /// Say why packets to this address go where they go in this table; `None`: there is no such table. With the tables that there are.
+    Explain(TableId, IpAddr, oneshot::Sender<Result<Explanation, Vec<TableId>>>),
     /// Forget.
     Clear(Clear, oneshot::Sender<u64>),
 }
@@ -63,13 +68,33 @@ impl Management {
 
     async fn ask_dataplane(&self, show: Show) -> Result<State, Status> {
         let answer = tokio::time::timeout(SHOW, self.dataplane.show(show)).await;
-        let reason = match answer {
-            Ok(Ok(state)) => return Ok(state),
-            Ok(Err(proto::client::Error::Status(status))) => return Err(status),
-            Ok(Err(error)) => error.to_string(),
-            Err(_) => format!("no answer within {} s", SHOW.as_secs()),
-        };
-        Err(Status::unavailable(format!("the data plane is away: {reason}")))
+        match answer {
+            Ok(answer) => answer.map_err(away),
+            Err(_) => Err(is_away(&format!("no answer within {} s", SHOW.as_secs()))),
+        }
+    }
+
+    /// What the RIB and NHRP know of an address, and what the data plane has of it, if it is there.
+    async fn explain(&self, filter: Filter) -> Result<State, Status> {
+        let address = filter.address.ok_or_else(|| Status::invalid_argument("address: missing"))?;
+        let table = filter.table.unwrap_or_default();
+        let explained = self.ask(|reply| Request::Explain(table, address, reply)).await?;
+        let mut explanation = explained.map_err(|tables| {
+            let tables: Vec<_> = tables.iter().map(|table| table.0.to_string()).collect();
+            let there = tables.join(", ");
+            Status::invalid_argument(format!("table: there is no table {}; there are {there}", table.0))
+        })?;
+        let filter = Filter { address: Some(address), table: Some(table), ..Filter::default() };
+        let fib = self.ask_dataplane(Show { what: What::Fib, filter });
+        let adjacencies = self.ask_dataplane(What::Adjacency.into());
+        match tokio::try_join!(fib, adjacencies) {
+            Ok((State::Fib(fib), State::Adjacency(adjacencies))) => {
+                explanation.add_dataplane(fib, adjacencies);
+            }
+            Ok(_) => return Err(Status::internal("the data plane showed something else")),
+            Err(status) => explanation.away = Some(status.message().to_owned()),
+        }
+        Ok(State::Explanation(Box::new(explanation)))
     }
 
     /// Counters of both processes. Those of the control plane are shown without the other's as well.
@@ -99,6 +124,7 @@ impl server::Management for Management {
     async fn show(&self, show: Show) -> Result<State, Status> {
         match show.what {
             What::Counters => self.counters(show).await,
+            What::Explain => self.explain(show.filter).await,
             what if what.is_of_dataplane() => self.ask_dataplane(show).await,
             what => self.ask(|reply| Request::Show(what, reply)).await,
         }
@@ -127,4 +153,29 @@ impl server::Management for Management {
     async fn clear(&self, clear: Clear) -> Result<u64, Status> {
         self.ask(|reply| Request::Clear(clear, reply)).await
     }
+
+    async fn trace(&self, request: TraceRequest) -> Result<Stream<TraceStep>, Status> {
+        Ok(relay(self.dataplane.trace(request).await.map_err(away)?))
+    }
+
+    async fn capture(&self, request: CaptureRequest) -> Result<Stream<Captured>, Status> {
+        Ok(relay(self.dataplane.capture(request).await.map_err(away)?))
+    }
+}
+
+/// What the data plane sends, for an operator; who drops it drops the data plane's.
+fn relay<T: Send + 'static>(stream: Stream<T, Error>) -> Stream<T> {
+    Box::pin(stream.map(|item| item.map_err(away)))
+}
+
+/// What the data plane said; or that it says nothing.
+fn away(error: Error) -> Status {
+    match error {
+        Error::Status(status) => status,
+        error => is_away(&error.to_string()),
+    }
+}
+
+fn is_away(reason: &str) -> Status {
+    Status::unavailable(format!("the data plane is away: {reason}"))
 }

@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use model::Epoch;
-use model::program::{Ack, Batch, Binding, Object, Op, Owner, Refusal};
+use model::program::{Ack, Batch, Object, Op, Owner, Refusal};
 use model::report::{PacketIn, PacketOut, Report};
 use model::state::{Filter, Show, State, What};
 use proto::client::{Dataplane, Error};
@@ -186,9 +186,9 @@ impl Line {
 
         if self.looks > 0 {
             self.looks -= 1;
-            let bindings = self.forwarding().await?;
+            let learnt = self.forwarding().await?;
             self.looks = 0;
-            tell(&self.inputs, Input::Forwarding(bindings)).await?;
+            tell(&self.inputs, learnt).await?;
         }
         for port in greeting.ports.0 {
             let report = Report::Port { port: port.name, mac: port.mac, up: port.up, mtu: port.mtu };
@@ -207,16 +207,19 @@ impl Line {
     }
 
     /// What the last life learnt and may not have saved. The data plane takes nothing from that life any more: it has our epoch.
-    async fn forwarding(&self) -> Result<Vec<Binding>, Error> {
+    async fn forwarding(&self) -> Result<Input, Error> {
         let filter = Filter { owner: Some(Owner::Nhrp), ..Filter::default() };
-        let State::Program(program) = self.dataplane.show(Show { what: What::Program, filter }).await? else {
-            return Ok(Vec::new());
-        };
-        let bindings = program.0.into_iter().filter_map(|p| match p.object {
-            Object::Binding(binding) if p.owner == Owner::Nhrp => Some(binding),
-            _ => None,
-        });
-        Ok(bindings.collect())
+        let (mut bindings, mut path_mtus) = (Vec::new(), Vec::new());
+        if let State::Program(program) = self.dataplane.show(Show { what: What::Program, filter }).await? {
+            for programmed in program.0.into_iter().filter(|p| p.owner == Owner::Nhrp) {
+                match programmed.object {
+                    Object::Binding(binding) => bindings.push(binding),
+                    Object::PathMtu(path) => path_mtus.push(path),
+                    _ => {}
+                }
+            }
+        }
+        Ok(Input::Forwarding { bindings, path_mtus })
     }
 }
 

@@ -213,6 +213,14 @@ impl Work {
             Request::Show(what, reply) => {
                 let _ = reply.send(self.conductor.show(now, what));
             }
+            Request::Explain(table, address, reply) => {
+                let tables = self.conductor.config().table_ids();
+                let explained = match tables.contains(&table) {
+                    true => Ok(self.conductor.explain(now, table, address)),
+                    false => Err(tables),
+                };
+                let _ = reply.send(explained);
+            }
             Request::Clear(proto::Clear::Nhrp { tunnel, address }, reply) => {
                 let cleared = self.conductor.clear(now, nhrp::Clear { tunnel, address }, &mut self.outputs);
                 self.carry_out(saver).await;
@@ -350,6 +358,7 @@ fn level(what: &Happening) -> Level {
         | Happening::Unresolved { .. }
         | Happening::ShortcutUp { .. }
         | Happening::ShortcutDown { .. }
+        | Happening::PathMtu { .. }
         | Happening::Registered { refresh: true, .. }
         | Happening::ServerUp { refresh: true, .. } => Level::DEBUG,
         Happening::KernelRefused { .. } | Happening::ProgramRefused { .. } => Level::WARN,

@@ -186,7 +186,7 @@ fn a_kernel_that_tells_late_takes_nothing_away() {
     };
     let tell = |cloud: &mut Cloud| {
         cloud.give(SPOKE1, Input::Kernel(Notice::Address { interface, address, present: true }));
-        cloud.give(SPOKE1, Input::Kernel(Notice::Route { route: by_wan, present: true }));
+        cloud.give(SPOKE1, Input::Kernel(Notice::Route { route: by_wan.clone(), present: true }));
     };
     cloud.start(HUB);
     cloud.start(SPOKE1);
@@ -273,7 +273,7 @@ fn bindings_follow_the_underlay_and_never_into_the_tunnel() {
     let path = Path::Via(hop("wan", "198.51.100.2"));
     let prefix = "0.0.0.0/0".parse().unwrap();
     let route = model::program::Route { table: model::TableId(0), prefix, path, expires_in: None };
-    cloud.give(SPOKE1, Input::Kernel(Notice::Underlay { route, present: true }));
+    cloud.give(SPOKE1, Input::Kernel(Notice::Underlay { route: route.clone(), present: true }));
     cloud.apply(SPOKE1, &without).unwrap();
     assert_eq!(link(&cloud), Some(hop("wan", "198.51.100.2")));
     let over_tunnel = Some(Path::Via(hop("tunnel0", "10.255.0.1")));

@@ -11,13 +11,28 @@ use common::process::*;
 use common::*;
 use controlplane::kernel::{Notice, Order};
 use futures::StreamExt;
+use model::observe::{CaptureRequest, Tap, TraceRequest};
 use model::program::Key;
 use model::report::Report;
 use model::state::event::Happening;
-use model::state::{State, What};
+use model::state::{Explanation, Filter, Show, State, What};
 use proto::{Apply, Clear};
 
 const SOON: Duration = Duration::from_secs(5);
+
+/// Why packets to an address go where they go.
+async fn explain(
+    process: &ControlplaneProcess,
+    address: &str,
+    table: Option<u32>,
+) -> Result<Explanation, proto::client::Error> {
+    let filter =
+        Filter { address: address.parse().ok(), table: table.map(model::TableId), ..Filter::default() };
+    match process.management.show(Show { what: What::Explain, filter }).await? {
+        State::Explanation(explanation) => Ok(*explanation),
+        other => panic!("{other:?}"),
+    }
+}
 
 /// A hub and a spoke, each both processes.
 struct Pair {
@@ -60,6 +75,26 @@ async fn a_pair_registers_is_managed_and_stops_cleanly() {
     let State::Ports(_) = management.show(What::Ports.into()).await.unwrap() else { panic!() };
     let State::Counters(counters) = management.show(What::Counters.into()).await.unwrap() else { panic!() };
     assert!(counters.messages.iter().any(|m| m.message == "registration-request" && m.received > 0));
+
+    // Packets are observed where they are: the data plane's words are passed on.
+    let request = TraceRequest { packets: 2.try_into().unwrap(), address: None };
+    let steps: Vec<_> = management.trace(request).await.unwrap().collect().await;
+    assert_eq!(steps.into_iter().map(|step| step.unwrap().packet).collect::<Vec<_>>(), [1, 2]);
+    let at = Tap::Node("nowhere".to_owned());
+    let request = CaptureRequest { at, packets: None, snap: None, address: None };
+    let refused = management.capture(request).await.err().unwrap();
+    assert_eq!(refused.code(), Some(proto::Code::InvalidArgument));
+    assert_eq!(refused.to_string(), "at: there is no node nowhere");
+
+    let explanation = explain(&hub, "10.255.0.11", None).await.unwrap();
+    assert!(explanation.hops.iter().any(|way| way.peer.is_some()), "{explanation}");
+    assert_eq!(explanation.away, None);
+    for (address, table, sentence) in
+        [("", None, "address: missing"), ("10.0.0.1", Some(9), "table: there is no table 9; there are 0")]
+    {
+        let refused = explain(&hub, address, table).await.unwrap_err();
+        assert_eq!((refused.code(), &*refused.to_string()), (Some(proto::Code::InvalidArgument), sentence));
+    }
 
     // Configuration as a transaction: looked at, refused, made so.
     let mut events = management.watch(None).await.unwrap();
@@ -214,6 +249,13 @@ async fn management_answers_without_a_data_plane() {
         panic!()
     };
     assert!(counters.others.iter().any(|c| c.name == "data-plane-away"));
+    // Its own part of an explanation it has.
+    let explanation = explain(&process, "10.255.0.99", None).await.unwrap();
+    assert!(explanation.chosen().is_some(), "{explanation}");
+    assert!(explanation.away.unwrap().starts_with("the data plane is away"));
+    let request = TraceRequest { packets: 1.try_into().unwrap(), address: None };
+    let refused = process.management.trace(request).await.err().unwrap();
+    assert_eq!(refused.code(), Some(proto::Code::Unavailable));
     process.stop().await;
 }
 

@@ -38,7 +38,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "WORD", default_value = "nave")]
     pub(crate) file_prefix: String,
 
-    /// Largest IP packet that the ports take, in bytes.
+    /// Largest IP packet that the ports take, in bytes; a VLAN tag comes on top of it.
     #[arg(long, value_name = "BYTES", default_value_t = 1500, value_parser = clap::value_parser!(u16).range(576..=9000))]
     pub(crate) mtu: u16,
 

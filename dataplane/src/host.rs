@@ -2,15 +2,16 @@
 //!
 //! 1. Take what the service says: which twins there are.
 //! 2. Attach to twins that were not there yet (the control plane makes them): at once when told of a new one, then less and less often, a
-//!    few times a second in the end.
+//!    few times a second in the end. Each is in the network namespace of its table. A namespace that was removed and made anew while a
+//!    queue of ours kept the old one is noticed every two seconds.
 //! 3. Empty the workers' rings: into the twins, and to the service.
 //! 4. Read the twins: into the workers' rings, worker 0 for all, so that what the kernel sends in order leaves in order.
 //! 5. With nothing left to do sleep until a twin is readable or a worker wakes it.
 
 use std::collections::HashMap;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::os::fd::AsFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -29,6 +30,8 @@ use crate::rings::{Rings, Waker};
 /// Time to the second try to attach to a twin that is not there; twice as long from try to try, up to the longest.
 const ATTACH_AGAIN: Duration = Duration::from_millis(5);
 const ATTACH_LONGEST: Duration = Duration::from_millis(250);
+/// Time between looks whether the namespaces of attached twins are still those of their names: a `stat` of each.
+const LOOK: Duration = Duration::from_secs(2);
 /// Longest sleep.
 const SLEEP: Duration = Duration::from_millis(50);
 /// Packets that are read from one twin before the others get their turn.
@@ -40,9 +43,22 @@ const WAKER: u64 = u64::MAX;
 #[derive(Debug)]
 pub(crate) enum Order {
     /// These are the twins now.
-    Twins(Vec<(InterfaceId, String, Kind)>),
+    Twins(Vec<TwinSpec>),
     /// The process ends.
     Stop,
+}
+
+/// A twin that there should be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct TwinSpec {
+    /// Whose twin it is.
+    pub(crate) interface: InterfaceId,
+    /// Its name.
+    pub(crate) name: String,
+    /// TAP or TUN.
+    pub(crate) kind: Kind,
+    /// Network namespace that it is in, a name as of `ip netns`; `None`: the one of the command line.
+    pub(crate) netns: Option<String>,
 }
 
 /// Where orders are given.
@@ -71,8 +87,8 @@ impl Orders {
 pub(crate) struct Punted {
     pub(crate) reason: PuntReason,
     pub(crate) tunnel: InterfaceId,
-    pub(crate) source: Ipv4Addr,
-    pub(crate) destination: Ipv4Addr,
+    pub(crate) source: IpAddr,
+    pub(crate) destination: IpAddr,
     pub(crate) bytes: Vec<u8>,
     pub(crate) dropped_before: u64,
 }
@@ -113,15 +129,27 @@ impl HostCounters {
 
 /// A twin that should be served.
 struct Twin {
-    name: String,
-    kind: Kind,
+    spec: TwinSpec,
     /// `None` while it is not there.
     queue: Option<Queue>,
+    /// Of the namespace where the queue was attached (see [`twin::netns_id`]).
+    netns_id: Option<u64>,
     /// Why it was not attached when it was last tried: said once.
     fault: Option<String>,
 }
 
 impl Twin {
+    fn new(spec: TwinSpec) -> Self {
+        Self { spec, queue: None, netns_id: None, fault: None }
+    }
+
+    /// The namespace to look for it in, and which that is now.
+    fn netns(&self, default: Option<&Path>) -> (Option<PathBuf>, Option<u64>) {
+        let netns = self.spec.netns.as_ref().map(PathBuf::from).or_else(|| default.map(Path::to_owned));
+        let id = netns.as_ref().and_then(|netns| twin::netns_id(Some(netns)).ok());
+        (netns, id)
+    }
+
     /// What went wrong, if it is not what went wrong the last time.
     fn news(&mut self, fault: String) -> Option<&str> {
         if self.fault.as_ref() == Some(&fault) {
@@ -173,6 +201,7 @@ pub(crate) struct Host {
     punts: mpsc::Sender<Punted>,
     counters: Arc<HostCounters>,
     tries: Tries,
+    look: Instant,
     scratch: Vec<u8>,
 }
 
@@ -200,6 +229,7 @@ impl Host {
             punts,
             counters,
             tries: Tries::default(),
+            look: Instant::now(),
             scratch,
         })
     }
@@ -215,6 +245,7 @@ impl Host {
                     Order::Stop => return,
                 }
             }
+            self.look();
             self.attach();
             let worked = self.empty_rings();
             // A twin that had a whole turn's packets is read again before anybody sleeps.
@@ -245,17 +276,15 @@ impl Host {
     }
 
     /// Keeps the queues of twins that stay, lets go of the others.
-    fn serve(&mut self, twins: Vec<(InterfaceId, String, Kind)>) {
+    fn serve(&mut self, twins: Vec<TwinSpec>) {
         let mut old = std::mem::take(&mut self.twins);
         let mut new = false;
-        for (interface, name, kind) in twins {
-            let twin = match old.remove(&interface) {
-                Some(twin) if twin.name == name && twin.kind == kind => twin,
-                _ => {
-                    new = true;
-                    Twin { name, kind, queue: None, fault: None }
-                }
-            };
+        for spec in twins {
+            let interface = spec.interface;
+            let twin = old.remove(&interface).filter(|twin| twin.spec == spec).unwrap_or_else(|| {
+                new = true;
+                Twin::new(spec)
+            });
             self.twins.insert(interface, twin);
         }
         if new {
@@ -268,13 +297,15 @@ impl Host {
             return;
         }
         for (interface, twin) in self.twins.iter_mut().filter(|(_, twin)| twin.queue.is_none()) {
-            match Queue::attach(&twin.name, twin.kind, self.netns.as_deref()) {
+            let (netns, netns_id) = twin.netns(self.netns.as_deref());
+            match Queue::attach(&twin.spec.name, twin.spec.kind, netns.as_deref()) {
                 Ok(queue) => {
                     let event = EpollEvent::new(EpollFlags::EPOLLIN, u64::from(interface.0));
                     match self.epoll.add(queue.as_fd(), event) {
                         Ok(()) => {
-                            tracing::info!(twin = twin.name, "attached");
+                            tracing::info!(twin = twin.spec.name, netns = twin.spec.netns, "attached");
                             twin.queue = Some(queue);
+                            twin.netns_id = netns_id;
                             twin.fault = None;
                         }
                         Err(error) => {
@@ -285,7 +316,9 @@ impl Host {
                     }
                 }
                 Err(error) => {
-                    let absent = matches!(error, twin::Error::Absent { .. });
+                    // The control plane makes the namespace, too.
+                    let absent =
+                        matches!(&error, twin::Error::Absent(_) | twin::Error::Netns { step: "open", .. });
                     match twin.news(error.to_string()) {
                         Some(error) if absent => tracing::debug!(error, "not there yet"),
                         Some(error) => tracing::warn!(error, "not attached"),
@@ -296,6 +329,21 @@ impl Host {
         }
         if self.twins.values().any(|twin| twin.queue.is_none()) {
             self.tries.again(Instant::now());
+        }
+    }
+
+    /// Lets go of twins in namespaces that lost their name: an open queue keeps such a one, and nobody sends there any more.
+    fn look(&mut self) {
+        let now = Instant::now();
+        if now < self.look {
+            return;
+        }
+        self.look = now + LOOK;
+        let netns = self.netns.as_deref();
+        let is_lost = |twin: &Twin| twin.queue.is_some() && twin.netns(netns).1 != twin.netns_id;
+        let lost: Vec<_> = self.twins.iter().filter(|(_, twin)| is_lost(twin)).map(|(id, _)| *id).collect();
+        for interface in lost {
+            self.lose(interface);
         }
     }
 
@@ -376,7 +424,7 @@ impl Host {
     /// The twin was deleted: attach again when there is another.
     fn lose(&mut self, interface: InterfaceId) {
         if let Some(twin) = self.twins.get_mut(&interface) {
-            tracing::warn!(twin = twin.name, "gone");
+            tracing::warn!(twin = twin.spec.name, "gone");
             twin.queue = None;
             self.tries.begin(Instant::now() + ATTACH_AGAIN);
         }
@@ -414,7 +462,12 @@ mod tests {
 
     #[test]
     fn a_fault_is_said_once() {
-        let mut twin = Twin { name: "wan".to_owned(), kind: Kind::Tap, queue: None, fault: None };
+        let mut twin = Twin::new(TwinSpec {
+            interface: InterfaceId(1),
+            name: "wan".to_owned(),
+            kind: Kind::Tap,
+            netns: None,
+        });
         assert_eq!(twin.news("foreign".to_owned()), Some("foreign"));
         assert_eq!(twin.news("foreign".to_owned()), None);
         assert_eq!(twin.news("refused".to_owned()), Some("refused"));

@@ -9,6 +9,7 @@
 mod args;
 mod cores;
 mod host;
+mod observe;
 mod ports;
 mod process;
 mod rings;

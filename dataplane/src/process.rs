@@ -51,6 +51,8 @@ pub(crate) struct Process {
     pub(crate) ports: Mutex<Vec<NamedPort>>,
     pub(crate) workers: Vec<WorkerSeen>,
     pub(crate) host: Arc<HostCounters>,
+    /// The workers' clock.
+    pub(crate) clock: memory::Clock,
     pool: Mempool,
     service: OnceLock<Weak<Service>>,
 }
@@ -123,13 +125,9 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
 
     let stop = Arc::new(AtomicBool::new(false));
     let waker = Arc::new(Waker::new().context("making the host thread's waker")?);
-    let (ports, plans) = share(
-        args,
-        opened,
-        pool,
-        &mut program,
-        &Shared { waker: &waker, clock: memory::Clock::start(), stop: &stop },
-    )?;
+    let clock = memory::Clock::start();
+    let shared = Shared { waker: &waker, clock, stop: &stop };
+    let (ports, plans) = share(args, opened, pool, &mut program, &shared)?;
     let workers = plans.iter().map(|plan| WorkerSeen {
         core: plan.core,
         idle: plan.idle,
@@ -141,6 +139,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         ports: Mutex::new(ports),
         workers: workers.collect(),
         host: Arc::new(HostCounters::default()),
+        clock,
         pool,
         service: OnceLock::new(),
     });

@@ -6,16 +6,18 @@ use std::time::{Duration, Instant};
 
 use forwarding::{Injected, Origin, Program};
 use futures::StreamExt;
+use model::observe::{CaptureRequest, Captured, TraceRequest, TraceStep};
 use model::program::{Ack, Batch};
 use model::report::{PacketIn, PacketOut, Report};
 use model::state::{Show, State};
-use model::{NbmaAddr, time};
+use model::{InterfaceName, NbmaAddr, time};
 use proto::server::Turn;
 use proto::{Greeting, Hello, Open, Status, Stream};
 use tokio::sync::{broadcast, mpsc};
 use twin::Kind;
 
-use crate::host::{Order, Orders, Punted};
+use crate::host::{Order, Orders, Punted, TwinSpec};
+use crate::observe::Observers;
 use crate::process::Process;
 
 /// Acks, reports and packets that may wait for a slow control plane. Beyond: batches wait, reports are told again, packets
@@ -23,6 +25,8 @@ use crate::process::Process;
 const ACKS: usize = 64;
 const REPORTS: usize = 4096;
 const PACKETS: usize = 512;
+/// Batches that are read ahead of the one that is carried out.
+const AHEAD: usize = 4;
 
 /// Time between looks at what the workers saw.
 const LOOK: Duration = Duration::from_millis(5);
@@ -31,7 +35,8 @@ const SURVEY: u32 = 200;
 
 /// The service, and what it tells.
 pub(crate) struct Service {
-    process: Arc<Process>,
+    pub(crate) process: Arc<Process>,
+    pub(crate) observers: Observers,
     program: Mutex<Program>,
     host: Orders,
     epoch: Instant,
@@ -48,7 +53,20 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Service {
     pub(crate) fn new(process: Arc<Process>, program: Program, host: Orders, epoch: Instant) -> Self {
         let (reports, _) = broadcast::channel(REPORTS);
-        Self { process, program: Mutex::new(program), host, epoch, reports, punts: Mutex::new(None) }
+        Self {
+            process,
+            observers: Observers::new(),
+            program: Mutex::new(program),
+            host,
+            epoch,
+            reports,
+            punts: Mutex::new(None),
+        }
+    }
+
+    /// Looks at what is programmed, while nothing changes it.
+    pub(crate) fn with_program<T>(&self, look: impl FnOnce(&Program) -> T) -> T {
+        look(&lock(&self.program))
     }
 
     fn now(&self) -> time::Instant {
@@ -65,10 +83,18 @@ impl Service {
         let result = program.apply(self.now(), batch);
         // While the program is held, so that the last order is about the newest program.
         if result.is_ok() {
-            let taps =
-                program.interfaces().map(|shown| (shown.id, shown.interface.name.to_string(), Kind::Tap));
-            let tuns =
-                program.tunnel_shows().map(|shown| (shown.id, shown.tunnel.name.to_string(), Kind::Tun));
+            let spec = |interface, name: InterfaceName, kind, netns: &Option<String>| TwinSpec {
+                interface,
+                name: name.to_string(),
+                kind,
+                netns: netns.clone(),
+            };
+            let taps = program
+                .interfaces()
+                .map(|shown| spec(shown.id, shown.interface.name, Kind::Tap, &shown.interface.netns));
+            let tuns = program
+                .tunnel_shows()
+                .map(|shown| spec(shown.id, shown.tunnel.name, Kind::Tun, &shown.tunnel.netns));
             self.host.give(Order::Twins(taps.chain(tuns).collect()));
         }
         Some(Ack { number: batch.number, result })
@@ -117,8 +143,8 @@ impl Service {
             let up = PacketIn {
                 reason: packet.reason,
                 tunnel,
-                source: packet.source.into(),
-                destination: packet.destination.into(),
+                source: NbmaAddr(packet.source),
+                destination: NbmaAddr(packet.destination),
                 udp_port: 0,
                 bytes: packet.bytes,
                 dropped_before: *lost,
@@ -130,10 +156,8 @@ impl Service {
 
     /// Gives a packet of the control plane to the first worker.
     fn hand_down(&self, packet: &PacketOut) -> Result<(), &'static str> {
-        let NbmaAddr(std::net::IpAddr::V4(destination)) = packet.destination else {
-            return Err("an IPv6 underlay is not supported");
-        };
         let tunnel = lock(&self.program).interface_id(packet.tunnel).ok_or("there is no such tunnel")?;
+        let NbmaAddr(destination) = packet.destination;
         let origin = Origin::Control { tunnel, destination, protocol_type: packet.protocol_type };
         self.process.inject(|pool| {
             let buf = pool.alloc_copy(&packet.bytes).ok_or("no packet buffer is free")?;
@@ -162,8 +186,17 @@ impl proto::server::Dataplane for Service {
     async fn program(&self, turn: Turn, mut batches: Stream<Batch>) -> Result<Stream<Ack>, Status> {
         let (acks, stream) = mpsc::channel(ACKS);
         let service = self.process.service();
+        // While one batch is carried out, the next ones are read and made out.
+        let (ahead, mut batches_read) = mpsc::channel(AHEAD);
         tokio::spawn(async move {
             while let Some(batch) = batches.next().await {
+                if ahead.send(batch).await.is_err() {
+                    return;
+                }
+            }
+        });
+        tokio::spawn(async move {
+            while let Some(batch) = batches_read.recv().await {
                 let batch = match batch {
                     Ok(batch) => batch,
                     Err(status) => {
@@ -174,7 +207,9 @@ impl proto::server::Dataplane for Service {
                     }
                 };
                 let Some(service) = service.upgrade() else { return };
-                let Some(ack) = service.apply(&turn, &batch) else { return };
+                // A large one takes its time; other tasks go on elsewhere meanwhile.
+                let applied = tokio::task::block_in_place(|| service.apply(&turn, &batch));
+                let Some(ack) = applied else { return };
                 if let Err(refused) = &ack.result {
                     tracing::warn!(batch = batch.number, %refused, "refused");
                 }
@@ -235,5 +270,13 @@ impl proto::server::Dataplane for Service {
         self.process.show(&program, self.now(), show).ok_or_else(|| {
             Status::invalid_argument(format!("what: {:?} is known to the control plane", show.what))
         })
+    }
+
+    async fn trace(&self, request: TraceRequest) -> Result<Stream<TraceStep>, Status> {
+        self.begin_trace(request).await
+    }
+
+    async fn capture(&self, request: CaptureRequest) -> Result<Stream<Captured>, Status> {
+        self.begin_capture(request).await
     }
 }

@@ -1,16 +1,15 @@
 //! What the process knows, in the model's words.
 
-use std::net::IpAddr;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
-use forwarding::{DropReason, Flow, Kind, Node, Program};
+use forwarding::{AdjacencyId, DropReason, Flow, Kind, Node, Program};
 use model::state::adjacency::{Adjacency, AdjacencyKind};
 use model::state::counters::{Counter, NodeCounter};
 use model::state::fib::FibEntry;
 use model::state::ports::{Port, Traffic};
 use model::state::workers::{Idle, Worker};
-use model::state::{Adjacencies, Counters, Drops, Fib, Ports, Show, State, What, Workers};
+use model::state::{Adjacencies, Counters, Drops, Fib, Filter, Ports, Show, State, What, Workers};
 use model::{NbmaAddr, WorkerId, program, time};
 
 use crate::process::Process;
@@ -19,14 +18,14 @@ impl Process {
     /// What is asked for; `None` if only the control plane knows it.
     pub(crate) fn show(&self, program: &Program, now: time::Instant, show: Show) -> Option<State> {
         Some(match show.what {
-            What::Fib => State::Fib(fib(program, now)),
+            What::Fib => State::Fib(fib(program, now, &show.filter)),
             What::Adjacency => State::Adjacency(adjacencies(program, now)),
             What::Ports => State::Ports(self.ports(program)),
             What::Workers => State::Workers(self.workers(program)),
             What::Counters => State::Counters(self.counters(program)),
             What::Drops => State::Drops(self.drops(program)),
             What::Program => State::Program(model::state::Program(program.programmed(now).collect())),
-            What::Dmvpn | What::Nhrp | What::Nhs | What::Routes => return None,
+            What::Dmvpn | What::Nhrp | What::Nhs | What::Routes | What::Explain => return None,
         })
     }
 
@@ -34,7 +33,9 @@ impl Process {
         let ports = self.ports.lock().unwrap_or_else(PoisonError::into_inner);
         let show = |port: &crate::process::NamedPort| {
             let stats = port.port.stats().unwrap_or_default();
-            let interface = program.interfaces().find(|interface| interface.interface.port == port.name);
+            // What has no tag goes before the VLANs.
+            let on_it = program.interfaces().filter(|shown| shown.interface.port == port.name);
+            let interface = on_it.min_by_key(|shown| shown.interface.vlan);
             Port {
                 name: port.name.clone(),
                 driver: port.port.driver().to_owned(),
@@ -89,11 +90,13 @@ impl Process {
             all.received += flow.received;
             all.injected += flow.injected;
             all.copied += flow.copied;
+            all.split += flow.split;
             all.unparked += flow.unparked;
             all.sent += flow.sent;
             all.punted += flow.punted;
             all.dropped += flow.dropped;
             all.parked += flow.parked;
+            all.merged += flow.merged;
         }
         let flow = [
             ("received", "Packets that workers took from ports.", all.received),
@@ -103,11 +106,13 @@ impl Process {
                 all.injected,
             ),
             ("copied", "Copies, and packets of the workers' own making.", all.copied),
+            ("split", "Further pieces of packets that were cut.", all.split),
             ("unparked", "Packets taken up again after they waited for a next hop.", all.unparked),
             ("sent", "Packets that ports took from workers.", all.sent),
             ("punted", "Packets for the kernel twins and the control plane.", all.punted),
             ("dropped", "Packets dropped, for whatever reason.", all.dropped),
             ("parked", "Packets put aside until a next hop is resolved.", all.parked),
+            ("merged", "Fragments that became part of a whole packet.", all.merged),
         ];
         let host = self.host.all();
         let others = flow.into_iter().chain(host).map(|(name, sentence, count)| Counter {
@@ -141,23 +146,28 @@ impl Process {
     }
 }
 
-fn fib(program: &Program, now: time::Instant) -> Fib {
+fn fib(program: &Program, now: time::Instant, filter: &Filter) -> Fib {
+    // Of a million entries perhaps three are wanted.
+    let wanted = |table, prefix: model::Prefix| {
+        filter.table.is_none_or(|wanted| wanted == table)
+            && filter.address.is_none_or(|address| prefix.contains(address))
+    };
     // The FIB knows where an entry leads, the routes know on whose word. An entry without a route is a next hop's own.
-    let routes: std::collections::HashMap<_, _> = program
+    let mut routes: std::collections::HashMap<_, _> = program
         .routes(now)
-        .filter(|route| route.best)
-        .map(|route| (route.prefix, (route.owner, route.path)))
+        .filter(|route| route.best && wanted(route.table, route.prefix))
+        .map(|route| ((route.table, route.prefix), (route.owner, route.path)))
         .collect();
-    let entries = program.fib().filter_map(|entry| {
-        let (owner, path) = match routes.get(&entry.prefix) {
-            Some(route) => *route,
+    let entries = program.fib().filter(|entry| wanted(entry.table, entry.prefix)).filter_map(|entry| {
+        let (owner, path) = match routes.remove(&(entry.table, entry.prefix)) {
+            Some(route) => route,
             None => {
                 let via = entry.via?;
                 (program.next_hop(via, now)?.owner, program::Path::Via(via))
             }
         };
         Some(FibEntry {
-            table: model::TableId::default(),
+            table: entry.table,
             prefix: entry.prefix,
             path,
             owner,
@@ -172,23 +182,20 @@ fn adjacencies(program: &Program, now: time::Instant) -> Adjacencies {
     let by_hop: std::collections::HashMap<_, _> = all
         .iter()
         .filter_map(|shown| {
-            let hop = program::Hop { interface: shown.interface?, next_hop: shown.next_hop?.into() };
+            let hop = program::Hop { interface: shown.interface?, next_hop: shown.next_hop? };
             Some((hop, shown.id.word()))
         })
         .collect();
     let fallbacks: std::collections::HashMap<_, _> = program
         .tunnel_shows()
         .filter_map(|tunnel| {
-            let next_hop = tunnel.fallback?.0;
-            Some((
-                tunnel.tunnel.name,
-                *by_hop.get(&program::Hop { interface: tunnel.tunnel.name, next_hop })?,
-            ))
+            let hop = program::Hop { interface: tunnel.tunnel.name, next_hop: tunnel.fallback?.0 };
+            Some((tunnel.tunnel.name, *by_hop.get(&hop)?))
         })
         .collect();
     let adjacencies = all.into_iter().map(|shown| {
         let hop = shown.interface.zip(shown.next_hop);
-        let hop = hop.map(|(interface, next_hop)| program::Hop { interface, next_hop: next_hop.into() });
+        let hop = hop.map(|(interface, next_hop)| program::Hop { interface, next_hop });
         let state = hop.and_then(|hop| program.next_hop(hop, now));
         Adjacency {
             index: shown.id.word(),
@@ -198,11 +205,12 @@ fn adjacencies(program: &Program, now: time::Instant) -> Adjacencies {
                 Kind::Glean | Kind::Multicast => AdjacencyKind::Glean,
                 Kind::Incomplete => AdjacencyKind::Incomplete,
                 Kind::Receive => AdjacencyKind::Receive,
+                Kind::Balanced => AdjacencyKind::Balanced,
                 _ => AdjacencyKind::Drop,
             },
             interface: shown.interface,
-            next_hop: shown.next_hop.map(IpAddr::V4),
-            nbma: shown.nbma.map(NbmaAddr::from),
+            next_hop: shown.next_hop,
+            nbma: shown.nbma.map(NbmaAddr),
             stacked_on: shown.link.and_then(|link| by_hop.get(&link).copied()),
             fallback: match shown.kind {
                 Kind::Glean | Kind::Incomplete => {
@@ -215,6 +223,8 @@ fn adjacencies(program: &Program, now: time::Instant) -> Adjacencies {
             stale: state.is_some_and(|state| state.stale),
             packets: shown.traffic.packets,
             bytes: shown.traffic.bytes,
+            mtu: shown.mtu.unwrap_or(0),
+            members: shown.members.into_iter().map(AdjacencyId::word).collect(),
         }
     });
     Adjacencies(adjacencies.collect())

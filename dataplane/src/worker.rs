@@ -101,7 +101,11 @@ impl Plan {
         let now = self.now();
         let breath = breathe(&mut self.worker, now, &mut self.ports);
         let busy = !breath.is_idle();
-        add(&self.pulse.breaths, 1);
+        if self.worker.has_observed() {
+            self.hand_observed();
+        }
+        // Whoever reads this finds what the breath saw in the rings.
+        self.pulse.breaths.store(self.pulse.breaths.load(Ordering::Relaxed) + 1, Ordering::Release);
         self.pulse.generation.store(self.worker.generation(), Ordering::Relaxed);
         if busy {
             add(&self.pulse.busy_breaths, 1);
@@ -111,6 +115,22 @@ impl Plan {
             }
         }
         busy
+    }
+
+    /// Hands on what was traced and captured. A breath sees less than the worker has room for, so nothing is lost before the rings.
+    #[cold]
+    fn hand_observed(&mut self) {
+        let rings = &self.ports.rings;
+        for step in self.worker.take_trace() {
+            if rings.steps.push(step).is_err() {
+                rings.steps_lost.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        for captured in self.worker.take_captured() {
+            if rings.captured.push(captured).is_err() {
+                rings.captured_lost.fetch_add(1, Ordering::Relaxed);
+            }
+        }
     }
 
     fn poll(&mut self) {

@@ -8,12 +8,15 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use futures::StreamExt;
-use model::program::{Batch, Interface, Object, Op, Owner, Path as RoutePath, Refusal, Route};
+use model::observe::{CaptureRequest, Direction, Tap, TraceRequest};
+use model::program::{
+    Batch, Hop, Interface, Neighbour, Object, Op, Owner, Path as RoutePath, Refusal, Route,
+};
 use model::report::Report;
 use model::state::{Show, State, What};
-use model::{Epoch, InterfaceName, TableId};
+use model::{Epoch, InterfaceName, Mac, TableId, VlanId};
 use proto::client::Dataplane;
-use proto::{Hello, Open};
+use proto::{Code, Hello, Open};
 use tokio::sync::mpsc;
 
 /// A data plane that ends with the test.
@@ -28,9 +31,13 @@ impl Running {
     }
 
     fn start_with(test: &str, workers: &str, flags: &[&str]) -> Self {
+        Self::start_on(test, workers, ["wan=net_null0", "lan=net_null1,copy=1"], flags)
+    }
+
+    fn start_on(test: &str, workers: &str, ports: [&str; 2], flags: &[&str]) -> Self {
         let socket = std::env::temp_dir().join(format!("nave-process-{test}-{}.sock", std::process::id()));
         let child = Command::new(env!("CARGO_BIN_EXE_nave-dataplane"))
-            .args(["--port", "wan=net_null0", "--port", "lan=net_null1,copy=1", "--memory", "no-huge:128"])
+            .args(["--port", ports[0], "--port", ports[1], "--memory", "no-huge:128"])
             .args(["--idle", "adaptive", "--workers", workers, "--socket"])
             .arg(&socket)
             .args(flags)
@@ -87,6 +94,8 @@ fn interface(called: &str, port: &str) -> Op {
         mtu: 1500,
         table: TableId::default(),
         forwarding: true,
+        vlan: None,
+        netns: None,
     };
     Op::Put(Owner::Config, Object::Interface(interface))
 }
@@ -198,6 +207,134 @@ async fn a_batch_that_cannot_be_read_is_answered_with_why() {
     batches.send(Batch { number: 1, ops: vec![larger_than_is_taken] }).await.unwrap();
     let answer = acks.next().await.expect("an answer").unwrap_err();
     assert!(answer.to_string().contains("too large"), "{answer}");
+}
+
+/// DPDK's address of the first net_pcap device.
+const PCAP_MAC: Mac = Mac([2, b'p', b'c', b'a', b'p', 0]);
+/// Of the neighbour that packets go to.
+const NEIGHBOUR: Mac = Mac([2, 0, 0, 0, 0, 9]);
+
+/// A frame of VLAN 7 with an IPv4 packet of 1,500 bytes from 10.7.0.1 to 10.7.0.9.
+fn full_size_of_vlan_7() -> Vec<u8> {
+    let mut packet = vec![0; 1500];
+    packet[..12].copy_from_slice(&[0x45, 0, 0x05, 0xdc, 0, 1, 0x40, 0, 64, 17, 0, 0]);
+    packet[12..20].copy_from_slice(&[10, 7, 0, 1, 10, 7, 0, 9]);
+    let words = packet[..20].chunks(2).map(|word| u32::from(u16::from_be_bytes([word[0], word[1]])));
+    let sum: u32 = words.sum();
+    let sum = u16::try_from((sum >> 16) + (sum & 0xffff)).unwrap();
+    packet[10..12].copy_from_slice(&(!sum).to_be_bytes());
+    [&PCAP_MAC.0[..], &[2, 0, 0, 0, 0, 1], &[0x81, 0x00, 0, 7, 0x08, 0x00], &packet].concat()
+}
+
+/// A data plane by whose port `wan` that frame comes for ever, and which is told to send it back on the same VLAN.
+async fn with_traffic(test: &str) -> (Running, Dataplane) {
+    let file = std::env::temp_dir().join(format!("nave-process-{test}-{}.pcap", std::process::id()));
+    let mut pcap = pcap_file::pcap::PcapWriter::new(fs::File::create(&file).unwrap()).unwrap();
+    let frame = full_size_of_vlan_7();
+    let length = u32::try_from(frame.len()).unwrap();
+    pcap.write_packet(&pcap_file::pcap::PcapPacket::new(Duration::ZERO, length, &frame)).unwrap();
+    drop(pcap);
+    let wan = format!("wan=net_pcap0,rx_pcap={},infinite_rx=1,tx_pcap=/dev/null", file.display());
+    let running = Running::start_on(test, "0", [&wan, "lan=net_null0"], &[]);
+    fs::remove_file(&file).unwrap();
+
+    let client = Dataplane::at(&running.socket);
+    let greeting = client.hello(Hello { epoch: Epoch(1), name: "test".to_owned() }).await.unwrap();
+    assert_eq!(greeting.ports.0[0].mac, PCAP_MAC);
+    let (batches, receiver) = mpsc::channel(8);
+    let open = Open { instance: greeting.instance, epoch: Epoch(1) };
+    let mut acks = client.program(open, receiver).await.unwrap();
+    let Op::Put(owner, Object::Interface(untagged)) = interface("wan0.7", "wan") else { unreachable!() };
+    let tagged = Object::Interface(Interface { vlan: VlanId::new(7), ..untagged });
+    let hop = Hop { interface: name("wan0.7"), next_hop: "10.7.0.9".parse().unwrap() };
+    let neighbour = Object::Neighbour(Neighbour { hop, mac: NEIGHBOUR });
+    let route = Object::Route(Route {
+        table: TableId::default(),
+        prefix: "10.7.0.0/24".parse().unwrap(),
+        path: RoutePath::Attached(name("wan0.7")),
+        expires_in: None,
+    });
+    let ops = [tagged, neighbour, route].map(|object| Op::Put(owner, object)).to_vec();
+    batches.send(Batch { number: 1, ops }).await.unwrap();
+    assert_eq!(acks.next().await.unwrap().unwrap().result, Ok(()));
+    (running, client)
+}
+
+fn capture(at: Tap, packets: Option<u32>) -> CaptureRequest {
+    let packets = packets.map(|packets| packets.try_into().unwrap());
+    CaptureRequest { at, packets, snap: 64.try_into().ok(), address: Some("10.7.0.9".parse().unwrap()) }
+}
+
+/// Input: tagged frames of full size. Output: a capture of the port has both directions with the tag, 4 bytes more than an untagged
+/// frame of the MTU; there is one capture at a time, and the next may begin when it has ended.
+#[tokio::test]
+async fn frames_are_captured_at_a_port_in_both_directions_with_their_tag() {
+    let (_running, client) = with_traffic("capture").await;
+    let wan = || Tap::Port("wan".to_owned());
+    let mut packets = client.capture(capture(wan(), Some(200))).await.unwrap();
+    let mut all = Vec::new();
+    while let Some(packet) = packets.next().await {
+        all.push(packet.unwrap());
+    }
+    assert_eq!(all.len(), 200);
+    for (direction, to) in [(Direction::In, PCAP_MAC), (Direction::Out, NEIGHBOUR)] {
+        let packet = all.iter().find(|packet| packet.direction == Some(direction)).unwrap();
+        assert_eq!((packet.len, packet.bytes.len(), packet.interface), (1518, 64, Some(name("wan0.7"))));
+        assert_eq!((&packet.bytes[..6], &packet.bytes[12..16]), (&to.0[..], &[0x81, 0x00, 0, 7][..]));
+    }
+
+    let endless = client.capture(capture(Tap::Node("rewrite".to_owned()), None)).await.unwrap();
+    let busy = client.capture(capture(wan(), Some(1))).await.err().unwrap();
+    assert_eq!(busy.code(), Some(Code::ResourceExhausted));
+    drop(endless);
+    let deadline = Instant::now() + Duration::from_secs(10);
+    let mut next = loop {
+        match client.capture(capture(Tap::Node("ip-lookup".to_owned()), Some(1))).await {
+            Ok(next) => break next,
+            Err(error) => assert_eq!(error.code(), Some(Code::ResourceExhausted)),
+        }
+        assert!(Instant::now() < deadline, "the capture before it does not end");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    };
+    // Nothing of the earlier capture; at a node the tag is gone.
+    let packet = next.next().await.unwrap().unwrap();
+    assert_eq!((packet.len, packet.direction, &packet.bytes[12..14]), (1514, None, &[0x08, 0x00][..]));
+    assert!(next.next().await.is_none());
+
+    let refused = client.capture(capture(Tap::Port("dmz".to_owned()), None)).await.err().unwrap();
+    assert_eq!(refused.to_string(), "at.port: there is no port `dmz`; there are wan, lan");
+    let refused = client.capture(capture(Tap::Node("ip".to_owned()), None)).await.err().unwrap();
+    assert_eq!(refused.code(), Some(Code::InvalidArgument));
+    assert!(refused.to_string().contains("classify, "), "{refused}");
+}
+
+/// Input: a trace of three packets. Output: their ways from node to node, and an end.
+#[tokio::test]
+async fn packets_are_traced_from_port_to_port() {
+    let (_running, client) = with_traffic("trace").await;
+    let address = "10.7.0.9".parse().ok();
+    let mut steps = client.trace(TraceRequest { packets: 3.try_into().unwrap(), address }).await.unwrap();
+    let mut ways = BTreeMap::<u32, Vec<_>>::new();
+    while let Some(step) = steps.next().await {
+        let step = step.unwrap();
+        ways.entry(step.packet).or_default().push(step);
+    }
+    assert_eq!(ways.keys().copied().collect::<Vec<_>>(), [1, 2, 3]);
+    for way in ways.values() {
+        let nodes: Vec<_> = way.iter().map(|step| step.node.as_str()).collect();
+        assert_eq!(nodes, ["rx", "classify", "ip-lookup", "rewrite", "tx"]);
+        assert_eq!((way[0].interface, way[0].len), (None, 1518));
+        assert_eq!((way[2].interface, way[2].len), (Some(name("wan0.7")), 1514));
+        assert_eq!((way[2].destination, way[2].adjacency), (address, None));
+        assert_eq!((way[4].adjacency.is_some(), way[4].len), (true, 1518));
+    }
+
+    let request =
+        |address: &str| TraceRequest { packets: 1.try_into().unwrap(), address: address.parse().ok() };
+    let nobody = client.trace(request("10.99.0.1")).await.unwrap();
+    let busy = client.trace(request("10.7.0.9")).await.err().unwrap();
+    assert_eq!(busy.code(), Some(Code::ResourceExhausted));
+    drop(nobody);
 }
 
 /// Input: flags that cannot be. Output: one sentence that names the flag, and the exit code.

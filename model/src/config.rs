@@ -7,8 +7,9 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::program::{OuterDf, TcpMss};
 use crate::time::HoldingTime;
-use crate::{InterfaceAddr, InterfaceName, NbmaAddr, Prefix, ProtocolAddr, TableId};
+use crate::{InterfaceAddr, InterfaceName, NbmaAddr, Prefix, ProtocolAddr, TableId, VlanId};
 
 pub mod check;
 pub mod diff;
@@ -23,6 +24,8 @@ pub struct Config {
     pub dataplane: Dataplane,
     /// Where its operator comes in.
     pub management: Management,
+    /// Forwarding tables beside table 0.
+    pub tables: Vec<Table>,
     /// Ports with addresses.
     pub interfaces: Vec<Interface>,
     /// Static routes.
@@ -75,7 +78,41 @@ impl Default for Management {
     }
 }
 
-/// `[[interfaces]]`: a data-plane port with a kernel twin.
+/// `[[tables]]`: a forwarding table. Interfaces of different tables may have the same addresses: the twins of a table other than
+/// 0 live in a network namespace of their own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Table {
+    /// Its number, from 1 on.
+    pub id: TableId,
+    /// The network namespace of its twins, a name as of `ip netns`; made if it is not there. If not given: `nave-<id>`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub netns: Option<String>,
+}
+
+impl Table {
+    /// The network namespace of its twins.
+    #[must_use]
+    pub fn netns(&self) -> String {
+        self.netns.clone().unwrap_or_else(|| format!("nave-{}", self.id.0))
+    }
+}
+
+impl Config {
+    /// The network namespace of a table's twins; `None`: that of the processes, which is that of table 0.
+    #[must_use]
+    pub fn netns(&self, table: TableId) -> Option<String> {
+        self.tables.iter().find(|of| of.id == table).map(Table::netns)
+    }
+
+    /// The tables that there are: 0, which needs no words, and the others in their order.
+    #[must_use]
+    pub fn table_ids(&self) -> Vec<TableId> {
+        std::iter::once(TableId::default()).chain(self.tables.iter().map(|table| table.id)).collect()
+    }
+}
+
+/// `[[interfaces]]`: a data-plane port, or one VLAN of it, with a kernel twin.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Interface {
@@ -84,6 +121,9 @@ pub struct Interface {
     /// Port of the data plane; the interface's name if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port: Option<String>,
+    /// The VLAN of that port that this is (IEEE 802.1Q); what comes and goes without a tag if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vlan: Option<VlanId>,
     /// Own addresses. An interface without any takes those that the twin gets from elsewhere (DHCP, `ip addr`).
     #[serde(default)]
     pub addresses: Vec<InterfaceAddr>,
@@ -102,7 +142,8 @@ fn default_port_mtu() -> u16 {
     1500
 }
 
-/// `[[routes]]`: a static route; a next hop, an interface, or both.
+/// `[[routes]]`: a static route; a next hop, an interface, or both. Several to one prefix, each with a next hop, are paths of
+/// equal cost.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Route {
@@ -137,7 +178,7 @@ pub struct Tunnel {
     pub name: InterfaceName,
     /// `gre-multipoint` or `gre`.
     pub mode: Mode,
-    /// Interface whose (first) address is the tunnel's NBMA address.
+    /// Interface whose address is the tunnel's NBMA address: its first, or the first of the family of the peers that are named here.
     pub source: InterfaceName,
     /// NBMA address of the peer; with mode `gre`, and only then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -151,7 +192,7 @@ pub struct Tunnel {
     /// TTL of the outer header.
     #[serde(default = "default_ttl")]
     pub ttl: u8,
-    /// Own addresses in the overlay; the first is the protocol address that is registered.
+    /// Own addresses in the overlay; the first of each family is the protocol address that is registered.
     pub addresses: Vec<InterfaceAddr>,
     /// FIB table of inner packets.
     #[serde(default)]
@@ -159,9 +200,40 @@ pub struct Tunnel {
     /// FIB table in which NBMA addresses are looked up.
     #[serde(default)]
     pub underlay_table: TableId,
+    /// The don't-fragment bit of outer IPv4 headers: `copy`, `set` or `clear`.
+    #[serde(default)]
+    pub outer_df: OuterDf,
+    /// TCP segment sizes: `auto`, `off`, or the most for IPv4 in bytes (20 less for IPv6).
+    #[serde(default)]
+    pub tcp_mss: Mss,
     /// NHRP on this tunnel.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nhrp: Option<Nhrp>,
+}
+
+impl Tunnel {
+    /// Every NBMA address of another node that it names.
+    pub fn peers(&self) -> impl Iterator<Item = NbmaAddr> + '_ {
+        let nhrp = self.nhrp.iter();
+        let named = nhrp.flat_map(|nhrp| {
+            let multicast = nhrp.map_multicast.iter().filter_map(|map| match map {
+                MapMulticast::Nbma(nbma) => Some(*nbma),
+                MapMulticast::Dynamic => None,
+            });
+            nhrp.nhs.iter().map(|nhs| nhs.nbma).chain(nhrp.map.iter().map(|map| map.nbma)).chain(multicast)
+        });
+        self.destination.into_iter().chain(named)
+    }
+
+    /// Its own NBMA address, of those that its source has: the first of the family of the peers that it names; if it names none, or
+    /// the source has none of that family, the first. A link-local address is none.
+    pub fn nbma_of(&self, addresses: impl IntoIterator<Item = InterfaceAddr>) -> Option<NbmaAddr> {
+        let is_link_local = |addr: IpAddr| matches!(addr, IpAddr::V6(v6) if v6.is_unicast_link_local());
+        let all = addresses.into_iter().map(|own| own.addr()).filter(|addr| !is_link_local(*addr));
+        let all: Vec<IpAddr> = all.collect();
+        let fits = |own: &&IpAddr| self.peers().next().is_none_or(|peer| peer.0.is_ipv4() == own.is_ipv4());
+        all.iter().find(fits).or(all.first()).copied().map(NbmaAddr)
+    }
 }
 
 fn default_tunnel_mtu() -> u16 {
@@ -170,6 +242,48 @@ fn default_tunnel_mtu() -> u16 {
 
 fn default_ttl() -> u8 {
     255
+}
+
+/// [`TcpMss`] as it is written in the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Mss(pub TcpMss);
+
+impl Serialize for Mss {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0 {
+            TcpMss::Off => serializer.serialize_str("off"),
+            TcpMss::Auto => serializer.serialize_str("auto"),
+            TcpMss::Most(most) => serializer.serialize_u16(most),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Mss {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl serde::de::Visitor<'_> for Visitor {
+            type Value = Mss;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("`auto`, `off`, or a number of bytes")
+            }
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Mss, E> {
+                match text {
+                    "auto" => Ok(Mss(TcpMss::Auto)),
+                    "off" => Ok(Mss(TcpMss::Off)),
+                    _ => Err(E::invalid_value(serde::de::Unexpected::Str(text), &self)),
+                }
+            }
+            fn visit_u64<E: serde::de::Error>(self, most: u64) -> Result<Mss, E> {
+                let wrong = || E::invalid_value(serde::de::Unexpected::Unsigned(most), &self);
+                u16::try_from(most).map(|most| Mss(TcpMss::Most(most))).map_err(|_| wrong())
+            }
+            fn visit_i64<E: serde::de::Error>(self, most: i64) -> Result<Mss, E> {
+                let wrong = || E::invalid_value(serde::de::Unexpected::Signed(most), &self);
+                u16::try_from(most).map(|most| Mss(TcpMss::Most(most))).map_err(|_| wrong())
+            }
+        }
+        deserializer.deserialize_any(Visitor)
+    }
 }
 
 /// `[tunnels.nhrp]`

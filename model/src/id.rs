@@ -66,6 +66,38 @@ pub struct Epoch(pub u64);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, Default)]
 pub struct TableId(pub u32);
 
+/// An IEEE 802.1Q VLAN: 1 to 4094.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "u16", into = "u16")]
+pub struct VlanId(u16);
+
+impl VlanId {
+    /// `None` for 0 (priority tag, no VLAN) and from 4095 on (reserved).
+    #[must_use]
+    pub const fn new(id: u16) -> Option<Self> {
+        if id == 0 || id > 4094 { None } else { Some(Self(id)) }
+    }
+}
+
+impl TryFrom<u16> for VlanId {
+    type Error = NotA;
+    fn try_from(id: u16) -> Result<Self, NotA> {
+        Self::new(id).ok_or_else(|| NotA::new(&id.to_string(), "a VLAN (1 to 4094)"))
+    }
+}
+
+impl From<VlanId> for u16 {
+    fn from(vlan: VlanId) -> Self {
+        vlan.0
+    }
+}
+
+impl fmt::Display for VlanId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
 /// A worker, counted from 0 in the order of its cores on the command line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct WorkerId(pub u16);

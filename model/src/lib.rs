@@ -6,10 +6,11 @@
 pub mod address;
 pub mod config;
 pub mod id;
+pub mod observe;
 pub mod program;
 pub mod report;
 pub mod state;
 pub mod time;
 
 pub use address::{InterfaceAddr, Mac, NbmaAddr, Prefix, ProtocolAddr};
-pub use id::{Epoch, Instance, InterfaceName, TableId, WorkerId};
+pub use id::{Epoch, Instance, InterfaceName, TableId, VlanId, WorkerId};

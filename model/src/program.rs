@@ -5,12 +5,13 @@
 //! same desired program means the same thing.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::state::time::maybe_seconds;
-use crate::{InterfaceName, Mac, NbmaAddr, Prefix, ProtocolAddr, TableId};
+use crate::{InterfaceName, Mac, NbmaAddr, Prefix, ProtocolAddr, TableId, VlanId};
 
 /// On whose word an object exists. Resync marks and sweeps one owner's objects only.
 ///
@@ -34,13 +35,16 @@ impl Owner {
     pub const ALL: [Self; 4] = [Self::Nhrp, Self::Ike, Self::Config, Self::Netlink];
 }
 
-/// A port with an address: the data plane's side of a kernel twin (TAP).
+/// A port with an address, or one VLAN of a port: the data plane's side of a kernel twin (TAP).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Interface {
     /// Name of the interface and of its twin.
     pub name: InterfaceName,
     /// The data plane's port (the name given to it on its command line).
     pub port: String,
+    /// The VLAN of that port that this is (IEEE 802.1Q); `None`: what comes and goes without a tag.
+    #[serde(default)]
+    pub vlan: Option<VlanId>,
     /// Largest IP packet in bytes, without Ethernet header.
     pub mtu: u16,
     /// The FIB table of what arrives here.
@@ -48,6 +52,36 @@ pub struct Interface {
     /// Whether transit traffic may enter or leave here. Off on the source port of a tunnel unless the operator says so:
     /// nothing passes between underlay and overlay but through the tunnel.
     pub forwarding: bool,
+    /// Network namespace of its twin, a name as of `ip netns`; `None`: where the data plane looks for twins.
+    #[serde(default)]
+    pub netns: Option<String>,
+}
+
+/// The don't-fragment bit of outer IPv4 headers (RFC 2003 §3.1; RFC 4459 weighs them). An outer IPv6 header has none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OuterDf {
+    /// As in the inner IPv4 header; of inner IPv6 set, but not on packets of up to 1,280 bytes, which must get through.
+    #[default]
+    Copy,
+    /// On every packet.
+    Set,
+    /// On none: routers of the underlay may fragment them, and the peer puts them together.
+    Clear,
+}
+
+/// What becomes of the maximum segment size in TCP SYNs that enter or leave a tunnel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TcpMss {
+    /// Nothing.
+    Off,
+    /// Lowered to what the tunnel, or the path to the peer as far as it is known, takes without IP (20 or 40 bytes) and TCP
+    /// headers (20).
+    #[default]
+    Auto,
+    /// Lowered to this many bytes for IPv4, 20 less for IPv6.
+    Most(u16),
 }
 
 /// Who is at the other end of a tunnel.
@@ -86,8 +120,17 @@ pub struct Tunnel {
     pub redirect: bool,
     /// The FIB table of inner packets.
     pub table: TableId,
-    /// The FIB table that NBMA addresses are looked up in.
+    /// The FIB table that NBMA addresses are looked up in, and that outer headers come by.
     pub underlay_table: TableId,
+    /// The don't-fragment bit of outer IPv4 headers.
+    #[serde(default)]
+    pub outer_df: OuterDf,
+    /// TCP segment sizes.
+    #[serde(default)]
+    pub tcp_mss: TcpMss,
+    /// Network namespace of its twin, as [`Interface::netns`].
+    #[serde(default)]
+    pub netns: Option<String>,
 }
 
 /// A next hop on an interface.
@@ -126,11 +169,13 @@ pub struct Binding {
 }
 
 /// Where a route leads.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Path {
     /// To a next hop.
     Via(Hop),
+    /// To one of several, 2 to 16, sorted and each once; each flow keeps to one as long as they stay the same.
+    Balanced(Arc<[Hop]>),
     /// Attached: each destination is its own next hop (glean); on a point-to-point tunnel: to the peer.
     Attached(InterfaceName),
     /// To this box: the twin of the interface gets it.
@@ -141,8 +186,47 @@ pub enum Path {
     Blackhole,
 }
 
+impl Path {
+    /// Most next hops of a [`Path::Balanced`].
+    pub const MOST_HOPS: usize = 16;
+
+    /// The path to any of some next hops, of which there may be the same several times: the first 16 in their order, `None`
+    /// without any.
+    #[must_use]
+    pub fn to(hops: impl IntoIterator<Item = Hop>) -> Option<Self> {
+        let mut hops: Vec<Hop> = hops.into_iter().collect();
+        hops.sort_unstable();
+        hops.dedup();
+        hops.truncate(Self::MOST_HOPS);
+        match hops[..] {
+            [] => None,
+            [hop] => Some(Self::Via(hop)),
+            _ => Some(Self::Balanced(hops.into())),
+        }
+    }
+
+    /// The next hops that it names.
+    #[must_use]
+    pub fn hops(&self) -> &[Hop] {
+        match self {
+            Self::Via(hop) => std::slice::from_ref(hop),
+            Self::Balanced(hops) => hops,
+            Self::Attached(_) | Self::Receive(_) | Self::Unreachable | Self::Blackhole => &[],
+        }
+    }
+
+    /// The interfaces and tunnels that it names; some perhaps several times.
+    pub fn interfaces(&self) -> impl Iterator<Item = InterfaceName> + '_ {
+        let own = match self {
+            Self::Attached(name) | Self::Receive(name) => Some(*name),
+            _ => None,
+        };
+        self.hops().iter().map(|hop| hop.interface).chain(own)
+    }
+}
+
 /// A route. Different owners may have a route to one prefix.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Route {
     /// Table.
     pub table: TableId,
@@ -175,6 +259,21 @@ pub struct Fallback {
     pub next_hop: ProtocolAddr,
 }
 
+/// What the path through the underlay to a peer takes, learnt from ICMP (RFC 1191, RFC 8201). Every midchain of the tunnel to
+/// that address keeps to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PathMtu {
+    /// The tunnel.
+    pub tunnel: InterfaceName,
+    /// The peer.
+    pub nbma: NbmaAddr,
+    /// Largest outer IP packet, in bytes.
+    pub mtu: u16,
+    /// As [`Binding::expires_in`]: then a larger packet tries again (RFC 1191 §6.3).
+    #[serde(default, with = "maybe_seconds")]
+    pub expires_in: Option<Duration>,
+}
+
 /// Anything that is programmed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -193,6 +292,8 @@ pub enum Object {
     Replica(Replica),
     /// The NHS of a tunnel.
     Fallback(Fallback),
+    /// What the path to a peer takes.
+    PathMtu(PathMtu),
 }
 
 /// What names an object. With the owner it is unique.
@@ -213,6 +314,8 @@ pub enum Key {
     Replica(InterfaceName, NbmaAddr),
     /// By tunnel.
     Fallback(InterfaceName),
+    /// By tunnel and NBMA address.
+    PathMtu(InterfaceName, NbmaAddr),
 }
 
 impl Object {
@@ -227,6 +330,7 @@ impl Object {
             Self::Route(o) => Key::Route(o.table, o.prefix),
             Self::Replica(o) => Key::Replica(o.tunnel, o.nbma),
             Self::Fallback(o) => Key::Fallback(o.tunnel),
+            Self::PathMtu(o) => Key::PathMtu(o.tunnel, o.nbma),
         }
     }
 }
@@ -305,6 +409,17 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_path_to_several_hops_is_the_same_however_they_are_told() {
+        let hop = |text: &str| Hop { interface: "lan".parse().unwrap(), next_hop: text.parse().unwrap() };
+        let (a, b) = (hop("10.0.0.1"), hop("10.0.0.2"));
+        assert_eq!(Path::to([b, a, b]), Path::to([a, b]));
+        assert_eq!(Path::to([b, b]), Some(Path::Via(b)));
+        assert_eq!(Path::to([]), None);
+        let many = (0..40).map(|n| hop(&format!("10.0.1.{n}")));
+        assert_eq!(Path::to(many).unwrap().hops().len(), Path::MOST_HOPS);
+    }
+
+    #[test]
     fn a_remaining_time_stands_in_json_as_seconds() {
         let route = Route {
             table: TableId(0),
@@ -312,7 +427,7 @@ mod tests {
             path: Path::Blackhole,
             expires_in: Some(Duration::from_millis(1500)),
         };
-        let json = serde_json::to_value(route).unwrap();
+        let json = serde_json::to_value(&route).unwrap();
         assert_eq!(json["expires_in"], 1.5);
         assert_eq!(serde_json::from_value::<Route>(json).unwrap(), route);
     }

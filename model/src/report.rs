@@ -40,6 +40,16 @@ pub enum Report {
         /// Its next hop.
         next_hop: ProtocolAddr,
     },
+    /// A router of the underlay says that the path to a peer takes no more than this. The message quoted what we send there: our
+    /// addresses, GRE and the tunnel's key (RFC 5927 §4; what it says is still to be taken with care).
+    PathMtu {
+        /// The tunnel.
+        tunnel: InterfaceName,
+        /// The peer.
+        nbma: NbmaAddr,
+        /// Largest outer IP packet, in bytes.
+        mtu: u16,
+    },
 }
 
 /// Why a packet was handed to the control plane.

@@ -4,7 +4,7 @@
 //! who asks need not share a clock with who answers. In JSON they are seconds.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use serde::{Deserialize, Serialize};
 
@@ -16,6 +16,7 @@ pub mod counters;
 pub mod dmvpn;
 pub mod drops;
 pub mod event;
+pub mod explain;
 pub mod fib;
 pub mod nhrp;
 pub mod nhs;
@@ -35,6 +36,7 @@ pub use counters::Counters;
 pub use dmvpn::Dmvpn;
 pub use drops::Drops;
 pub use event::Event;
+pub use explain::Explanation;
 pub use fib::Fib;
 pub use nhrp::Cache;
 pub use nhs::Servers;
@@ -88,11 +90,13 @@ pub enum What {
     Drops,
     /// Programmed objects.
     Program,
+    /// Why packets to the address of the filter go where they go, in its table (0 if it has none).
+    Explain,
 }
 
 impl What {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Dmvpn,
         Self::Nhrp,
         Self::Nhs,
@@ -104,12 +108,14 @@ impl What {
         Self::Counters,
         Self::Drops,
         Self::Program,
+        Self::Explain,
     ];
 
-    /// Whether the data plane knows it. (Counters: of nodes; the control plane adds those of messages.)
+    /// Whether the data plane knows it. (Counters: of nodes; the control plane adds those of messages. Explain: the control plane asks
+    /// it for its part.)
     #[must_use]
     pub fn is_of_dataplane(self) -> bool {
-        !matches!(self, Self::Dmvpn | Self::Nhrp | Self::Nhs | Self::Routes)
+        !matches!(self, Self::Dmvpn | Self::Nhrp | Self::Nhs | Self::Routes | Self::Explain)
     }
 }
 
@@ -183,11 +189,13 @@ pub enum State {
     Drops(Drops),
     /// Programmed objects.
     Program(Program),
+    /// Why packets to an address go where they go.
+    Explanation(Box<Explanation>),
 }
 
-/// Does the same to the list in whatever variant there is; all but `Counters` are lists.
+/// Does the same to the list in whatever variant there is; all but `Counters` and `Explanation` are lists.
 macro_rules! each_list {
-    ($state:expr, $list:ident => $each:expr, $counters:ident => $else:expr) => {
+    ($state:expr, $list:ident => $each:expr, $counters:ident => $else:expr, $explanation:ident => $other:expr) => {
         match $state {
             State::Dmvpn($list) => $each,
             State::Nhrp($list) => $each,
@@ -200,6 +208,7 @@ macro_rules! each_list {
             State::Drops($list) => $each,
             State::Program($list) => $each,
             State::Counters($counters) => $else,
+            State::Explanation($explanation) => $other,
         }
     };
 }
@@ -220,6 +229,10 @@ impl State {
             What::Counters => Self::Counters(Counters::default()),
             What::Drops => Self::Drops(Drops::default()),
             What::Program => Self::Program(Program::default()),
+            What::Explain => {
+                let nothing = Explanation::nothing(TableId::default(), Ipv4Addr::UNSPECIFIED.into());
+                Self::Explanation(Box::new(nothing))
+            }
         }
     }
 
@@ -238,12 +251,13 @@ impl State {
             Self::Counters(_) => What::Counters,
             Self::Drops(_) => What::Drops,
             Self::Program(_) => What::Program,
+            Self::Explanation(_) => What::Explain,
         }
     }
 
     /// Keeps what the filter admits.
     pub fn retain(&mut self, filter: &Filter) {
-        each_list!(self, list => list.retain(filter), counters => counters.retain(filter));
+        each_list!(self, list => list.retain(filter), counters => counters.retain(filter), _explanation => {});
     }
 
     /// Appends more of the same kind.
@@ -263,6 +277,8 @@ impl State {
             (Self::Counters(all), Self::Counters(more)) => all.extend(more),
             (Self::Drops(all), Self::Drops(more)) => all.0.extend(more.0),
             (Self::Program(all), Self::Program(more)) => all.0.extend(more.0),
+            // There is one part, and what was there before is nothing.
+            (Self::Explanation(all), Self::Explanation(more)) => *all = more,
             (_, more) => return Err(more),
         }
         Ok(())
@@ -307,7 +323,7 @@ impl State {
 
 impl fmt::Display for State {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        each_list!(self, list => list.fmt(f), counters => counters.fmt(f))
+        each_list!(self, list => list.fmt(f), counters => counters.fmt(f), explanation => explanation.fmt(f))
     }
 }
 

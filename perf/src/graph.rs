@@ -1,24 +1,28 @@
 //! `nave-perf graph`: sets the scenario up, runs passes, says what they cost.
 
 use std::ops::RangeInclusive;
-use std::sync::Barrier;
+use std::sync::{Arc, Barrier};
 use std::thread;
 
 use anyhow::{Context as _, anyhow, bail, ensure};
 use clap::value_parser;
-use dpdk::{Eal, EalArgs, Memory, Mempool, MempoolConfig, Port, PortConfig, RingRx, RingTx};
+use dpdk::{Eal, Mempool, MempoolConfig, Port, PortConfig, RingRx, RingTx};
 use forwarding::{Counters, DropReason, Node, Program};
 use model::time::Instant;
 
-use crate::frame::SIZES;
+use crate::destinations::Destinations;
+use crate::frame::{SIZES, least_size};
 use crate::lane::{DISTINCT, Lane, LanePorts};
+use crate::machine::{cores, start_dpdk};
 use crate::reference::Reference;
 use crate::report::{Report, median};
-use crate::scenario::{Kind, PORTS, Scenario};
+use crate::scenario::{Family, Kind, PORTS, Scenario};
 
 /// Ranges of the dimensions: what the address plan of the scenarios has room for.
 const SPOKES: RangeInclusive<i64> = 1..=500_000;
 const ROUTES: RangeInclusive<i64> = 1..=4_000_000;
+/// Most prefixes as in a public table.
+const PUBLIC: u32 = 2_000_000;
 const WORKERS: RangeInclusive<i64> = 1..=16;
 /// Mebibytes of ordinary pages, where there are no huge ones: buffers and rings of one worker.
 const MEGABYTES: u32 = 96;
@@ -32,12 +36,21 @@ pub(crate) struct Args {
     /// Spokes, one of which is chosen at random for each packet; in `ipv4` next hops
     #[arg(long, default_value_t = 1000, value_parser = value_parser!(u32).range(SPOKES))]
     spokes: u32,
-    /// Bytes of the frame in the clear, without FCS (in GRE the inner packet is 14 bytes shorter)
+    /// Family of what the tunnel carries; ipv4 if not given
+    #[arg(long, value_enum)]
+    inner: Option<Family>,
+    /// Family of what the tunnel puts before it; ipv4 if not given
+    #[arg(long, value_enum)]
+    outer: Option<Family>,
+    /// Bytes of the frame in the clear, without FCS, 70 at least with IPv6 (in GRE the inner packet is 14 bytes shorter)
     #[arg(long, default_value_t = 64, value_parser = value_parser!(u64).range(SIZES))]
     size: u64,
     /// Prefixes that packets are sent to, spread over the spokes; no less than spokes
     #[arg(long, default_value_t = 1000, value_parser = value_parser!(u32).range(ROUTES))]
     routes: u32,
+    /// Prefixes as in a public table instead of one /24 (or /48) behind the other
+    #[arg(long)]
+    public: bool,
     /// Workers, each on a core of its own with packets of its own
     #[arg(long, default_value_t = 1, value_parser = value_parser!(u16).range(WORKERS))]
     workers: u16,
@@ -67,15 +80,10 @@ pub(crate) struct Passes {
 /// # Errors
 /// What keeps it from running, in one sentence.
 pub(crate) fn run(args: &Args) -> anyhow::Result<bool> {
-    let cores = cores(args.workers)?;
-    let scenario = Scenario {
-        kind: args.scenario,
-        spokes: args.spokes,
-        routes: args.routes.max(args.spokes),
-        size: usize::try_from(args.size)?,
-    };
+    let cores = cores(args.workers).context("--workers")?;
+    let scenario = scenario(args)?;
     let pairs = args.packets.div_ceil(2 * DISTINCT as u64).max(3);
-    let (eal, huge) = start_dpdk(args.workers)?;
+    let (eal, huge) = start_dpdk(MEGABYTES * u32::from(args.workers), Vec::new())?;
     let mut program = program(&scenario)?;
     let lanes = lanes(&eal, args.workers, &scenario, &mut program)?;
     let barrier = Barrier::new(lanes.len());
@@ -107,27 +115,21 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<bool> {
     Ok(report.verified)
 }
 
-/// A core for each worker: the last ones, since the first gets most interrupts.
-fn cores(workers: u16) -> anyhow::Result<Vec<core_affinity::CoreId>> {
-    let all = core_affinity::get_core_ids().context("cannot tell which cores there are")?;
-    let workers = usize::from(workers);
-    ensure!(workers <= all.len(), "--workers {workers}: there are {} cores", all.len());
-    Ok(all.into_iter().rev().take(workers).collect())
-}
-
-/// Starts DPDK, on huge pages if enough of them are free; whether they were. It can be started once only, so they are counted first.
-fn start_dpdk(workers: u16) -> anyhow::Result<(Eal, bool)> {
-    let megabytes = MEGABYTES * u32::from(workers);
-    let huge = free_huge_megabytes() >= megabytes;
-    let memory = if huge { Memory::InMemory } else { Memory::NoHuge { mb: megabytes } };
-    let eal = Eal::start(&EalArgs { memory, file_prefix: Some("nave-perf".into()), ..EalArgs::default() })?;
-    Ok((eal, huge))
-}
-
-/// Free huge pages of 2 MiB, in mebibytes.
-fn free_huge_megabytes() -> u32 {
-    let free = std::fs::read_to_string("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages");
-    free.ok().and_then(|pages| pages.trim().parse::<u32>().ok()).map_or(0, |pages| pages.saturating_mul(2))
+/// What the command line says, made sense of.
+fn scenario(args: &Args) -> anyhow::Result<Scenario> {
+    let (kind, size) = (args.scenario, usize::try_from(args.size)?);
+    let given = args.inner.or(args.outer).is_some();
+    ensure!(!(given && kind.is_plain()), "--inner and --outer are of tunnels, {} has none", kind.name());
+    let (inner, outer) = match kind {
+        Kind::Ipv6 => (Family::Ipv6, Family::Ipv6),
+        _ => (args.inner.unwrap_or(Family::Ipv4), args.outer.unwrap_or(Family::Ipv4)),
+    };
+    let least = least_size(inner);
+    ensure!(size >= least, "--size {size}: with {} a frame has {least} bytes at least", inner.name());
+    let routes = args.routes.max(args.spokes);
+    ensure!(routes <= PUBLIC || !args.public, "--routes {routes} --public: there are {PUBLIC} at most");
+    let destinations = Arc::new(Destinations::new(inner, routes, args.public));
+    Ok(Scenario { kind, inner, outer, spokes: args.spokes, destinations, size })
 }
 
 fn program(scenario: &Scenario) -> anyhow::Result<Program> {
@@ -175,7 +177,7 @@ fn lanes(eal: &Eal, workers: u16, scenario: &Scenario, program: &mut Program) ->
         let ports = LanePorts { queues: [lan, wan], pool, command: None };
         let feed = if scenario.kind.arrives_in_tunnel() { wan_far.0 } else { lan_far.0 };
         let drains = [lan_far.1, wan_far.1];
-        lanes.push(Lane::new(*scenario, program.worker()?, ports, feed, drains, seed)?);
+        lanes.push(Lane::new(scenario.clone(), program.worker()?, ports, feed, drains, seed)?);
     }
     Ok(lanes)
 }

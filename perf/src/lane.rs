@@ -109,13 +109,9 @@ impl Lane {
         self.ways.clear();
         let mut frame = Vec::with_capacity(2048);
         for (index, packet) in (0..).zip(&mut self.packets) {
-            let way = Way {
-                index,
-                pass: self.pass,
-                from: self.random.below(self.scenario.spokes),
-                route: self.random.below(self.scenario.routes),
-                host: self.random.below(254) as u8 + 1,
-            };
+            let (to, route) = self.scenario.destinations.draw(&mut self.random);
+            let from = self.random.below(self.scenario.spokes);
+            let way = Way { index, pass: self.pass, from, to, route };
             way.arrival(&self.scenario, &mut frame)?;
             packet.reset();
             packet.append(frame.len()).context("a frame does not fit a buffer")?.copy_from_slice(&frame);

@@ -1,12 +1,19 @@
 //! `nave-perf`: what the data plane costs. See README.md for method and meaning.
 #![forbid(unsafe_code)]
 
+mod destinations;
+mod fib;
 mod frame;
 mod graph;
+mod intervals;
 mod lane;
+mod machine;
+mod mix;
 mod reference;
 mod report;
+mod routes;
 mod scenario;
+mod width;
 
 use std::process::ExitCode;
 
@@ -23,11 +30,19 @@ struct Command {
 enum What {
     /// Cycles per packet of the stage graph, in this process, over DPDK ring ports; every packet that comes out is checked
     Graph(graph::Args),
+    /// Cycles per look-up of the FIB beside DPDK's tables, on routes as in a public table; every answer is checked
+    Fib(fib::Args),
+    /// A million routes through gRPC into a data plane of its own: time, memory, and no packet lost while routes change
+    Routes(routes::Args),
 }
 
 fn main() -> ExitCode {
-    let What::Graph(args) = Command::parse().what;
-    match graph::run(&args) {
+    let right = match Command::parse().what {
+        What::Graph(args) => graph::run(&args),
+        What::Fib(args) => fib::run(&args),
+        What::Routes(args) => routes::run(&args),
+    };
+    match right {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {

@@ -20,9 +20,14 @@ pub(crate) fn median(numbers: impl Iterator<Item = f64>) -> f64 {
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
     pub(crate) scenario: &'static str,
+    /// Families of the packet and of what the tunnel puts before it.
+    pub(crate) inner: &'static str,
+    pub(crate) outer: &'static str,
     pub(crate) spokes: u32,
     pub(crate) size: usize,
-    pub(crate) routes: u32,
+    pub(crate) routes: usize,
+    /// Whether they are as in a public table.
+    pub(crate) public: bool,
     pub(crate) workers: usize,
     /// From the rx burst to the tx burst, both included; the median of the passes.
     pub(crate) cycles_per_packet: f64,
@@ -83,9 +88,12 @@ impl Report {
         let ratios = lanes.iter().flat_map(|lane| lane.whole.iter().zip(&lane.reference).map(|(a, b)| a / b));
         Self {
             scenario: scenario.kind.name(),
+            inner: scenario.inner.name(),
+            outer: scenario.outer.name(),
             spokes: scenario.spokes,
             size: scenario.size,
-            routes: scenario.routes,
+            routes: scenario.destinations.count(),
+            public: scenario.destinations.is_public(),
             workers: lanes.len(),
             cycles_per_packet,
             cycles_per_packet_min: whole().fold(f64::INFINITY, f64::min),
@@ -110,10 +118,13 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "{}, {} spokes, {} routes, {} B, {} worker(s), {} passes of {} packets{}",
+            "{} ({} over {}), {} spokes, {} {}routes, {} B, {} worker(s), {} passes of {} packets{}",
             self.scenario,
+            self.inner,
+            self.outer,
             self.spokes,
             self.routes,
+            if self.public { "public " } else { "" },
             self.size,
             self.workers,
             self.passes,

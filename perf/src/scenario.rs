@@ -3,23 +3,30 @@
 //! ```text
 //!   LAN hosts 192.168.0.0/16 ── lan ┌──────┐ wan ── gateway 198.51.100.1 ── spokes' NBMA addresses 100.64.0.0/10
 //!                192.168.0.1 port 0 │ node │ port 1  198.51.100.2            behind it, tunnel addresses 10.0.0.0/8,
-//!                                   └──────┘                                 LANs 20.0.0.0/24, 20.0.1.0/24, …
+//!                                   └──────┘                                 and what the routes lead to
 //! ```
 //!
-//! | scenario  | a packet                                | look-ups                               |
-//! |-----------|-----------------------------------------|----------------------------------------|
-//! | ipv4      | lan → wan                               | one of the routes, one of the spokes as plain next hop |
-//! | encap     | lan → tunnel → wan                      | one of the routes, midchain of a spoke |
-//! | decap     | wan → tunnel → lan                      | tunnel, one of the routes, one of 16 LAN routers |
-//! | gre-relay | wan → tunnel → tunnel → wan             | tunnel, one of the routes, midchain of a spoke |
+//! In IPv6 the same, each in a /48 of its own: LAN 2001:db8:c0a8::, WAN 2001:db8:c633::, NBMA addresses 2001:db8:6440::, tunnel addresses
+//! 2001:db8:a00::.
+//!
+//! | scenario   | a packet                                | look-ups                               |
+//! |------------|-----------------------------------------|----------------------------------------|
+//! | ipv4, ipv6 | lan → wan                               | one of the routes, one of the spokes as plain next hop |
+//! | encap      | lan → tunnel → wan                      | one of the routes, midchain of a spoke |
+//! | decap      | wan → tunnel → lan                      | tunnel, one of the routes, one of 16 LAN routers |
+//! | gre-relay  | wan → tunnel → tunnel → wan             | tunnel, one of the routes, midchain of a spoke |
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 
 use clap::ValueEnum;
 use model::program::{
-    Batch, Binding, Hop, Interface, Neighbour, Object, Op, Owner, Path, Route, Tunnel, TunnelMode,
+    Batch, Binding, Hop, Interface, Neighbour, Object, Op, OuterDf, Owner, Path, Route, TcpMss, Tunnel,
+    TunnelMode,
 };
 use model::{InterfaceName, Mac, NbmaAddr, Prefix, ProtocolAddr, TableId};
+
+use crate::destinations::Destinations;
 
 /// Ports, as the program numbers them.
 pub(crate) const LAN: u16 = 0;
@@ -30,9 +37,6 @@ pub(crate) const PORTS: [(&str, Mac); 2] =
 /// The station that sends to the LAN port, and the gateway on the WAN.
 pub(crate) const SENDER: Mac = Mac([2, 0, 0, 1, 0, 1]);
 pub(crate) const GATEWAY: Mac = Mac([2, 0, 0, 2, 0, 1]);
-const GATEWAY_ADDR: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
-/// Our NBMA address.
-pub(crate) const OWN_NBMA: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 2);
 /// The tunnel's GRE key.
 pub(crate) const KEY: u32 = 0x6e61_7665;
 /// TTL of what the tunnel sends.
@@ -47,6 +51,8 @@ const BATCH: usize = 4096;
 pub(crate) enum Kind {
     /// Forwarding from the LAN port to next hops on the WAN port
     Ipv4,
+    /// The same with IPv6
+    Ipv6,
     /// From the LAN into an mGRE tunnel
     Encap,
     /// Out of the tunnel to the LAN
@@ -55,15 +61,35 @@ pub(crate) enum Kind {
     GreRelay,
 }
 
+/// An address family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Family {
+    Ipv4,
+    Ipv6,
+}
+
+impl Family {
+    /// The name, as on the command line.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Ipv4 => "ipv4",
+            Self::Ipv6 => "ipv6",
+        }
+    }
+}
+
 /// A scenario and its dimensions.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Scenario {
     pub(crate) kind: Kind,
-    /// Spokes; in `ipv4` next hops.
+    /// Family of the packets that are forwarded, and of what the tunnel puts before them.
+    pub(crate) inner: Family,
+    pub(crate) outer: Family,
+    /// Spokes; in `ipv4` and `ipv6` next hops.
     pub(crate) spokes: u32,
-    /// Prefixes (/24) that packets are sent to, spread over the spokes.
-    pub(crate) routes: u32,
-    /// Bytes of the Ethernet frame in the clear, without FCS: 14 and the inner IPv4 packet.
+    /// Prefixes that packets are sent to, spread over the spokes.
+    pub(crate) destinations: Arc<Destinations>,
+    /// Bytes of the Ethernet frame in the clear, without FCS: 14 and the inner IP packet.
     pub(crate) size: usize,
 }
 
@@ -72,10 +98,16 @@ impl Kind {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Ipv4 => "ipv4",
+            Self::Ipv6 => "ipv6",
             Self::Encap => "encap",
             Self::Decap => "decap",
             Self::GreRelay => "gre-relay",
         }
+    }
+
+    /// Whether there is no tunnel.
+    pub(crate) fn is_plain(self) -> bool {
+        matches!(self, Self::Ipv4 | Self::Ipv6)
     }
 
     /// Whether packets arrive in GRE.
@@ -99,19 +131,45 @@ impl Kind {
     }
 }
 
+/// An address of the plan: of the IPv4 net, or of the IPv6 /48 in 2001:db8::/32, the one with this number.
+fn address(family: Family, v4: [u8; 4], v6: u16, number: u32) -> IpAddr {
+    match family {
+        Family::Ipv4 => Ipv4Addr::from_bits(u32::from_be_bytes(v4) + number).into(),
+        Family::Ipv6 => {
+            let net = Ipv6Addr::new(0x2001, 0xdb8, v6, 0, 0, 0, 0, 0).to_bits();
+            Ipv6Addr::from_bits(net + u128::from(number)).into()
+        }
+    }
+}
+
 /// NBMA address of a spoke.
-pub(crate) fn nbma(spoke: u32) -> Ipv4Addr {
-    Ipv4Addr::from_bits(u32::from_be_bytes([100, 64, 0, 2]) + spoke)
+pub(crate) fn nbma(family: Family, spoke: u32) -> IpAddr {
+    address(family, [100, 64, 0, 0], 0x6440, spoke + 2)
 }
 
-/// Tunnel address of a spoke; in `ipv4` its address on the WAN.
-fn protocol(spoke: u32) -> Ipv4Addr {
-    Ipv4Addr::from_bits(u32::from_be_bytes([10, 0, 0, 2]) + spoke)
+/// Our NBMA address.
+pub(crate) fn own_nbma(family: Family) -> IpAddr {
+    address(family, [198, 51, 100, 0], 0xc633, 2)
 }
 
-/// First address of a route's prefix.
-pub(crate) fn network(route: u32) -> u32 {
-    u32::from_be_bytes([20, 0, 0, 0]) + (route << 8)
+/// Address of a host that sends: in the cloud's address plan behind the spoke, or on our LAN.
+pub(crate) fn sender(family: Family, number: u32) -> IpAddr {
+    address(family, [192, 168, 1, 0], 0xc0a9, number & 0xff)
+}
+
+/// The gateway on the WAN.
+fn gateway(family: Family) -> IpAddr {
+    address(family, [198, 51, 100, 0], 0xc633, 1)
+}
+
+/// Tunnel address of a spoke; without a tunnel its address on the WAN.
+fn protocol(family: Family, spoke: u32) -> IpAddr {
+    address(family, [10, 0, 0, 0], 0xa00, spoke + 2)
+}
+
+/// Address of the node on the LAN (1), and of the routers there (from 2 on).
+fn lan(family: Family, number: u32) -> IpAddr {
+    address(family, [192, 168, 0, 0], 0xc0a8, number)
 }
 
 /// Ethernet address of a spoke that is a plain next hop, or of a LAN router.
@@ -129,7 +187,7 @@ impl Scenario {
     /// Ethernet destination of what is sent to a route.
     pub(crate) fn next_station(&self, route: u32) -> Mac {
         match self.kind {
-            Kind::Ipv4 => station(3, self.spoke_of(route)),
+            Kind::Ipv4 | Kind::Ipv6 => station(3, self.spoke_of(route)),
             Kind::Decap => station(4, self.spoke_of(route)),
             Kind::Encap | Kind::GreRelay => GATEWAY,
         }
@@ -138,24 +196,25 @@ impl Scenario {
     /// The batches that program it.
     pub(crate) fn batches(&self) -> anyhow::Result<Vec<Batch>> {
         let names = Names::new()?;
-        let mut objects = names.ports(self.kind == Kind::Ipv4);
+        let mut objects = self.ports(&names);
+        let hop = |interface, next_hop| Hop { interface, next_hop };
         match self.kind {
-            Kind::Ipv4 => {
+            Kind::Ipv4 | Kind::Ipv6 => {
                 for spoke in 0..self.spokes {
-                    let hop = Hop { interface: names.wan, next_hop: protocol(spoke).into() };
+                    let hop = hop(names.wan, protocol(self.inner, spoke));
                     objects.push(Object::Neighbour(Neighbour { hop, mac: station(3, spoke) }));
                 }
                 self.routes_via(names.wan, protocol, &mut objects);
             }
             Kind::Encap | Kind::GreRelay => {
-                objects.extend(names.tunnel(self.spokes));
+                objects.extend(self.tunnel(&names));
                 self.routes_via(names.tunnel, protocol, &mut objects);
             }
             Kind::Decap => {
-                objects.extend(names.tunnel(self.spokes));
-                let router = |number| Ipv4Addr::from_bits(u32::from_be_bytes([192, 168, 0, 2]) + number);
+                objects.extend(self.tunnel(&names));
+                let router = |family, number| lan(family, number + 2);
                 for number in 0..LAN_ROUTERS {
-                    let hop = Hop { interface: names.lan, next_hop: router(number).into() };
+                    let hop = hop(names.lan, router(self.inner, number));
                     objects.push(Object::Neighbour(Neighbour { hop, mac: station(4, number) }));
                 }
                 self.routes_via(names.lan, router, &mut objects);
@@ -165,17 +224,67 @@ impl Scenario {
         Ok((1..).zip(ops.chunks(BATCH)).map(|(number, ops)| Batch { number, ops: ops.to_vec() }).collect())
     }
 
-    fn routes_via(&self, interface: InterfaceName, hop: impl Fn(u32) -> Ipv4Addr, objects: &mut Vec<Object>) {
-        for number in 0..self.routes {
-            let next_hop = hop(self.spoke_of(number)).into();
-            objects.push(route(network(number), 24, Path::Via(Hop { interface, next_hop })));
-        }
+    fn routes_via(
+        &self,
+        interface: InterfaceName,
+        hop: impl Fn(Family, u32) -> IpAddr,
+        objects: &mut Vec<Object>,
+    ) {
+        self.destinations.each(|prefix, number| {
+            let next_hop = hop(self.inner, self.spoke_of(number));
+            objects.push(route(prefix, Path::Via(Hop { interface, next_hop })));
+        });
+    }
+
+    /// The port interfaces, their addresses and the gateway. A tunnel's source does not forward, as in a real node.
+    fn ports(&self, names: &Names) -> Vec<Object> {
+        let interface = |name: InterfaceName, forwarding| {
+            let (port, table) = (name.to_string(), TableId(0));
+            Object::Interface(Interface { name, port, vlan: None, mtu: 9000, table, forwarding, netns: None })
+        };
+        let hop = Hop { interface: names.wan, next_hop: gateway(self.outer) };
+        vec![
+            interface(names.lan, true),
+            interface(names.wan, self.kind.is_plain()),
+            route(Prefix::host(lan(self.inner, 1)), Path::Receive(names.lan)),
+            route(Prefix::host(own_nbma(self.outer)), Path::Receive(names.wan)),
+            Object::Neighbour(Neighbour { hop, mac: GATEWAY }),
+        ]
+    }
+
+    /// The tunnel and a binding for each spoke.
+    fn tunnel(&self, names: &Names) -> Vec<Object> {
+        let tunnel = Tunnel {
+            name: names.tunnel,
+            mode: TunnelMode::Multipoint,
+            source: NbmaAddr(own_nbma(self.outer)),
+            source_interface: names.wan,
+            key: Some(KEY),
+            mtu: 8900,
+            ttl: TUNNEL_TTL,
+            network_id: 1,
+            redirect: false,
+            table: TableId(0),
+            underlay_table: TableId(0),
+            outer_df: OuterDf::Copy,
+            tcp_mss: TcpMss::Auto,
+            netns: None,
+        };
+        let link = Hop { interface: names.wan, next_hop: gateway(self.outer) };
+        let binding = |spoke| {
+            Object::Binding(Binding {
+                tunnel: names.tunnel,
+                next_hop: ProtocolAddr(protocol(self.inner, spoke)),
+                nbma: NbmaAddr(nbma(self.outer, spoke)),
+                link: Some(link),
+                expires_in: None,
+            })
+        };
+        std::iter::once(Object::Tunnel(tunnel)).chain((0..self.spokes).map(binding)).collect()
     }
 }
 
-fn route(first: u32, len: u8, path: Path) -> Object {
-    let addr = Ipv4Addr::from_bits(first).into();
-    let prefix = Prefix::new(addr, len).unwrap_or(Prefix::host(addr));
+fn route(prefix: Prefix, path: Path) -> Object {
     Object::Route(Route { table: TableId(0), prefix, path, expires_in: None })
 }
 
@@ -188,48 +297,5 @@ struct Names {
 impl Names {
     fn new() -> anyhow::Result<Self> {
         Ok(Self { lan: "lan".parse()?, wan: "wan".parse()?, tunnel: "tunnel0".parse()? })
-    }
-
-    /// The port interfaces, their addresses and the gateway. A tunnel's source does not forward, as in a real node.
-    fn ports(&self, forwarding: bool) -> Vec<Object> {
-        let interface = |name: InterfaceName, forwarding| {
-            let port = name.to_string();
-            Object::Interface(Interface { name, port, mtu: 9000, table: TableId(0), forwarding })
-        };
-        let hop = Hop { interface: self.wan, next_hop: GATEWAY_ADDR.into() };
-        vec![
-            interface(self.lan, true),
-            interface(self.wan, forwarding),
-            route(u32::from_be_bytes([192, 168, 0, 1]), 32, Path::Receive(self.lan)),
-            route(OWN_NBMA.to_bits(), 32, Path::Receive(self.wan)),
-            Object::Neighbour(Neighbour { hop, mac: GATEWAY }),
-        ]
-    }
-
-    /// The tunnel and a binding for each spoke.
-    fn tunnel(&self, spokes: u32) -> Vec<Object> {
-        let tunnel = Tunnel {
-            name: self.tunnel,
-            mode: TunnelMode::Multipoint,
-            source: NbmaAddr(OWN_NBMA.into()),
-            source_interface: self.wan,
-            key: Some(KEY),
-            mtu: 8900,
-            ttl: TUNNEL_TTL,
-            network_id: 1,
-            redirect: false,
-            table: TableId(0),
-            underlay_table: TableId(0),
-        };
-        let binding = |spoke| {
-            Object::Binding(Binding {
-                tunnel: self.tunnel,
-                next_hop: ProtocolAddr(protocol(spoke).into()),
-                nbma: NbmaAddr(nbma(spoke).into()),
-                link: Some(Hop { interface: self.wan, next_hop: GATEWAY_ADDR.into() }),
-                expires_in: None,
-            })
-        };
-        std::iter::once(Object::Tunnel(tunnel)).chain((0..spokes).map(binding)).collect()
     }
 }

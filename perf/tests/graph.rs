@@ -48,10 +48,51 @@ fn every_packet_of_every_scenario_comes_out_right() {
     }
 }
 
+/// Input: each family over each, a public table's routes. Output: every byte of every packet right.
+#[test]
+fn both_families_come_out_right() {
+    let report = graph(&["--scenario", "ipv6", "--size", "70", "--spokes", "100"]);
+    assert_eq!((&report["verified"], &report["drops"]), (&Value::Bool(true), &serde_json::json!({})));
+    assert!(report["nodes"]["ip6-lookup"].as_f64().unwrap() > 0.0, "{report}");
+    for (inner, outer) in [("ipv4", "ipv6"), ("ipv6", "ipv4"), ("ipv6", "ipv6")] {
+        for (scenario, size) in [("encap", "70"), ("decap", "354"), ("gre-relay", "1400")] {
+            let families = ["--inner", inner, "--outer", outer, "--spokes", "100"];
+            let report = graph(&[&["--scenario", scenario, "--size", size], &families[..]].concat());
+            assert_eq!((&report["inner"], &report["outer"]), (&Value::from(inner), &Value::from(outer)));
+            assert_eq!((&report["verified"], &report["drops"]), (&Value::Bool(true), &serde_json::json!({})));
+        }
+    }
+}
+
+#[test]
+fn a_public_table_leads_where_it_says() {
+    for scenario in ["ipv4", "ipv6"] {
+        let size = ["--size", "70", "--spokes", "10", "--routes", "20000", "--public"];
+        let report = graph(&[&["--scenario", scenario], &size[..]].concat());
+        assert_eq!((&report["verified"], &report["public"]), (&Value::Bool(true), &Value::Bool(true)));
+        assert_eq!((&report["routes"], &report["drops"]), (&Value::from(20_000), &serde_json::json!({})));
+    }
+}
+
 #[test]
 fn there_are_as_many_routes_as_spokes() {
     let report = graph(&["--scenario", "encap", "--spokes", "3000", "--routes", "10"]);
     assert_eq!((report["spokes"].as_u64(), report["routes"].as_u64()), (Some(3000), Some(3000)));
+}
+
+#[test]
+fn families_that_cannot_be_are_refused() {
+    let refused = [
+        (vec!["--scenario", "ipv6", "--size", "69"], "70 bytes"),
+        (vec!["--scenario", "encap", "--inner", "ipv6"], "70 bytes"),
+        (vec!["--scenario", "ipv4", "--outer", "ipv6"], "of tunnels"),
+    ];
+    for (arguments, named) in refused {
+        let output = perf(&[&["graph"], &arguments[..]].concat());
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}");
+        assert!(text.contains(named), "{arguments:?}: {text}");
+    }
 }
 
 #[test]

@@ -8,6 +8,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use hyper_util::rt::TokioIo;
 use model::InterfaceName;
+use model::observe::{CaptureRequest, Captured, TraceRequest, TraceStep};
 use model::program::{Ack, Batch};
 use model::report::{PacketIn, PacketOut, Report};
 use model::state::{Event, Show, State};
@@ -17,7 +18,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 
-use crate::{Applied, Apply, Clear, Greeting, Hello, MESSAGE_LIMIT, Malformed, Open, Stream, pb};
+use crate::{Applied, Apply, Clear, Greeting, Hello, MESSAGE_LIMIT, Malformed, Open, Stream, WINDOW, pb};
 
 /// How long a connection may take.
 const CONNECT: Duration = Duration::from_secs(2);
@@ -168,6 +169,24 @@ impl Dataplane {
         whole(show, parts).await
     }
 
+    /// Follows packets through the graph. Dropping the stream ends it.
+    ///
+    /// # Errors
+    /// See [`Error`]; a step may also be the error that ends the stream.
+    pub async fn trace(&self, request: TraceRequest) -> Result<Stream<TraceStep, Error>, Error> {
+        let mut client = self.connect().await?;
+        Ok(model(in_time(&self.path, client.trace(pb::TraceRequest::from(request))).await?))
+    }
+
+    /// Copies packets at a port or node. Dropping the stream ends it.
+    ///
+    /// # Errors
+    /// As [`Dataplane::trace`].
+    pub async fn capture(&self, request: CaptureRequest) -> Result<Stream<Captured, Error>, Error> {
+        let mut client = self.connect().await?;
+        Ok(model(in_time(&self.path, client.capture(pb::CaptureRequest::from(request))).await?))
+    }
+
     async fn connect(&self) -> Result<pb::dataplane_client::DataplaneClient<Channel>, Error> {
         let client = pb::dataplane_client::DataplaneClient::new(connect(&self.path).await?);
         Ok(client.max_decoding_message_size(MESSAGE_LIMIT))
@@ -231,6 +250,24 @@ impl Management {
         Ok(in_time(&self.path, client.clear(pb::ClearRequest::from(clear))).await?.cleared)
     }
 
+    /// As [`Dataplane::trace`].
+    ///
+    /// # Errors
+    /// As there; [`Code::Unavailable`] while the data plane is away.
+    pub async fn trace(&self, request: TraceRequest) -> Result<Stream<TraceStep, Error>, Error> {
+        let mut client = self.connect().await?;
+        Ok(model(in_time(&self.path, client.trace(pb::TraceRequest::from(request))).await?))
+    }
+
+    /// As [`Dataplane::capture`].
+    ///
+    /// # Errors
+    /// As [`Management::trace`].
+    pub async fn capture(&self, request: CaptureRequest) -> Result<Stream<Captured, Error>, Error> {
+        let mut client = self.connect().await?;
+        Ok(model(in_time(&self.path, client.capture(pb::CaptureRequest::from(request))).await?))
+    }
+
     async fn connect(&self) -> Result<pb::management_client::ManagementClient<Channel>, Error> {
         let client = pb::management_client::ManagementClient::new(connect(&self.path).await?);
         Ok(client.max_decoding_message_size(MESSAGE_LIMIT))
@@ -249,6 +286,8 @@ async fn connect(path: &Path) -> Result<Channel, Error> {
     });
     // The name stands in the HTTP/2 authority and means nothing on a Unix socket.
     let endpoint = Endpoint::from_static("http://nave")
+        .initial_stream_window_size(WINDOW)
+        .initial_connection_window_size(WINDOW)
         .http2_keep_alive_interval(KEEPALIVE.0)
         .keep_alive_timeout(KEEPALIVE.1)
         .keep_alive_while_idle(true);

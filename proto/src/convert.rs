@@ -9,8 +9,10 @@ use tonic::Status;
 
 mod event;
 mod management;
+mod observe;
 mod program;
 mod report;
+mod routes;
 mod session;
 mod state;
 
@@ -39,6 +41,9 @@ pub enum Problem {
     /// A number with more bits than its meaning has.
     #[error("{0} is too big")]
     TooBig(u64),
+    /// None of what must be one at least.
+    #[error("0 is not allowed")]
+    Zero,
     /// Text that is not what it should be.
     #[error("{0}")]
     Text(String),
@@ -218,6 +223,34 @@ mod kind {
         }
     }
 
+    /// As [`small`], if there is one.
+    pub(super) mod maybe_small {
+        use super::small;
+        use crate::convert::Malformed;
+
+        pub(crate) fn down<T: Into<u32>>(value: Option<T>) -> Option<u32> {
+            value.map(Into::into)
+        }
+        pub(crate) fn up<T: TryFrom<u32>>(value: Option<u32>, field: &str) -> Result<Option<T>, Malformed> {
+            value.map(|value| small::up(value, field)).transpose()
+        }
+    }
+
+    /// A number of at least 1, of fewer bits or not.
+    pub(super) mod positive {
+        use std::num::NonZeroU32;
+
+        use crate::convert::{Malformed, Problem};
+
+        pub(crate) fn down<T: Into<u32>>(value: T) -> u32 {
+            value.into()
+        }
+        pub(crate) fn up<T: TryFrom<NonZeroU32>>(value: u32, field: &str) -> Result<T, Malformed> {
+            let some = NonZeroU32::new(value).ok_or_else(|| Malformed::new(field, Problem::Zero))?;
+            T::try_from(some).map_err(|_| Malformed::new(field, Problem::TooBig(value.into())))
+        }
+    }
+
     /// A FIB table's id.
     pub(super) mod table {
         use model::TableId;
@@ -229,6 +262,23 @@ mod kind {
         }
         pub(crate) fn up(table: u32, _: &str) -> Result<TableId, Malformed> {
             Ok(TableId(table))
+        }
+    }
+
+    /// A VLAN, if there is one.
+    pub(super) mod maybe_vlan {
+        use model::VlanId;
+
+        use super::small;
+        use crate::convert::{Malformed, Problem};
+
+        pub(crate) fn down(vlan: Option<VlanId>) -> Option<u32> {
+            vlan.map(|vlan| u16::from(vlan).into())
+        }
+        pub(crate) fn up(vlan: Option<u32>, field: &str) -> Result<Option<VlanId>, Malformed> {
+            let Some(vlan) = vlan else { return Ok(None) };
+            let known = VlanId::try_from(small::up::<u16>(vlan, field)?);
+            known.map(Some).map_err(|wrong| Malformed::new(field, Problem::Text(wrong.to_string())))
         }
     }
 

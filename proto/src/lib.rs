@@ -33,6 +33,10 @@ pub const DESCRIPTORS: &[u8] = tonic::include_file_descriptor_set!("nave");
 /// Largest message that is taken, in bytes. A batch of ten thousand objects has about one megabyte.
 pub const MESSAGE_LIMIT: usize = 16 << 20;
 
+/// Bytes of messages that may be on their way and not taken yet, of a stream and of a connection. With the 64 kB of HTTP/2 whoever
+/// sends a large batch waits for the other side some hundred times.
+const WINDOW: u32 = 4 << 20;
+
 /// Messages that arrive, until the other side ends or the connection does.
 pub type Stream<T, E = Status> = Pin<Box<dyn futures::Stream<Item = Result<T, E>> + Send>>;
 

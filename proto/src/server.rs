@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
+use model::observe::{CaptureRequest, Captured, TraceRequest, TraceStep};
 use model::program::{Ack, Batch};
 use model::report::{PacketIn, PacketOut, Report};
 use model::state::{Event, Show, State};
@@ -18,7 +19,8 @@ use tonic::{Request, Response, Status};
 
 use crate::socket::{self, Socket};
 use crate::{
-    Access, Applied, Apply, Clear, DESCRIPTORS, Greeting, Hello, MESSAGE_LIMIT, Malformed, Open, Stream, pb,
+    Access, Applied, Apply, Clear, DESCRIPTORS, Greeting, Hello, MESSAGE_LIMIT, Malformed, Open, Stream,
+    WINDOW, pb,
 };
 
 mod fence;
@@ -54,6 +56,12 @@ pub trait Dataplane: Send + Sync + 'static {
     /// What is programmed and counted; of it what the filter admits ([`State::retain`] applies it afterwards, so an
     /// implementation uses it only to be quicker).
     async fn show(&self, show: Show) -> Result<State, Status>;
+
+    /// Follows packets through the graph, until as many as were asked for have gone their way or the stream is dropped.
+    async fn trace(&self, request: TraceRequest) -> Result<Stream<TraceStep>, Status>;
+
+    /// Copies packets at a port or node, until as many as were asked for have passed or the stream is dropped.
+    async fn capture(&self, request: CaptureRequest) -> Result<Stream<Captured>, Status>;
 }
 
 /// The node, as the control plane answers for it.
@@ -71,6 +79,12 @@ pub trait Management: Send + Sync + 'static {
 
     /// Forgets; how many entries.
     async fn clear(&self, clear: Clear) -> Result<u64, Status>;
+
+    /// As [`Dataplane::trace`].
+    async fn trace(&self, request: TraceRequest) -> Result<Stream<TraceStep>, Status>;
+
+    /// As [`Dataplane::capture`].
+    async fn capture(&self, request: CaptureRequest) -> Result<Stream<Captured>, Status>;
 }
 
 /// Why serving ended before it should.
@@ -152,6 +166,8 @@ fn builder() -> Server {
         .http2_keepalive_interval(Some(KEEPALIVE.0))
         .http2_keepalive_timeout(Some(KEEPALIVE.1))
         .max_concurrent_streams(64)
+        .initial_stream_window_size(WINDOW)
+        .initial_connection_window_size(WINDOW)
 }
 
 /// What answers to health checks: all is well while it answers.
@@ -227,6 +243,8 @@ impl<T: Dataplane> pb::dataplane_server::Dataplane for DataplaneAdapter<T> {
     type ReportsStream = Stream<pb::Report>;
     type PuntStream = Stream<pb::PacketIn>;
     type ShowStream = Stream<pb::State>;
+    type TraceStream = Stream<pb::TraceStep>;
+    type CaptureStream = Stream<pb::Captured>;
 
     async fn hello(&self, request: Request<pb::HelloRequest>) -> Reply<pb::HelloReply> {
         let hello = Hello::from(request.into_inner());
@@ -284,6 +302,16 @@ impl<T: Dataplane> pb::dataplane_server::Dataplane for DataplaneAdapter<T> {
         }
         Ok(Response::new(parts(self.dataplane.show(show).await?, &show)))
     }
+
+    async fn trace(&self, request: Request<pb::TraceRequest>) -> Reply<Self::TraceStream> {
+        let request = request.into_inner().try_into()?;
+        Ok(Response::new(down(self.dataplane.trace(request).await?)))
+    }
+
+    async fn capture(&self, request: Request<pb::CaptureRequest>) -> Reply<Self::CaptureStream> {
+        let request = request.into_inner().try_into()?;
+        Ok(Response::new(down(self.dataplane.capture(request).await?)))
+    }
 }
 
 /// The first message of a stream.
@@ -306,6 +334,8 @@ struct ManagementAdapter<T>(Arc<T>);
 impl<T: Management> pb::management_server::Management for ManagementAdapter<T> {
     type ShowStream = Stream<pb::State>;
     type WatchStream = Stream<pb::Event>;
+    type TraceStream = Stream<pb::TraceStep>;
+    type CaptureStream = Stream<pb::Captured>;
 
     async fn apply(&self, request: Request<pb::ApplyRequest>) -> Reply<pb::ApplyReply> {
         let apply = Apply::try_from(request.into_inner())?;
@@ -325,5 +355,15 @@ impl<T: Management> pb::management_server::Management for ManagementAdapter<T> {
     async fn clear(&self, request: Request<pb::ClearRequest>) -> Reply<pb::ClearReply> {
         let clear = Clear::try_from(request.into_inner())?;
         Ok(Response::new(pb::ClearReply { cleared: self.0.clear(clear).await? }))
+    }
+
+    async fn trace(&self, request: Request<pb::TraceRequest>) -> Reply<Self::TraceStream> {
+        let request = request.into_inner().try_into()?;
+        Ok(Response::new(down(self.0.trace(request).await?)))
+    }
+
+    async fn capture(&self, request: Request<pb::CaptureRequest>) -> Reply<Self::CaptureStream> {
+        let request = request.into_inner().try_into()?;
+        Ok(Response::new(down(self.0.capture(request).await?)))
     }
 }

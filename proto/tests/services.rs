@@ -8,12 +8,13 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use model::config::check::Fault;
+use model::observe::{CaptureRequest, Captured, Direction, Tap, TraceRequest, TraceStep};
 use model::program::{Ack, Batch, Hop, Op, Owner, Refusal, Refused};
 use model::report::{PacketIn, PacketOut, PuntReason, Report};
 use model::state::event::{Event, Happening};
 use model::state::fib::FibEntry;
 use model::state::{Fib, Filter, Ports, Show, State, What, Workers};
-use model::{Epoch, Instance, InterfaceName, TableId};
+use model::{Epoch, Instance, InterfaceName, TableId, WorkerId};
 use proto::client;
 use proto::server::{self, from_channel};
 use proto::{Access, Applied, Apply, Clear, Code, Greeting, Hello, Open, Status, Stream};
@@ -32,6 +33,8 @@ fn path(name: &str) -> PathBuf {
 struct Odd {
     /// Streams that nobody reads any more.
     unread: Mutex<Vec<Stream<PacketOut>>>,
+    /// Captures that go on.
+    captures: Arc<AtomicU64>,
 }
 
 #[proto::async_trait]
@@ -96,15 +99,65 @@ impl server::Dataplane for Odd {
         };
         Ok(State::Fib(Fib((0..100_000).map(entry).collect())))
     }
+
+    async fn trace(&self, request: TraceRequest) -> Result<Stream<TraceStep>, Status> {
+        let step = move |packet| TraceStep {
+            packet,
+            worker: WorkerId(1),
+            node: "rx".into(),
+            time_us: 7,
+            interface: None,
+            table: TableId(0),
+            destination: request.address,
+            adjacency: None,
+            offset: 0,
+            reason: None,
+            len: 60,
+            bytes: vec![1, 2],
+            lost: 0,
+        };
+        Ok(Box::pin(futures::stream::iter((1..=request.packets.get()).map(step).map(Ok))))
+    }
+
+    async fn capture(&self, request: CaptureRequest) -> Result<Stream<Captured>, Status> {
+        if request.at != Tap::Port("wan".into()) {
+            return Err(Status::invalid_argument("at.port"));
+        }
+        let (sender, receiver) = mpsc::channel(1);
+        let captures = Arc::clone(&self.captures);
+        captures.fetch_add(1, Ordering::Relaxed);
+        tokio::spawn(async move {
+            let captured = Captured {
+                worker: WorkerId(0),
+                time_us: 9,
+                interface: None,
+                direction: Some(Direction::Out),
+                reason: None,
+                len: 60,
+                bytes: vec![3; usize::from(request.snap.map_or(60, u16::from))],
+                lost: 0,
+            };
+            while sender.send(captured.clone()).await.is_ok() {}
+            captures.fetch_sub(1, Ordering::Relaxed);
+        });
+        Ok(from_channel(receiver))
+    }
 }
 
 /// A served data plane and the switch that stops it.
 async fn dataplane(name: &str) -> (client::Dataplane, oneshot::Sender<()>, tokio::task::JoinHandle<()>) {
+    serving(name, Odd::default()).await
+}
+
+async fn serving(
+    name: &str,
+    odd: Odd,
+) -> (client::Dataplane, oneshot::Sender<()>, tokio::task::JoinHandle<()>) {
     let (path, (stop, stopped)) = (path(name), oneshot::channel::<()>());
     let served = path.clone();
     let server = tokio::spawn(async move {
         let stopped = async move { drop(stopped.await) };
-        server::serve_dataplane(&served, Access::default(), Arc::new(Odd::default()), stopped).await.unwrap();
+        server::serve_dataplane(&served, Access::default(), Arc::new(odd), stopped).await.unwrap();
     });
     served_on(&path).await;
     (client::Dataplane::at(path), stop, server)
@@ -219,6 +272,35 @@ async fn a_table_of_many_messages_arrives_whole_and_filtered() {
 }
 
 #[tokio::test]
+async fn packets_are_observed_until_there_are_enough_or_nobody_listens() {
+    let captures = Arc::new(AtomicU64::new(0));
+    let (client, _stop, _server) =
+        serving("observe", Odd { captures: Arc::clone(&captures), ..Odd::default() }).await;
+    let address = Some("10.0.0.1".parse().unwrap());
+    let request = TraceRequest { packets: 3.try_into().unwrap(), address };
+    let steps = collect(&mut client.trace(request).await.unwrap()).await;
+    assert_eq!(steps.iter().map(|step| step.packet).collect::<Vec<_>>(), [1, 2, 3]);
+    assert_eq!((steps[0].destination, steps[0].worker), (address, WorkerId(1)));
+
+    let request = |port: &str| CaptureRequest {
+        at: Tap::Port(port.into()),
+        packets: None,
+        snap: Some(16.try_into().unwrap()),
+        address: None,
+    };
+    let refused = client.capture(request("dmz")).await.err().unwrap();
+    assert_eq!(refused.code(), Some(Code::InvalidArgument));
+    let mut packets = client.capture(request("wan")).await.unwrap();
+    let first = packets.next().await.unwrap().unwrap();
+    assert_eq!((first.direction, first.bytes.len()), (Some(Direction::Out), 16));
+    assert_eq!(captures.load(Ordering::Relaxed), 1);
+    drop(packets);
+    while captures.load(Ordering::Relaxed) > 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test]
 async fn a_stalled_caller_stalls_nobody_else() {
     let (client, _stop, _server) = dataplane("stall").await;
     client.hello(hello(1)).await.unwrap();
@@ -282,6 +364,14 @@ impl server::Management for Node {
         };
         Ok(self.cleared.fetch_add(1, Ordering::Relaxed))
     }
+
+    async fn trace(&self, request: TraceRequest) -> Result<Stream<TraceStep>, Status> {
+        server::Dataplane::trace(&Odd::default(), request).await
+    }
+
+    async fn capture(&self, _: CaptureRequest) -> Result<Stream<Captured>, Status> {
+        Err(Status::unavailable("the data plane is away"))
+    }
 }
 
 #[tokio::test]
@@ -307,6 +397,11 @@ async fn management_answers_each_call_and_health_and_reflection_are_there() {
     let clear = |address: &str| Clear::Nhrp { tunnel: None, address: Some(address.parse().unwrap()) };
     assert_eq!(client.clear(clear("10.0.0.2")).await.unwrap(), 0);
     assert_eq!(client.clear(clear("10.0.0.2")).await.unwrap(), 1);
+
+    let request = TraceRequest { packets: 1.try_into().unwrap(), address: None };
+    assert_eq!(collect(&mut client.trace(request).await.unwrap()).await.len(), 1);
+    let request = CaptureRequest { at: Tap::Node("drop".into()), packets: None, snap: None, address: None };
+    assert_eq!(client.capture(request).await.err().unwrap().code(), Some(Code::Unavailable));
 
     let channel = raw(&path).await;
     let mut health = tonic_health::pb::health_client::HealthClient::new(channel);

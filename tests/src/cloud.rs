@@ -7,9 +7,12 @@
 //!   host2 ── spoke2 ───┘            ports: taps made by DPDK and moved to where they belong, or veths whose
 //!                                          DPDK ends are in P-hub-ports (the twins live apart from them)
 //! ```
+//!
+//! Before it is started it may be changed: the nodes' configurations, the underlay ([`crate::underlay`]), and a LAN
+//! ([`crate::vlan`]).
 
 use std::fs;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -22,7 +25,8 @@ use serde_json::Value;
 use crate::guardian::Guardian;
 use crate::netns::Namespace;
 use crate::node::{Host, Node};
-use crate::traffic::Flow;
+use crate::traffic::{Flow, PAYLOAD};
+use crate::vlan::VlanSwitch;
 use crate::wait;
 
 /// Index of the hub in [`Cloud::nodes`].
@@ -72,6 +76,20 @@ pub enum Ports {
     /// DPDK's net_af_packet on one end of a veth pair, which outlives the data plane.
     #[value(name = "af_packet")]
     AfPacket,
+    /// DPDK's net_pcap on one end of a veth pair: of the virtual ones the driver that takes jumbo frames.
+    #[value(name = "pcap")]
+    Pcap,
+}
+
+impl Ports {
+    /// What DPDK calls the driver.
+    fn driver(self) -> &'static str {
+        match self {
+            Self::Tap => "net_tap",
+            Self::AfPacket => "net_af_packet",
+            Self::Pcap => "net_pcap",
+        }
+    }
 }
 
 /// The cloud. Dropped, it stops every process and removes everything.
@@ -81,6 +99,9 @@ pub struct Cloud {
     pub internet: Arc<Namespace>,
     /// Hub, spoke1, spoke2.
     pub nodes: Vec<Node>,
+    /// The router of the underlay, if there is one ([`Cloud::put_behind_router`]).
+    pub router: Option<Arc<Namespace>>,
+    pub(crate) prefix: String,
     ports: Ports,
     directory: PathBuf,
     // Last, so that it cleans up when everything else is gone.
@@ -94,6 +115,14 @@ impl Cloud {
     /// # Errors
     /// Not root, or a tool is missing.
     pub fn lay(prefix: &str, phase: Phase, ports: Ports) -> Result<Self> {
+        Self::lay_example(prefix, &format!("phase{}", phase.number()), ports)
+    }
+
+    /// As [`Cloud::lay`], with the configurations of this folder of `examples/cloud`.
+    ///
+    /// # Errors
+    /// As [`Cloud::lay`].
+    pub fn lay_example(prefix: &str, example: &str, ports: Ports) -> Result<Self> {
         let guardian = Guardian::start()?;
         let (prefix, internet) = claim(&guardian, prefix)?;
         let directory = directory_of(&prefix);
@@ -112,39 +141,46 @@ impl Cloud {
             let directory = directory.join(name);
             fs::create_dir_all(&directory)?;
             let add = |suffix: &str| Namespace::add(&guardian, &format!("{prefix}-{suffix}")).map(Arc::new);
-            let host = Host {
-                namespace: add(&format!("host{index}"))?,
-                address: Ipv4Addr::new(192, 168, number, 10),
-            };
+            let host = Host { namespace: add(&format!("host{index}"))?, number };
             let cores = std::thread::available_parallelism()?.get();
-            let driver = match ports {
-                Ports::Tap => "net_tap",
-                Ports::AfPacket => "net_af_packet",
+            // An Ethernet address that is the same in each run, where the driver takes one.
+            let port = |name: &str, at: u8| {
+                let address = match ports {
+                    Ports::Tap => format!(",mac={}", mac(number, at)),
+                    Ports::AfPacket => String::new(),
+                    Ports::Pcap => ",phy_mac=1".to_owned(),
+                };
+                format!("{name}={}{at},iface={name}-p{address}", ports.driver())
             };
             guardian.watch_directory(&Path::new("/var/run/dpdk").join(format!("{prefix}-{name}")))?;
+            let namespace = add(name)?;
+            let config = config(example, name, &directory, namespace.name())?;
+            for netns in netns_of_tables(&config) {
+                guardian.watch_namespace(&netns)?;
+            }
             let node = Node {
                 name: name.to_owned(),
-                namespace: add(name)?,
-                ports: (ports == Ports::AfPacket).then(|| add(&format!("{name}-ports"))).transpose()?,
+                namespace,
+                ports: (ports != Ports::Tap).then(|| add(&format!("{name}-ports"))).transpose()?,
                 nbma: Ipv4Addr::new(203, 0, 113, number),
+                nbma6: Ipv6Addr::from([0x2001, 0xdb8, 0x113, 0, 0, 0, 0, hextet(number)]),
                 tunnel: Ipv4Addr::new(10, 255, 0, number),
+                tunnel6: Ipv6Addr::from([0x2001, 0xdb8, 0xff, 0, 0, 0, 0, hextet(number)]),
                 host,
-                config: config(phase, name, &directory)?,
+                switch: None,
+                config,
                 directory,
-                port_args: vec![format!("wan={driver}0,iface=wan-p"), format!("lan={driver}1,iface=lan-p")],
+                bridge: BRIDGE.to_owned(),
+                mtu: None,
+                port_args: vec![port("wan", 0), port("lan", 1)],
                 core: index % cores,
                 dataplane: None,
                 controlplane: None,
             };
             nodes.push(node);
         }
-        let cloud = Self { internet, nodes, ports, directory, guardian: Arc::new(guardian) };
-        if ports == Ports::AfPacket {
-            for node in &cloud.nodes {
-                cloud.lay_veths(node)?;
-            }
-        }
-        Ok(cloud)
+        let guardian = Arc::new(guardian);
+        Ok(Self { internet, nodes, router: None, prefix, ports, directory, guardian })
     }
 
     /// Lays the wires and starts everything; returns when both spokes are registered.
@@ -157,22 +193,49 @@ impl Cloud {
         Ok(cloud)
     }
 
+    /// Makes the LANs, and the ports, as wide as this: before the start, and with [`Ports::Pcap`] only. The hosts are not told what
+    /// the overlay takes.
+    ///
+    /// # Errors
+    /// Other ports, or a configuration without `lan`.
+    pub fn widen_lans(&mut self, mtu: u16) -> Result<()> {
+        ensure!(self.ports == Ports::Pcap, "these ports take no jumbo frames");
+        for node in &mut self.nodes {
+            node.mtu = Some(mtu);
+            let interfaces = node.config.get_mut("interfaces").and_then(toml::Value::as_array_mut);
+            let is_lan = |i: &&mut toml::Table| i.get("name").is_some_and(|n| n.as_str() == Some("lan"));
+            let lan = interfaces.into_iter().flatten().filter_map(toml::Value::as_table_mut).find(is_lan);
+            lan.context("no lan")?.insert("mtu".to_owned(), i64::from(mtu).into());
+        }
+        Ok(())
+    }
+
     /// Starts every process; returns when both spokes are registered.
     ///
     /// # Errors
     /// As [`Cloud::up`].
     pub fn start(&mut self) -> Result<()> {
-        for index in 0..self.nodes.len() {
-            self.start_dataplane(index)?;
-            self.nodes[index].start_controlplane()?;
-        }
+        self.start_processes()?;
         for index in [SPOKE1, SPOKE2] {
             self.wait_registered(index)?;
         }
         Ok(())
     }
 
-    /// Waits until the hub has a registration of this spoke, and the spoke knows.
+    /// Starts every process.
+    ///
+    /// # Errors
+    /// As [`Cloud::up`].
+    pub fn start_processes(&mut self) -> Result<()> {
+        for index in 0..self.nodes.len() {
+            self.start_dataplane(index)?;
+            self.nodes[index].start_controlplane()?;
+        }
+        Ok(())
+    }
+
+    /// Waits until the hub has a registration of this spoke, and the spoke knows: of every address family and tunnel that the
+    /// spoke registers.
     ///
     /// # Errors
     /// Not within 15 seconds; the logs are in the error.
@@ -186,18 +249,25 @@ impl Cloud {
         .with_context(|| self.logs())
     }
 
-    /// Whether the hub has a registration of this spoke, and the spoke knows.
+    /// Whether the hub has the registrations of this spoke, and the spoke knows.
     ///
     /// # Errors
     /// `nave` fails.
     pub fn is_registered(&self, spoke: usize) -> Result<bool> {
-        let client = self.nodes[spoke].tunnel.to_string();
-        let entries = self.nodes[HUB].nave_json("show nhrp")?;
-        let servers = self.nodes[spoke].nave_json("show nhs")?;
-        let all = |list: &Value| list.as_array().cloned().unwrap_or_default();
-        let known = all(&entries).iter().any(|e| e["type"] == "dynamic" && e["next_hop"] == *client);
-        let accepted = all(&servers).iter().any(|s| s["state"] == "responding");
-        Ok(known && accepted)
+        let node = &self.nodes[spoke];
+        let all = |list: Value| list.as_array().cloned().unwrap_or_default();
+        let entries = all(self.nodes[HUB].nave_json("show nhrp")?);
+        let servers = all(node.nave_json("show nhs")?);
+        let known = |client: &str| {
+            let of_client = |e: &&Value| e["type"] == "dynamic" && e["next_hop"] == client;
+            entries.iter().filter(of_client).count()
+        };
+        let is_v6 = |server: &Value| server["protocol"].as_str().is_some_and(|text| text.contains(':'));
+        let (of_v6, of_v4) = servers.iter().partition::<Vec<&Value>, _>(|server| is_v6(server));
+        let accepted = servers.iter().all(|server| server["state"] == "responding");
+        let registered =
+            known(&node.tunnel.to_string()) >= of_v4.len() && known(&node.tunnel6.to_string()) >= of_v6.len();
+        Ok(!servers.is_empty() && accepted && registered)
     }
 
     /// Starts a node's data plane and connects its ports.
@@ -205,34 +275,41 @@ impl Cloud {
     /// # Errors
     /// It does not come up.
     pub fn start_dataplane(&mut self, index: usize) -> Result<()> {
-        self.nodes[index].spawn_dataplane()?;
         if self.ports == Ports::Tap {
-            self.connect_taps(&self.nodes[index])?;
+            self.nodes[index].spawn_dataplane()?;
+            return self.connect_taps(&self.nodes[index]);
         }
-        Ok(())
+        if !self.internet.has_link(&self.nodes[index].name) {
+            self.lay_veths(&self.nodes[index])?;
+        }
+        self.nodes[index].spawn_dataplane()
     }
 
-    /// A flow from one node's host to another's.
+    /// A flow from one node's host to another's, over IPv4.
     #[must_use]
     pub fn flow(&self, from: usize, to: usize, port: u16, rate: u32) -> Flow {
-        let (from, to) = (&self.nodes[from].host, &self.nodes[to].host);
-        Flow {
-            from: from.namespace.clone(),
-            source: from.address,
-            to: to.namespace.clone(),
-            destination: to.address,
-            port,
-            rate,
-        }
+        let ends = [from, to].map(|node| self.nodes[node].host.address().into());
+        self.flow_between(from, to, ends, port, rate)
+    }
+
+    /// A flow from one node's host to another's, over IPv6.
+    #[must_use]
+    pub fn flow6(&self, from: usize, to: usize, port: u16, rate: u32) -> Flow {
+        let ends = [from, to].map(|node| self.nodes[node].host.address6().into());
+        self.flow_between(from, to, ends, port, rate)
+    }
+
+    fn flow_between(&self, from: usize, to: usize, ends: [IpAddr; 2], port: u16, rate: u32) -> Flow {
+        let [from, to] = [from, to].map(|node| self.nodes[node].host.namespace.clone());
+        Flow { from, source: ends[0], to, destination: ends[1], port, rate, payload: PAYLOAD }
     }
 
     /// Whether a host reaches an address: three pings, at least one answered.
     ///
     /// # Errors
     /// No `ping`.
-    pub fn pings(&self, from: usize, to: Ipv4Addr) -> Result<bool> {
-        let args = ["-c", "3", "-i", "0.2", "-W", "1", &to.to_string()];
-        Ok(self.nodes[from].host.namespace.output("ping", &args)?.status.success())
+    pub fn pings(&self, from: usize, to: impl Into<IpAddr>) -> Result<bool> {
+        self.nodes[from].host.pings(to)
     }
 
     /// The ends of all logs.
@@ -278,7 +355,11 @@ impl Cloud {
             wait::until_true(&format!("tap {tap} of {}", node.name), limit, || node.namespace.has_link(tap))?;
         }
         node.namespace.ip(&format!("link set wan-p netns {} name {}", self.internet.name(), node.name))?;
-        node.namespace.ip(&format!("link set lan-p netns {} name eth0", node.host.namespace.name()))?;
+        let (lan, name) = match &node.switch {
+            Some(switch) => (switch.namespace(), VlanSwitch::PORT),
+            None => (&*node.host.namespace, "eth0"),
+        };
+        node.namespace.ip(&format!("link set lan-p netns {} name {name}", lan.name()))?;
         self.connect(node)
     }
 
@@ -287,8 +368,9 @@ impl Cloud {
         let far = |end: &str| format!("type veth peer name {end} netns {}", ports.name());
         self.internet.ip(&format!("link add {} {}", node.name, far("wan-p")))?;
         node.host.namespace.ip(&format!("link add eth0 {}", far("lan-p")))?;
-        for end in ["wan-p", "lan-p"] {
-            ports.ip(&format!("link set dev {end} up"))?;
+        for (at, end, mtu) in [(0, "wan-p", 1500), (1, "lan-p", node.mtu.unwrap_or(1500))] {
+            let address = mac(node.host.number, at);
+            ports.ip(&format!("link set dev {end} address {address} mtu {mtu} up"))?;
         }
         // A veth leaves checksums and segmentation to hardware that is not there: the data plane would see half-made packets.
         let off = ["-K", "eth0", "tx", "off", "tso", "off", "gso", "off", "gro", "off"];
@@ -297,16 +379,13 @@ impl Cloud {
     }
 
     fn connect(&self, node: &Node) -> Result<()> {
-        let number = node.nbma.octets()[3];
-        let wire = &node.name;
+        let (number, wire, bridge) = (node.host.number, &node.name, &node.bridge);
         self.internet
-            .ip(&format!("link set dev {wire} address 02:00:00:00:{number:02x}:01 master {BRIDGE} up"))?;
-        let host = &node.host.namespace;
-        host.ip(&format!("link set eth0 address 02:00:00:00:{number:02x}:02 up"))?;
-        host.ip(&format!("addr replace {}/24 dev eth0", node.host.address))?;
-        // The overlay's MTU, so that TCP makes its segments small enough.
-        host.ip(&format!("route replace default via 192.168.{number}.1 mtu 1400"))?;
-        Ok(())
+            .ip(&format!("link set dev {wire} address 02:00:00:00:{number:02x}:01 master {bridge} up"))?;
+        match &node.switch {
+            Some(switch) => switch.connect(),
+            None => node.host.settle(node.mtu, node.is_dual_stack()),
+        }
     }
 }
 
@@ -344,9 +423,9 @@ fn claim(guardian: &Guardian, prefix: &str) -> Result<(String, Namespace)> {
     anyhow::bail!("a hundred clouds named {prefix} are running")
 }
 
-/// The node's file of `examples/cloud`, with the paths of this run in it.
-fn config(phase: Phase, name: &str, directory: &Path) -> Result<toml::Table> {
-    let file = examples().join(format!("phase{}/{name}.toml", phase.number()));
+/// The node's file of `examples/cloud`, with the paths and namespaces of this run in it.
+fn config(example: &str, name: &str, directory: &Path, netns: &str) -> Result<toml::Table> {
+    let file = examples().join(format!("{example}/{name}.toml"));
     let text = fs::read_to_string(&file).with_context(|| file.display().to_string())?;
     let mut config: toml::Table = text.parse().with_context(|| file.display().to_string())?;
     let mut set = |section: &str, key: &str, file: &str| {
@@ -358,7 +437,30 @@ fn config(phase: Phase, name: &str, directory: &Path) -> Result<toml::Table> {
     set("node", "state_file", "state.json");
     set("dataplane", "socket", "dataplane.sock");
     set("management", "socket", "controlplane.sock");
+    for table in config.get_mut("tables").and_then(toml::Value::as_array_mut).into_iter().flatten() {
+        let own = table.get("netns").and_then(toml::Value::as_str).unwrap_or("table");
+        let own = format!("{netns}-{own}");
+        if let Some(table) = table.as_table_mut() {
+            table.insert("netns".to_owned(), own.into());
+        }
+    }
     Ok(config)
+}
+
+/// The namespaces of a configuration's tables.
+fn netns_of_tables(config: &toml::Table) -> Vec<String> {
+    let tables = config.get("tables").and_then(toml::Value::as_array).into_iter().flatten();
+    tables.filter_map(|table| Some(table.get("netns")?.as_str()?.to_owned())).collect()
+}
+
+/// The Ethernet address of a port: of 0, `wan`, and 1, `lan`.
+fn mac(number: u8, port: u8) -> String {
+    format!("02:00:00:00:{number:02x}:{:02x}", port + 3)
+}
+
+/// The group of an IPv6 address that is written as this number in decimal: 11 as 0x11.
+pub(crate) fn hextet(number: u8) -> u16 {
+    u16::from(number / 10) << 4 | u16::from(number % 10)
 }
 
 /// `examples/cloud` of this tree.

@@ -15,11 +15,28 @@ pub fn ipv4(ends: (Ipv4Addr, Ipv4Addr), protocol: u8, ttl: u8, payload: &[u8]) -
     packet.extend(ends.0.octets());
     packet.extend(ends.1.octets());
     packet.extend(payload);
+    seal_ipv4(&mut packet);
+    packet
+}
+
+/// Writes the length and header checksum of an IPv4 packet without options.
+pub fn seal_ipv4(packet: &mut [u8]) {
     let length = u16::try_from(packet.len()).unwrap_or(u16::MAX);
     packet[2..4].copy_from_slice(&length.to_be_bytes());
+    packet[10..12].fill(0);
     let sum = checksum(&packet[..20]);
     packet[10..12].copy_from_slice(&sum.to_be_bytes());
-    packet
+}
+
+/// A fragment of an IPv4 packet without options (RFC 791 §3.2): these bytes of its payload, from a multiple of 8 on, and whether
+/// more follow. All fragments of equal packets have the same identification.
+#[must_use]
+pub fn fragment(packet: &[u8], bytes: std::ops::Range<usize>, more: bool) -> Vec<u8> {
+    let place = u16::try_from(bytes.start / 8).unwrap_or(0) | if more { 0x2000 } else { 0 };
+    let mut fragment = [&packet[..20], &packet[20..][bytes]].concat();
+    fragment[6..8].copy_from_slice(&place.to_be_bytes());
+    seal_ipv4(&mut fragment);
+    fragment
 }
 
 /// A UDP datagram without checksum (RFC 768 allows that over IPv4).

@@ -3,6 +3,8 @@
 //!
 //! - [`netns`] namespaces, [`guardian`] who cleans up after a run however it ends, [`process`] programs in namespaces
 //! - [`cloud`] the topology: an underlay, nodes, LAN hosts; [`node`] one node's processes, configuration and `nave` client
+//! - [`underlay`] other underlays: IPv6, a router in between; [`vlan`] a LAN of several hosts in VLANs
+//! - [`path`] what a path shows to a host: hops, sizes, TCP through it
 //! - [`traffic`] numbered UDP packets and what became of them
 //! - [`capture`] what passes on the underlay, [`trail`] what it means, [`tshark`] what others say it means
 //! - [`frame`] packets made by hand, right and wrong ones; [`probe`] a station on the underlay that sends them
@@ -20,11 +22,14 @@ pub mod guardian;
 pub mod lock;
 pub mod netns;
 pub mod node;
+pub mod path;
 pub mod probe;
 pub mod process;
 pub mod traffic;
 pub mod trail;
 pub mod tshark;
+pub mod underlay;
+pub mod vlan;
 pub mod vm;
 pub mod wait;
 

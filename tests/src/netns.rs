@@ -35,6 +35,20 @@ impl Namespace {
         Ok(namespace)
     }
 
+    /// Lets IPv6 into a namespace of hosts: an address counts from the moment that it is there, and nobody on the link gives
+    /// out others.
+    ///
+    /// # Errors
+    /// The kernel has no IPv6.
+    pub fn allow_ipv6(&self) -> Result<()> {
+        for conf in ["all", "default"] {
+            for key in ["disable_ipv6", "accept_dad", "accept_ra", "autoconf"] {
+                self.switch(&format!("ipv6/conf/{conf}/{key}"), false)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Its name, for `ip netns exec`.
     #[must_use]
     pub fn name(&self) -> &str {

@@ -1,7 +1,7 @@
 //! One node: its two processes, its configuration, and the operator's command for it.
 
 use std::fs;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -11,20 +11,79 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
+use crate::cloud::hextet;
 use crate::netns::Namespace;
 use crate::process::Process;
+use crate::vlan::VlanSwitch;
 use crate::{process, wait};
 
 /// How long a process may take until it answers.
 const START: Duration = Duration::from_secs(30);
 
-/// A host on a node's LAN: a namespace with one plain kernel interface.
+/// A host on a node's LAN: a namespace with one plain kernel interface, `eth0`. Its node is its router.
 #[derive(Debug, Clone)]
 pub struct Host {
     /// Where it is.
     pub namespace: Arc<Namespace>,
-    /// Its address.
-    pub address: Ipv4Addr,
+    /// The number of its node, which stands in its addresses: 1, 11, 12.
+    pub number: u8,
+}
+
+impl Host {
+    /// 192.168.`number`.10.
+    #[must_use]
+    pub fn address(&self) -> Ipv4Addr {
+        Ipv4Addr::new(192, 168, self.number, 10)
+    }
+
+    /// 2001:db8:a:`number`::10, where it has IPv6.
+    #[must_use]
+    pub fn address6(&self) -> Ipv6Addr {
+        Ipv6Addr::from([0x2001, 0xdb8, 0xa, hextet(self.number), 0, 0, 0, 0x10])
+    }
+
+    /// Its node's address on the LAN.
+    #[must_use]
+    pub fn router(&self) -> Ipv4Addr {
+        Ipv4Addr::new(192, 168, self.number, 1)
+    }
+
+    /// Its node's IPv6 address on the LAN.
+    #[must_use]
+    pub fn router6(&self) -> Ipv6Addr {
+        Ipv6Addr::from([0x2001, 0xdb8, 0xa, hextet(self.number), 0, 0, 0, 1])
+    }
+
+    /// Gives `eth0` its addresses and default routes. Without `mtu` it is an ordinary link, and the routes know what the overlay
+    /// takes, so that TCP makes its segments small enough; with one the host has to find that out.
+    ///
+    /// # Errors
+    /// There is no `eth0`.
+    pub fn settle(&self, mtu: Option<u16>, ipv6: bool) -> Result<()> {
+        let (host, number) = (&self.namespace, self.number);
+        host.ip(&format!(
+            "link set eth0 address 02:00:00:00:{number:02x}:02 mtu {} up",
+            mtu.unwrap_or(1500)
+        ))?;
+        let known = if mtu.is_some() { "" } else { " mtu 1400" };
+        host.ip(&format!("addr replace {}/24 dev eth0", self.address()))?;
+        host.ip(&format!("route replace default via {}{known}", self.router()))?;
+        if ipv6 {
+            host.allow_ipv6()?;
+            host.ip(&format!("addr replace {}/64 dev eth0 nodad", self.address6()))?;
+            host.ip(&format!("route replace default via {}{known}", self.router6()))?;
+        }
+        Ok(())
+    }
+
+    /// Whether it reaches an address: three pings, at least one answered.
+    ///
+    /// # Errors
+    /// No `ping`.
+    pub fn pings(&self, to: impl Into<IpAddr>) -> Result<bool> {
+        let args = ["-c", "3", "-i", "0.2", "-W", "1", &to.into().to_string()];
+        Ok(self.namespace.output("ping", &args)?.status.success())
+    }
 }
 
 /// A node of the cloud.
@@ -38,13 +97,23 @@ pub struct Node {
     pub ports: Option<Arc<Namespace>>,
     /// Its address on the underlay.
     pub nbma: Ipv4Addr,
+    /// Its address on an underlay of IPv6.
+    pub nbma6: Ipv6Addr,
     /// Its address on the tunnel.
     pub tunnel: Ipv4Addr,
+    /// Its IPv6 address on the tunnel, where it has one.
+    pub tunnel6: Ipv6Addr,
     /// The host behind it.
     pub host: Host,
+    /// The switch between its LAN port and the hosts, if there is more than one.
+    pub switch: Option<VlanSwitch>,
     /// What its control plane is started with. An edit holds from the next start on.
     pub config: toml::Table,
     pub(crate) directory: PathBuf,
+    /// Bridge of the underlay that it is plugged into.
+    pub(crate) bridge: String,
+    /// What its ports and its LAN take, if that is not 1500.
+    pub(crate) mtu: Option<u16>,
     pub(crate) port_args: Vec<String>,
     pub(crate) core: usize,
     /// Its data plane, while it runs.
@@ -103,8 +172,49 @@ impl Node {
         &self.directory
     }
 
+    /// Whether its LAN has IPv6 beside IPv4.
+    #[must_use]
+    pub fn is_dual_stack(&self) -> bool {
+        self.config.to_string().contains("2001:db8:a:")
+    }
+
+    /// Changes the configuration as text, before the control plane is started.
+    ///
+    /// # Errors
+    /// It is no TOML then.
+    pub fn edit(&mut self, change: impl FnOnce(String) -> String) -> Result<()> {
+        let text = change(toml::to_string(&self.config)?);
+        self.config = text.parse().with_context(|| text.clone())?;
+        Ok(())
+    }
+
+    /// Adds an element to a list of the configuration, before the control plane is started: `routes`, `tables` ….
+    ///
+    /// # Errors
+    /// `element` is no TOML, or what has that name is no list.
+    pub fn add(&mut self, list: &str, element: &str) -> Result<()> {
+        let element: toml::Table = element.parse().with_context(|| element.to_owned())?;
+        let entry = self.config.entry(list).or_insert_with(|| toml::Value::Array(Vec::new()));
+        entry.as_array_mut().with_context(|| format!("{list} is no list"))?.push(element.into());
+        Ok(())
+    }
+
+    /// Makes the configuration as it stands here the running one (`nave apply`).
+    ///
+    /// # Errors
+    /// It is refused.
+    pub fn apply(&self) -> Result<()> {
+        fs::write(self.config_file(), toml::to_string(&self.config)?)?;
+        self.nave(&format!("apply {}", self.config_file().display())).map(drop)
+    }
+
     /// Starts the data plane and waits until it serves.
     pub(crate) fn spawn_dataplane(&mut self) -> Result<()> {
+        if self.config.to_string().contains("2001:db8:") {
+            // Lets the control plane have IPv6 on its twins; what is made besides has none until then.
+            self.namespace.switch("ipv6/conf/all/disable_ipv6", false)?;
+            self.namespace.switch("ipv6/conf/default/disable_ipv6", true)?;
+        }
         let mut command = Command::new(program("nave-dataplane")?);
         command.arg("--socket").arg(self.dataplane_socket());
         for port in &self.port_args {
@@ -112,6 +222,10 @@ impl Node {
         }
         command.args(["--workers", &self.core.to_string(), "--idle", "adaptive", "--memory", "no-huge:128"]);
         command.args(["--file-prefix", self.namespace.name()]);
+        if let Some(mtu) = self.mtu {
+            // Buffers are as large as the MTU: fewer of them in the same memory.
+            command.args(["--mtu", &mtu.to_string(), "--buffers", "8191"]);
+        }
         let home = self.ports.as_ref().unwrap_or(&self.namespace);
         if self.ports.is_some() {
             command.args(["--host-netns", self.namespace.name()]);

@@ -1,7 +1,7 @@
 //! Numbered UDP packets from one namespace to another, and what became of them.
 
 use std::fmt;
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{JoinHandle, sleep};
@@ -12,7 +12,7 @@ use hdrhistogram::Histogram;
 
 use crate::netns::Namespace;
 
-/// Bytes of UDP payload: number (8), time of sending (8), filler.
+/// Bytes of UDP payload, where a flow does not want others: number (8), time of sending (8), filler.
 pub const PAYLOAD: usize = 100;
 
 /// Who sends what to whom.
@@ -21,15 +21,17 @@ pub struct Flow {
     /// Where the sender is.
     pub from: Arc<Namespace>,
     /// Its address.
-    pub source: Ipv4Addr,
+    pub source: IpAddr,
     /// Where the receiver is.
     pub to: Arc<Namespace>,
     /// Its address.
-    pub destination: Ipv4Addr,
+    pub destination: IpAddr,
     /// UDP port of both.
     pub port: u16,
     /// Packets a second.
     pub rate: u32,
+    /// Bytes of UDP payload, 16 at least.
+    pub payload: usize,
 }
 
 /// A flow that is being sent.
@@ -69,13 +71,13 @@ impl Stream {
         let drained = Arc::new(AtomicBool::new(false));
         let arrived = Arc::new(AtomicU64::new(0));
         let receiver = std::thread::spawn({
-            let (drained, arrived) = (drained.clone(), arrived.clone());
-            move || receive(&inside, start, &drained, &arrived)
+            let (drained, arrived, length) = (drained.clone(), arrived.clone(), flow.payload);
+            move || receive(&inside, length, start, &drained, &arrived)
         });
         let sender = std::thread::spawn({
-            let (stop, to, rate) = (stop.clone(), (flow.destination, flow.port).into(), flow.rate);
+            let (stop, flow) = (stop.clone(), flow.clone());
             move || {
-                let sent = send(&outside, to, rate, start, &stop);
+                let sent = send(&outside, &flow, start, &stop);
                 // What is still on its way may arrive.
                 sleep(Duration::from_millis(500));
                 drained.store(true, Ordering::Relaxed);
@@ -115,10 +117,11 @@ impl Stream {
     }
 }
 
-fn send(socket: &UdpSocket, to: SocketAddr, rate: u32, start: Instant, stop: &AtomicBool) -> Result<u64> {
-    let interval = Duration::from_secs(1) / rate;
+fn send(socket: &UdpSocket, flow: &Flow, start: Instant, stop: &AtomicBool) -> Result<u64> {
+    let to = SocketAddr::from((flow.destination, flow.port));
+    let interval = Duration::from_secs(1) / flow.rate;
     let first = Instant::now();
-    let mut payload = [0_u8; PAYLOAD];
+    let mut payload = vec![0_u8; flow.payload];
     let mut number = 0_u64;
     while !stop.load(Ordering::Relaxed) {
         let due = first + interval * u32::try_from(number)?;
@@ -133,21 +136,22 @@ fn send(socket: &UdpSocket, to: SocketAddr, rate: u32, start: Instant, stop: &At
 
 fn receive(
     socket: &UdpSocket,
+    expected: usize,
     start: Instant,
     drained: &AtomicBool,
     arrived: &AtomicU64,
 ) -> Result<Vec<Arrival>> {
     let mut arrivals = Vec::new();
-    let mut payload = [0_u8; 2048];
+    let mut payload = [0_u8; 9216];
     let word = |bytes: &[u8]| bytes.try_into().map(u64::from_be_bytes);
     while !drained.load(Ordering::Relaxed) {
         match socket.recv(&mut payload) {
-            Ok(PAYLOAD) => {
+            Ok(length) if length == expected => {
                 let (number, sent) = (word(&payload[..8])?, word(&payload[8..16])?);
                 arrivals.push(Arrival { number, sent, received: nanos(start.elapsed()) });
                 arrived.fetch_add(1, Ordering::Relaxed);
             }
-            Ok(length) => anyhow::bail!("a packet of {length} bytes where {PAYLOAD} were sent"),
+            Ok(length) => anyhow::bail!("a packet of {length} bytes where {expected} were sent"),
             Err(e) if matches!(e.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut) => {}
             Err(e) => return Err(e).context("receiving"),
         }
@@ -172,7 +176,7 @@ pub struct Gap {
 #[derive(Debug, Clone)]
 pub struct Tally {
     /// Source and destination.
-    pub ends: (Ipv4Addr, Ipv4Addr),
+    pub ends: (IpAddr, IpAddr),
     /// Packets sent.
     pub sent: u64,
     /// Numbers that arrived at least once.
@@ -194,7 +198,7 @@ pub struct Tally {
 }
 
 impl Tally {
-    fn of(ends: (Ipv4Addr, Ipv4Addr), sent: u64, arrivals: &[Arrival]) -> Result<Self> {
+    fn of(ends: (IpAddr, IpAddr), sent: u64, arrivals: &[Arrival]) -> Result<Self> {
         let mut seen = vec![false; usize::try_from(sent)?];
         let mut latency = Histogram::new_with_bounds(1, 60_000_000, 3)?;
         let (mut duplicated, mut reordered, mut highest) = (0, 0, None);
@@ -270,12 +274,14 @@ pub fn wall_clock() -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
 
     fn tally(sent: u64, numbers: &[u64]) -> Tally {
         let arrived = |(&number, at): (&u64, u64)| Arrival { number, sent: 0, received: at * 1000 };
         let arrivals: Vec<_> = numbers.iter().zip(1..).map(arrived).collect();
-        Tally::of((Ipv4Addr::LOCALHOST, Ipv4Addr::LOCALHOST), sent, &arrivals).unwrap()
+        Tally::of((Ipv4Addr::LOCALHOST.into(), Ipv4Addr::LOCALHOST.into()), sent, &arrivals).unwrap()
     }
 
     #[test]
@@ -300,8 +306,9 @@ mod tests {
             namespace.ip(&format!("addr add {addr} dev e")).unwrap();
             namespace.ip("link set e up").unwrap();
         }
-        let (source, destination) = (Ipv4Addr::new(10, 0, 0, 1), Ipv4Addr::new(10, 0, 0, 2));
-        let flow = Flow { from: left, source, to: right.clone(), destination, port: 5000, rate: 1000 };
+        let (source, destination) = (IpAddr::from([10, 0, 0, 1]), IpAddr::from([10, 0, 0, 2]));
+        let flow =
+            Flow { from: left, source, to: right.clone(), destination, port: 5000, rate: 1000, payload: 100 };
         let stream = Stream::start(flow.clone()).unwrap();
         sleep(Duration::from_millis(300));
         let tally = stream.finish().unwrap();

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -19,9 +19,9 @@ pub struct Outer<'a> {
     /// When.
     pub at: Duration,
     /// Its sender.
-    pub source: Ipv4Addr,
+    pub source: IpAddr,
     /// Its receiver.
-    pub destination: Ipv4Addr,
+    pub destination: IpAddr,
     /// GRE key.
     pub key: Option<u32>,
     /// GRE protocol type.
@@ -30,27 +30,51 @@ pub struct Outer<'a> {
     pub payload: &'a [u8],
 }
 
-/// The IPv4 packets in it: source, destination, protocol, payload. `None` if it is none, or a later fragment.
-fn ipv4(bytes: &[u8]) -> Option<(Ipv4Addr, Ipv4Addr, u8, &[u8])> {
+/// An IP packet: source, destination, protocol, payload. `None` if it is none, or a later fragment.
+fn ip(bytes: &[u8]) -> Option<(IpAddr, IpAddr, u8, &[u8])> {
+    match bytes.first()? >> 4 {
+        4 => ipv4(bytes),
+        6 => ipv6(bytes),
+        _ => None,
+    }
+}
+
+fn ipv4(bytes: &[u8]) -> Option<(IpAddr, IpAddr, u8, &[u8])> {
     let header = usize::from(bytes.first()? & 15) * 4;
     let fragment = u16::from_be_bytes([*bytes.get(6)?, *bytes.get(7)?]) & 0x1fff;
-    if bytes[0] >> 4 != 4 || header < 20 || fragment != 0 {
+    if header < 20 || fragment != 0 {
         return None;
     }
     let total = usize::from(u16::from_be_bytes([bytes[2], bytes[3]]));
-    let address = |at: usize| Some(Ipv4Addr::from(<[u8; 4]>::try_from(bytes.get(at..at + 4)?).ok()?));
+    let address = |at: usize| Some(Ipv4Addr::from(<[u8; 4]>::try_from(bytes.get(at..at + 4)?).ok()?).into());
     let payload = bytes.get(header..total.min(bytes.len()))?;
     Some((address(12)?, address(16)?, bytes[9], payload))
+}
+
+/// Of extension headers only that of fragments is known.
+fn ipv6(bytes: &[u8]) -> Option<(IpAddr, IpAddr, u8, &[u8])> {
+    let address =
+        |at: usize| Some(Ipv6Addr::from(<[u8; 16]>::try_from(bytes.get(at..at + 16)?).ok()?).into());
+    let end = 40 + usize::from(u16::from_be_bytes([*bytes.get(4)?, *bytes.get(5)?]));
+    let (mut protocol, mut at) = (bytes[6], 40);
+    if protocol == 44 {
+        let fragment = u16::from_be_bytes([*bytes.get(42)?, *bytes.get(43)?]) & !7;
+        if fragment != 0 {
+            return None;
+        }
+        (protocol, at) = (bytes[40], 48);
+    }
+    Some((address(8)?, address(24)?, protocol, bytes.get(at..end.min(bytes.len()))?))
 }
 
 /// The GRE packet in an Ethernet frame, if there is one.
 #[must_use]
 pub fn gre(frame: &Frame) -> Option<Outer<'_>> {
     let bytes = frame.bytes.get(14..)?;
-    if frame.bytes[12..14] != [8, 0] {
+    if !matches!(frame.bytes[12..14], [8, 0] | [0x86, 0xdd]) {
         return None;
     }
-    let (source, destination, 47, gre) = ipv4(bytes)? else { return None };
+    let (source, destination, 47, gre) = ip(bytes)? else { return None };
     let flags = u16::from_be_bytes([*gre.first()?, *gre.get(1)?]);
     let protocol = u16::from_be_bytes([*gre.get(2)?, *gre.get(3)?]);
     let (checksum, keyed) = (flags & 0x8000 != 0, flags & 0x2000 != 0);
@@ -72,18 +96,18 @@ pub struct Step {
     /// When.
     pub at: Duration,
     /// From which node.
-    pub source: Ipv4Addr,
+    pub source: IpAddr,
     /// To which.
-    pub destination: Ipv4Addr,
+    pub destination: IpAddr,
     /// The packet's number in its flow.
     pub number: u64,
 }
 
 /// The inner packets from `ends.0` to `ends.1`, UDP port `port`, in order of time.
 #[must_use]
-pub fn steps(frames: &[Frame], ends: (Ipv4Addr, Ipv4Addr), port: u16) -> Vec<Step> {
+pub fn steps(frames: &[Frame], ends: (IpAddr, IpAddr), port: u16) -> Vec<Step> {
     let number = |outer: &Outer<'_>| {
-        let (source, destination, 17, udp) = ipv4(outer.payload)? else { return None };
+        let (source, destination, 17, udp) = ip(outer.payload)? else { return None };
         let right = (source, destination) == ends && udp.get(2..4)? == port.to_be_bytes();
         let payload = udp.get(8..)?;
         (right && payload.len() == PAYLOAD).then_some(u64::from_be_bytes(payload[..8].try_into().ok()?))
@@ -96,21 +120,21 @@ pub fn steps(frames: &[Frame], ends: (Ipv4Addr, Ipv4Addr), port: u16) -> Vec<Ste
     frames.iter().filter_map(step).collect()
 }
 
-/// From and to which node inner IPv4 packets of any kind from `ends.0` to `ends.1` went, in order of time.
+/// From and to which node inner packets of any kind from `ends.0` to `ends.1` went, in order of time.
 #[must_use]
-pub fn legs(frames: &[Frame], ends: (Ipv4Addr, Ipv4Addr)) -> Vec<(Duration, Ipv4Addr, Ipv4Addr)> {
+pub fn legs(frames: &[Frame], ends: (IpAddr, IpAddr)) -> Vec<(Duration, IpAddr, IpAddr)> {
     let leg = |frame| {
         let outer = gre(frame)?;
-        let (source, destination, _, _) = ipv4(outer.payload)?;
+        let (source, destination, _, _) = ip(outer.payload)?;
         ((source, destination) == ends).then_some((outer.at, outer.source, outer.destination))
     };
     frames.iter().filter_map(leg).collect()
 }
 
-/// How many IPv4 packets to `destination` passed inside GRE.
+/// How many packets to `destination` passed inside GRE.
 #[must_use]
-pub fn inner_packets_to(frames: &[Frame], destination: Ipv4Addr) -> usize {
-    let to = |f: &&Frame| gre(f).and_then(|o| ipv4(o.payload)).is_some_and(|(_, d, _, _)| d == destination);
+pub fn inner_packets_to(frames: &[Frame], destination: IpAddr) -> usize {
+    let to = |f: &&Frame| gre(f).and_then(|o| ip(o.payload)).is_some_and(|(_, d, _, _)| d == destination);
     frames.iter().filter(to).count()
 }
 
@@ -120,9 +144,9 @@ pub struct Message {
     /// When.
     pub at: Duration,
     /// From which node.
-    pub source: Ipv4Addr,
+    pub source: IpAddr,
     /// To which.
-    pub destination: Ipv4Addr,
+    pub destination: IpAddr,
     /// `ar$op.type`: 1 resolution request … 8 traffic indication.
     pub kind: u8,
     /// Its size in bytes.
@@ -173,8 +197,8 @@ impl Way {
     ///
     /// # Errors
     /// A packet went anywhere else, went twice, only half the way, or back by the hub after one had gone straight.
-    pub fn of(steps: &[Step], from: Ipv4Addr, hub: Ipv4Addr, to: Ipv4Addr) -> Result<Self> {
-        let mut packets: BTreeMap<u64, Vec<(Ipv4Addr, Ipv4Addr)>> = BTreeMap::new();
+    pub fn of(steps: &[Step], from: IpAddr, hub: IpAddr, to: IpAddr) -> Result<Self> {
+        let mut packets: BTreeMap<u64, Vec<(IpAddr, IpAddr)>> = BTreeMap::new();
         for step in steps {
             packets.entry(step.number).or_default().push((step.source, step.destination));
         }
@@ -229,7 +253,8 @@ mod tests {
 
     fn way(legs: &[(Ipv4Addr, Ipv4Addr, u64)]) -> Result<Way> {
         let frames: Vec<_> = legs.iter().zip(0..).map(|(&(a, b, n), at)| captured(at, (a, b), n)).collect();
-        Way::of(&steps(&frames, ENDS, 5000), LEFT, HUB, RIGHT)
+        let ends = (ENDS.0.into(), ENDS.1.into());
+        Way::of(&steps(&frames, ends, 5000), LEFT.into(), HUB.into(), RIGHT.into())
     }
 
     #[test]
@@ -252,7 +277,7 @@ mod tests {
     #[test]
     fn inner_packets_are_found_by_destination() {
         let frames = [captured(0, (LEFT, HUB), 0), captured(1, (HUB, RIGHT), 0)];
-        assert_eq!(inner_packets_to(&frames, ENDS.1), 2);
-        assert_eq!(inner_packets_to(&frames, ENDS.0), 0);
+        assert_eq!(inner_packets_to(&frames, ENDS.1.into()), 2);
+        assert_eq!(inner_packets_to(&frames, ENDS.0.into()), 0);
     }
 }

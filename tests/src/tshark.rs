@@ -1,7 +1,8 @@
 //! What Wireshark's dissector says of our messages.
 
+use std::io::Write;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 
@@ -48,6 +49,33 @@ pub fn nhrp(path: &Path) -> Result<Vec<Dissected>> {
     ensure!(output.status.success(), "tshark: {}", String::from_utf8_lossy(&output.stderr));
     let text = String::from_utf8(output.stdout)?;
     text.lines().map(|line| message(line).with_context(|| format!("tshark said: {line}"))).collect()
+}
+
+/// Fields of each packet in a capture, as tshark names and prints them; of one that occurs several times all, with commas.
+///
+/// # Errors
+/// No tshark, or it does not understand the capture.
+pub fn fields(capture: &[u8], names: &[&str]) -> Result<Vec<Vec<String>>> {
+    let mut tshark = Command::new("tshark");
+    tshark.args(["-n", "-r", "-", "-T", "fields", "-E", "occurrence=a"]);
+    for name in names {
+        tshark.args(["-e", name]);
+    }
+    let mut tshark = tshark
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .context("tshark")?;
+    let mut input = tshark.stdin.take().context("tshark without input")?;
+    let output = std::thread::scope(|scope| {
+        // What tshark does not want to read is its complaint, below.
+        scope.spawn(move || drop(input.write_all(capture)));
+        tshark.wait_with_output()
+    })?;
+    ensure!(output.status.success(), "tshark: {}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout)?;
+    Ok(text.lines().map(|line| line.split('\t').map(str::to_owned).collect()).collect())
 }
 
 fn message(line: &str) -> Result<Dissected> {

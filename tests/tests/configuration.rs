@@ -14,7 +14,7 @@ use tests::{lock, wait};
 type Mistake = (&'static str, &'static str, &'static str);
 
 /// One of each kind, as a change of `examples/cloud/phase3/spoke1.toml`.
-const MISTAKES: [Mistake; 19] = [
+const MISTAKES: [Mistake; 25] = [
     // What is not the file's language at all.
     ("[node]", "[node", "file"),
     ("name = \"spoke1\"", "nmae = \"spoke1\"", "node.nmae"),
@@ -22,7 +22,10 @@ const MISTAKES: [Mistake; 19] = [
     ("addresses = [\"192.168.11.1/24\"]", "addresses = [\"192.168.11.1/33\"]", "interfaces[1].addresses[0]"),
     ("mode = \"gre-multipoint\"", "mode = \"gre-point\"", "tunnels[0].mode"),
     ("key = 42", "key = 4294967296", "tunnels[0].key"),
+    ("mtu = 1400", "mtu = 1400\ntcp_mss = \"loud\"", "tunnels[0].tcp_mss"),
+    ("mtu = 1400", "mtu = 1400\nouter_df = \"off\"", "tunnels[0].outer_df"),
     // What cannot be.
+    ("name = \"lan\"", "name = \"lan\"\nvlan = 4095", "interfaces[1].vlan"),
     ("holding_time = 600", "holding_time = 0", "tunnels[0].nhrp.holding_time"),
     ("authentication = \"wheel\"", "authentication = \"waterwheel\"", "tunnels[0].nhrp.authentication"),
     ("authentication = \"wheel\"", "authentication = \"\"", "tunnels[0].nhrp.authentication"),
@@ -36,6 +39,9 @@ const MISTAKES: [Mistake; 19] = [
     ("name = \"lan\"", "name = \"wan\"", "interfaces[1].name"),
     ("name = \"tunnel0\"", "name = \"lan\"", "tunnels[0].name"),
     ("next_hop = \"10.255.0.1\"\n", "", "routes[0]"),
+    ("mtu = 1400", "mtu = 1400\ntable = 7", "tunnels[0].table"),
+    ("mtu = 1400", "mtu = 1400\nunderlay_table = 7", "tunnels[0].underlay_table"),
+    ("mtu = 1400", "mtu = 1473", "tunnels[0].mtu"),
     ("nbma = \"203.0.113.1\"", "nbma = \"10.255.0.1\"", "tunnels[0].nhrp.nhs[0].nbma"),
 ];
 
@@ -93,7 +99,7 @@ fn a_refused_file_leaves_the_running_system_as_it_was() {
     let _turn = lock::take_turn().unwrap();
     let cloud = Cloud::up(&cloud::test_prefix(), Phase::Three, Ports::Tap).unwrap();
     let spoke = &cloud.nodes[SPOKE1];
-    assert!(cloud.pings(SPOKE1, cloud.nodes[SPOKE2].host.address).unwrap());
+    assert!(cloud.pings(SPOKE1, cloud.nodes[SPOKE2].host.address()).unwrap());
     let before = system(spoke);
     let stream = Stream::start(cloud.flow(SPOKE1, SPOKE2, 7000, 1000)).unwrap();
     let mut faults = Vec::new();

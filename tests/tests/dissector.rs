@@ -22,7 +22,7 @@ fn tshark_finds_no_fault_and_the_field_s_sizes() {
     let capture = Capture::start(&cloud.internet, BRIDGE, |_| true).unwrap();
     cloud.start().unwrap();
     // 56 bytes of ping make 84 bytes of packet: small enough to be quoted whole in a traffic indication.
-    assert!(cloud.pings(SPOKE1, cloud.nodes[SPOKE2].host.address).unwrap());
+    assert!(cloud.pings(SPOKE1, cloud.nodes[SPOKE2].host.address()).unwrap());
     // A clean end, with its purges.
     let hub = cloud.nodes[HUB].nbma.to_string();
     cloud.stop().unwrap();

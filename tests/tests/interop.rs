@@ -2,7 +2,7 @@
 //! needs packages from the network for the virtual machine's image.
 #![allow(clippy::unwrap_used, clippy::panic)] // A test fails by panicking, in its helpers too.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use tests::capture::{self, Capture};
@@ -36,7 +36,7 @@ fn an_frr_spoke_pings_a_nave_spoke_by_the_hub_and_then_directly() {
     wait::until_true("FRR's registration", Duration::from_secs(30), || is_known(&cloud, vm.tunnel))
         .unwrap_or_else(|e| panic!("{e:#}\n{}", vm.log().unwrap()));
 
-    let host = cloud.nodes[SPOKE1].host.address;
+    let host = cloud.nodes[SPOKE1].host.address();
     let (status, output) = vm.run(&format!("ping -c 20 -i 0.2 -I {} {host}", vm.lan)).unwrap();
     println!("{output}");
     assert_eq!(status, 0, "{}", vm.log().unwrap());
@@ -52,8 +52,9 @@ fn an_frr_spoke_pings_a_nave_spoke_by_the_hub_and_then_directly() {
             message.name()
         );
     }
-    let (hub, spoke) = (cloud.nodes[HUB].nbma, cloud.nodes[SPOKE1].nbma);
-    for (ends, from, to) in [((vm.lan, host), vm.nbma, spoke), ((host, vm.lan), spoke, vm.nbma)] {
+    let [hub, spoke, vm_nbma, lan, host] =
+        [cloud.nodes[HUB].nbma, cloud.nodes[SPOKE1].nbma, vm.nbma, vm.lan, host].map(IpAddr::from);
+    for (ends, from, to) in [((lan, host), vm_nbma, spoke), ((host, lan), spoke, vm_nbma)] {
         let legs: Vec<_> = trail::legs(&frames, ends).into_iter().map(|(_, a, b)| (a, b)).collect();
         assert_eq!(legs.first(), Some(&(from, hub)), "{ends:?} begins by the hub");
         assert_eq!(legs.last(), Some(&(from, to)), "{ends:?} ends directly: {}", vm.log().unwrap());

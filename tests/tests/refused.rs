@@ -44,9 +44,13 @@ impl Target {
 
     /// Sends a packet to the hub and waits until the count goes up by one.
     fn expect(&self, what: &str, packet: &[u8], count: impl Fn() -> u64) {
+        self.expect_within(Duration::from_secs(3), what, packet, count);
+    }
+
+    fn expect_within(&self, limit: Duration, what: &str, packet: &[u8], count: impl Fn() -> u64) {
         let before = count();
         self.probe.send(self.mac, packet).unwrap();
-        wait::until_true(what, Duration::from_secs(3), || count() > before)
+        wait::until_true(what, limit, || count() > before)
             .unwrap_or_else(|e| panic!("{e:#}\n{}", self.cloud.nodes[HUB].nave("show drops").unwrap()));
         assert_eq!(count(), before + 1, "{what}");
     }
@@ -69,7 +73,7 @@ impl Target {
     }
 
     fn inner(&self, ttl: u8) -> Vec<u8> {
-        let to = self.cloud.nodes[SPOKE1].host.address;
+        let to = self.cloud.nodes[SPOKE1].host.address();
         frame::ipv4((STRANGER, to), 17, ttl, &frame::udp(9, 9, &[0; 32]))
     }
 
@@ -112,17 +116,25 @@ fn each_bad_packet_has_its_reason() {
     long[10..12].copy_from_slice(&sum.to_be_bytes());
     target.expect_drop("longer than it is", "bad-header", &target.gre(Some(KEY), 0x0800, &long));
     target.expect_drop("time to live 1", "ttl-expired", &target.gre(Some(KEY), 0x0800, &target.inner(1)));
-    let fragment = {
-        let mut packet = good.clone();
-        packet[6] = 0x20;
-        packet[10..12].fill(0);
-        let sum = frame::checksum(&packet[..20]);
-        packet[10..12].copy_from_slice(&sum.to_be_bytes());
-        packet
-    };
-    target.expect_drop("a fragment of a tunnel packet", "gre-fragment", &fragment);
+    // Fragments that contradict each other: both are refused, and no other packet.
+    let [head, tail] = [(0..32, true), (24..good.len() - 20, false)]
+        .map(|(bytes, more)| frame::fragment(&good, bytes, more));
+    target.probe.send(target.mac, &head).unwrap();
+    let before = target.drops("fragment-overlap");
+    target.probe.send(target.mac, &tail).unwrap();
+    wait::until_true("overlapping fragments", Duration::from_secs(3), || {
+        target.drops("fragment-overlap") > before
+    })
+    .unwrap();
+    // One that stays alone is not kept for long.
+    let mut alone = head;
+    alone[4] ^= 0x55;
+    frame::seal_ipv4(&mut alone);
+    target.expect_within(Duration::from_secs(10), "a fragment alone", &alone, || {
+        target.drops("reassembly-timeout")
+    });
     let transit = frame::ipv4(
-        (Probe::ADDRESS, target.cloud.nodes[SPOKE1].host.address),
+        (Probe::ADDRESS, target.cloud.nodes[SPOKE1].host.address()),
         17,
         64,
         &frame::udp(9, 9, &[0; 32]),
@@ -152,7 +164,7 @@ fn each_bad_packet_has_its_reason() {
             .is_some_and(|entry| entry["flags"]["registered"] == true)
     };
     assert!(!is_client());
-    assert!(target.cloud.pings(SPOKE1, target.cloud.nodes[SPOKE2].host.address).unwrap());
+    assert!(target.cloud.pings(SPOKE1, target.cloud.nodes[SPOKE2].host.address()).unwrap());
     // The right authentication is what was missing.
     target.probe.send(target.mac, &target.gre(Some(KEY), NHRP, &good)).unwrap();
     wait::until_true("registration of the stranger", Duration::from_secs(3), is_client).unwrap();

@@ -19,7 +19,7 @@ const NAMES: [&str; 3] = ["hub", "spoke1", "spoke2"];
 fn cloud(ports: Ports) -> Cloud {
     let cloud = Cloud::up(&cloud::test_prefix(), Phase::Three, ports).unwrap();
     for (from, to) in [(SPOKE1, SPOKE2), (HUB, SPOKE1), (HUB, SPOKE2)] {
-        let to = cloud.nodes[to].host.address;
+        let to = cloud.nodes[to].host.address();
         wait::until_true("first ping", Duration::from_secs(10), || cloud.pings(from, to).unwrap()).unwrap();
     }
     wait::until_true("the shortcut", Duration::from_secs(5), || has_shortcut(&cloud)).unwrap();
@@ -108,7 +108,7 @@ fn kill_dataplane(node: usize) {
 
     let start = Instant::now();
     cloud.start_dataplane(node).unwrap();
-    let to = cloud.nodes[SPOKE1].host.address;
+    let to = cloud.nodes[SPOKE1].host.address();
     let counts = || streams.iter().map(Stream::arrived).collect::<Vec<_>>();
     let old = counts();
     wait::until_true("traffic of all flows", Duration::from_secs(10), || {

@@ -28,7 +28,7 @@ fn ospf_on_the_twins_carries_a_ping() {
         node.config.remove("routes");
     }
     cloud.start().unwrap();
-    let far = cloud.nodes[SPOKE2].host.address;
+    let far = cloud.nodes[SPOKE2].host.address();
     assert!(!cloud.pings(SPOKE1, far).unwrap(), "no route yet");
 
     let daemons: Vec<_> = cloud.nodes.iter().map(|n| Frr::start(n, OSPF).unwrap()).collect();

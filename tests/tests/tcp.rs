@@ -1,6 +1,7 @@
 //! TCP through the cloud never stands still: not by way of the hub, not while it changes to the shortcut, not on it.
 #![allow(clippy::unwrap_used, clippy::panic)] // A test fails by panicking, in its helpers too.
 
+use std::net::IpAddr;
 use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::Duration;
@@ -21,7 +22,7 @@ fn no_tenth_of_a_second_without_a_byte() {
     let _turn = lock::take_turn().unwrap();
     let cloud = Cloud::up(&cloud::test_prefix(), Phase::Three, Ports::Tap).unwrap();
     let (client, server) = (&cloud.nodes[SPOKE1].host, &cloud.nodes[SPOKE2].host);
-    let [nbma1, hub, nbma2] = [SPOKE1, HUB, SPOKE2].map(|n| cloud.nodes[n].nbma);
+    let [nbma1, hub, nbma2] = [SPOKE1, HUB, SPOKE2].map(|n| IpAddr::from(cloud.nodes[n].nbma));
 
     let mut iperf = Command::new("iperf3");
     iperf.args(["-s", "-1", "-J", "-i", "0.1"]).stdout(Stdio::piped()).stderr(Stdio::inherit());
@@ -29,8 +30,8 @@ fn no_tenth_of_a_second_without_a_byte() {
     sleep(Duration::from_millis(300));
 
     // The hosts are known to their nodes: what is held below cannot resolve them.
-    for (spoke, router) in [(SPOKE1, "192.168.11.1"), (SPOKE2, "192.168.12.1")] {
-        assert!(cloud.pings(spoke, router.parse().unwrap()).unwrap());
+    for spoke in [SPOKE1, SPOKE2] {
+        assert!(cloud.pings(spoke, cloud.nodes[spoke].host.router()).unwrap());
     }
 
     // Small frames are the acknowledgements; they show the way as well as the data do.
@@ -39,7 +40,7 @@ fn no_tenth_of_a_second_without_a_byte() {
         cloud.nodes[spoke].controlplane.as_ref().unwrap().signal(Signal::SIGSTOP).unwrap();
     }
     let mut iperf = Command::new("iperf3");
-    iperf.args(["-c", &server.address.to_string(), "-t", &SECONDS.to_string()]).stdout(Stdio::piped());
+    iperf.args(["-c", &server.address().to_string(), "-t", &SECONDS.to_string()]).stdout(Stdio::piped());
     let sender = client.namespace.spawn(&mut iperf).unwrap();
     sleep(HELD);
     for spoke in [SPOKE1, SPOKE2] {
@@ -62,7 +63,7 @@ fn no_tenth_of_a_second_without_a_byte() {
     assert!(silent.is_empty(), "no byte in the intervals at {silent:?}");
 
     // And there was a switch, in the middle.
-    let acks = trail::legs(&frames, (server.address, client.address));
+    let acks = trail::legs(&frames, (server.address().into(), client.address().into()));
     let (began, first) = (acks[0].0, (acks[0].1, acks[0].2));
     assert_eq!(first, (nbma2, hub), "the first acknowledgement goes by the hub");
     let direct = acks.iter().find(|(_, from, to)| (*from, *to) == (nbma2, nbma1)).unwrap();

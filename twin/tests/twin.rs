@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use twin::{Anchor, Error, Kind, Queue, in_netns, is_gone};
+use twin::{Anchor, Error, Kind, NAMED, Queue, in_netns, is_gone, make_netns, netns_id, remove_netns};
 
 /// A network namespace that goes with the test.
 struct Netns(PathBuf);
@@ -365,4 +365,51 @@ fn errors_name_the_device_and_the_step() {
     assert!(nowhere.starts_with("network namespace `/run/netns/twin-nowhere`: open: "), "{nowhere}");
     let no_netns = Queue::attach("t0", Kind::Tap, Some(Path::new("/dev/null"))).unwrap_err().to_string();
     assert!(no_netns.starts_with("network namespace `/dev/null`: setns: "), "{no_netns}");
+}
+
+/// A name that goes with the test, for a namespace that the crate makes.
+struct Name(String);
+
+impl Drop for Name {
+    fn drop(&mut self) {
+        Command::new("ip").args(["netns", "del", &self.0]).stderr(Stdio::null()).status().ok();
+    }
+}
+
+#[test]
+fn a_namespace_is_made_once_named_for_all_and_removed() {
+    let name = Name(format!("twin-{}-made", std::process::id()));
+    assert!(netns_id(Some(name.0.as_ref())).is_err());
+    // What a restart of the machine leaves where /run is on a disk.
+    std::fs::write(Path::new(NAMED).join(&name.0), "").unwrap();
+    assert!(make_netns(&name.0).unwrap());
+    assert!(!make_netns(&name.0).unwrap(), "it is there");
+    assert!(ip(&["netns", "list"]).contains(&name.0));
+    assert!(ip(&["-n", &name.0, "-o", "link", "show"]).contains("lo: <LOOPBACK>"));
+
+    let id = netns_id(Some(name.0.as_ref())).unwrap();
+    let inside = in_netns(name.0.as_ref(), || netns_id(None).unwrap()).unwrap();
+    assert_eq!(inside, id);
+    assert_ne!(netns_id(None).unwrap(), id, "this thread is where it was");
+
+    remove_netns(&name.0).unwrap();
+    assert!(!Path::new(NAMED).join(&name.0).exists());
+    let error = remove_netns(&name.0).unwrap_err().to_string();
+    assert!(error.starts_with(&format!("network namespace `/run/netns/{}`: ", name.0)), "{error}");
+}
+
+#[test]
+fn a_queue_keeps_a_namespace_that_lost_its_name_until_its_twin_is_deleted() {
+    let name = Name(format!("twin-{}-lost", std::process::id()));
+    let path = Path::new(&name.0);
+    make_netns(&name.0).unwrap();
+    let anchor = in_netns(path, || Anchor::create("t0", Kind::Tun)).unwrap().unwrap();
+    let queue = Queue::attach("t0", Kind::Tun, Some(path)).unwrap();
+    remove_netns(&name.0).unwrap();
+    drop(anchor);
+    assert_eq!(queue.read(&mut [0; 64]).unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
+
+    // Another namespace of that name has another twin.
+    make_netns(&name.0).unwrap();
+    assert!(matches!(Queue::attach("t0", Kind::Tun, Some(path)), Err(Error::Absent(_))));
 }

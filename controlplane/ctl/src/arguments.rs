@@ -1,9 +1,11 @@
 //! The command line.
 
 use std::net::IpAddr;
+use std::num::{NonZeroU16, NonZeroU32};
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use model::observe::{CaptureRequest, Tap, TraceRequest};
 use model::program::Owner;
 use model::state::{Filter, View, What};
 use model::{InterfaceName, ProtocolAddr, TableId};
@@ -47,6 +49,104 @@ pub(crate) enum Command {
         #[arg(long, value_name = "NAME")]
         tunnel: Option<InterfaceName>,
     },
+    /// Follow packets through the data plane, from node to node: what each node finds, and why a packet is dropped.
+    ///
+    /// Prints a line for each node that a packet comes to, and its first bytes where they have changed. Ends when as many packets as
+    /// were asked for have gone their way.
+    Trace(Trace),
+    /// Copy packets at a port or at a node of the data plane, as pcapng for Wireshark or as text.
+    ///
+    /// At a port they are what the wire has, in both directions. At a node they are what the node finds in the packet's buffer: the
+    /// frame as it was received, outer headers and all, without the VLAN tag, until the node `midchain` or `rewrite` has put new headers in
+    /// front; an Ethernet header of zeros stands in front of what has none, such as what comes from the kernel by a tunnel's twin. So the
+    /// link type is always Ethernet. At the node `drop` the packet's comment says why it is dropped.
+    ///
+    ///     nave capture --port wan -w - | tshark -r -
+    ///
+    ///     nave capture --node drop -c 10
+    #[command(verbatim_doc_comment)]
+    Capture(Capture),
+    /// Explain why packets to an address go where they go: the routes that compete, the one that is taken and why, its next hop and
+    /// what that stands on, and what the data plane has of it.
+    Explain(Explain),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Trace {
+    /// How many packets: the next that arrive, or come from the kernel or the control plane.
+    #[arg(short = 'n', long = "packets", value_name = "N", default_value = "1")]
+    packets: NonZeroU32,
+    /// Only packets with this address: source or destination, in the outer or the inner header.
+    #[arg(long)]
+    address: Option<IpAddr>,
+}
+
+#[derive(Debug, Args)]
+#[group(skip)]
+pub(crate) struct Capture {
+    #[command(flatten)]
+    at: At,
+    /// End after so many packets; without it, Ctrl-C ends it.
+    #[arg(short = 'c', long = "packets", value_name = "N")]
+    packets: Option<NonZeroU32>,
+    /// Keep only so many bytes of each packet.
+    #[arg(long, value_name = "BYTES")]
+    snap: Option<NonZeroU16>,
+    /// Only packets with this address: source or destination, in the outer or the inner header.
+    #[arg(long)]
+    address: Option<IpAddr>,
+    /// Write pcapng to this file; `-` writes it to standard output. Without it, packets are printed.
+    #[arg(short = 'w', long = "write", value_name = "FILE")]
+    pub(crate) write: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+struct At {
+    /// At this port, by its name on the data plane's command line (`nave show ports`).
+    #[arg(long)]
+    port: Option<String>,
+    /// At this node of the graph (`nave show counters`).
+    #[arg(long)]
+    node: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Explain {
+    /// The address.
+    address: IpAddr,
+    /// In this FIB table.
+    #[arg(long, value_name = "NUMBER", default_value_t = 0)]
+    table: u32,
+}
+
+impl Trace {
+    /// What to ask for.
+    pub(crate) fn request(&self) -> TraceRequest {
+        TraceRequest { packets: self.packets, address: self.address }
+    }
+}
+
+impl Capture {
+    /// What to ask for.
+    pub(crate) fn request(&self) -> CaptureRequest {
+        let At { port, node } = &self.at;
+        let at = match (port, node) {
+            (Some(port), _) => Tap::Port(port.clone()),
+            // One of them is required.
+            (None, node) => Tap::Node(node.clone().unwrap_or_default()),
+        };
+        CaptureRequest { at, packets: self.packets, snap: self.snap, address: self.address }
+    }
+}
+
+impl Explain {
+    /// What to ask for.
+    pub(crate) fn request(&self) -> model::state::Show {
+        let filter =
+            Filter { address: Some(self.address), table: Some(TableId(self.table)), ..Filter::default() };
+        model::state::Show { what: What::Explain, filter }
+    }
 }
 
 #[derive(Debug, Subcommand)]

@@ -4,6 +4,8 @@
 #![forbid(unsafe_code)]
 
 mod arguments;
+mod observe;
+mod pcapng;
 mod run;
 
 use std::process::ExitCode;

@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 
 use futures::StreamExt;
 use model::config::check::Fault;
-use model::state::count;
+use model::state::{View, count};
 use proto::client::{Error, Management};
 use proto::{Apply, Code};
 
 use crate::arguments::{Arguments, Clear, Command, Show};
+use crate::observe;
 
 /// Why it did not work, as it is told to the operator.
 #[derive(Debug, thiserror::Error)]
@@ -21,7 +22,7 @@ pub(crate) enum Failure {
     /// The node said no, or got lost.
     #[error("{0}")]
     Refused(Error),
-    /// The stream of events ended.
+    /// What does not end by itself has ended.
     #[error("nave-controlplane has ended the stream")]
     Ended,
     /// The configuration has a fault; nothing changed.
@@ -33,6 +34,9 @@ pub(crate) enum Failure {
     /// The output cannot be written.
     #[error("output: {0}")]
     Output(io::Error),
+    /// No signal can be waited for.
+    #[error("signals: {0}")]
+    Signal(io::Error),
     /// Nobody reads the output any more.
     #[error("output: nobody reads it")]
     Unread,
@@ -65,11 +69,23 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Clear(clear) => self::clear(&node, clear, json).await,
         Command::Apply { file, dry_run } => apply(&node, &file, dry_run, json).await,
         Command::Watch { tunnel } => watch(&node, tunnel, json).await,
+        Command::Trace(trace) => observe::trace(&node, trace, json).await,
+        Command::Capture(capture) => observe::capture(&node, capture, json).await,
+        Command::Explain(explain) => print_state(&node, explain.request(), View::Table, json).await,
     }
 }
 
 async fn show(node: &Management, show: Show, json: bool) -> Result<(), Failure> {
     let (request, view) = show.request();
+    print_state(node, request, view, json).await
+}
+
+async fn print_state(
+    node: &Management,
+    request: model::state::Show,
+    view: View,
+    json: bool,
+) -> Result<(), Failure> {
     let state = node.show(request).await?;
     if json { print_json(&state) } else { print(state.view(view)) }
 }
@@ -125,12 +141,7 @@ async fn watch(node: &Management, tunnel: Option<model::InterfaceName>, json: bo
     while let Some(event) = events.next().await {
         let event = match event {
             Ok(event) => event,
-            // What a connection says that is cut: the process on the other side has gone.
-            Err(error)
-                if matches!(error.code(), Some(Code::Unavailable | Code::Unknown | Code::Cancelled)) =>
-            {
-                break;
-            }
+            Err(error) if has_gone(&error) => break,
             Err(error) => return Err(error.into()),
         };
         if json { print_json_line(&event)? } else { print(format_args!("{event}\n"))? }
@@ -138,8 +149,13 @@ async fn watch(node: &Management, tunnel: Option<model::InterfaceName>, json: bo
     Err(Failure::Ended)
 }
 
+/// What a connection says that is cut: the process on the other side has gone.
+pub(crate) fn has_gone(error: &Error) -> bool {
+    matches!(error.code(), Some(Code::Unavailable | Code::Unknown | Code::Cancelled))
+}
+
 /// Prints, and sees that it is out.
-fn print(text: impl Display) -> Result<(), Failure> {
+pub(crate) fn print(text: impl Display) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
     write!(out, "{text}")?;
     Ok(out.flush()?)
@@ -151,7 +167,7 @@ fn print_json(value: &impl serde::Serialize) -> Result<(), Failure> {
 }
 
 /// One object a line.
-fn print_json_line(value: &impl serde::Serialize) -> Result<(), Failure> {
+pub(crate) fn print_json_line(value: &impl serde::Serialize) -> Result<(), Failure> {
     let text = serde_json::to_string(value).map_err(io::Error::from)?;
     print(text + "\n")
 }

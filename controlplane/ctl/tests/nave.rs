@@ -11,14 +11,21 @@ use std::time::Duration;
 use futures::StreamExt;
 use model::config::check::Fault;
 use model::config::diff::Change;
+use model::observe::{CaptureRequest, Captured, Direction, Reason, Tap, TraceRequest, TraceStep};
 use model::program::{Hop, Owner, Path as Way, Route};
 use model::state::counters::Counter;
 use model::state::dmvpn::{Dmvpn, Peer, PeerAttributes, PeerState, Tunnel};
 use model::state::event::{Event, Happening};
+use model::state::explain::{Candidate, Explanation};
 use model::state::nhrp::{Cache, Entry, EntryFlags, EntryType};
 use model::state::routes::{RibRoute, Routes};
 use model::state::{Drops, Show, State, What};
-use model::{InterfaceName, TableId};
+use model::{InterfaceName, TableId, WorkerId};
+use pcap_file::DataLink;
+use pcap_file::pcapng::PcapNgReader;
+use pcap_file::pcapng::blocks::Block;
+use pcap_file::pcapng::blocks::enhanced_packet::EnhancedPacketOption;
+use pcap_file::pcapng::blocks::interface_description::InterfaceDescriptionOption;
 use proto::server::{self, Management};
 use proto::{Access, Applied, Apply, Clear, Status, Stream};
 
@@ -90,7 +97,7 @@ fn routes() -> Routes {
     let prefix = "10.9.0.0/16".parse().unwrap();
     let route = Route { table: TableId(0), prefix, path: Way::Unreachable, expires_in: None };
     Routes(vec![
-        RibRoute { route, owner: Owner::Config, best: true },
+        RibRoute { route: route.clone(), owner: Owner::Config, best: true },
         RibRoute {
             route: Route {
                 prefix: "10.8.0.0/16".parse().unwrap(),
@@ -101,6 +108,45 @@ fn routes() -> Routes {
             best: true,
         },
     ])
+}
+
+/// Two nodes of a packet's way.
+fn steps(packet: u32) -> [TraceStep; 2] {
+    let rx = TraceStep {
+        packet,
+        worker: WorkerId(0),
+        node: "rx".into(),
+        time_us: 1_000_002,
+        interface: None,
+        table: TableId(0),
+        destination: None,
+        adjacency: None,
+        offset: 0,
+        reason: None,
+        len: 60,
+        bytes: vec![2, 0],
+        lost: 0,
+    };
+    let drop = TraceStep {
+        node: "drop".into(),
+        interface: Some(name("wan0")),
+        reason: Some(Reason { name: "runt".into(), sentence: "Too short.".into() }),
+        ..rx.clone()
+    };
+    [rx, drop]
+}
+
+fn captured(n: u64) -> Captured {
+    Captured {
+        worker: WorkerId(0),
+        time_us: 1_700_000_000_000_001 + n,
+        interface: Some(name(if n % 2 == 0 { "wan0" } else { "wan0.7" })),
+        direction: Some(if n % 2 == 0 { Direction::In } else { Direction::Out }),
+        reason: None,
+        len: 1514,
+        bytes: vec![u8::try_from(n % 256).unwrap(); 15],
+        lost: if n == 2 { 5 } else { 0 },
+    }
 }
 
 #[proto::async_trait]
@@ -118,7 +164,7 @@ impl Management for Node {
         Ok(Ok(if dry_run { vec![change("\"a\"", "\"dry\"")] } else { vec![change("\"a\"", "\"b\"")] }))
     }
 
-    async fn show(&self, Show { what, .. }: Show) -> Result<State, Status> {
+    async fn show(&self, Show { what, filter }: Show) -> Result<State, Status> {
         Ok(match what {
             What::Dmvpn => State::Dmvpn(dmvpn()),
             What::Nhrp => State::Nhrp(cache()),
@@ -128,6 +174,21 @@ impl Management for Node {
                 sentence: "time to live ended here".into(),
                 count: 3,
             }])),
+            What::Explain if filter.table == Some(TableId(9)) => {
+                return Err(Status::invalid_argument("table: there is no table 9; there are 0"));
+            }
+            What::Explain => {
+                let route = Candidate {
+                    prefix: "10.0.0.0/8".parse().unwrap(),
+                    owner: Owner::Config,
+                    origin: "static".into(),
+                    path: Some(Way::Blackhole),
+                    chosen: true,
+                    why: "the longest prefix".into(),
+                };
+                let nothing = Explanation::nothing(filter.table.unwrap(), filter.address.unwrap());
+                State::Explanation(Box::new(Explanation { routes: vec![route], ..nothing }))
+            }
             What::Ports => return Err(Status::unavailable("the data plane is away: connection refused")),
             other => State::empty(other),
         })
@@ -155,6 +216,41 @@ impl Management for Node {
 
     async fn clear(&self, Clear::Nhrp { tunnel, address }: Clear) -> Result<u64, Status> {
         Ok(7 + u64::from(tunnel.is_some()) + 10 * u64::from(address.is_some()))
+    }
+
+    async fn trace(
+        &self,
+        TraceRequest { packets, address }: TraceRequest,
+    ) -> Result<Stream<TraceStep>, Status> {
+        if address.is_some() {
+            return Err(Status::resource_exhausted("there is a trace already"));
+        }
+        Ok(Box::pin(futures::stream::iter((1..=packets.get()).flat_map(steps).map(Ok))))
+    }
+
+    async fn capture(&self, request: CaptureRequest) -> Result<Stream<Captured>, Status> {
+        let CaptureRequest { at, packets, snap, .. } = request;
+        if snap.is_some_and(|snap| snap.get() != 15) {
+            return Err(Status::invalid_argument("snap: not of this test"));
+        }
+        match at {
+            Tap::Port(port) if port == "wan" => match packets {
+                Some(packets) => {
+                    Ok(Box::pin(futures::stream::iter((0..u64::from(packets.get())).map(captured).map(Ok))))
+                }
+                // One, and no more until nobody listens.
+                None => {
+                    let first = futures::stream::iter([Ok(captured(0))]);
+                    Ok(Box::pin(first.chain(futures::stream::pending())))
+                }
+            },
+            Tap::Node(node) if node == "drop" => {
+                let [_, TraceStep { reason, .. }] = steps(1);
+                let of = move |n| Captured { direction: None, reason: reason.clone(), ..captured(n) };
+                Ok(Box::pin(futures::stream::iter((0..3).map(of).map(Ok))))
+            }
+            other => Err(Status::invalid_argument(format!("at: there is no {other}; there are wan"))),
+        }
     }
 }
 
@@ -355,6 +451,138 @@ fn watch_prints_each_event_at_once_and_ends_when_nobody_reads() {
         let output = child.wait_with_output().unwrap();
         assert_eq!((output.status.code(), &*output.stderr), (Some(0), &b""[..]));
     }
+}
+
+#[test]
+fn trace_prints_a_line_for_each_node_and_bytes_where_they_changed() {
+    let node = Served::new("trace");
+    let one = |n: u32| {
+        format!(
+            "00:00:01.000002 #{n} rx          worker 0 table 0 header at 0 of 60 bytes\n    0000  02 00\n\
+             00:00:01.000002 #{n} drop        worker 0 by wan0 table 0 header at 0 of 60 bytes (runt: Too short.)\n"
+        )
+    };
+    assert_eq!(node.prints(&["trace"]), one(1));
+    assert_eq!(node.prints(&["trace", "-n", "2"]), one(1) + &one(2));
+    let json = node.prints(&["--json", "trace"]);
+    let back: Vec<TraceStep> = json.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(back, steps(1));
+    assert!(json.contains(r#""reason":{"name":"runt","#), "{json}");
+    let busy = fails(&node.nave(&["trace", "--address", "10.0.0.1"]));
+    assert_eq!(busy, (Some(1), "nave: there is a trace already\n".into()));
+    assert_eq!(node.nave(&["trace", "-n", "0"]).status.code(), Some(2));
+}
+
+/// Name of each interface, and of each packet its interface, time in nanoseconds, length, bytes and options.
+#[derive(Debug, Default, PartialEq)]
+struct Pcapng {
+    interfaces: Vec<String>,
+    packets: Vec<(u32, u128, u32, Vec<u8>, Vec<EnhancedPacketOption<'static>>)>,
+}
+
+impl Pcapng {
+    fn read(bytes: &[u8]) -> Self {
+        let mut reader = PcapNgReader::new(bytes).unwrap();
+        let mut all = Self::default();
+        while let Some(block) = reader.next_block() {
+            match block.unwrap().into_owned() {
+                Block::InterfaceDescription(block) => {
+                    assert_eq!(block.linktype, DataLink::ETHERNET);
+                    assert!(block.options.contains(&InterfaceDescriptionOption::IfTsResol(9)));
+                    all.interfaces.extend(block.options.into_iter().filter_map(|option| match option {
+                        InterfaceDescriptionOption::IfName(name) => Some(name.into_owned()),
+                        _ => None,
+                    }));
+                }
+                Block::EnhancedPacket(block) => all.packets.push((
+                    block.interface_id,
+                    block.timestamp.as_nanos(),
+                    block.original_len,
+                    block.data.into_owned(),
+                    block.options,
+                )),
+                other => panic!("{other:?}"),
+            }
+        }
+        all
+    }
+}
+
+#[test]
+fn capture_writes_pcapng_with_names_times_directions_and_reasons() {
+    use EnhancedPacketOption::{Comment, DropCount, Flags};
+    let node = Served::new("capture");
+    let file = std::env::temp_dir().join(format!("nave-ctl-capture-{}.pcapng", std::process::id()));
+    let output = node.nave(&["capture", "--port", "wan", "-c", "3", "-w", file.to_str().unwrap()]);
+    assert!(output.status.success());
+    assert_eq!(String::from_utf8(output.stderr).unwrap(), "3 packets captured, 5 packets lost\n");
+    let options = [vec![Flags(1)], vec![Flags(2)], vec![Flags(1), DropCount(5)]];
+    let packets = (0_u8..).zip(options).map(|(n, options)| {
+        (0, 1_700_000_000_000_001_000 + 1000 * u128::from(n), 1514, vec![n; 15], options)
+    });
+    let wan = Pcapng { interfaces: vec!["wan".into()], packets: packets.collect() };
+    assert_eq!(Pcapng::read(&std::fs::read(&file).unwrap()), wan);
+    std::fs::remove_file(&file).unwrap();
+
+    let bytes = node.nave(&["capture", "--node", "drop", "--snap", "15", "-w", "-"]).stdout;
+    let dropped = Pcapng::read(&bytes);
+    assert_eq!(dropped.interfaces, ["wan0", "wan0.7"]);
+    let seen: Vec<_> = dropped.packets.iter().map(|packet| (packet.0, packet.4[0].clone())).collect();
+    let why = || Comment("runt: Too short.".into());
+    assert_eq!(seen, [(0, why()), (1, why()), (0, why())]);
+
+    let text = node.prints(&["capture", "--port", "wan", "-c", "1"]);
+    assert!(text.contains(" in  wan0 1514 bytes\n    0000  00 00"), "{text}");
+    let json = node.prints(&["capture", "--port", "wan", "-c", "2", "--json"]);
+    let back: Vec<Captured> = json.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(back, [captured(0), captured(1)]);
+}
+
+#[test]
+fn a_capture_that_is_interrupted_leaves_a_whole_file_and_one_that_is_refused_none() {
+    let node = Served::new("interrupt");
+    let file = std::env::temp_dir().join(format!("nave-ctl-interrupt-{}.pcapng", std::process::id()));
+    let text = file.to_str().unwrap();
+    let child =
+        nave(&node.0, &["capture", "--port", "wan", "-w", text]).stderr(Stdio::piped()).spawn().unwrap();
+    let packets = || Pcapng::read(&std::fs::read(&file).unwrap_or_default()).packets.len();
+    // The file is whole after each packet, and not there before the first block.
+    while std::fs::metadata(&file).map_or(0, |file| file.len()) == 0 || packets() == 0 {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let pid = child.id().to_string();
+    assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(String::from_utf8(output.stderr).unwrap(), "1 packet captured, 0 packets lost\n");
+    assert_eq!((output.status.code(), packets()), (Some(0), 1));
+    std::fs::remove_file(&file).unwrap();
+
+    let (code, sentence) = fails(&node.nave(&["capture", "--port", "dmz", "-w", text]));
+    assert_eq!((code, &*sentence), (Some(1), "nave: at: there is no port dmz; there are wan\n"));
+    assert!(!file.exists());
+    for usage in [
+        &["capture"][..],
+        &["capture", "--port", "a", "--node", "b"],
+        &["capture", "--port", "a", "--snap", "0"],
+    ] {
+        assert_eq!(node.nave(usage).status.code(), Some(2), "{usage:?}");
+    }
+}
+
+#[test]
+fn explain_says_which_route_and_why() {
+    let node = Served::new("explain");
+    let text = node.prints(&["explain", "10.9.1.1"]);
+    assert!(text.starts_with("10.9.1.1 in table 0: blackhole\n\n"), "{text}");
+    assert!(text.contains("*  10.0.0.0/8  blackhole  config  static  the longest prefix\n"), "{text}");
+    let json = node.prints_json(&["explain", "2001:db8::1", "--table", "7", "--json"]);
+    assert_eq!((&json["table"], &json["address"]), (&7.into(), &"2001:db8::1".into()));
+    assert_eq!(serde_json::from_value::<Explanation>(json).unwrap().chosen().unwrap().origin, "static");
+    let refused = fails(&node.nave(&["explain", "10.9.1.1", "--table", "9"]));
+    assert_eq!(refused, (Some(1), "nave: table: there is no table 9; there are 0\n".into()));
+    let (code, usage) = fails(&node.nave(&["explain", "10.9.1"]));
+    assert_eq!(code, Some(2));
+    assert!(usage.contains("invalid value '10.9.1' for '<ADDRESS>'"), "{usage}");
 }
 
 #[test]

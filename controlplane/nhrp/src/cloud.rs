@@ -91,12 +91,16 @@ impl Cloud {
         cloud
     }
 
-    /// Whether the tunnel can become `tunnel` without beginning anew.
+    /// Whether the tunnel can become `tunnel` without beginning anew: nothing changes of the addresses that others know it by. One of
+    /// a family that it had none of may come.
     pub(crate) fn can_become(&self, tunnel: &Tunnel) -> bool {
         let old = &self.tunnel;
+        let first =
+            |of: &Tunnel, family| of.addresses.iter().find(|a| Family::of(a.addr()) == family).copied();
+        let stays = |family| first(old, family).is_none_or(|address| first(tunnel, family) == Some(address));
         old.mode == tunnel.mode
             && old.table == tunnel.table
-            && old.addresses.first() == tunnel.addresses.first()
+            && [Family::V4, Family::V6].into_iter().all(stays)
     }
 
     /// Takes a changed configuration, or a changed NBMA address.

@@ -79,9 +79,11 @@ impl Engine {
         self.common.timers.next()
     }
 
-    /// Whether a protocol address is that of one of our tunnels.
-    pub(crate) fn is_own(&self, address: ProtocolAddr) -> bool {
-        self.clouds.values().any(|c| c.is_own(address))
+    /// Whether a protocol address, seen from a tunnel, is that of one of our tunnels. What is in another table is somebody else's,
+    /// whatever its address.
+    pub(crate) fn is_own(&self, seen_from: InterfaceName, address: ProtocolAddr) -> bool {
+        let Some(table) = self.clouds.get(&seen_from).map(|cloud| cloud.tunnel.table) else { return false };
+        self.clouds.values().any(|cloud| cloud.tunnel.table == table && cloud.is_own(address))
     }
 
     fn expire(&mut self, turn: &mut Turn<'_>) {

@@ -33,7 +33,7 @@ impl Engine {
     /// Where an address is, seen from a tunnel.
     pub(crate) fn toward(&self, from: InterfaceName, address: ProtocolAddr, routes: &dyn Routes) -> Toward {
         let Some(cloud) = self.clouds.get(&from) else { return Toward::Nowhere };
-        if self.clouds.values().any(|c| c.is_own(address)) {
+        if self.is_own(from, address) {
             return Toward::Own;
         }
         if let Some(nbma) = cloud.binding(address) {
@@ -67,7 +67,8 @@ impl Engine {
         match self.toward(from, address, routes) {
             Toward::Unbound => {
                 let servers = self.clouds.get(&from).map(|c| &c.servers);
-                let up = servers.into_iter().flatten().find(|s| s.is_up() && s.nhs.nbma != source);
+                let of_family = servers.into_iter().flatten().filter(|s| s.is_of_family(address));
+                let up = of_family.into_iter().find(|s| s.is_up() && s.nhs.nbma != source);
                 up.map_or(Toward::Unbound, |s| Toward::Peer { tunnel: from, nbma: s.nhs.nbma })
             }
             toward => toward,
@@ -103,8 +104,8 @@ impl Engine {
         }
         message.hop_count -= 1;
         let record = if is_reply { ExtensionType::REVERSE_TRANSIT } else { ExtensionType::FORWARD_TRANSIT };
-        if self.has_passed(&message, record)
-            || (is_reply && self.has_passed(&message, ExtensionType::RESPONDER))
+        if self.has_passed(tunnel, &message, record)
+            || (is_reply && self.has_passed(tunnel, &message, ExtensionType::RESPONDER))
         {
             complain(self, turn, &message, ErrorCode::LOOP_DETECTED, 0);
             return Err(Reject::Loop);
@@ -125,13 +126,13 @@ impl Engine {
         Ok(())
     }
 
-    /// Whether a record of servers names this node (RFC 2332 §5.3.2: by its protocol address).
-    fn has_passed(&self, message: &Message, record: ExtensionType) -> bool {
+    /// Whether a record of servers in a message that came by a tunnel names this node (RFC 2332 §5.3.2: by its protocol address).
+    fn has_passed(&self, tunnel: InterfaceName, message: &Message, record: ExtensionType) -> bool {
         let Some(Ok(entries)) = message.extension(record).map(|e| e.entries(message.families)) else {
             return false;
         };
         let protocols = entries.iter().filter_map(|e| e.protocol);
-        protocols.into_iter().any(|a| self.clouds.values().any(|c| c.is_own(ProtocolAddr(a))))
+        protocols.into_iter().any(|a| self.is_own(tunnel, ProtocolAddr(a)))
     }
 }
 

@@ -69,7 +69,7 @@ pub struct Tunnel {
     pub mode: TunnelMode,
     /// Own NBMA address; `None` while the source interface has none.
     pub nbma: Option<NbmaAddr>,
-    /// Own addresses; the first is registered.
+    /// Own addresses; the first of each family is registered.
     pub addresses: Vec<InterfaceAddr>,
     /// Largest inner packet in bytes, told in CIEs.
     pub mtu: u16,

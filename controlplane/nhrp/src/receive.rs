@@ -38,7 +38,8 @@ impl Engine {
             Body::Traffic { packet, .. } => cloud.traffic_indication(turn, packet),
             // Nothing is done upon one. It is passed on if it is for somebody else; one about us from us is dropped.
             Body::Error { .. } => {
-                let is_ours = |a: Option<std::net::IpAddr>| a.is_none_or(|a| self.is_own(ProtocolAddr(a)));
+                let is_ours =
+                    |a: Option<std::net::IpAddr>| a.is_none_or(|a| self.is_own(tunnel, ProtocolAddr(a)));
                 if is_ours(message.destination) || is_ours(message.source) {
                     return Ok(());
                 }
@@ -65,7 +66,7 @@ impl Engine {
                 return Err(Reject::RateLimited);
             }
             // Our own request, back again.
-            if self.is_own(from) {
+            if self.is_own(tunnel, from) {
                 return Err(Reject::Loop);
             }
         }
@@ -73,7 +74,8 @@ impl Engine {
             return self.resolution_request(turn, tunnel, source, to, message, bytes);
         }
         // A client that does not know its server names itself (RFC 2332 §5.2.3, §5.2.5).
-        let is_for_us = if kind.is_reply() { self.is_own(from) } else { self.is_own(to) || from == to };
+        let is_own = |address| self.is_own(tunnel, address);
+        let is_for_us = if kind.is_reply() { is_own(from) } else { is_own(to) || from == to };
         if !is_for_us {
             return self.forward(turn, tunnel, source, message, bytes);
         }

@@ -12,6 +12,9 @@
 //!      +---- NBMA address gone (from anywhere)
 //! ```
 //!
+//! A tunnel with addresses of both families registers the first of each with the servers of that family; where one node is the
+//! server of both, it is two servers here.
+//!
 //! The server keeps a binding for as long as the client says, refuses a second NBMA address for one that is unique (14),
 //! and gives clients multicast if it is told to.
 
@@ -64,6 +67,11 @@ impl Server {
     /// Whether it accepted the registration.
     pub(crate) fn is_up(&self) -> bool {
         self.standing == Standing::Responding
+    }
+
+    /// Whether it is asked for addresses of the family of this one: it knows where we are in that family.
+    pub(crate) fn is_of_family(&self, address: ProtocolAddr) -> bool {
+        self.nhs.protocol.0.is_ipv4() == address.0.is_ipv4()
     }
 
     const fn new(nhs: Nhs, now: Instant) -> Self {
@@ -192,7 +200,8 @@ impl Cloud {
         }
     }
 
-    /// The first server that responds, else the first: its binding is known without it.
+    /// The first server that responds, else the first: its binding is known without it. Of whatever family: the way to a peer takes
+    /// packets of both.
     fn choose_fallback(&mut self, turn: &mut Turn<'_>) {
         let up = self.servers.iter().find(|s| s.is_up());
         let server = up.or(self.servers.first()).map(|s| s.nhs.protocol);

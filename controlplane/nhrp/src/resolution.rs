@@ -177,12 +177,14 @@ impl Cloud {
         self.servers.iter().any(|s| s.nhs.protocol == address)
     }
 
-    /// The server to ask: the one that the routes lead by, else the first that responds, else the first.
+    /// The server to ask: the one that the routes lead by, else the first that responds, else the first; of those that we are
+    /// registered with in the family of the address.
     fn server_for(&self, turn: &Turn<'_>, destination: ProtocolAddr) -> Option<NbmaAddr> {
         let hop = self.route_by_tunnel(turn, destination).map(|(hop, _)| hop);
-        let by_route = self.servers.iter().find(|s| Some(s.nhs.protocol) == hop);
-        let up = || self.servers.iter().find(|s| s.is_up());
-        by_route.or_else(up).or(self.servers.first()).map(|s| s.nhs.nbma)
+        let mut servers = self.servers.iter().filter(|s| s.is_of_family(destination));
+        let by_route = servers.clone().find(|s| Some(s.nhs.protocol) == hop);
+        let up = servers.clone().find(|s| s.is_up());
+        by_route.or(up).or(servers.next()).map(|s| s.nhs.nbma)
     }
 
     /// It could not be resolved. Traffic stays where it is.

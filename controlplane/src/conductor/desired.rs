@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use model::InterfaceName;
-use model::program::{Binding, Key, Object, Op, Owner, Path, Replica};
+use model::program::{Binding, Hop, Key, Object, Op, Owner, Replica};
 use model::time::Instant;
 
 /// What should be in the data plane.
@@ -54,6 +54,7 @@ fn expiry(object: &mut Object) -> Option<&mut Option<Duration>> {
     match object {
         Object::Binding(binding) => Some(&mut binding.expires_in),
         Object::Route(route) => Some(&mut route.expires_in),
+        Object::PathMtu(path) => Some(&mut path.expires_in),
         _ => None,
     }
 }
@@ -168,12 +169,8 @@ impl Desired {
                 names.insert(tunnel.name);
             }
         }
-        let goes = |object| {
-            name_of(object)
-                .into_iter()
-                .chain(references(object).into_iter().flatten())
-                .any(|name| names.contains(&name))
-        };
+        let goes =
+            |object| name_of(object).into_iter().chain(references(object)).any(|name| names.contains(&name));
         before.into_iter().filter(|(_, object)| goes(object)).map(|(at, _)| *at).collect()
     }
 
@@ -210,7 +207,7 @@ impl Desired {
 /// Whether the data plane would not have both.
 fn is_clash(old: &Object, new: &Object) -> bool {
     match (old, new) {
-        (Object::Interface(old), Object::Interface(new)) => old.port == new.port,
+        (Object::Interface(old), Object::Interface(new)) => (&old.port, old.vlan) == (&new.port, new.vlan),
         (Object::Tunnel(old), Object::Tunnel(new)) => {
             (old.source, old.key) == (new.source, new.key) && old.mode == new.mode
         }
@@ -227,19 +224,17 @@ fn name_of(object: &Object) -> Option<InterfaceName> {
 }
 
 /// The interfaces and tunnels that an object refers to.
-fn references(object: &Object) -> [Option<InterfaceName>; 2] {
+fn references(object: &Object) -> Vec<InterfaceName> {
+    let through = |own, link: Option<Hop>| std::iter::once(own).chain(link.map(|l| l.interface)).collect();
     match object {
-        Object::Interface(_) => [None, None],
-        Object::Tunnel(tunnel) => [Some(tunnel.source_interface), None],
-        Object::Neighbour(neighbour) => [Some(neighbour.hop.interface), None],
-        Object::Binding(binding) => [Some(binding.tunnel), binding.link.map(|l| l.interface)],
-        Object::Replica(replica) => [Some(replica.tunnel), replica.link.map(|l| l.interface)],
-        Object::Fallback(fallback) => [Some(fallback.tunnel), None],
-        Object::Route(route) => match route.path {
-            Path::Via(hop) => [Some(hop.interface), None],
-            Path::Attached(name) | Path::Receive(name) => [Some(name), None],
-            Path::Unreachable | Path::Blackhole => [None, None],
-        },
+        Object::Interface(_) => Vec::new(),
+        Object::Tunnel(tunnel) => vec![tunnel.source_interface],
+        Object::Neighbour(neighbour) => vec![neighbour.hop.interface],
+        Object::Binding(binding) => through(binding.tunnel, binding.link),
+        Object::Replica(replica) => through(replica.tunnel, replica.link),
+        Object::Fallback(fallback) => vec![fallback.tunnel],
+        Object::PathMtu(path) => vec![path.tunnel],
+        Object::Route(route) => route.path.interfaces().collect(),
     }
 }
 
@@ -249,7 +244,7 @@ const RESYNCED: [Owner; 3] = [Owner::Config, Owner::Netlink, Owner::Nhrp];
 #[cfg(test)]
 mod tests {
     use super::*;
-    use model::program::{Fallback, Interface, Route, Tunnel, TunnelMode};
+    use model::program::{Fallback, Interface, OuterDf, Path, Route, TcpMss, Tunnel, TunnelMode};
     use model::{NbmaAddr, ProtocolAddr, TableId};
 
     fn at(seconds: u64) -> Instant {
@@ -260,9 +255,11 @@ mod tests {
         Object::Interface(Interface {
             name: name.parse().unwrap(),
             port: name.to_owned(),
+            vlan: None,
             mtu: 1500,
             table: TableId(0),
             forwarding: true,
+            netns: None,
         })
     }
 
@@ -279,6 +276,9 @@ mod tests {
             redirect: false,
             table: TableId(0),
             underlay_table: TableId(0),
+            outer_df: OuterDf::Copy,
+            tcp_mss: TcpMss::Auto,
+            netns: None,
         })
     }
 

@@ -53,5 +53,6 @@ fn named(key: &Key) -> String {
         Key::Route(table, prefix) => format!("route {prefix} in table {}", table.0),
         Key::Replica(tunnel, nbma) => format!("replica {nbma} on {tunnel}"),
         Key::Fallback(tunnel) => format!("fall-back of {tunnel}"),
+        Key::PathMtu(tunnel, nbma) => format!("path MTU to {nbma} on {tunnel}"),
     }
 }

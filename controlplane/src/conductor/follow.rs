@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use model::program::{Binding, Hop, Key, Object, Op, Owner, Replica, Route};
 use model::state::event::Happening;
 use model::time::Instant;
-use model::{NbmaAddr, Prefix, TableId};
+use model::{InterfaceName, NbmaAddr, Prefix, TableId};
 
 use super::topology::{self, Topology};
 use super::{Conductor, Dataplane, Output, tunnel_of};
@@ -32,8 +32,8 @@ impl Conductor {
                 self.rib.set(origin, table, prefix, None);
             }
         }
-        for (&(origin, table, prefix), &target) in &self.topology.routes {
-            self.rib.set(origin, table, prefix, Some(target));
+        for (&(origin, table, prefix), target) in &self.topology.routes {
+            self.rib.set(origin, table, prefix, Some(target.clone()));
         }
         self.order_twins(out);
         self.follow_objects(now, &old);
@@ -92,6 +92,7 @@ impl Conductor {
                 self.install(since, object, out);
             }
         }
+        self.forget_paths_of_gone_tunnels();
         // Another underlay table, or routes to one: everything is stacked again.
         for (owner, key, table, nbma) in self.stack.places() {
             if let Some(now_in) = self.underlay_of(key).filter(|now_in| *now_in != table) {
@@ -113,8 +114,8 @@ impl Conductor {
             let program = self.rib.program(table, prefix);
             for owner in [Owner::Config, Owner::Netlink] {
                 match program.iter().find(|(o, _)| *o == owner) {
-                    Some(&(_, path)) => {
-                        let route = Route { table, prefix, path, expires_in: None };
+                    Some((_, path)) => {
+                        let route = Route { table, prefix, path: path.clone(), expires_in: None };
                         self.desired.put(now, owner, Object::Route(route));
                     }
                     None => self.desired.remove(owner, Key::Route(table, prefix)),
@@ -135,7 +136,7 @@ impl Conductor {
         }
     }
 
-    /// Static routes go to the kernel as well: what the box itself sends takes them.
+    /// Static routes go to the kernel as well, each to the network namespace of its table: what the box itself sends takes them.
     fn order_routes(&mut self, out: &mut Vec<Output>) {
         let statics = self.topology.routes.keys().filter(|(origin, ..)| *origin == Origin::Static);
         let routes: Vec<Route> = statics
@@ -161,16 +162,20 @@ impl Conductor {
             _ => return None,
         };
         let table = self.underlay_of(key).unwrap_or_default();
+        let before = self.stack.place(owner, key);
         let left = self.stack.set(owner, key, table, nbma);
         self.forget_way(left);
+        self.forget_path(key, before);
         *link = self.rib.underlay(table, nbma);
         *link
     }
 
     /// The object stands nowhere any more.
     pub(super) fn unplace(&mut self, owner: Owner, key: Key) {
+        let before = self.stack.place(owner, key);
         let left = self.stack.remove(owner, key);
         self.forget_way(left);
+        self.forget_path(key, before);
     }
 
     /// Nothing stands on this address any more.
@@ -204,10 +209,13 @@ impl Conductor {
     /// The table in which an object's NBMA address is looked up.
     fn underlay_of(&self, key: Key) -> Option<TableId> {
         match key {
-            Key::Binding(tunnel, _) | Key::Replica(tunnel, _) => {
-                self.topology.underlays.get(&tunnel).copied()
-            }
+            Key::Binding(tunnel, _) | Key::Replica(tunnel, _) => self.underlay_table(tunnel),
             _ => None,
         }
+    }
+
+    /// The table in which a tunnel's NBMA addresses are looked up.
+    pub(super) fn underlay_table(&self, tunnel: InterfaceName) -> Option<TableId> {
+        self.topology.underlays.get(&tunnel).copied()
     }
 }

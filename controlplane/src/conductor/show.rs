@@ -35,7 +35,7 @@ impl Conductor {
     }
 
     fn show_routes(&self, now: Instant) -> Routes {
-        let route = |Shown { table, prefix, origin, path, best }| {
+        let route = |Shown { table, prefix, origin, path, best }: Shown| {
             // A next hop that does not resolve is no route.
             let mut route = Route { table, prefix, path: path?, expires_in: None };
             if origin == Origin::Shortcut
@@ -60,6 +60,8 @@ impl Conductor {
         }
         let unsent = "NHRP packets for which there was no data plane".to_owned();
         counters.others.push(counter("unsent", unsent, self.counted.unsent));
+        let paths = "path MTUs that were not taken because too many are known".to_owned();
+        counters.others.push(counter("paths-without-room", paths, self.counted.paths_without_room));
         let objects = "objects in the desired program".to_owned();
         counters.others.push(counter("desired-objects", objects, self.desired.len() as u64));
         for (&(owner, key), refused) in &self.refused {

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::ops::Bound;
 
 use model::program::{Key, Owner};
-use model::{NbmaAddr, Prefix, TableId};
+use model::{InterfaceName, NbmaAddr, Prefix, TableId};
 
 /// Objects by the NBMA address that they need, and the table in which it is looked up.
 #[derive(Debug, Default)]
@@ -49,6 +49,20 @@ impl Stack {
             .take_while(|&(t, addr)| t == table && prefix.contains(addr))
             .map(|(_, addr)| NbmaAddr(addr))
             .collect()
+    }
+
+    /// Where an object stands.
+    pub(crate) fn place(&self, owner: Owner, key: Key) -> Option<(TableId, NbmaAddr)> {
+        self.place.get(&(owner, key)).map(|&(table, addr)| (table, NbmaAddr(addr)))
+    }
+
+    /// Whether a binding or replica of this tunnel stands on an address.
+    pub(crate) fn is_peer(&self, table: TableId, tunnel: InterfaceName, nbma: NbmaAddr) -> bool {
+        let objects = self.on.get(&(table, nbma.0));
+        objects
+            .into_iter()
+            .flatten()
+            .any(|(_, key)| matches!(key, Key::Binding(of, _) | Key::Replica(of, _) if *of == tunnel))
     }
 
     /// Every object, and where it stands.

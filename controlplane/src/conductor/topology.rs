@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
 use model::config::{self, Config, Mode};
-use model::program::{Binding, Hop, Interface, Object, Path, Replica, Tunnel, TunnelMode};
+use model::program::{Binding, Interface, Object, Path, Replica, Tunnel, TunnelMode};
 use model::{InterfaceAddr, InterfaceName, Mac, NbmaAddr, Prefix, ProtocolAddr, TableId};
 
 use crate::kernel::{Kind, TwinSpec};
-use crate::rib::{Link, Origin, Target};
+use crate::rib::{Link, NextHop, Origin, Target};
 
 /// What follows.
 #[derive(Debug, Default)]
@@ -43,15 +43,26 @@ impl Topology {
             topology.tunnel(config, tunnel, seen);
         }
         for route in &config.routes {
-            let target = match (route.next_hop, route.interface) {
-                (Some(next_hop), Some(interface)) => Target::Path(Path::Via(Hop { interface, next_hop })),
-                (Some(next_hop), None) => Target::NextHop(next_hop),
-                (None, Some(interface)) => Target::Path(Path::Attached(interface)),
-                (None, None) => continue,
-            };
-            topology.routes.insert((Origin::Static, route.table, route.prefix), target);
+            topology.fixed(route);
         }
         topology
+    }
+
+    /// A static route, or one more next hop of it.
+    fn fixed(&mut self, route: &config::Route) {
+        let at = (Origin::Static, route.table, route.prefix);
+        let target = match (route.next_hop, route.interface) {
+            (Some(addr), interface) => {
+                let next_hop = NextHop { addr, interface };
+                if let Some(Target::NextHops(hops)) = self.routes.get_mut(&at) {
+                    return hops.push(next_hop);
+                }
+                Target::NextHops(vec![next_hop])
+            }
+            (None, Some(interface)) => Target::Path(Path::Attached(interface)),
+            (None, None) => return,
+        };
+        self.routes.insert(at, target);
     }
 
     fn interface(
@@ -70,11 +81,13 @@ impl Topology {
         self.objects.push(Object::Interface(Interface {
             name,
             port: port.to_owned(),
+            vlan: interface.vlan,
             mtu: interface.mtu,
             table: interface.table,
             forwarding,
+            netns: config.netns(interface.table),
         }));
-        // Without its port's Ethernet address the twin would answer ARP with a wrong one.
+        // Without its port's Ethernet address the twin would answer ARP with a wrong one. A VLAN has that of its port.
         if let Some(&mac) = macs.get(port) {
             self.twins.push(TwinSpec {
                 name,
@@ -82,13 +95,15 @@ impl Topology {
                 mtu: interface.mtu,
                 addresses: interface.addresses.clone(),
                 configured: !interface.addresses.is_empty(),
+                table: interface.table,
+                netns: config.netns(interface.table),
             });
         }
     }
 
     fn tunnel(&mut self, config: &Config, tunnel: &config::Tunnel, seen: &Seen) {
         let name = tunnel.name;
-        let source = nbma_of(config, tunnel.source, seen);
+        let source = nbma_of(config, tunnel, seen);
         let (mode, link) = match (tunnel.mode, tunnel.destination) {
             (Mode::Gre, Some(destination)) => (TunnelMode::PointToPoint { destination }, Link::PointToPoint),
             _ => (TunnelMode::Multipoint, Link::Multipoint),
@@ -101,6 +116,8 @@ impl Topology {
             mtu: tunnel.mtu,
             addresses: tunnel.addresses.clone(),
             configured: true,
+            table: tunnel.table,
+            netns: config.netns(tunnel.table),
         });
         if let Some(nhrp) = &tunnel.nhrp {
             self.nhrp.push(nhrp::Tunnel {
@@ -128,6 +145,9 @@ impl Topology {
             redirect: tunnel.nhrp.as_ref().is_some_and(|n| n.redirect),
             table: tunnel.table,
             underlay_table: tunnel.underlay_table,
+            outer_df: tunnel.outer_df,
+            tcp_mss: tunnel.tcp_mss.0,
+            netns: config.netns(tunnel.table),
         }));
         if let TunnelMode::PointToPoint { destination: nbma } = mode {
             self.objects.push(Object::Binding(Binding {
@@ -142,12 +162,21 @@ impl Topology {
     }
 
     /// Routes of an interface's addresses: those of the configuration, and those that its twin got from elsewhere.
+    ///
+    /// An IPv6 link-local address is received, but its prefix is attached to no interface: it is that of every one, and a next hop in
+    /// it is nothing without its interface.
     fn addresses(&mut self, name: InterfaceName, table: TableId, configured: &[InterfaceAddr], seen: &Seen) {
         let learnt = learnt(name, configured, seen);
         let all = configured.iter().map(|&a| (Origin::Address, a));
         for (origin, address) in all.chain(learnt.map(|a| (Origin::LearntAddress, a))) {
             let mut own = BTreeSet::from([Prefix::host(address.addr())]);
             own.extend(broadcast(address).map(Prefix::host));
+            if is_link_local(address.addr()) {
+                // VLANs of one port have one Ethernet address, and so may have one link-local address: the first has it.
+                let at = (origin, table, Prefix::host(address.addr()));
+                self.routes.entry(at).or_insert(Target::Path(Path::Receive(name)));
+                continue;
+            }
             for prefix in own {
                 self.routes.insert((origin, table, prefix), Target::Path(Path::Receive(name)));
             }
@@ -159,7 +188,7 @@ impl Topology {
     }
 }
 
-/// The next hop of a point-to-point tunnel's one binding.
+/// The next hop of a point-to-point tunnel's one binding; packets of both families take it.
 pub(crate) const THE_PEER: ProtocolAddr = ProtocolAddr(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
 
 /// The data plane's port of an interface.
@@ -167,23 +196,25 @@ pub(crate) fn port_of(interface: &config::Interface) -> &str {
     interface.port.as_deref().unwrap_or(interface.name.as_str())
 }
 
-/// The NBMA address of tunnels whose source is this interface: the first one configured, else the first one learnt.
-fn nbma_of(config: &Config, source: InterfaceName, seen: &Seen) -> Option<NbmaAddr> {
-    let interface = config.interfaces.iter().find(|i| i.name == source)?;
-    let configured = interface.addresses.first().copied();
-    configured.or_else(|| learnt(source, &interface.addresses, seen).next()).map(|a| NbmaAddr(a.addr()))
+/// The NBMA address of a tunnel: one of its source's configured ones, else one of those that its twin got from elsewhere.
+fn nbma_of(config: &Config, tunnel: &config::Tunnel, seen: &Seen) -> Option<NbmaAddr> {
+    let source = config.interfaces.iter().find(|i| i.name == tunnel.source)?;
+    let configured = tunnel.nbma_of(source.addresses.iter().copied());
+    configured.or_else(|| tunnel.nbma_of(learnt(source.name, &source.addresses, seen)))
 }
 
-/// Addresses that a twin got from elsewhere. IPv6 link-local ones are the kernel's own affair: every twin has one, all in
-/// the same prefix.
+/// Addresses that a twin got from elsewhere, or that its kernel gave it (link-local ones).
 fn learnt(
     name: InterfaceName,
     configured: &[InterfaceAddr],
     seen: &Seen,
 ) -> impl Iterator<Item = InterfaceAddr> {
-    let is_link_local = |a: &InterfaceAddr| matches!(a.addr(), IpAddr::V6(a) if a.is_unicast_link_local());
     let seen = seen.get(&name).into_iter().flatten();
-    seen.filter(move |a| !configured.contains(a) && !is_link_local(a)).copied()
+    seen.filter(move |a| !configured.contains(a)).copied()
+}
+
+fn is_link_local(addr: IpAddr) -> bool {
+    matches!(addr, IpAddr::V6(addr) if addr.is_unicast_link_local())
 }
 
 /// The subnet broadcast address (RFC 922): received, never forwarded (RFC 2644). Prefixes of 31 bits have none (RFC 3021).
@@ -199,6 +230,7 @@ fn broadcast(address: InterfaceAddr) -> Option<IpAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use model::program::{OuterDf, TcpMss};
 
     fn routes(text: &str, seen: &[(&str, &str)]) -> Vec<String> {
         let config: Config = Config::parse(text).unwrap();
@@ -230,6 +262,7 @@ mod tests {
             [
                 "LearntAddress 192.0.2.2/31 Path(Attached(\"wan0\"))",
                 "LearntAddress 192.0.2.2/32 Path(Receive(\"wan0\"))",
+                "LearntAddress fe80::1/128 Path(Receive(\"wan0\"))",
             ]
         );
     }
@@ -256,5 +289,102 @@ mod tests {
         assert_eq!(topology.twins.len(), 2);
         // The source of a tunnel does not forward unless told to.
         assert!(topology.objects.iter().any(|o| matches!(o, Object::Interface(i) if !i.forwarding)));
+    }
+
+    #[test]
+    fn an_ipv6_address_has_no_broadcast_and_two_may_have_one_link_local_address() {
+        let text = "[[interfaces]]\nname = \"lan0\"\naddresses = [\"2001:db8::1/64\"]\n\
+            [[interfaces]]\nname = \"lan0.7\"\nport = \"lan0\"\nvlan = 7\naddresses = [\"2001:db8:7::1/127\"]\n";
+        assert_eq!(
+            routes(text, &[("lan0", "fe80::1/64"), ("lan0.7", "fe80::1/64"), ("lan0.7", "fe80::2/64")]),
+            [
+                "Address 2001:db8::/64 Path(Attached(\"lan0\"))",
+                "Address 2001:db8::1/128 Path(Receive(\"lan0\"))",
+                "Address 2001:db8:7::/127 Path(Attached(\"lan0.7\"))",
+                "Address 2001:db8:7::1/128 Path(Receive(\"lan0.7\"))",
+                "LearntAddress fe80::1/128 Path(Receive(\"lan0\"))",
+                "LearntAddress fe80::2/128 Path(Receive(\"lan0.7\"))",
+            ]
+        );
+    }
+
+    #[test]
+    fn what_a_table_and_a_vlan_make_of_interfaces_and_tunnels() {
+        let text = "[[tables]]\nid = 10\nnetns = \"red\"\n[[tables]]\nid = 11\n\
+            [[interfaces]]\nname = \"wan0\"\naddresses = [\"192.0.2.1/24\"]\n\
+            [[interfaces]]\nname = \"red0\"\nport = \"wan0\"\nvlan = 7\ntable = 10\naddresses = [\"10.0.0.1/24\"]\n\
+            [[interfaces]]\nname = \"blue0\"\ntable = 11\naddresses = [\"10.0.0.1/24\"]\n\
+            [[tunnels]]\nname = \"tunnel0\"\nmode = \"gre-multipoint\"\nsource = \"wan0\"\ntable = 11\n\
+            outer_df = \"clear\"\ntcp_mss = 1300\naddresses = [\"10.1.0.1/24\"]\nnhrp = { network_id = 1 }\n";
+        let config = Config::parse(text).unwrap();
+        let macs = BTreeMap::from([("wan0".to_owned(), Mac([2, 0, 0, 0, 0, 1]))]);
+        let topology = Topology::new(&config, &Seen::new(), &macs);
+        let interface = |name: &str| {
+            topology.objects.iter().find_map(|o| match o {
+                Object::Interface(i) if i.name.as_str() == name => Some(i.clone()),
+                _ => None,
+            })
+        };
+        let red = interface("red0").unwrap();
+        assert_eq!((red.port.as_str(), red.vlan.map(u16::from)), ("wan0", Some(7)));
+        assert_eq!((red.table, red.netns.as_deref()), (TableId(10), Some("red")));
+        assert_eq!(interface("wan0").unwrap().netns, None);
+        assert_eq!(interface("blue0").unwrap().netns.as_deref(), Some("nave-11"));
+        let tunnel = topology.objects.iter().find_map(|o| match o {
+            Object::Tunnel(t) => Some(t.clone()),
+            _ => None,
+        });
+        let tunnel = tunnel.unwrap();
+        assert_eq!((tunnel.table, tunnel.underlay_table), (TableId(11), TableId(0)));
+        assert_eq!(tunnel.netns.as_deref(), Some("nave-11"));
+        assert_eq!((tunnel.outer_df, tunnel.tcp_mss), (OuterDf::Clear, TcpMss::Most(1300)));
+        let twins: Vec<_> = topology.twins.iter().map(|t| (t.name.as_str(), t.table.0, &t.netns)).collect();
+        let (red, blue) = (Some("red".to_owned()), Some("nave-11".to_owned()));
+        assert_eq!(
+            twins,
+            [("wan0", 0, &None), ("red0", 10, &red), ("tunnel0", 11, &blue)],
+            "blue0 has no port"
+        );
+        // The same addresses in two tables are two routes.
+        let host = "10.0.0.1/32".parse().unwrap();
+        assert!(topology.routes.contains_key(&(Origin::Address, TableId(10), host)));
+        assert!(topology.routes.contains_key(&(Origin::Address, TableId(11), host)));
+    }
+
+    #[test]
+    fn the_peers_say_of_which_family_the_own_nbma_address_is() {
+        let text = |nhs: &str| {
+            format!(
+                "[[interfaces]]\nname = \"wan0\"\n[[tunnels]]\nname = \"tunnel0\"\nmode = \"gre-multipoint\"\n\
+                 source = \"wan0\"\naddresses = [\"10.0.0.2/24\"]\n[tunnels.nhrp]\nnetwork_id = 1\n{nhs}"
+            )
+        };
+        let addresses = ["fe80::1/64", "192.0.2.7/24", "2001:db8::7/64"].map(|a| a.parse().unwrap());
+        let seen = Seen::from([("wan0".parse().unwrap(), addresses.to_vec())]);
+        let source = |nhs: &str| {
+            let config = Config::parse(&text(nhs)).unwrap();
+            Topology::new(&config, &seen, &BTreeMap::new()).nhrp[0].nbma.unwrap().to_string()
+        };
+        assert_eq!(source(""), "192.0.2.7", "the first that is not link-local");
+        assert_eq!(source("nhs = [{ protocol = \"10.0.0.1\", nbma = \"192.0.2.1\" }]\n"), "192.0.2.7");
+        assert_eq!(source("nhs = [{ protocol = \"10.0.0.1\", nbma = \"2001:db8::1\" }]\n"), "2001:db8::7");
+    }
+
+    #[test]
+    fn several_static_routes_to_one_prefix_are_one_of_several_next_hops() {
+        let text = "[[interfaces]]\nname = \"lan0\"\naddresses = [\"192.168.2.1/24\"]\n\
+            [[routes]]\nprefix = \"10.0.0.0/8\"\nnext_hop = \"192.168.2.8\"\n\
+            [[routes]]\nprefix = \"10.0.0.0/8\"\nnext_hop = \"192.168.2.9\"\ninterface = \"lan0\"\n";
+        let config = Config::parse(text).unwrap();
+        let topology = Topology::new(&config, &Seen::new(), &BTreeMap::new());
+        let target = &topology.routes[&(Origin::Static, TableId(0), "10.0.0.0/8".parse().unwrap())];
+        let hop = |addr: &str, interface: Option<&str>| NextHop {
+            addr: addr.parse().unwrap(),
+            interface: interface.map(|name| name.parse().unwrap()),
+        };
+        assert_eq!(
+            *target,
+            Target::NextHops(vec![hop("192.168.2.8", None), hop("192.168.2.9", Some("lan0"))])
+        );
     }
 }

@@ -3,31 +3,25 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
-use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
-use model::program::{Hop, Route};
-use netlink_packet_route::AddressFamily;
-use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::neighbour::{
-    NeighbourAttribute, NeighbourExtFlags, NeighbourFlags, NeighbourMessage, NeighbourState,
-};
-use netlink_packet_route::route::{RouteProtocol, RouteType};
-use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
+use futures::future::select_all;
+use model::TableId;
+use model::program::Route;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until};
-use tracing::{debug, warn};
+use tracing::warn;
 
-use super::fact::{Certainty, Fact, Life};
-use super::mirror::Mirror;
-use super::netlink::{self, Monitor, Netlink};
-use super::twins::{State, Twins};
-use super::{Failure, Kind, Notice, Order, PROTOCOL, TwinSpec, routes};
+use super::fact::Fact;
+use super::place::Place;
+use super::twins::State;
+use super::{Failure, Notice, Order, TwinSpec, neighbours, netns};
 
 /// How long until what failed is tried again.
 const RETRY: Duration = Duration::from_secs(2);
 /// Notices that wait before no more is read from the kernel.
-const BACKLOG: usize = 4096;
+pub(super) const BACKLOG: usize = 4096;
 
 /// Runs until it is stopped or either channel is closed.
 pub(super) async fn run(mut orders: mpsc::Receiver<Order>, notices: mpsc::Sender<Notice>) {
@@ -43,13 +37,14 @@ pub(super) async fn run(mut orders: mpsc::Receiver<Order>, notices: mpsc::Sender
                 (Ok(permit), Some(notice)) => permit.send(notice),
                 _ => return,
             },
-            heard = actor.monitor.next(), if actor.outbox.len() < BACKLOG => {
-                actor.hear(heard, |_| false).await;
-                actor.heed().await;
+            (name, heard) = next(&mut actor.places, actor.turn), if actor.outbox.len() < BACKLOG => {
+                actor.turn = actor.turn.wrapping_add(1);
+                actor.hear(&name, heard).await;
             }
             () = until(actor.retry) => actor.settle_again().await,
+            () = until(actor.look) => actor.look().await,
         }
-        if actor.deaf {
+        if actor.places.values().any(|place| place.deaf) {
             actor.reopen(&notices).await;
         }
     }
@@ -62,58 +57,66 @@ async fn until(time: Option<Instant>) {
     }
 }
 
+/// The next notifications, and of which place. May be abandoned while it waits. Who is asked first changes from `turn` to turn, so
+/// that a place where much happens leaves the others theirs.
+async fn next(places: &mut Places, turn: usize) -> (Name, io::Result<Vec<Fact>>) {
+    let next = async |name: &Name, place: &mut Place| (name.clone(), place.next().await);
+    let mut all: Vec<_> = places.iter_mut().map(|(name, place)| Box::pin(next(name, place))).collect();
+    let first = turn % all.len();
+    all.rotate_left(first);
+    select_all(all).await.0
+}
+
+/// Name of a namespace; `None`: that of this process.
+type Name = Option<String>;
+
+/// That of this process is always there.
+type Places = BTreeMap<Name, Place>;
+
 struct Actor {
-    netlink: Netlink,
-    monitor: Monitor,
+    /// Marks the namespaces that we make.
+    mark: String,
+    places: Places,
     /// As last ordered.
-    specs: Option<Vec<TwinSpec>>,
-    static_routes: Option<Vec<Route>>,
+    specs: Option<Arc<[TwinSpec]>>,
+    static_routes: Option<Arc<[Route]>>,
+    /// Whether namespaces of a former life were looked for.
+    is_tidy: bool,
     /// Whether this kernel keeps neighbours resolved by itself; not known before the first.
     manages: Option<bool>,
-    twins: Twins,
-    mirror: Mirror,
     outbox: VecDeque<Notice>,
     /// Failures that were told: what, and why.
     failed: BTreeMap<String, String>,
     retry: Option<Instant>,
-    /// Something of what was heard is still to be done about.
-    heard: Heard,
-    /// Notifications were lost, or a socket is closed: open both anew.
-    deaf: bool,
-}
-
-/// What notifications bring about beside the notice of them.
-#[derive(Debug, Default, Clone, Copy)]
-struct Heard {
-    /// A link went down or lost its last address, or a nexthop object went: it took routes with it without a word.
-    flushed: bool,
-    /// Something may be missing of what was ordered.
-    unsettled: bool,
+    /// When to see whether the namespaces are still there.
+    look: Option<Instant>,
+    turn: usize,
 }
 
 impl Actor {
     async fn open(notices: &mpsc::Sender<Notice>) -> Self {
-        let (netlink, monitor) = open_sockets(notices).await;
+        let open = || Ok((netns::mark()?, Place::home()?));
+        let (mark, home) = insist(notices, open).await;
         Self {
-            netlink,
-            monitor,
+            mark,
+            places: BTreeMap::from([(None, home)]),
             specs: None,
             static_routes: None,
+            is_tidy: false,
             manages: None,
-            twins: Twins::default(),
-            mirror: Mirror::default(),
             outbox: VecDeque::new(),
             failed: BTreeMap::new(),
             retry: None,
-            heard: Heard::default(),
-            deaf: false,
+            look: None,
+            turn: 0,
         }
     }
 
-    /// Listens anew, then dumps: of what is heard from now on nothing is missing.
+    /// Listens anew where it has to, then dumps: of what is heard from now on nothing is missing.
     async fn reopen(&mut self, notices: &mpsc::Sender<Notice>) {
-        (self.netlink, self.monitor) = open_sockets(notices).await;
-        self.deaf = false;
+        for place in self.places.values_mut().filter(|place| place.deaf) {
+            insist(notices, || place.reopen()).await;
+        }
         if self.specs.is_some() {
             self.resync().await;
         }
@@ -122,18 +125,22 @@ impl Actor {
     async fn obey(&mut self, order: Order) {
         match order {
             Order::Twins(specs) => {
-                self.specs = Some(specs);
+                self.specs = Some(specs.into());
                 self.failed.clear();
                 self.settle(State::Up).await;
                 self.resync().await;
             }
             Order::Routes(routes) => {
-                self.static_routes = Some(routes);
+                self.static_routes = Some(routes.into());
                 self.failed.clear();
                 self.settle(State::Left).await;
             }
             Order::Resolve(hop) => {
-                if let Err(Failure { order, reason }) = self.resolve(hop).await {
+                let home = self.places.values().next();
+                let place = self.places.values().find(|place| place.has(hop.interface)).or(home);
+                let Some(Place { netlink, mirror, .. }) = place else { return };
+                let asked = neighbours::resolve(netlink, mirror, hop, &mut self.manages, &mut self.outbox);
+                if let Err(Failure { order, reason }) = asked.await {
                     self.outbox.push_back(Notice::Failed { order, reason });
                 }
             }
@@ -150,8 +157,11 @@ impl Actor {
 
     async fn stop(mut self, remove_twins: bool, notices: &mpsc::Sender<Notice>) {
         if remove_twins {
-            let mut failures = routes::settle(&self.netlink, &[], &self.mirror).await;
-            failures.extend(self.twins.remove_all(&self.netlink).await);
+            let mut failures = Vec::new();
+            for place in self.places.values_mut() {
+                // What goes by our own will is not told: nobody is to act upon it.
+                failures.extend(place.remove(&mut VecDeque::new()).await);
+            }
             self.report(failures);
         }
         // Nobody may be reading any more.
@@ -165,22 +175,101 @@ impl Actor {
     /// Makes everything as it was ordered; what fails is tried again later. Returns whether a link is there that was not.
     async fn settle(&mut self, state: State) -> bool {
         self.retry = None;
-        let Some(specs) = &self.specs else { return false };
-        let settled = self.twins.settle(&self.netlink, specs, state).await;
-        for name in settled.gone {
-            self.mirror.remove(name, &mut self.outbox);
+        let Some(specs) = self.specs.clone() else { return false };
+        let mut failures = self.open_places(&specs).await;
+        // A twin that moves to another namespace is gone from one before it is in the other.
+        for place in self.places.values_mut() {
+            failures.extend(place.clear(&specs, &mut self.outbox).await);
         }
+        failures.extend(self.close_places(&specs).await);
         let mut changed = false;
-        for (index, name, kind) in settled.there {
-            changed |= self.mirror.twin(index).is_none();
-            self.mirror.add(index, name, kind);
+        for place in self.places.values_mut() {
+            let (new, failed) = place.settle(&specs, state, &mut self.outbox).await;
+            changed |= new;
+            failures.extend(failed);
         }
-        let mut failures = settled.failures;
-        if let Some(wanted) = &self.static_routes {
-            failures.extend(routes::settle(&self.netlink, wanted, &self.mirror).await);
+        if let Some(wanted) = self.static_routes.clone() {
+            failures.extend(self.settle_routes(&wanted).await);
         }
         self.report(failures);
         changed
+    }
+
+    /// Opens the namespaces that are named, and the first time removes those that were left behind.
+    async fn open_places(&mut self, specs: &[TwinSpec]) -> Vec<Failure> {
+        let named = specs.iter().filter_map(|spec| Some((spec.netns.as_deref()?, spec.table)));
+        let wanted: BTreeMap<&str, TableId> = named.collect();
+        let mut failures = Vec::new();
+        if !std::mem::replace(&mut self.is_tidy, true) {
+            let mut left = netns::left_behind(&self.mark).await;
+            left.retain(|name| !wanted.contains_key(name.as_str()));
+            for name in left {
+                match Place::named(&name, TableId::default(), &self.mark).await {
+                    Ok(mut place) => failures.extend(place.remove(&mut self.outbox).await),
+                    Err(failure) => failures.push(failure),
+                }
+            }
+        }
+        for (name, table) in wanted {
+            if self.places.contains_key(&Some(name.to_owned())) {
+                continue;
+            }
+            match Place::named(name, table, &self.mark).await {
+                Ok(place) => drop(self.places.insert(Some(name.to_owned()), place)),
+                Err(failure) => failures.push(failure),
+            }
+        }
+        self.look = (self.places.len() > 1).then(|| Instant::now() + LOOK);
+        failures
+    }
+
+    /// Leaves the namespaces that no twin should be in.
+    async fn close_places(&mut self, specs: &[TwinSpec]) -> Vec<Failure> {
+        let is_wanted = |name: &Name| name.is_none() || specs.iter().any(|spec| spec.netns == *name);
+        let unwanted: Vec<Name> = self.places.keys().filter(|name| !is_wanted(name)).cloned().collect();
+        let mut failures = Vec::new();
+        for name in unwanted {
+            if let Some(mut place) = self.places.remove(&name) {
+                failures.extend(place.remove(&mut self.outbox).await);
+            }
+        }
+        failures
+    }
+
+    async fn settle_routes(&self, wanted: &[Route]) -> Vec<Failure> {
+        let mut failures = Vec::new();
+        for place in self.places.values() {
+            failures.extend(place.settle_routes(wanted).await);
+        }
+        let has_place =
+            |route: &&Route| self.places.values().any(|place| place.mirror.table() == route.table);
+        let homeless = wanted.iter().filter(|route| !has_place(route)).map(|route| {
+            Failure::new(
+                format!("put route {}", route.prefix),
+                format!("no twin is in table {}", route.table.0),
+            )
+        });
+        failures.extend(homeless);
+        failures
+    }
+
+    /// Namespaces that lost their name, or whose name is that of another now, are made anew.
+    async fn look(&mut self) {
+        self.look = Some(Instant::now() + LOOK);
+        let is_lost = |(name, place): (&Name, &Place)| (!place.is_there()).then(|| name.clone());
+        let lost: Vec<Name> = self.places.iter().filter_map(is_lost).collect();
+        for name in &lost {
+            if let Some(mut place) = self.places.remove(name) {
+                // So that the data plane notices: its queues keep what has no name any more.
+                place.remove(&mut self.outbox).await;
+                let order = format!("keep network namespace `{}`", name.as_deref().unwrap_or_default());
+                self.outbox.push_back(Notice::Failed { order, reason: "it was removed".to_owned() });
+            }
+        }
+        if !lost.is_empty() {
+            self.settle(State::Left).await;
+            self.resync().await;
+        }
     }
 
     /// Tells what is new of these failures, which are all that there are, and sees to it that it is tried again.
@@ -198,157 +287,35 @@ impl Actor {
 
     /// Tells everything that is there, and what is gone.
     async fn resync(&mut self) {
-        self.catch_up(|fact| matches!(fact, Fact::Address { .. } | Fact::Route { .. })).await;
-        self.heard.flushed = false;
-        let dumped = async {
-            let mut facts = self.netlink.addresses().await?;
-            facts.extend(self.netlink.neighbours().await?);
-            facts.extend(self.netlink.routes(None).await?);
-            Ok(facts)
-        };
-        match dumped.await {
-            Ok(facts) => {
-                self.mirror.resync(facts, &mut self.outbox);
-                self.outbox.push_back(Notice::Synced);
-            }
-            Err(error) => self.broke("dump", &error),
+        for place in self.places.values_mut() {
+            place.resync(&mut self.outbox).await;
+        }
+        // Where a dump failed it is done anew, and all told again.
+        if !self.places.values().any(|place| place.deaf) {
+            self.outbox.push_back(Notice::Synced);
         }
     }
 
-    /// Nothing can be known without a dump: begin anew.
-    fn broke(&mut self, what: &str, error: &netlink::Error) {
-        warn!(%error, "cannot {what}");
-        self.deaf = true;
-    }
-
-    /// Takes in what the kernel has said so far, so that what it says in a dump is newer. What `dumped` says is in that dump is
-    /// not told: it would be told twice.
-    async fn catch_up(&mut self, dumped: fn(&Fact) -> bool) {
-        while self.outbox.len() < BACKLOG && !self.deaf {
-            match self.monitor.at_hand() {
-                Ok(Some(facts)) => self.hear(Ok(facts), dumped).await,
-                Ok(None) => return,
-                Err(error) => self.hear(Err(error), dumped).await,
-            }
-        }
-    }
-
-    async fn hear(&mut self, facts: io::Result<Vec<Fact>>, dumped: fn(&Fact) -> bool) {
-        let facts = match facts {
-            Ok(facts) => facts,
-            Err(error) => {
-                debug!(%error, "netlink notifications were lost");
-                self.deaf = true;
-                return;
-            }
-        };
-        for fact in facts {
-            match &fact {
-                Fact::Link { link, present } if self.mirror.twin(link.index).is_some() => {
-                    self.heard.flushed |= !present || !link.up;
-                    self.heard.unsettled = true;
-                }
-                Fact::Address { index, present, .. } if self.mirror.twin(*index).is_some() => {
-                    self.heard.flushed |= !present;
-                    self.heard.unsettled = true;
-                }
-                Fact::Neighbour { index, address, life, ours: true } => {
-                    self.see_neighbour(*index, *address, *life).await;
-                }
-                Fact::NexthopGone => self.heard.flushed = true,
-                _ => {}
-            }
-            if !dumped(&fact) {
-                self.mirror.apply(fact, &mut self.outbox);
-            }
-        }
-    }
-
-    /// Does something about what was heard.
-    async fn heed(&mut self) {
-        if self.heard.flushed {
-            self.catch_up(|fact| matches!(fact, Fact::Route { .. })).await;
-            match self.netlink.routes(None).await {
-                Ok(facts) => self.mirror.resync_routes(facts, &mut self.outbox),
-                Err(error) => self.broke("dump routes", &error),
-            }
-        }
-        if self.heard.unsettled {
+    async fn hear(&mut self, name: &Name, facts: io::Result<Vec<Fact>>) {
+        let Some(place) = self.places.get_mut(name) else { return };
+        place.hear(facts, &mut self.outbox).await;
+        if place.heed(&mut self.outbox).await {
             let soon = Instant::now() + SOON;
             self.retry = Some(self.retry.map_or(soon, |retry| retry.min(soon)));
-        }
-        self.heard = Heard::default();
-    }
-
-    async fn resolve(&mut self, hop: Hop) -> Result<(), Failure> {
-        let failed = |reason: &dyn ToString| {
-            Failure::new(format!("resolve {} on `{}`", hop.next_hop, hop.interface), reason.to_string())
-        };
-        let Some((link, Kind::Tap { .. })) = self.mirror.link(hop.interface) else {
-            return Err(failed(&"that is no twin of a port"));
-        };
-        if let Some((mac, certainty)) = self.mirror.neighbour(&hop) {
-            self.outbox.push_back(Notice::Neighbour { hop, mac: Some(mac) });
-            if matches!(certainty, Certainty::Fixed | Certainty::Managed) {
-                return Ok(());
-            }
-        }
-        if self.manages != Some(false) {
-            self.ask(manage(link, &hop)).await.map_err(|error| failed(&error))?;
-        }
-        if self.manages.is_none() {
-            self.manages = Some(self.is_managed(link, &hop).await.map_err(|error| failed(&error))?);
-        }
-        if self.manages == Some(false) {
-            self.ask(make_use(link, &hop)).await.map_err(|error| failed(&error))?;
-        }
-        Ok(())
-    }
-
-    async fn ask(&self, message: NeighbourMessage) -> Result<(), netlink::Error> {
-        let message = RouteNetlinkMessage::NewNeighbour(message);
-        self.netlink.change(message, NLM_F_CREATE | NLM_F_REPLACE).await
-    }
-
-    /// Whether the kernel understood: before Linux 5.16 it does not, and says nothing.
-    async fn is_managed(&self, link: u32, hop: &Hop) -> Result<bool, netlink::Error> {
-        let answer = self.netlink.one(RouteNetlinkMessage::GetNeighbour(neighbour(link, hop))).await?;
-        let Some(RouteNetlinkMessage::NewNeighbour(message)) = answer else { return Ok(false) };
-        Ok(message.attributes.iter().any(|attribute| {
-            matches!(attribute, NeighbourAttribute::ExtFlags(flags) if flags.contains(NeighbourExtFlags::Managed))
-        }))
-    }
-
-    /// Keeps resolved what we asked for, as long as it answers.
-    async fn see_neighbour(&self, index: u32, next_hop: IpAddr, life: Life) {
-        let Some((interface, _)) = self.mirror.twin(index) else { return };
-        let hop = Hop { interface, next_hop };
-        let result = match life {
-            // The kernel does not keep it, and nothing that the kernel sees uses it.
-            Life::Resolved { certainty: Certainty::Stale, .. } => self.ask(make_use(index, &hop)).await,
-            // It would be asked for, for ever.
-            Life::Failed => {
-                let message = RouteNetlinkMessage::DelNeighbour(neighbour(index, &hop));
-                self.netlink.change(message, 0).await
-            }
-            Life::Resolved { .. } | Life::Asking | Life::Gone => return,
-        };
-        if let Err(error) = result
-            && !error.is_absence()
-        {
-            debug!(%error, %next_hop, %interface, "the kernel does not keep a neighbour");
         }
     }
 }
 
 /// How long until twins are looked at again after something happened to them. Long enough for what comes together.
 const SOON: Duration = Duration::from_millis(100);
+/// Time between looks whether the namespaces are there: a look is a `stat` of each.
+const LOOK: Duration = Duration::from_secs(1);
 
-async fn open_sockets(notices: &mpsc::Sender<Notice>) -> (Netlink, Monitor) {
+/// Opens what nothing can be done without, however often it takes.
+async fn insist<T>(notices: &mpsc::Sender<Notice>, mut open: impl FnMut() -> io::Result<T>) -> T {
     loop {
-        let opened = Monitor::open().and_then(|monitor| Ok((Netlink::open()?, monitor)));
-        match opened {
-            Ok(sockets) => return sockets,
+        match open() {
+            Ok(opened) => return opened,
             Err(error) => {
                 warn!(%error, "cannot open netlink");
                 let failed = Notice::Failed { order: "open netlink".to_owned(), reason: error.to_string() };
@@ -358,35 +325,4 @@ async fn open_sockets(notices: &mpsc::Sender<Notice>) -> (Netlink, Monitor) {
             }
         }
     }
-}
-
-fn neighbour(link: u32, hop: &Hop) -> NeighbourMessage {
-    let mut message = NeighbourMessage::default();
-    message.header.ifindex = link;
-    message.header.family = if hop.next_hop.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
-    message.header.state = NeighbourState::None;
-    message.header.kind = RouteType::Unspec;
-    message.attributes.push(NeighbourAttribute::Destination(hop.next_hop.into()));
-    message
-}
-
-/// Marked as asked for by us.
-fn ours(link: u32, hop: &Hop) -> NeighbourMessage {
-    let mut message = neighbour(link, hop);
-    message.attributes.push(NeighbourAttribute::Protocol(RouteProtocol::Other(PROTOCOL)));
-    message
-}
-
-/// The kernel resolves the neighbour now and whenever it goes stale (`NTF_EXT_MANAGED`).
-fn manage(link: u32, hop: &Hop) -> NeighbourMessage {
-    let mut message = ours(link, hop);
-    message.attributes.push(NeighbourAttribute::ExtFlags(NeighbourExtFlags::Managed));
-    message
-}
-
-/// As if a packet had been sent to the neighbour (`NTF_USE`): resolves it, or confirms it within seconds.
-fn make_use(link: u32, hop: &Hop) -> NeighbourMessage {
-    let mut message = ours(link, hop);
-    message.header.flags = NeighbourFlags::Use;
-    message
 }

@@ -9,8 +9,8 @@ use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourExtFlags, NeighbourMessage, NeighbourState,
 };
 use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteNextHopFlags, RouteProtocol,
-    RouteType, RouteVia,
+    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteNextHopFlags, RoutePreference,
+    RouteProtocol, RouteType, RouteVia,
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::packet_core::{NLM_F_APPEND, NLM_F_REPLACE};
@@ -84,6 +84,8 @@ pub(super) enum Certainty {
 pub(super) struct KernelRoute {
     pub(super) prefix: Prefix,
     pub(super) metric: u32,
+    /// Among IPv6 routes of one metric the least is taken: 0 to 2, for the preference high, medium, low (RFC 4191 §2.1).
+    pub(super) reluctance: u8,
     /// Of [`PROTOCOL`].
     pub(super) ours: bool,
     pub(super) way: Way,
@@ -91,13 +93,15 @@ pub(super) struct KernelRoute {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Way {
-    /// By the first of these that suits: index of the link, gateway.
+    /// By any of these: index of the link, gateway.
     Out(Vec<(u32, Option<IpAddr>)>),
+    /// The sender is told: that the host is unreachable, or may not be reached (`prohibit`).
     Unreachable,
     Blackhole,
 }
 
-/// What became of a route among those of its prefix and metric.
+/// What became of a route among those of its prefix and metric, as the kernel says it. IPv6 means something else by some of
+/// these (see [`super::mirror`]).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Change {
     /// It is there, before the others.
@@ -218,6 +222,8 @@ fn route(message: &RouteMessage) -> Option<KernelRoute> {
     if header.protocol == RouteProtocol::Kernel
         || header.flags.contains(RouteFlags::Cloned)
         || header.tos != 0
+        // For some sources only: the data plane asks for the destination alone.
+        || header.source_prefix_length != 0
     {
         return None;
     }
@@ -227,13 +233,15 @@ fn route(message: &RouteMessage) -> Option<KernelRoute> {
         _ => return None,
     };
     let mut table = u32::from(header.table);
-    let (mut destination, mut metric, mut hops) = (unspecified, 0, Vec::new());
+    let (mut destination, mut metric, mut reluctance, mut hops) = (unspecified, 0, 1, Vec::new());
     let dead = header.flags.contains(RouteFlags::Dead);
     for attribute in &message.attributes {
         match attribute {
             RouteAttribute::Table(id) => table = *id,
             RouteAttribute::Destination(addr) => destination = ip(addr)?,
             RouteAttribute::Priority(value) => metric = *value,
+            RouteAttribute::Preference(RoutePreference::High) => reluctance = 0,
+            RouteAttribute::Preference(RoutePreference::Low) => reluctance = 2,
             RouteAttribute::MultiPath(next_hops) => {
                 let alive = next_hops.iter().filter(|hop| !hop.flags.contains(RouteNextHopFlags::Dead));
                 hops.extend(alive.map(|hop| (hop.interface_index, gateway(&hop.attributes))));
@@ -244,7 +252,7 @@ fn route(message: &RouteMessage) -> Option<KernelRoute> {
     }
     let way = match header.kind {
         RouteType::Unicast => Way::Out(hops),
-        RouteType::Unreachable => Way::Unreachable,
+        RouteType::Unreachable | RouteType::Prohibit => Way::Unreachable,
         RouteType::BlackHole => Way::Blackhole,
         _ => return None,
     };
@@ -252,6 +260,7 @@ fn route(message: &RouteMessage) -> Option<KernelRoute> {
     (table == u32::from(RouteHeader::RT_TABLE_MAIN)).then_some(KernelRoute {
         prefix,
         metric,
+        reluctance,
         ours: u8::from(header.protocol) == PROTOCOL,
         way,
     })

@@ -1,4 +1,4 @@
-//! Two netlink sockets: one that asks and one that listens.
+//! Two netlink sockets of a namespace: one that asks and one that listens.
 
 use std::io;
 
@@ -18,6 +18,7 @@ use rtnetlink::sys::{
 use tokio::task::JoinHandle;
 
 use super::fact::Fact;
+use super::netns::Site;
 
 /// Why a request was not done.
 #[derive(Debug, thiserror::Error)]
@@ -45,6 +46,16 @@ impl Error {
     }
 }
 
+/// Opens a socket in a namespace for this tokio runtime.
+fn open_in<T: Send>(site: &Site, open: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+    let runtime = tokio::runtime::Handle::current();
+    let opened = site.within(|| {
+        let _entered = runtime.enter();
+        open()
+    });
+    opened.map_err(io::Error::other)?
+}
+
 /// The socket that asks.
 #[derive(Debug)]
 pub(super) struct Netlink {
@@ -59,9 +70,9 @@ impl Drop for Netlink {
 }
 
 impl Netlink {
-    /// Strict, so that the kernel filters what it dumps.
-    pub(super) fn open() -> io::Result<Self> {
-        let (connection, handle, _) = rtnetlink::new_connection_with_strict_check()?;
+    /// In a namespace. Strict, so that the kernel filters what it dumps.
+    pub(super) fn open(site: &Site) -> io::Result<Self> {
+        let (connection, handle, _) = open_in(site, rtnetlink::new_connection_with_strict_check)?;
         Ok(Self { handle, driver: tokio::spawn(connection) })
     }
 
@@ -153,8 +164,9 @@ impl Monitor {
     /// Bytes of notifications that the kernel keeps for us, if it lets us: some thousand.
     const BUFFER: i32 = 4 << 20;
 
-    pub(super) fn open() -> io::Result<Self> {
-        let mut socket = TokioSocket::new(NETLINK_ROUTE)?;
+    /// In a namespace.
+    pub(super) fn open(site: &Site) -> io::Result<Self> {
+        let mut socket = open_in(site, || TokioSocket::new(NETLINK_ROUTE))?;
         // The default is enough to work with: what does not fit costs a resync.
         socket.socket_ref().set_rx_buf_sz(Self::BUFFER).ok();
         socket.socket_mut().bind(&SocketAddr::new(0, 0))?;

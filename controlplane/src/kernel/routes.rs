@@ -4,10 +4,11 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use model::program::{Path, Route};
-use model::{Prefix, TableId};
+use model::Prefix;
+use model::program::{Hop, Path, Route};
 use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
+    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteNextHop, RouteNextHopFlags,
+    RouteProtocol, RouteScope, RouteType,
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
@@ -19,7 +20,7 @@ use super::{Failure, PROTOCOL};
 
 /// Makes it so that of our routes these are in the main table and no others. Leaves routes that are not ours alone: where
 /// there is one to the same prefix with the same metric, ours is a failure.
-pub(super) async fn settle(netlink: &Netlink, wanted: &[Route], mirror: &Mirror) -> Vec<Failure> {
+pub(super) async fn settle(netlink: &Netlink, wanted: &[&Route], mirror: &Mirror) -> Vec<Failure> {
     let facts = match netlink.routes(Some(RouteProtocol::Other(PROTOCOL))).await {
         Ok(facts) => facts,
         Err(error) => return vec![Failure::new("list routes", error)],
@@ -45,7 +46,7 @@ pub(super) async fn settle(netlink: &Netlink, wanted: &[Route], mirror: &Mirror)
     }
     for route in wanted {
         let before = ours.get(&route.prefix);
-        if before == Some(&Some(route.path)) && route.table == TableId(0) {
+        if before.is_some_and(|path| path.as_ref() == Some(&route.path)) {
             continue;
         }
         let flags = if before.is_some() { NLM_F_REPLACE } else { NLM_F_EXCL };
@@ -76,23 +77,31 @@ fn blank(prefix: Prefix) -> RouteMessage {
 }
 
 fn message(route: &Route, mirror: &Mirror) -> Result<RouteMessage, String> {
-    if route.table != TableId(0) {
-        return Err(format!("table {} is not kept in the kernel", route.table.0));
-    }
     let link = |interface| {
         mirror.link(interface).map(|(index, _)| index).ok_or_else(|| format!("no twin `{interface}`"))
     };
     let mut message = blank(route.prefix);
     message.header.kind = RouteType::Unicast;
-    match route.path {
+    // Onlink: the configuration says on which twin a next hop is; it need not be in a prefix of it.
+    match &route.path {
         Path::Via(hop) => {
             message.attributes.push(RouteAttribute::Oif(link(hop.interface)?));
             message.attributes.push(gateway(route.prefix, hop.next_hop));
-            // The configuration says on which twin the next hop is; it need not be in a prefix of it.
             message.header.flags = RouteFlags::Onlink;
         }
+        Path::Balanced(hops) => {
+            let next_hop = |hop: &Hop| {
+                let mut next_hop = RouteNextHop::default();
+                next_hop.interface_index = link(hop.interface)?;
+                next_hop.flags = RouteNextHopFlags::Onlink;
+                next_hop.attributes.push(gateway(route.prefix, hop.next_hop));
+                Ok(next_hop)
+            };
+            let next_hops = hops.iter().map(next_hop).collect::<Result<_, String>>()?;
+            message.attributes.push(RouteAttribute::MultiPath(next_hops));
+        }
         Path::Attached(interface) => {
-            message.attributes.push(RouteAttribute::Oif(link(interface)?));
+            message.attributes.push(RouteAttribute::Oif(link(*interface)?));
             message.header.scope = RouteScope::Link;
         }
         Path::Unreachable => message.header.kind = RouteType::Unreachable,

@@ -11,15 +11,31 @@ use twin::{Queue, in_netns};
 
 use super::*;
 
+mod ipv6;
+mod tables;
+
 /// A network namespace that goes with the test.
 struct Netns(String);
 
 impl Netns {
     fn new() -> Self {
+        let netns = Self::unmade();
+        netns.make();
+        netns
+    }
+
+    /// Only its name.
+    fn unmade() -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
-        let name = format!("kernel-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        assert!(Command::new("ip").args(["netns", "add", &name]).status().unwrap().success());
-        Self(name)
+        Self(format!("kernel-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed)))
+    }
+
+    fn make(&self) {
+        assert!(Command::new("ip").args(["netns", "add", &self.0]).status().unwrap().success());
+    }
+
+    fn is_there(&self) -> bool {
+        std::path::Path::new(twin::NAMED).join(&self.0).exists()
     }
 
     fn ip(&self, args: &str) -> String {
@@ -63,7 +79,8 @@ impl Netns {
 
 impl Drop for Netns {
     fn drop(&mut self) {
-        Command::new("ip").args(["netns", "del", &self.0]).status().ok();
+        let mut delete = Command::new("ip");
+        delete.args(["netns", "del", &self.0]).stderr(std::process::Stdio::null()).status().ok();
     }
 }
 
@@ -104,7 +121,8 @@ impl<'a> Watch<'a> {
             std::thread::sleep(Duration::from_millis(20));
             lines.extend(std::iter::from_fn(|| self.lines.try_recv().ok()));
         }
-        lines.retain(|line| !line.contains("127.9.9."));
+        // An address is two lines; the second may come later.
+        lines.retain(|line| !line.contains("127.9.9.") && !line.contains("valid_lft"));
         lines
     }
 }
@@ -166,6 +184,8 @@ fn lan(addresses: &[&str]) -> TwinSpec {
         mtu: 1500,
         addresses: addresses.iter().map(|text| text.parse().unwrap()).collect(),
         configured: true,
+        table: TableId(0),
+        netns: None,
     }
 }
 
@@ -176,6 +196,8 @@ fn tunnel() -> TwinSpec {
         mtu: 1400,
         addresses: vec!["10.255.0.1/24".parse().unwrap()],
         configured: true,
+        table: TableId(0),
+        netns: None,
     }
 }
 
@@ -189,6 +211,10 @@ fn hop(interface: &str, next_hop: &str) -> Hop {
 
 fn route(prefix: &str, path: Path) -> Route {
     Route { table: TableId(0), prefix: prefix.parse().unwrap(), path, expires_in: None }
+}
+
+fn balanced(hops: &[(&str, &str)]) -> Path {
+    Path::to(hops.iter().map(|(interface, next_hop)| hop(interface, next_hop))).unwrap()
 }
 
 fn told(prefix: &str, interface: &str, next_hop: &str, present: bool) -> Notice {
@@ -268,7 +294,7 @@ fn a_killed_control_plane_finds_its_twins_and_nothing_flaps() {
     let static_route = route("172.16.0.0/12", Path::Via(hop("lan0", "10.1.0.254")));
     netns.run(async |mut kernel| {
         kernel.twins(vec![lan(&["10.1.0.1/24", "10.1.0.2/24"]), tunnel()]).await;
-        kernel.order(Order::Routes(vec![static_route])).await;
+        kernel.order(Order::Routes(vec![static_route.clone()])).await;
         kernel.quiet().await;
     });
     netns.ip("addr add 10.9.0.1/24 dev lan0");
@@ -420,6 +446,7 @@ fn static_routes_are_kept_marked_and_not_told() {
             route("10.7.0.0/16", via("10.1.0.254")),
             route("10.8.0.0/16", Path::Via(hop("nowhere0", "10.1.0.254"))),
             Route { table: TableId(5), ..route("10.9.0.0/16", via("10.1.0.254")) },
+            route("10.10.0.0/16", balanced(&[("lan0", "10.1.0.253"), ("tunnel0", "10.255.0.2")])),
         ];
         kernel.order(Order::Routes(routes.clone())).await;
         let failed = |prefix: &str, why: &str| Notice::Failed {
@@ -429,7 +456,7 @@ fn static_routes_are_kept_marked_and_not_told() {
         assert!(matches!(kernel.next().await, Notice::Failed { order, reason }
                 if order == "put route 10.7.0.0/16" && reason.contains("exists")),);
         assert_eq!(kernel.next().await, failed("10.8.0.0/16", "no twin `nowhere0`"));
-        assert_eq!(kernel.next().await, failed("10.9.0.0/16", "table 5 is not kept in the kernel"));
+        assert_eq!(kernel.next().await, failed("10.9.0.0/16", "no twin is in table 5"));
         kernel.quiet().await;
         let kept = netns.ip("route show proto 78");
         let kept: Vec<_> = kept.lines().map(str::trim).collect();
@@ -439,8 +466,15 @@ fn static_routes_are_kept_marked_and_not_told() {
                 "default via 10.1.0.254 dev lan0 onlink",
                 "10.5.0.0/16 dev tunnel0 scope link",
                 "unreachable 10.6.0.0/16",
+                "10.10.0.0/16",
+                "nexthop via 10.1.0.253 dev lan0 weight 1 onlink",
+                "nexthop via 10.255.0.2 dev tunnel0 weight 1 onlink",
             ]
         );
+        let mut watch = Watch::new(&netns);
+        kernel.order(Order::Routes(routes.clone())).await;
+        kernel.until(|notice| *notice == failed("10.9.0.0/16", "no twin is in table 5")).await;
+        assert_eq!(watch.seen(), [""; 0], "what is there is left as it is");
 
         routes = vec![route("0.0.0.0/0", via("10.1.0.253")), route("10.6.0.0/16", Path::Blackhole)];
         kernel.order(Order::Routes(routes)).await;
@@ -476,6 +510,28 @@ fn routes_of_daemons_are_mirrored() {
         assert_eq!(kernel.next().await, told("192.168.8.0/24", "tunnel0", "10.255.0.5", true));
         netns.ip("nexthop del id 12");
         assert_eq!(kernel.next().await, told("192.168.8.0/24", "tunnel0", "10.255.0.5", false));
+
+        // All next hops by twins, and those that discard.
+        let told_path =
+            |prefix, path, present| Notice::Route { route: route(prefix, path), present };
+        netns.ip(
+            "route add 192.168.10.0/24 proto bgp nexthop via 10.255.0.2 dev tunnel0 nexthop via 10.1.0.254 dev lan0 nexthop dev other0",
+        );
+        let ways = balanced(&[("tunnel0", "10.255.0.2"), ("lan0", "10.1.0.254")]);
+        let by_port = Path::Via(hop("lan0", "10.1.0.254"));
+        let underlay = Notice::Underlay { route: route("192.168.10.0/24", by_port), present: true };
+        assert_eq!(kernel.next().await, underlay);
+        assert_eq!(kernel.next().await, told_path("192.168.10.0/24", ways.clone(), true));
+        netns.ip("route replace blackhole 192.168.10.0/24 proto bgp");
+        assert_eq!(kernel.next().await, told_path("192.168.10.0/24", Path::Blackhole, true));
+        kernel.next().await;
+        for kind in ["unreachable", "prohibit"] {
+            netns.ip(&format!("route add {kind} 192.168.11.0/24 proto bgp"));
+            assert_eq!(kernel.next().await, told_path("192.168.11.0/24", Path::Unreachable, true));
+            netns.ip(&format!("route del {kind} 192.168.11.0/24 proto bgp"));
+            assert_eq!(kernel.next().await, told_path("192.168.11.0/24", Path::Unreachable, false));
+        }
+        netns.ip("route add throw 192.168.11.0/24 proto bgp");
 
         // Neither of another link nor of another table.
         netns.ip("route add 192.168.9.0/24 dev other0");

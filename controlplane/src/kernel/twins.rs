@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
 use model::{InterfaceAddr, InterfaceName};
-use netlink_packet_route::address::{AddressAttribute, AddressMessage, AddressProtocol};
+use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage, AddressProtocol};
 use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_EXCL};
@@ -12,6 +12,7 @@ use twin::Anchor;
 
 use super::fact::{Fact, Link};
 use super::netlink::Netlink;
+use super::netns::Site;
 use super::{ALIAS, Failure, Kind, PROTOCOL, TwinSpec, sysctl};
 
 /// What to do with a twin that was there and is down.
@@ -38,7 +39,7 @@ struct Held {
 /// What [`Twins::settle`] found or did.
 #[derive(Debug, Default)]
 pub(super) struct Settled {
-    /// Twins that were removed, or whose link is not the one that it was.
+    /// Twins that are no longer there, or whose link is not the one that it was.
     pub(super) gone: Vec<InterfaceName>,
     /// All twins that are there, with their link.
     pub(super) there: Vec<(u32, InterfaceName, Kind)>,
@@ -46,8 +47,8 @@ pub(super) struct Settled {
 }
 
 impl Twins {
-    /// Makes it so that these twins are there and no others that we made. Changes nothing that is as it should be.
-    pub(super) async fn settle(&mut self, netlink: &Netlink, specs: &[TwinSpec], state: State) -> Settled {
+    /// Removes the twins that we made but for these, and forgets those whose link is not the one that it was.
+    pub(super) async fn clear(&mut self, netlink: &Netlink, specs: &[&TwinSpec]) -> Settled {
         let mut settled = Settled::default();
         let links = match links(netlink).await {
             Ok(links) => links,
@@ -70,9 +71,28 @@ impl Twins {
             }
             keep
         });
+        settled
+    }
+
+    /// Makes it so that these twins are there. Changes nothing that is as it should be.
+    pub(super) async fn settle(
+        &mut self,
+        netlink: &Netlink,
+        site: &Site,
+        specs: &[&TwinSpec],
+        state: State,
+    ) -> Settled {
+        let mut settled = Settled::default();
+        let links = match links(netlink).await {
+            Ok(links) => links,
+            Err(failure) => {
+                settled.failures.push(failure);
+                return settled;
+            }
+        };
         for spec in specs {
             let link = links.iter().find(|link| link.name == spec.name.as_str());
-            let result = self.settle_one(netlink, spec, link, state, &mut settled).await;
+            let result = self.settle_one(netlink, site, spec, link, state, &mut settled).await;
             settled.failures.extend(result.err());
             if let Some(held) = self.0.get(&spec.name) {
                 settled.there.push((held.index, spec.name, spec.kind));
@@ -81,14 +101,10 @@ impl Twins {
         settled
     }
 
-    /// Removes all twins.
-    pub(super) async fn remove_all(&mut self, netlink: &Netlink) -> Vec<Failure> {
-        self.settle(netlink, &[], State::Left).await.failures
-    }
-
     async fn settle_one(
         &mut self,
         netlink: &Netlink,
+        site: &Site,
         spec: &TwinSpec,
         link: Option<&Link>,
         state: State,
@@ -110,21 +126,25 @@ impl Twins {
         let (anchor, up) = match before {
             Some(held) => (held.anchor, state == State::Up),
             None => (
-                Anchor::create(spec.name.as_str(), kind)
+                site.within(|| Anchor::create(spec.name.as_str(), kind))
+                    .flatten()
                     .map_err(|error| Failure::new("make a twin", error))?,
                 true,
             ),
         };
         let link = link_of(netlink, spec.name).await?;
         self.0.insert(spec.name, Held { spec: spec.clone(), index: link.index, anchor });
-        let ipv6 = spec.addresses.iter().any(|address| address.addr().is_ipv6());
-        settled.failures.extend(sysctl::settle(spec.name.as_str(), ipv6));
+        match site.within(|| sysctl::settle(spec)) {
+            Ok(failures) => settled.failures.extend(failures),
+            Err(error) => settled.failures.push(Failure::new(format!("set up twin `{}`", spec.name), error)),
+        }
         settle_link(netlink, spec, &link, up).await?;
         settle_addresses(netlink, spec, link.index, &previous, &mut settled.failures).await
     }
 }
 
-async fn links(netlink: &Netlink) -> Result<Vec<Link>, Failure> {
+/// All links.
+pub(super) async fn links(netlink: &Netlink) -> Result<Vec<Link>, Failure> {
     let facts = netlink.links().await.map_err(|error| Failure::new("list links", error))?;
     let links = facts.into_iter().filter_map(|fact| match fact {
         Fact::Link { link, .. } => Some(link),
@@ -235,6 +255,9 @@ fn address_message(link: u32, kind: Kind, address: InterfaceAddr) -> AddressMess
         IpAddr::V4(_) => AddressFamily::Inet,
         IpAddr::V6(_) => AddressFamily::Inet6,
     };
+    if address.addr().is_ipv6() {
+        message.header.flags = AddressHeaderFlags::Nodad;
+    }
     message.attributes = vec![
         AddressAttribute::Local(address.addr()),
         AddressAttribute::Address(address.addr()),

@@ -11,7 +11,7 @@ use std::time::Duration;
 use controlplane::conductor::{Conductor, Input, Kept, Output};
 use controlplane::kernel::{Notice, Order};
 use model::config::Config;
-use model::program::{Hop, Key, Object, Op, Owner, Path as Way, Refusal};
+use model::program::{Hop, Key, Object, Op, Owner, Path as Way, PathMtu, Refusal};
 use model::report::{PacketIn, PuntReason, Report};
 use model::state::event::Happening;
 use model::time::Instant;
@@ -126,6 +126,7 @@ impl Dataplane {
             match &mut object {
                 Object::Binding(binding) => binding.expires_in = None,
                 Object::Route(route) => route.expires_in = None,
+                Object::PathMtu(path) => path.expires_in = None,
                 _ => {}
             }
             object
@@ -141,7 +142,7 @@ impl Dataplane {
     pub(crate) fn way(&self, prefix: &str) -> Option<Way> {
         let routes = self.objects.iter().filter(|((key, _), _)| *key == route(prefix));
         routes.min_by_key(|((_, owner), _)| *owner).and_then(|(_, (object, _))| match object {
-            Object::Route(route) => Some(route.path),
+            Object::Route(route) => Some(route.path.clone()),
             _ => None,
         })
     }
@@ -169,11 +170,8 @@ fn needs(object: &Object) -> Vec<InterfaceName> {
             [Some(replica.tunnel), replica.link.map(|l| l.interface)].into_iter().flatten().collect()
         }
         Object::Fallback(fallback) => vec![fallback.tunnel],
-        Object::Route(route) => match route.path {
-            Way::Via(hop) => vec![hop.interface],
-            Way::Attached(name) | Way::Receive(name) => vec![name],
-            Way::Unreachable | Way::Blackhole => vec![],
-        },
+        Object::Route(route) => route.path.interfaces().collect(),
+        Object::PathMtu(path) => vec![path.tunnel],
     }
 }
 
@@ -256,6 +254,11 @@ impl Cloud {
 
     /// Kills a control plane and starts it again with what it had saved.
     pub(crate) fn restart(&mut self, node: usize, away: Duration) {
+        self.restart_with(node, away, Vec::new());
+    }
+
+    /// As [`Self::restart`], and its data plane tells of what paths take.
+    pub(crate) fn restart_with(&mut self, node: usize, away: Duration, path_mtus: Vec<PathMtu>) {
         let kept = self.nodes[node].conductor.kept(self.now);
         let config = self.nodes[node].conductor.config().clone();
         let text = serde_json::to_string(&kept).unwrap();
@@ -265,7 +268,9 @@ impl Cloud {
         self.nodes[node].conductor = Conductor::new(self.now, config, 77, kept);
         self.nodes[node].dataplane.removed.clear();
         self.nodes[node].events.clear();
-        self.start(node);
+        self.give(node, Input::Tick);
+        self.give(node, Input::Forwarding { bindings: Vec::new(), path_mtus });
+        self.greet(node);
     }
 
     pub(crate) fn apply(&mut self, node: usize, text: &str) -> Result<usize, String> {
@@ -296,13 +301,21 @@ impl Cloud {
 
     /// The data plane of the hub relayed a packet between spokes and says so.
     pub(crate) fn redirect(&mut self, from: &str, source: &str, destination: &str) {
-        let mut packet = vec![0x45, 0, 0, 28, 0, 0, 0, 0, 64, 17, 0, 0];
+        let mut packet = match source.parse::<std::net::IpAddr>().unwrap() {
+            std::net::IpAddr::V4(_) => vec![0x45, 0, 0, 28, 0, 0, 0, 0, 64, 17, 0, 0],
+            std::net::IpAddr::V6(_) => vec![0x60, 0, 0, 0, 0, 8, 17, 64],
+        };
         for address in [source, destination] {
-            packet.extend(address.parse::<std::net::Ipv4Addr>().unwrap().octets());
+            match address.parse::<std::net::IpAddr>().unwrap() {
+                std::net::IpAddr::V4(address) => packet.extend(address.octets()),
+                std::net::IpAddr::V6(address) => packet.extend(address.octets()),
+            }
         }
-        let sum = packet.chunks(2).map(|c| u32::from(c[0]) << 8 | u32::from(c[1])).sum::<u32>();
-        let sum = !((sum & 0xffff) + (sum >> 16)) as u16;
-        packet[10..12].copy_from_slice(&sum.to_be_bytes());
+        if packet[0] == 0x45 {
+            let sum = packet.chunks(2).map(|c| u32::from(c[0]) << 8 | u32::from(c[1])).sum::<u32>();
+            let sum = !((sum & 0xffff) + (sum >> 16)) as u16;
+            packet[10..12].copy_from_slice(&sum.to_be_bytes());
+        }
         packet.extend([0x12, 0x34, 0x56, 0x78, 0, 8, 0, 0]);
         let packet = PacketIn {
             reason: PuntReason::Redirect,

@@ -10,11 +10,12 @@ use std::time::Duration;
 use controlplane::kernel::{Notice, Order};
 use controlplane::shell::{self, World};
 use futures::StreamExt;
+use model::observe::{CaptureRequest, Captured, TraceRequest, TraceStep};
 use model::program::{Ack, Batch, Key, Object, Owner, Refused};
 use model::report::{PacketIn, PacketOut, PuntReason, Report};
 use model::state::ports::{Port, Traffic};
 use model::state::{Ports, Show, State, What, Workers};
-use model::{Instance, Mac, NbmaAddr};
+use model::{Instance, Mac, NbmaAddr, TableId, WorkerId};
 use proto::server::{self, from_channel};
 use proto::{Access, Greeting, Hello, Open, Status, Stream};
 use tokio::sync::{mpsc, oneshot};
@@ -148,6 +149,30 @@ impl server::Dataplane for Service {
             What::Program => Ok(State::Program(self.0.program.lock().unwrap().shown())),
             what => Ok(State::empty(what)),
         }
+    }
+
+    /// As many packets as are wanted, each at one node.
+    async fn trace(&self, request: TraceRequest) -> Result<Stream<TraceStep>, Status> {
+        let step = |packet| TraceStep {
+            packet,
+            worker: WorkerId(0),
+            node: "rx".to_owned(),
+            time_us: 0,
+            interface: None,
+            table: TableId(0),
+            destination: None,
+            adjacency: None,
+            offset: 0,
+            reason: None,
+            len: 0,
+            bytes: Vec::new(),
+            lost: 0,
+        };
+        Ok(Box::pin(futures::stream::iter((1..=request.packets.get()).map(step).map(Ok))))
+    }
+
+    async fn capture(&self, request: CaptureRequest) -> Result<Stream<Captured>, Status> {
+        Err(Status::invalid_argument(format!("at: there is no {}", request.at)))
     }
 }
 

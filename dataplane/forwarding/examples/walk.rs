@@ -7,7 +7,7 @@
 #[path = "../tests/lab/mod.rs"]
 mod lab;
 
-use forwarding::Command;
+use forwarding::{Command, TraceOrder};
 use lab::{
     TestNode, attached, binding, fallback, frame, hop, interface, neighbour, port_mac, receive, station,
     tunnel, udp, via,
@@ -43,7 +43,7 @@ fn node(number: u8, nbma: &str, overlay: &str, lan: &str, peers: &[(&str, &str, 
 
 /// The frame goes in by a port; its walk is printed, and what goes out by a port is given back.
 fn walk(who: &str, node: &mut TestNode, into: usize, arriving: &[u8], out: usize) -> Vec<u8> {
-    node.ports.commands.push_back(Command::Trace(1));
+    node.ports.commands.push_back(Command::Trace(TraceOrder { packets: 1, only: None }));
     node.receive(into, arriving);
     println!("== {who}");
     for step in node.worker.take_trace() {

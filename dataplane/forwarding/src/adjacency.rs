@@ -3,15 +3,20 @@
 //! One entry is two cache lines, and the first holds all that an IPv4 packet into an IPv4 GRE tunnel needs:
 //!
 //! ```text
-//!  0      1       2        3      4    6         8   10      12       16       18     22                64            128
-//! +------+-------+--------+------+----+---------+---+-------+--------+--------+------+-----------------:-------------+
-//! | kind | epoch | wants  | form |port|interface|mtu|network|next hop|checksum| free | rewrite         :             |
-//! +------+-------+--------+------+----+---------+---+-------+--------+--------+------+-----------------:-------------+
-//!                                                                                    | Ethernet IPv4 GRE key |  room for ESP, IPv6
-//! ```
+//!  0      1       2        3      4    6         8   10      12       14    15   16   18     22                64            128
+//! +------+-------+--------+------+----+---------+---+-------+--------+-----+----+----+------+-----------------:-------------+
+//! | kind | epoch | wants  | form |port|interface|mtu|network|checksum|flags|link|mss | free | rewrite         :             |
+//! +------+-------+--------+------+----+---------+---+-------+--------+-----+----+----+------+-----------------:-------------+
+//!                                                                                           | Ethernet IPv4 GRE key |  room for
+//! ```                                                                                                            tag, IPv6, ESP
+//!
+//! An adjacency says how to send, not what: packets of both families take the same one, and the two bytes of a rewrite that
+//! name the family of what follows are the packet's own. Where there is nothing to send by, the rewrite's place holds the next hop
+//! that is to be resolved, or the adjacencies among which flows are balanced.
 //!
 //! Entries live in chunks behind `Arc`: a change copies one chunk and the list of chunks, whatever the number of entries.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 /// An adjacency's index and, against reuse, epoch; what the FIB's words hold.
@@ -90,6 +95,8 @@ pub enum Kind {
     Martian,
     /// Nothing matched.
     NoRoute,
+    /// One of several others, flow by flow.
+    Balanced,
 }
 
 /// What a packet is allowed, and what an adjacency wants of it: one bit each.
@@ -102,8 +109,26 @@ pub(crate) mod permit {
     pub(crate) const TUNNEL: u8 = 4;
 }
 
+/// What there is to know of an adjacency's rewrite: one bit each.
+pub(crate) mod flag {
+    /// The rewrite is [`super::KEYED_LEN`] or [`super::KEYLESS_LEN`] long: Ethernet without a tag, IPv4, GRE. Of midchains.
+    pub(crate) const PLAIN: u8 = 1;
+    /// The outer header is IPv6. Of midchains.
+    pub(crate) const OUTER6: u8 = 2;
+    /// Don't-fragment of the outer header as of the inner one. Of midchains.
+    pub(crate) const DF_COPY: u8 = 4;
+    /// Don't-fragment of the outer header is set, and stands so in the rewrite. Of midchains.
+    pub(crate) const DF_SET: u8 = 8;
+    /// The next hop is an IPv6 address. Of what is not resolved.
+    pub(crate) const HOP6: u8 = 16;
+    /// The tunnel is point-to-point. Of midchains.
+    pub(crate) const PEER: u8 = 32;
+}
+
 /// Length of an Ethernet header in bytes.
 pub(crate) const LINK_LEN: usize = 14;
+/// Length of one with an 802.1Q tag.
+pub(crate) const TAGGED_LEN: usize = 18;
 /// Length of the longest rewrite so far: Ethernet, IPv4, GRE with key.
 pub(crate) const KEYED_LEN: usize = 42;
 /// Length of a midchain's rewrite without key.
@@ -120,20 +145,25 @@ pub(crate) struct Adjacency {
     pub(crate) epoch: u8,
     /// Of [`permit`]: what a packet must be allowed to come this way.
     pub(crate) wants: u8,
-    /// Length of the rewrite: 14, 38 or 42.
+    /// Length of the rewrite in bytes; of `Balanced` the number of adjacencies.
     pub(crate) form: u8,
     /// The port to send by.
     pub(crate) port: u16,
     /// Where the next hop is; of `Receive` whose address it is.
     pub(crate) interface: u16,
-    /// Largest IP packet that it takes, in bytes.
+    /// Largest IP packet that it takes, in bytes, before a midchain puts its headers in front. (An IPv6 packet of up to 1,280 bytes
+    /// is taken by midchains whatever stands here: RFC 8200 §5.)
     pub(crate) mtu: u16,
     /// The tunnel's network, 1 and up; [`NO_NETWORK`] on ports.
     pub(crate) network: u16,
-    /// The next hop, where it is to be resolved.
-    pub(crate) next_hop: u32,
     /// Sum of the outer IPv4 header without type of service, length and identification, folded, not complemented.
     pub(crate) checksum: u16,
+    /// Of [`flag`].
+    pub(crate) flags: u8,
+    /// Length of the link's header in the rewrite: 14 or, with a tag, 18.
+    pub(crate) link: u8,
+    /// Most that TCP SYNs over IPv4 may ask for by it, over IPv6 20 less; 0: whatever they want. Of midchains.
+    pub(crate) mss: u16,
     pub(crate) free: [u8; 4],
     pub(crate) rewrite: [u8; 106],
 }
@@ -152,8 +182,10 @@ impl Adjacency {
         interface: 0,
         mtu: 0,
         network: NO_NETWORK,
-        next_hop: 0,
         checksum: 0,
+        flags: 0,
+        link: 0,
+        mss: 0,
         free: [0; 4],
         rewrite: [0; 106],
     };
@@ -164,9 +196,55 @@ impl Adjacency {
     }
 
     /// Where a midchain sends: the destination in its outer header.
-    pub(crate) fn nbma(&self) -> u32 {
-        let destination = self.rewrite.get(LINK_LEN + 16..).and_then(|rest| rest.first_chunk());
-        destination.map_or(0, |nbma| u32::from_be_bytes(*nbma))
+    pub(crate) fn nbma(&self) -> IpAddr {
+        if self.flags & flag::OUTER6 != 0 {
+            Ipv6Addr::from(self.rewritten::<16>(usize::from(self.link) + 24)).into()
+        } else {
+            Ipv4Addr::from(self.rewritten::<4>(usize::from(self.link) + 16)).into()
+        }
+    }
+
+    /// The next hop that is to be resolved; of `Incomplete`.
+    pub(crate) fn next_hop(&self) -> IpAddr {
+        if self.flags & flag::HOP6 != 0 {
+            Ipv6Addr::from(self.rewritten::<16>(0)).into()
+        } else {
+            Ipv4Addr::from(self.rewritten::<4>(0)).into()
+        }
+    }
+
+    /// The same entry with a next hop that is to be resolved.
+    pub(crate) fn with_next_hop(mut self, next_hop: IpAddr) -> Self {
+        match next_hop {
+            IpAddr::V4(addr) => self.rewrite[..4].copy_from_slice(&addr.octets()),
+            IpAddr::V6(addr) => {
+                self.flags |= flag::HOP6;
+                self.rewrite[..16].copy_from_slice(&addr.octets());
+            }
+        }
+        self
+    }
+
+    /// The adjacency that a flow takes of those of a `Balanced`. The hash's upper bits decide, so that any hash does that mixes
+    /// upwards.
+    #[inline(always)]
+    pub(crate) fn member(&self, hash: u32) -> AdjacencyId {
+        let at = (u64::from(hash) * u64::from(self.form) >> 32) as usize;
+        AdjacencyId::from_word(u32::from_ne_bytes(self.rewritten(at * 4)))
+    }
+
+    /// A `Balanced` of these, 26 at most.
+    pub(crate) fn balanced(members: &[AdjacencyId], wants: u8) -> Self {
+        let mut entry = Self::of(Kind::Balanced, wants);
+        for (place, member) in entry.rewrite.chunks_exact_mut(4).zip(members) {
+            place.copy_from_slice(&member.word().to_ne_bytes());
+            entry.form += 1;
+        }
+        entry
+    }
+
+    fn rewritten<const LEN: usize>(&self, at: usize) -> [u8; LEN] {
+        self.rewrite.get(at..).and_then(<[u8]>::first_chunk).copied().unwrap_or([0; LEN])
     }
 }
 

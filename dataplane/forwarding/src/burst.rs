@@ -28,19 +28,36 @@ pub(crate) enum End {
     Replicate,
     /// Looked up again in the next breath: the FIB was newer than our adjacencies.
     Again,
+    /// Goes on by the adjacency that it has in the next breath, behind the other pieces: the last piece of an IP packet that was cut.
+    Piece,
+    /// The same, out of port `target`: the last piece of a frame whose outer packet was cut. Also how midchain hands to `fragment` what
+    /// is a whole frame by then.
+    Frame,
+    /// Is held for the rest of the packet that it is a fragment of.
+    Hold,
+    /// Is a part of a packet in another slot now.
+    Merged,
+}
+
+/// What a packet is, and what it came in: one bit each.
+pub(crate) mod family {
+    /// The packet at `offset` is IPv6, not IPv4.
+    pub(crate) const V6: u8 = 1;
+    /// It came in a tunnel: the outer header is still in the buffer, behind an Ethernet header without a tag, and is IPv4 …
+    pub(crate) const OUTER4: u8 = 2;
+    /// … or IPv6.
+    pub(crate) const OUTER6: u8 = 4;
 }
 
 /// What the stages know of a packet. Numbers are in host order.
 #[derive(Debug, Clone, Copy)]
 #[repr(C, align(32))]
 pub(crate) struct Meta {
-    /// IPv4 destination. Written by classify, gre-decap and inject; read by ip-lookup.
+    /// IPv4 destination. Written by classify, gre-decap and inject; read by ip-lookup. (That of an IPv6 packet is read from it.)
     pub(crate) destination: u32,
     /// Where it goes. Written by ip-lookup, glean and replicate; read by whom they hand it to.
     pub(crate) adjacency: AdjacencyId,
-    /// Source of the outer header. Written by classify for gre-decap; read by redirect and punt.
-    pub(crate) outer_source: u32,
-    /// Where the current header starts in the buffer: IPv4, or GRE between classify and gre-decap.
+    /// Where the current header starts in the buffer: IP, or GRE between classify and gre-decap.
     pub(crate) offset: u16,
     /// The interface it came by: the port's, then the tunnel's.
     pub(crate) interface: u16,
@@ -48,6 +65,10 @@ pub(crate) struct Meta {
     pub(crate) network: u16,
     /// See [`End`].
     pub(crate) target: u16,
+    /// Place of the FIB table that it is looked up in: that of the interface.
+    pub(crate) table: u16,
+    /// Of [`family`].
+    pub(crate) family: u8,
     /// Of [`crate::adjacency::permit`]: what it may do.
     pub(crate) permits: u8,
     /// What its time to live goes down by here: 1 in transit, 0 if it is our own.
@@ -67,11 +88,12 @@ impl Meta {
     pub(crate) const NEW: Self = Self {
         destination: 0,
         adjacency: AdjacencyId::new(0, 0),
-        outer_source: 0,
         offset: 0,
         interface: 0,
         network: 0,
         target: 0,
+        table: 0,
+        family: 0,
         permits: 0,
         hops: 0,
         end: End::Open,
@@ -166,6 +188,12 @@ impl Frames {
         Frame { node, len: len.min(SLOTS) }
     }
 
+    /// What a node will look at, and whoever looks before it.
+    #[inline(always)]
+    pub(crate) fn peek(&self, node: Node) -> Frame {
+        Frame { node, len: self.0[node as usize].len.min(SLOTS) }
+    }
+
     /// The slot at a place of a frame.
     #[inline(always)]
     pub(crate) fn slot(&self, frame: Frame, at: usize) -> u8 {
@@ -210,13 +238,14 @@ impl Sent {
 /// What happened in one breath.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Breath {
-    /// Packets that came: received, injected, copied, unparked.
+    /// Packets that came: received, injected, copied, split, unparked.
     pub came: u64,
-    /// Packets that went: sent, punted, dropped, parked.
+    /// Packets that went: sent, punted, dropped, parked, merged.
     pub gone: u64,
     /// Whether something waits for the next breath: do not sleep now.
     pub more: bool,
-    /// Packets that wait for a next hop. A second at most: do not sleep for longer.
+    /// Packets that wait for a next hop, and packets that wait for the rest of their fragments. A second at most: do not sleep for
+    /// longer.
     pub waiting: usize,
 }
 

@@ -11,7 +11,7 @@ use crate::adjacency::AdjacencyId;
 use crate::{DropReason, Node};
 
 /// Packets that a worker took or gave, in total. The law: what came in (`received` to `unparked`) is what went out (`sent`
-/// to `parked`).
+/// to `merged`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Flow {
     /// Taken from ports.
@@ -20,6 +20,8 @@ pub struct Flow {
     pub injected: u64,
     /// Copies, and packets of our own making.
     pub copied: u64,
+    /// Further pieces of packets that were cut.
+    pub split: u64,
     /// Taken up again after they were parked.
     pub unparked: u64,
     /// Given to ports that took them.
@@ -30,14 +32,27 @@ pub struct Flow {
     pub dropped: u64,
     /// Put aside for a later breath.
     pub parked: u64,
+    /// Fragments that became parts of another, which is the whole packet now.
+    pub merged: u64,
 }
 
 impl Flow {
     /// Whether the law holds.
     #[must_use]
     pub fn balances(&self) -> bool {
-        self.received + self.injected + self.copied + self.unparked
-            == self.sent + self.punted + self.dropped + self.parked
+        self.came() == self.gone()
+    }
+
+    /// Packets that came.
+    #[inline(always)]
+    fn came(&self) -> u64 {
+        self.received + self.injected + self.copied + self.split + self.unparked
+    }
+
+    /// Packets that went.
+    #[inline(always)]
+    fn gone(&self) -> u64 {
+        self.sent + self.punted + self.dropped + self.parked + self.merged
     }
 }
 
@@ -102,7 +117,7 @@ type AdjacencyCounter = [AtomicU64; 2];
 pub struct Counters {
     nodes: [LineAligned<[Counter; 3]>; Node::COUNT],
     drops: [Counter; DropReason::ALL.len()],
-    flow: [Counter; 8],
+    flow: [Counter; 10],
     port_cycles: Counter,
     adjacencies: HugeVec<AdjacencyCounter>,
 }
@@ -144,9 +159,9 @@ impl Counters {
     /// Totals.
     #[must_use]
     pub fn flow(&self) -> Flow {
-        let [received, injected, copied, unparked, sent, punted, dropped, parked] =
+        let [received, injected, copied, split, unparked, sent, punted, dropped, parked, merged] =
             std::array::from_fn(|at| self.flow[at].value());
-        Flow { received, injected, copied, unparked, sent, punted, dropped, parked }
+        Flow { received, injected, copied, split, unparked, sent, punted, dropped, parked, merged }
     }
 
     /// What an adjacency's slot carried since the worker began, whatever adjacencies have used it.
@@ -178,16 +193,17 @@ impl Counters {
         self.drops[reason as usize].add(packets as u64);
     }
 
-    #[inline(always)]
     /// Adds a breath's flow; how many packets came and went in it. (The flow itself is not handed on: it has just been stored word by
     /// word, and a copy in wider pieces would wait until all stores of the walk are through, some hundred cycles.)
+    #[inline(always)]
     pub(crate) fn count_flow(&self, breath: &Flow) -> (u64, u64) {
-        let Flow { received, injected, copied, unparked, sent, punted, dropped, parked } = *breath;
-        let flow = [received, injected, copied, unparked, sent, punted, dropped, parked];
+        let Flow { received, injected, copied, split, unparked, sent, punted, dropped, parked, merged } =
+            *breath;
+        let flow = [received, injected, copied, split, unparked, sent, punted, dropped, parked, merged];
         for (counter, count) in self.flow.iter().zip(flow) {
             counter.add(count);
         }
-        (received + injected + copied + unparked, sent + punted + dropped + parked)
+        (breath.came(), breath.gone())
     }
 
     #[inline(always)]

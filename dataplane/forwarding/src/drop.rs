@@ -31,23 +31,28 @@ macro_rules! reasons {
 }
 
 reasons! {
-    NoInterface "no-interface" "The port has no interface.";
+    NoInterface "no-interface" "The port, or this VLAN of it, has no interface.";
     InjectForbidden "inject-forbidden" "The kernel sent GRE or ESP by the twin of a port: that is for tunnels alone.";
-    InjectFamily "inject-family" "The kernel sent something else than IPv4 by the twin of a tunnel.";
+    InjectFamily "inject-family" "The kernel sent something else than an IP packet by the twin of a tunnel.";
     Runt "runt" "The frame ends before its Ethernet header does.";
     NotForUs "not-for-us" "The frame is for another station.";
-    BadHeader "bad-header" "The IPv4 header's version, header length or total length is wrong.";
+    BadHeader "bad-header" "The IP header's version or a length in it is wrong.";
     BadChecksum "bad-checksum" "The IPv4 header checksum is wrong.";
-    GreFragment "gre-fragment" "A fragment of a GRE packet for us: tunnels do not reassemble.";
+    FragmentOverlap "fragment-overlap" "A fragment of GRE for us lies over another or contradicts it: nothing of its packet is taken (RFC 5722).";
+    ReassemblyFull "reassembly-full" "Too many packets wait for their fragments, or this one has too many of them.";
+    ReassemblyTimeout "reassembly-timeout" "The other fragments of the packet did not come within a second.";
+    ReassemblyTooBig "reassembly-too-big" "The packet that the fragments make is larger than a buffer holds, or than an IP packet may be.";
     GreMalformed "gre-malformed" "The GRE header is cut short, or has a version or flags that RFC 2784 wants refused.";
     GreChecksum "gre-checksum" "The GRE checksum is wrong.";
     GreNoTunnel "gre-no-tunnel" "No tunnel has this address, GRE key and peer.";
-    GreProtocol "gre-protocol" "The tunnel's packet holds neither IPv4 nor NHRP.";
+    GreProtocol "gre-protocol" "The tunnel's packet holds neither IP nor NHRP.";
+    Congestion "congestion" "A router of the underlay marked the packet as congested, and its sender knows no such marks (RFC 6040).";
     StaleIndex "stale-index" "The packet refers to a table entry or tunnel that is gone.";
     NoRoute "no-route" "No route leads to the destination; its sender was told, if the rules and limits allow.";
     Blackhole "blackhole" "The route to the destination is a black hole.";
     Martian "martian" "No packet may have this destination on a wire.";
     Multicast "multicast" "Multicast that no one routes.";
+    Scope "scope" "A link-local address goes no farther than its link.";
     UnderlayTransit "underlay-transit" "Transit into or out of a port that does not forward between underlay and overlay.";
     NbmaViaTunnel "nbma-via-tunnel" "The NBMA address is routed into a tunnel, or is our own.";
     NoReplica "no-replica" "Nobody on the tunnel receives multicast.";
@@ -57,6 +62,7 @@ reasons! {
     Unresolved "unresolved" "The next hop was not resolved within a second, or the receiver of a copy of multicast has no link.";
     TtlExpired "ttl-expired" "The time to live ended here; its sender was told, if the rules and limits allow.";
     TooBig "too-big" "The packet is larger than the link or tunnel that it would leave by takes; a sender that wants it whole was told, if the rules and limits allow.";
+    FragmentFull "fragment-full" "Too many pieces of packets that were cut wait for the next breaths.";
     NoHeadroom "no-headroom" "The buffer has no room for the outer header.";
     HostUnreachable "host-unreachable" "The destination cannot be reached; its sender was told, if the rules and limits allow.";
     PuntFull "punt-full" "The queue to the kernel twin or to the control plane is full.";

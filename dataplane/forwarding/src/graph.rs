@@ -1,20 +1,23 @@
 //! The graph: which stages there are, and which may hand a packet to which.
 //!
 //! ```text
-//! rx → classify ┬→ gre-decap ┬→ ip-lookup ┬→ rewrite ──────────────┬→ tx
-//!               │            └→ punt      ├→ redirect → punt (copy)│
-//!               ├→ ip-lookup (LAN side)   ├→ midchain ─────────────┤
-//!               └→ punt (host)            ├→ glean ┬→ midchain     │
-//! inject ┬→ ip-lookup                     │        └→ icmp-error   │
+//! rx → classify ┬→ reassemble → gre-decap
+//!               ├→ gre-decap ┬→ ip-lookup ┬→ rewrite ──────────────┬→ tx
+//!               │            ├→ ip6-lookup├→ redirect → punt (copy)│
+//!               │            └→ punt      ├→ midchain ─────────────┤
+//!               ├→ ip-lookup, ip6-lookup  ├→ glean ┬→ midchain     │
+//!               └→ punt (host)            │        └→ icmp-error   │
+//! inject ┬→ ip-lookup, ip6-lookup         │                        │
 //!        ├→ replicate → midchain, glean   ├→ icmp-error → drop     │
-//!        ├→ rewrite, glean (NHRP)        │                        │
+//!        ├→ rewrite, glean (NHRP)         │                        │
 //!        └→ tx ───────────────────────────┼────────────────────────┘
 //! every node → drop(reason)               └→ punt (receive)
-//! midchain, rewrite → icmp-error
+//! midchain, rewrite ┬→ fragment → icmp-error
+//!                   └→ icmp-error
 //! ```
 //!
 //! Nodes stand in walk order and no edge goes back, so one pass over them is a whole walk. What must go round goes round
-//! in the next breath, by `inject`: there is no other loop.
+//! in the next breath, by `inject`: there is no other loop. That way go the pieces of what `fragment` cut.
 
 use std::fmt;
 
@@ -44,13 +47,16 @@ nodes! {
     Rx "rx" "Takes bursts from the ports.";
     Inject "inject" "Takes what the host, the control plane and the last breath left for this one.";
     Classify "classify" "Ethernet and IPv4 headers: what is it, and is it for us?";
+    Reassemble "reassemble" "Fragments of GRE for us: the packet, once all of it is there.";
     GreDecap "gre-decap" "GRE of our tunnels: from outer to inner packet.";
-    IpLookup "ip-lookup" "Destination to adjacency.";
+    IpLookup "ip-lookup" "IPv4 destination to adjacency.";
+    Ip6Lookup "ip6-lookup" "IPv6 destination to adjacency.";
     Replicate "replicate" "Multicast on a tunnel: one copy for each receiver.";
     Redirect "redirect" "A copy for the control plane of what leaves by the network it came from.";
     Glean "glean" "Next hops that are not resolved: report, then wait or fall back.";
     Midchain "midchain" "Into the tunnel: inner packet to outer frame.";
     Rewrite "rewrite" "Onto the link: time to live and Ethernet header.";
+    Fragment "fragment" "Cuts what is larger than the link or tunnel takes, if it may be cut.";
     IcmpError "icmp-error" "Tells the sender why its packet is dropped.";
     Punt "punt" "To the kernel twin or the control plane.";
     Tx "tx" "Gives bursts to the ports.";
@@ -69,18 +75,23 @@ impl fmt::Display for Node {
 }
 
 /// Every hand-over from one node to another. `drop` is open to all and not listed.
-pub const EDGES: [(Node, Node); 26] = [
+pub const EDGES: [(Node, Node); 40] = [
     (Node::Rx, Node::Classify),
     (Node::Inject, Node::IpLookup),
+    (Node::Inject, Node::Ip6Lookup),
     (Node::Inject, Node::Replicate),
     (Node::Inject, Node::Glean),
     (Node::Inject, Node::Midchain),
     (Node::Inject, Node::Rewrite),
     (Node::Inject, Node::Tx),
+    (Node::Classify, Node::Reassemble),
     (Node::Classify, Node::GreDecap),
     (Node::Classify, Node::IpLookup),
+    (Node::Classify, Node::Ip6Lookup),
     (Node::Classify, Node::Punt),
+    (Node::Reassemble, Node::GreDecap),
     (Node::GreDecap, Node::IpLookup),
+    (Node::GreDecap, Node::Ip6Lookup),
     (Node::GreDecap, Node::Punt),
     (Node::IpLookup, Node::Redirect),
     (Node::IpLookup, Node::Glean),
@@ -88,14 +99,23 @@ pub const EDGES: [(Node, Node); 26] = [
     (Node::IpLookup, Node::Rewrite),
     (Node::IpLookup, Node::IcmpError),
     (Node::IpLookup, Node::Punt),
+    (Node::Ip6Lookup, Node::Redirect),
+    (Node::Ip6Lookup, Node::Glean),
+    (Node::Ip6Lookup, Node::Midchain),
+    (Node::Ip6Lookup, Node::Rewrite),
+    (Node::Ip6Lookup, Node::IcmpError),
+    (Node::Ip6Lookup, Node::Punt),
     (Node::Replicate, Node::Glean),
     (Node::Replicate, Node::Midchain),
     (Node::Glean, Node::Midchain),
     (Node::Glean, Node::IcmpError),
+    (Node::Midchain, Node::Fragment),
     (Node::Midchain, Node::IcmpError),
     (Node::Midchain, Node::Tx),
+    (Node::Rewrite, Node::Fragment),
     (Node::Rewrite, Node::IcmpError),
     (Node::Rewrite, Node::Tx),
+    (Node::Fragment, Node::IcmpError),
 ];
 
 const _: () = {

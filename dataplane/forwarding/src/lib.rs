@@ -7,15 +7,20 @@
 
 mod adjacency;
 mod burst;
+mod capture;
 mod counters;
 mod drop;
 pub mod fib;
 pub mod graph;
 mod limit;
+mod observe;
+mod packet;
 mod parking;
+mod pieces;
 mod ports;
 mod program;
 pub mod publish;
+mod reassembly;
 mod stage;
 mod tables;
 mod trace;
@@ -24,10 +29,13 @@ mod worker;
 
 pub use adjacency::{AdjacencyId, Kind};
 pub use burst::Breath;
+pub use capture::Captured;
 pub use counters::{Counters, Flow, NodeCount, Traffic};
 pub use drop::DropReason;
 pub use graph::Node;
-pub use ports::{Command, Injected, InterfaceId, Notice, Origin, PortId, Ports, Punt};
+pub use ports::{
+    CaptureOrder, Command, Injected, InterfaceId, Notice, Origin, PortId, Ports, Punt, Tap, TraceOrder,
+};
 pub use program::{AdjacencyShow, FibShow, InterfaceShow, NextHopShow, Port, Program, RouteShow, TunnelShow};
 pub use tables::Tables;
 pub use trace::Step;

@@ -3,6 +3,7 @@
 //! Any destination on an attached prefix may be waited for, whether there is somebody or not; so these have only a part of
 //! the room, and who scans a prefix does not keep gateways and the links of midchains from being resolved.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use model::time::Instant;
@@ -31,7 +32,7 @@ pub(crate) struct Wait {
     /// The port interface of the hop.
     pub(crate) interface: u16,
     /// The hop.
-    pub(crate) next_hop: u32,
+    pub(crate) next_hop: IpAddr,
     /// What the packets came to: the glean adjacency, or the incomplete one.
     pub(crate) adjacency: AdjacencyId,
     /// Whether it was given to them, not found in the FIB.
@@ -59,8 +60,8 @@ pub(crate) struct Leaving<'a, B> {
 #[derive(Debug)]
 struct Queue<B> {
     wait: Wait,
-    /// Where its first packet goes: asks the FIB for all of them.
-    destination: u32,
+    /// Table and destination of its first packet: asks the FIB for all of them.
+    asks: (u16, IpAddr),
     until: Instant,
     /// With those that are on their way here.
     count: usize,
@@ -83,11 +84,12 @@ pub(crate) struct Parking<B> {
 
 impl<B> Parking<B> {
     pub(crate) fn new() -> Self {
-        let wait =
-            Wait { interface: 0, next_hop: 0, adjacency: AdjacencyId::default(), given: false, glean: false };
+        let nobody = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+        let adjacency = AdjacencyId::default();
+        let wait = Wait { interface: 0, next_hop: nobody, adjacency, given: false, glean: false };
         let queue = || Queue {
             wait,
-            destination: 0,
+            asks: (0, nobody),
             until: Instant::default(),
             count: 0,
             packets: Vec::with_capacity(PER_HOP),
@@ -107,8 +109,9 @@ impl<B> Parking<B> {
         self.count
     }
 
-    /// A place for a packet: the number of its queue, good until the next [`Parking::leave`]. `None`: full.
-    pub(crate) fn reserve(&mut self, now: Instant, wait: Wait, destination: u32) -> Option<u16> {
+    /// A place for a packet: the number of its queue, good until the next [`Parking::leave`]. `None`: full. `asks` is the packet's
+    /// table and destination.
+    pub(crate) fn reserve(&mut self, now: Instant, wait: Wait, asks: (u16, IpAddr)) -> Option<u16> {
         if self.count >= IN_ALL || wait.glean && self.gleans >= GLEANS_IN_ALL {
             return None;
         }
@@ -118,7 +121,7 @@ impl<B> Parking<B> {
             None if has_room => {
                 let queue = &mut self.queues[self.active];
                 queue.wait = wait;
-                queue.destination = destination;
+                queue.asks = asks;
                 queue.until = now + PATIENCE;
                 queue.count = 0;
                 self.active += 1;
@@ -170,7 +173,8 @@ fn is_resolved<B>(tables: &Tables, queue: &Queue<B>) -> bool {
     let id = if queue.wait.given {
         queue.wait.adjacency
     } else {
-        AdjacencyId::from_word(tables.fib.lookup(queue.destination.into()))
+        let (table, destination) = queue.asks;
+        AdjacencyId::from_word(tables.fibs[usize::from(table)].lookup(destination))
     };
     let Some(entry) = tables.adjacencies.at(id) else { return queue.wait.given };
     let unresolved = matches!(entry.kind, Kind::Glean | Kind::Incomplete);

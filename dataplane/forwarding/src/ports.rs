@@ -3,10 +3,12 @@
 //! [`Ports`] is what a worker breathes through. The DPDK process implements it with queue pairs and rings, nave-perf with
 //! rings in memory, tests with vectors. Nothing behind it may block or allocate.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use model::report::PuntReason;
 use wire::buf::PacketBuf;
+
+use crate::Node;
 
 /// A port, by its place in the list that the program was made with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -28,9 +30,9 @@ pub enum Punt {
         /// The tunnel it came by.
         tunnel: InterfaceId,
         /// Source of the outer header.
-        source: Ipv4Addr,
+        source: IpAddr,
         /// Destination of the outer header, one of our own addresses.
-        destination: Ipv4Addr,
+        destination: IpAddr,
     },
 }
 
@@ -44,7 +46,7 @@ pub enum Origin {
         /// The tunnel.
         tunnel: InterfaceId,
         /// Where to.
-        destination: Ipv4Addr,
+        destination: IpAddr,
         /// GRE protocol type.
         protocol_type: u16,
     },
@@ -69,7 +71,16 @@ pub enum Notice {
         /// Its interface.
         interface: InterfaceId,
         /// Its address.
-        next_hop: Ipv4Addr,
+        next_hop: IpAddr,
+    },
+    /// A router of the underlay says that the path to a peer takes no more than this. At most one a second for each peer and worker.
+    PathMtu {
+        /// The tunnel.
+        tunnel: InterfaceId,
+        /// The peer.
+        nbma: IpAddr,
+        /// Largest outer IP packet, in bytes.
+        mtu: u16,
     },
 }
 
@@ -78,8 +89,41 @@ pub enum Notice {
 pub enum Command {
     /// Whether to count each node's cycles.
     Measure(bool),
-    /// Trace this many packets, the next that arrive.
-    Trace(u32),
+    /// Trace packets; takes the place of an order before it.
+    Trace(TraceOrder),
+    /// Capture packets, or no longer.
+    Capture(Option<CaptureOrder>),
+}
+
+/// Which packets are traced from node to node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TraceOrder {
+    /// How many, the next that arrive or are injected; 0: no more.
+    pub packets: u32,
+    /// Of those only that name this address: as source or destination, in the outer or the inner header.
+    pub only: Option<IpAddr>,
+}
+
+/// Which packets are copied, and where.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CaptureOrder {
+    /// Where.
+    pub at: Tap,
+    /// How many; 0: until another order comes.
+    pub packets: u32,
+    /// Bytes that are kept of each; 0: all.
+    pub snap: u16,
+    /// As of [`TraceOrder`].
+    pub only: Option<IpAddr>,
+}
+
+/// Where packets are captured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Tap {
+    /// At a port, both directions, as they are on the wire.
+    Port(PortId),
+    /// As they come to a node.
+    Node(Node),
 }
 
 /// A worker's ports, buffers and queues.

@@ -8,39 +8,52 @@
 //! In this order no packet meets a word whose adjacency it cannot have: what is new is published before a word refers to
 //! it, what is old goes after the last word did. Only what a batch touches is rebuilt: the program knows which prefix,
 //! next hop, link and tunnel hang on which.
+//!
+//! A route is said a million times more often than anything else. It costs what its owner said (16 bytes, its path being
+//! shared), its word in the FIB and that word's shadow; the way back to before a batch costs as much again until the batch is done.
 
 mod build;
 mod check;
+mod entry;
+mod family;
+mod interfaces;
 mod objects;
+mod paths;
 mod reserve;
+mod routes;
 mod show;
 mod slots;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use memory::MapError;
-use model::program::{Batch, Key, Object, Op, Owner, Refusal, Refused};
+use model::program::{Batch, Hop, Key, Object, Op, Owner, Path, Refusal, Refused};
 use model::report::Report;
 use model::time::{Instant, Timers};
-use model::{InterfaceName, Mac};
+use model::{InterfaceName, Mac, NbmaAddr, TableId};
 use wire::buf::PacketBuf;
 
 use crate::adjacency::{Adjacencies, AdjacencyId};
 use crate::counters::{Counters, Traffic};
-use crate::fib::{V4Prefix, Writer};
 use crate::ports::{InterfaceId, Notice};
 use crate::publish::Publisher;
-use crate::tables::{Decap, Interfaces, Nbmas, Tables};
+use crate::tables::{Decap, Fibs, Interfaces, Nbmas, Tables};
 use crate::worker::Worker;
+use check::check_prefix;
+use family::TableState;
 use objects::{Objects, names};
+use paths::PathId;
 pub use show::{AdjacencyShow, FibShow, InterfaceShow, NextHopShow, RouteShow, TunnelShow};
 use slots::{Slots, Target};
 
 /// Most interfaces and tunnels together.
 const INTERFACES: usize = 4096;
-/// /24 of the FIB that may hold longer prefixes.
+/// Most tables.
+const TABLES: usize = 256;
+/// /24 of a table's IPv4 that may hold longer prefixes; blocks of its IPv6 four times as many.
 const FIB_GROUPS: usize = 1 << 16;
 
 /// A port of the data plane. Its place in the list that the program is made with is its [`crate::PortId`].
@@ -50,12 +63,12 @@ pub struct Port {
     pub name: String,
     /// Its Ethernet address.
     pub mac: Mac,
-    /// Largest IP packet that it takes, in bytes.
+    /// Largest IP packet that it takes, in bytes. A VLAN's tag comes on top: 4 bytes more that the port must be able to send.
     pub mtu: u16,
 }
 
 /// Tunnel, NBMA address, what sends there, and the link by which it does.
-type Way = (InterfaceId, u32, Target, Target);
+type Way = (InterfaceId, IpAddr, Target, Target);
 
 /// The one writer of the tables.
 #[derive(Debug)]
@@ -67,19 +80,25 @@ pub struct Program {
     ids: BTreeMap<InterfaceName, InterfaceId>,
     names: Vec<Option<InterfaceName>>,
     free_ids: VecDeque<InterfaceId>,
+    /// The place of the table of each number's interface or tunnel.
+    places_of: Vec<u16>,
     slots: Slots,
-    /// What each prefix of the FIB leads to.
-    installed: BTreeMap<V4Prefix, Target>,
+    /// The tables by place, and the places by table. Tables come and never go.
+    tables: Vec<TableState>,
+    places: BTreeMap<TableId, u16>,
+    /// The same as workers read them.
+    fibs: Arc<[Fibs]>,
+    /// Room of each table for long prefixes.
+    groups: usize,
     /// What an object keeps in its place, used or not.
     pins: HashMap<Key, Target>,
-    /// Resolved next hops by address, with their interfaces: each may have a host entry in the FIB.
-    hosts: BTreeSet<(u32, InterfaceId)>,
     /// The link of each midchain, and the midchains of each link.
     links: HashMap<Target, Target>,
     stacked: BTreeSet<(Target, Target)>,
-    /// Own addresses of each interface.
-    own: BTreeSet<(InterfaceId, u32)>,
-    fib: Writer,
+    /// Among what balanced adjacencies choose, in order.
+    members: HashMap<Target, Arc<[Target]>>,
+    /// Own addresses of each interface, with the places of the tables in which they are.
+    own: BTreeSet<(InterfaceId, u16, IpAddr)>,
     adjacencies: Adjacencies,
     interfaces: Arc<Interfaces>,
     decap: Arc<Decap>,
@@ -100,20 +119,19 @@ impl Program {
     /// An empty program for these ports.
     ///
     /// # Errors
-    /// [`MapError`] without address space for the FIB (64 MiB, and as much for long prefixes).
+    /// [`MapError`] without address space for the FIB (448 MiB for a table of both families; memory is taken when it is used).
     pub fn new(ports: Vec<Port>) -> Result<Self, MapError> {
         Self::with_room(ports, AdjacencyId::LIMIT, FIB_GROUPS)
     }
 
-    /// An empty program with room for so many adjacencies (at most [`AdjacencyId::LIMIT`]) and so many /24 that hold longer
-    /// prefixes.
+    /// An empty program with room for so many adjacencies (at most [`AdjacencyId::LIMIT`]) and, in each table, so many /24
+    /// that hold longer prefixes.
     ///
     /// # Errors
     /// As [`Program::new`].
     pub fn with_room(ports: Vec<Port>, adjacencies: usize, groups: usize) -> Result<Self, MapError> {
-        let fib = Writer::new(groups)?;
         let empty = Tables {
-            fib: fib.fib(),
+            fibs: Arc::new([]),
             adjacencies: Adjacencies::default(),
             interfaces: Arc::default(),
             decap: Arc::default(),
@@ -126,14 +144,17 @@ impl Program {
             ids: BTreeMap::new(),
             names: Vec::new(),
             free_ids: VecDeque::new(),
+            places_of: Vec::new(),
             slots: Slots::new(adjacencies.min(AdjacencyId::LIMIT)),
-            installed: BTreeMap::new(),
+            tables: Vec::new(),
+            places: BTreeMap::new(),
+            fibs: Arc::new([]),
+            groups,
             pins: HashMap::new(),
-            hosts: BTreeSet::new(),
             links: HashMap::new(),
             stacked: BTreeSet::new(),
+            members: HashMap::new(),
             own: BTreeSet::new(),
-            fib,
             adjacencies: Adjacencies::default(),
             interfaces: Arc::default(),
             decap: Arc::default(),
@@ -146,6 +167,7 @@ impl Program {
             before: HashMap::new(),
             asked: HashMap::new(),
         };
+        program.add_table(TableId::default())?;
         program.install_fixed();
         Ok(program)
     }
@@ -190,40 +212,136 @@ impl Program {
 
     /// Notes every step; the caller takes all back if one is refused.
     fn note(&mut self, now: Instant, ops: &[Op]) -> Result<(), Refused> {
-        let mut removed = BTreeMap::new();
+        // Interfaces and tunnels that went, perhaps to come again, or that became what not everything may be on.
+        let (mut removed, mut moved) = (BTreeMap::new(), BTreeMap::new());
+        let mut checked = Checked::default();
         for (op, step) in ops.iter().enumerate() {
+            let refuse = |reason| Refused { op, reason };
             match step {
+                Op::Put(owner, Object::Route(route)) => {
+                    check_prefix(route.prefix).map_err(refuse)?;
+                    let of = (route.table, route.prefix.addr().is_ipv4());
+                    let known = self.know(&mut checked, op, of, &route.path).map_err(refuse)?;
+                    let due = route.expires_in.map(|left| now + left);
+                    self.objects.put_route(known.place, route.prefix, *owner, known.id, due);
+                }
                 Op::Put(owner, object) => {
-                    self.check(object).map_err(|reason| Refused { op, reason })?;
-                    let expires = expires_in(object).map(|left| now + left);
-                    self.objects.put(*owner, object.clone(), expires);
+                    checked = Checked::default();
+                    self.check(object).map_err(refuse)?;
+                    for table in tables_of(object).into_iter().flatten() {
+                        self.table(table).map_err(refuse)?;
+                    }
+                    if let Object::Interface(_) | Object::Tunnel(_) = object
+                        && let Some(old) = self.objects.winner(object.key())
+                        && is_moved(old, object)
+                    {
+                        moved.extend(name_of(object).map(|name| (name, op)));
+                    }
+                    self.objects.put(*owner, object.clone(), expires_in(object).map(|left| now + left));
                 }
                 Op::Remove(owner, key) => {
-                    self.objects.remove(*owner, *key);
+                    checked = Checked::default();
+                    self.forget(*owner, *key);
                     if let Key::Interface(name) | Key::Tunnel(name) = key {
                         removed.insert(*name, op);
                     }
                 }
                 Op::ResyncBegin(owner) => self.objects.mark(*owner),
-                Op::ResyncEnd(owner) => self.sweep(*owner),
+                Op::ResyncEnd(owner) => {
+                    checked = Checked::default();
+                    self.sweep(*owner);
+                }
             }
         }
-        for (name, op) in removed {
-            if !self.is_there(name) && !self.referring(name).is_empty() {
+        for (name, op) in removed.into_iter().chain(moved) {
+            let is_well = if self.is_there(name) { self.fits(name) } else { !self.is_referred_to(name) };
+            if !is_well {
                 return Err(Refused { op, reason: Refusal::Referred(name) });
             }
         }
         self.reserve(ops)
     }
 
+    /// Checks the path that a step names for routes of a table and family, unless the batch has done so.
+    fn know<'a>(
+        &mut self,
+        checked: &mut Checked<'a>,
+        op: usize,
+        (table, v4): (TableId, bool),
+        path: &'a Path,
+    ) -> Result<Known<'a>, Refusal> {
+        if let Some(last) = checked.last
+            && (last.table, last.v4) == (table, v4)
+            && last.path == path
+        {
+            return Ok(last);
+        }
+        let before = self.objects.paths.find(path).and_then(|id| checked.all.get(&(table, v4, id)));
+        let known = match before {
+            Some(known) => *known,
+            None => {
+                self.check_path(table, v4, path)?;
+                let place = self.table(table)?;
+                let id = self.objects.know_path(path, op);
+                let known = Known { table, v4, path, place, id };
+                checked.all.insert((table, v4, id), known);
+                known
+            }
+        };
+        checked.last = Some(known);
+        Ok(known)
+    }
+
+    /// The place of a table, which is made if it is not there.
+    fn table(&mut self, id: TableId) -> Result<u16, Refusal> {
+        if let Some(place) = self.places.get(&id) {
+            return Ok(*place);
+        }
+        let full = || Refusal::Full("tables".to_owned());
+        if self.tables.len() >= TABLES {
+            return Err(full());
+        }
+        self.add_table(id).map_err(|_| full())
+    }
+
+    fn add_table(&mut self, id: TableId) -> Result<u16, MapError> {
+        let place = self.tables.len() as u16;
+        self.tables.push(TableState::new(id, self.groups)?);
+        self.places.insert(id, place);
+        self.objects.add_table();
+        self.install_fixed_in::<u32>(place);
+        self.install_fixed_in::<u128>(place);
+        let fibs = |table: &TableState| Fibs { v4: table.v4.fib.fib(), v6: table.v6.fib.fib() };
+        self.fibs = self.tables.iter().map(fibs).collect();
+        Ok(place)
+    }
+
+    /// Removes what one owner says of an object.
+    fn forget(&mut self, owner: Owner, key: Key) {
+        match key {
+            Key::Route(table, prefix) => {
+                if let Some(place) = self.places.get(&table) {
+                    self.objects.remove_route(*place, prefix, owner);
+                }
+            }
+            _ => self.objects.remove(owner, key),
+        }
+    }
+
     /// Removes an owner's stale objects. What else is on an interface that goes with them has no meaning any more and goes too.
     fn sweep(&mut self, owner: Owner) {
-        let mut stale: Vec<_> = self.objects.stale(owner).into_iter().map(|key| (key, owner)).collect();
+        self.objects.sweep_routes(owner);
+        self.let_fall(self.objects.stale(owner).into_iter().map(|key| (key, owner)).collect());
+    }
+
+    /// Removes objects that are no routes, and everything on the interfaces and tunnels among them.
+    fn let_fall(&mut self, mut stale: Vec<(Key, Owner)>) {
         while let Some((key, owner)) = stale.pop() {
             self.objects.remove(owner, key);
             if let Key::Interface(name) | Key::Tunnel(name) = key
                 && !self.is_there(name)
             {
+                self.objects.remove_routes_on(name);
                 stale.extend(self.referring(name));
             }
         }
@@ -233,11 +351,35 @@ impl Program {
         [Key::Interface(name), Key::Tunnel(name)].iter().any(|key| self.objects.winner(*key).is_some())
     }
 
-    /// What names an interface or tunnel.
+    /// What names an interface or tunnel, but routes.
     fn referring(&self, name: InterfaceName) -> Vec<(Key, Owner)> {
         let refers = |object: &Object| names(object).contains(&Some(name));
         let found = self.objects.all().filter(|(_, claim)| refers(&claim.object));
         found.map(|(owner, claim)| (claim.object.key(), owner)).collect()
+    }
+
+    fn is_referred_to(&self, name: InterfaceName) -> bool {
+        let mut all = self.objects.all();
+        all.any(|(_, claim)| names(&claim.object).contains(&Some(name)))
+            || !self.objects.routed_on(name).is_empty()
+    }
+
+    /// Whether all that names an interface or tunnel may do so as it is now. What may not and is stale goes: its owner is about
+    /// to say everything anew, and cannot take it back first.
+    fn fits(&mut self, name: InterfaceName) -> bool {
+        let naming = self.objects.all().filter(|(_, claim)| names(&claim.object).contains(&Some(name)));
+        let misfits: Vec<_> = naming.filter(|(_, claim)| self.check(&claim.object).is_err()).collect();
+        if misfits.iter().any(|(owner, claim)| !self.objects.is_stale(*owner, claim)) {
+            return false;
+        }
+        let misfits = misfits.into_iter().map(|(owner, claim)| (claim.object.key(), owner)).collect();
+        self.let_fall(misfits);
+        let mut routed = self.objects.routed_on(name);
+        routed.retain(|(place, v4, id)| {
+            let path = self.objects.paths.path(*id);
+            path.is_some_and(|path| self.check_path(self.tables[usize::from(*place)].id, *v4, path).is_err())
+        });
+        self.objects.remove_stale_routes_by(&routed)
     }
 
     /// Lets go what has expired. Reports the bindings that did and that nobody else has.
@@ -246,7 +388,7 @@ impl Program {
         let mut reports = Vec::new();
         self.objects.begin();
         while let Some((key, owner)) = self.timers.expire(now) {
-            self.objects.remove(owner, key);
+            self.forget(owner, key);
             if let Key::Binding(tunnel, next_hop) = key
                 && self.objects.winner(key).is_none()
             {
@@ -266,9 +408,14 @@ impl Program {
     /// A worker's notice in the control plane's words; `None` if its interface is gone.
     #[must_use]
     pub fn report(&self, notice: Notice) -> Option<Report> {
-        let Notice::Glean { interface, next_hop } = notice;
-        let interface = self.interface_name(interface)?;
-        Some(Report::Glean(model::program::Hop { interface, next_hop: next_hop.into() }))
+        Some(match notice {
+            Notice::Glean { interface, next_hop } => {
+                Report::Glean(Hop { interface: self.interface_name(interface)?, next_hop })
+            }
+            Notice::PathMtu { tunnel, nbma, mtu } => {
+                Report::PathMtu { tunnel: self.interface_name(tunnel)?, nbma: NbmaAddr(nbma), mtu }
+            }
+        })
     }
 
     /// The name of an interface or tunnel.
@@ -283,6 +430,12 @@ impl Program {
         self.ids.get(&name).copied()
     }
 
+    /// The table at a place, as workers know it.
+    #[must_use]
+    pub fn table_id(&self, place: u16) -> Option<TableId> {
+        self.tables.get(usize::from(place)).map(|table| table.id)
+    }
+
     /// The counters of each worker.
     #[must_use]
     pub fn counters(&self) -> &[Arc<Counters>] {
@@ -293,16 +446,66 @@ impl Program {
     fn reclaim(&mut self) {
         let acknowledged = self.publisher.acknowledged();
         self.slots.reclaim(acknowledged);
-        self.fib.reclaim(acknowledged);
+        for table in &mut self.tables {
+            table.reclaim(acknowledged);
+        }
         self.publisher.collect();
     }
+}
+
+/// Paths that a batch has checked, until something changes what they may be.
+#[derive(Debug, Default)]
+struct Checked<'a> {
+    /// Routes come in runs that take the same path.
+    last: Option<Known<'a>>,
+    all: HashMap<(TableId, bool, PathId), Known<'a>>,
+}
+
+/// A path that routes of a table and family may take.
+#[derive(Debug, Clone, Copy)]
+struct Known<'a> {
+    table: TableId,
+    /// Whether of IPv4, or of IPv6.
+    v4: bool,
+    path: &'a Path,
+    place: u16,
+    id: PathId,
 }
 
 fn expires_in(object: &Object) -> Option<Duration> {
     match object {
         Object::Binding(binding) => binding.expires_in,
         Object::Route(route) => route.expires_in,
+        Object::PathMtu(path) => path.expires_in,
         _ => None,
+    }
+}
+
+/// The name of an interface or tunnel.
+fn name_of(object: &Object) -> Option<InterfaceName> {
+    match object {
+        Object::Interface(interface) => Some(interface.name),
+        Object::Tunnel(tunnel) => Some(tunnel.name),
+        _ => None,
+    }
+}
+
+/// Whether an interface or tunnel came to another table or underlay, from a peer or to one, or into another family: what was on
+/// it may not be on it any more.
+fn is_moved(old: &Object, new: &Object) -> bool {
+    let of_tunnel = |object: &Object| match object {
+        Object::Tunnel(tunnel) => Some((build::is_point_to_point(tunnel), tunnel.source.0.is_ipv4())),
+        _ => None,
+    };
+    tables_of(old) != tables_of(new) || of_tunnel(old) != of_tunnel(new)
+}
+
+/// The tables that an interface or tunnel is in.
+fn tables_of(object: &Object) -> [Option<TableId>; 2] {
+    match object {
+        Object::Interface(interface) => [Some(interface.table), None],
+        Object::Tunnel(tunnel) => [Some(tunnel.table), Some(tunnel.underlay_table)],
+        _ => [None, None],
     }
 }
 
@@ -318,7 +521,7 @@ mod tests {
     use zerocopy::IntoBytes;
 
     use super::*;
-    use crate::fib::Word;
+    use crate::fib::{V4Prefix, Word, Writer};
     use crate::ports::{Injected, PortId, Ports, Punt};
     use crate::{Breath, DropReason, breathe};
 
@@ -357,6 +560,10 @@ mod tests {
         }
     }
 
+    fn fib(program: &mut Program) -> &mut Writer {
+        &mut program.tables[0].v4.fib
+    }
+
     /// A program with a route to a neighbour, and the frame of a packet that takes it.
     fn one_route() -> (Program, V4Prefix, TestBuf) {
         let mac = Mac([2, 0, 0, 0, 0, 1]);
@@ -365,7 +572,15 @@ mod tests {
         let prefix: Prefix = "10.9.0.0/16".parse().unwrap();
         let hop = Hop { interface: name, next_hop: "10.1.0.2".parse().unwrap() };
         let objects = [
-            Object::Interface(Interface { name, port: "p0".into(), mtu: 1500, table, forwarding: true }),
+            Object::Interface(Interface {
+                name,
+                port: "p0".into(),
+                vlan: None,
+                mtu: 1500,
+                table,
+                forwarding: true,
+                netns: None,
+            }),
             Object::Neighbour(Neighbour { hop, mac: Mac([2, 0, 0, 0, 0, 2]) }),
             Object::Route(Route { table, prefix, path: Path::Via(hop), expires_in: None }),
         ];
@@ -398,7 +613,7 @@ mod tests {
         let start = vec![put(route("0.0.0.0/0", Path::Blackhole)), put(whole.clone())];
         program.apply(Instant::default(), &Batch { number: 1, ops: start }).unwrap();
         let address = "10.8.0.200".parse().unwrap();
-        let fib = program.fib.fib();
+        let fib = fib(&mut program).fib();
         let default = fib.lookup("8.8.8.8".parse().unwrap());
         let (done, looks) = (AtomicBool::new(false), AtomicU64::new(0));
         std::thread::scope(|scope| {
@@ -431,11 +646,11 @@ mod tests {
         for breaths in [0, 1, 4, 5] {
             let (mut program, prefix, frame) = one_route();
             let mut worker = program.worker::<TestBuf>().unwrap();
-            let word = program.fib.route(prefix).unwrap();
+            let word = fib(&mut program).route(prefix).unwrap();
             // The next life of the adjacency's place, which no worker has been told of.
             let newer = AdjacencyId::from_word(word.value());
             let newer = AdjacencyId::new(newer.index() as u32, newer.epoch() + 1);
-            program.fib.put(prefix, Word::new(newer.word()).unwrap()).unwrap();
+            fib(&mut program).put(prefix, Word::new(newer.word()).unwrap()).unwrap();
             let mut ports = OnePort { rx: [frame].into(), tx: 0 };
             let mut more = Breath::default();
             for _ in 0..breaths {
@@ -443,7 +658,7 @@ mod tests {
                 assert_eq!(more.came, more.gone);
             }
             assert_eq!(more.more, (1..5).contains(&breaths), "{breaths}");
-            program.fib.put(prefix, word).unwrap();
+            fib(&mut program).put(prefix, word).unwrap();
             for _ in 0..2 {
                 let _ = breathe(&mut worker, Instant::default(), &mut ports);
             }

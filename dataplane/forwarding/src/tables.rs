@@ -5,33 +5,53 @@
 //! again in the next breath.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use crate::adjacency::{Adjacencies, AdjacencyId};
-use crate::fib::Fib;
+use crate::fib::{Fib, Fib6};
 use crate::ports::{InterfaceId, PortId};
 
 /// The view.
 #[derive(Debug, Clone)]
 pub struct Tables {
-    pub(crate) fib: Arc<Fib>,
+    /// The FIBs of each table, by its place. Tables come and never go.
+    pub(crate) fibs: Arc<[Fibs]>,
     pub(crate) adjacencies: Adjacencies,
     pub(crate) interfaces: Arc<Interfaces>,
     pub(crate) decap: Arc<Decap>,
     pub(crate) nbmas: Arc<Nbmas>,
 }
 
+/// The FIBs of one table.
+#[derive(Debug, Clone)]
+pub(crate) struct Fibs {
+    pub(crate) v4: Arc<Fib>,
+    pub(crate) v6: Arc<Fib6>,
+}
+
+impl Fibs {
+    /// The word of the longest prefix that holds `addr`; 0: no route.
+    pub(crate) fn lookup(&self, addr: IpAddr) -> u32 {
+        match addr {
+            IpAddr::V4(addr) => self.v4.lookup(addr),
+            IpAddr::V6(addr) => self.v6.lookup(addr),
+        }
+    }
+}
+
 /// The neighbour behind which an NBMA address is, by tunnel and address: of those that a binding or a replica names.
-pub(crate) type Nbmas = BTreeMap<(InterfaceId, u32), AdjacencyId>;
+pub(crate) type Nbmas = BTreeMap<(InterfaceId, IpAddr), AdjacencyId>;
 
 /// Interfaces by id and by port.
 #[derive(Debug, Default)]
 pub(crate) struct Interfaces {
     /// By id.
     pub(crate) all: Vec<Option<Interface>>,
-    /// The interface of each port.
+    /// The interface of each port's packets without a tag.
     pub(crate) by_port: Vec<Option<InterfaceId>>,
+    /// Of those with one, by port and VLAN.
+    pub(crate) by_vlan: BTreeMap<(PortId, u16), InterfaceId>,
 }
 
 /// What the stages know of an interface.
@@ -39,6 +59,10 @@ pub(crate) struct Interfaces {
 pub(crate) struct Interface {
     /// Its own address, if it has one: the source of what we say about packets that came by it.
     pub(crate) address: Option<Ipv4Addr>,
+    /// The same for IPv6: one that reaches farther than the link, if it has one.
+    pub(crate) address6: Option<Ipv6Addr>,
+    /// Place of its FIB table; of a tunnel that of inner packets.
+    pub(crate) table: u16,
     pub(crate) role: Role,
 }
 
@@ -54,12 +78,16 @@ pub(crate) struct PortInterface {
     pub(crate) port: PortId,
     pub(crate) mac: [u8; 6],
     pub(crate) forwarding: bool,
+    /// Its VLAN; 0: packets without a tag.
+    pub(crate) vlan: u16,
 }
 
 #[derive(Debug, Clone)]
 pub(crate) struct TunnelInterface {
     /// Own NBMA address.
-    pub(crate) source: Ipv4Addr,
+    pub(crate) source: IpAddr,
+    /// Place of the FIB table of outer packets.
+    pub(crate) underlay: u16,
     pub(crate) key: Option<u32>,
     pub(crate) ttl: u8,
     /// Where packets go whose next hop here is not resolved.
@@ -90,22 +118,30 @@ impl Tables {
         }
     }
 
-    /// The interface of a port.
+    /// The interface of a port's packets without a tag.
     pub(crate) fn of_port(&self, port: PortId) -> Option<(InterfaceId, &PortInterface)> {
         let id = (*self.interfaces.by_port.get(usize::from(port.0))?)?;
         Some((id, self.port(id.0)?))
     }
+
+    /// The interface of a VLAN of a port.
+    pub(crate) fn of_vlan(&self, port: PortId, vlan: u16) -> Option<(InterfaceId, &PortInterface)> {
+        let id = *self.interfaces.by_vlan.get(&(port, vlan))?;
+        Some((id, self.port(id.0)?))
+    }
 }
 
-/// What a GRE packet for us must have to belong to a tunnel.
+/// What a GRE packet for us must have to belong to a tunnel. `A`: an address of either family, as a number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct DecapKey {
+pub(crate) struct DecapKey<A> {
     /// Its destination: our NBMA address.
-    pub(crate) local: u32,
+    pub(crate) local: A,
+    /// Its source, for a point-to-point tunnel; 0 for a multipoint one, which takes any.
+    pub(crate) remote: A,
     /// Its GRE key.
     pub(crate) key: Option<u32>,
-    /// Its source, for a point-to-point tunnel; 0 for a multipoint one, which takes any.
-    pub(crate) remote: u32,
+    /// The FIB table of the port that it came by.
+    pub(crate) table: u16,
 }
 
 /// The tunnel that a packet belongs to.
@@ -114,49 +150,87 @@ pub(crate) struct DecapTunnel {
     pub(crate) interface: InterfaceId,
     /// Its network if it redirects, else 0.
     pub(crate) redirects: u16,
+    /// Place of the FIB table of its inner packets.
+    pub(crate) table: u16,
+    /// Most that TCP SYNs out of it may ask for, over IPv6 20 less; 0: whatever they want.
+    pub(crate) mss: u16,
 }
 
-/// Tunnels by what their packets have: an open-addressed table, half empty, never changed.
+/// Tunnels by what their packets have.
 #[derive(Debug, Default)]
 pub(crate) struct Decap {
-    slots: Vec<Option<(DecapKey, DecapTunnel)>>,
-    /// Our NBMA addresses, in a table of the same kind. 0: empty.
-    locals: Vec<u32>,
+    pub(crate) v4: DecapTable<u32>,
+    pub(crate) v6: DecapTable<u128>,
+}
+
+/// An address as a number, to be found in a table.
+pub(crate) trait Address: Copy + Eq + Default {
+    /// Its bits, mixed into 64.
+    fn mixed(self) -> u64;
+}
+
+impl Address for u32 {
+    #[inline(always)]
+    fn mixed(self) -> u64 {
+        self.into()
+    }
+}
+
+impl Address for u128 {
+    #[inline(always)]
+    fn mixed(self) -> u64 {
+        (self >> 64) as u64 ^ (self as u64).rotate_left(29)
+    }
+}
+
+/// Tunnels over one family: an open-addressed table, half empty, never changed.
+#[derive(Debug)]
+pub(crate) struct DecapTable<A> {
+    slots: Vec<Option<(DecapKey<A>, DecapTunnel)>>,
+    /// Our NBMA addresses with their tables, in a table of the same kind.
+    locals: Vec<Option<(A, u16)>>,
     /// Whether there is a point-to-point tunnel.
     pub(crate) point_to_point: bool,
 }
 
-impl Decap {
-    pub(crate) fn new(tunnels: &[(DecapKey, DecapTunnel)]) -> Self {
+impl<A> Default for DecapTable<A> {
+    fn default() -> Self {
+        Self { slots: Vec::new(), locals: Vec::new(), point_to_point: false }
+    }
+}
+
+impl<A: Address> DecapTable<A> {
+    pub(crate) fn new(tunnels: &[(DecapKey<A>, DecapTunnel)]) -> Self {
         if tunnels.is_empty() {
             return Self::default();
         }
         let len = (tunnels.len() * 2).next_power_of_two();
-        let mut decap = Self { slots: vec![None; len], locals: vec![0; len], point_to_point: false };
+        let mut decap = Self { slots: vec![None; len], locals: vec![None; len], point_to_point: false };
         for (key, tunnel) in tunnels {
-            decap.point_to_point |= key.remote != 0;
+            decap.point_to_point |= key.remote != A::default();
             let mut at = key.hash() & (len - 1);
             while decap.slots[at].is_some() {
                 at = (at + 1) & (len - 1);
             }
             decap.slots[at] = Some((*key, *tunnel));
-            let mut at = spread(key.local.into()) & (len - 1);
-            while decap.locals[at] != 0 && decap.locals[at] != key.local {
+            let local = Some((key.local, key.table));
+            let mut at = spread(key.local.mixed()) & (len - 1);
+            while decap.locals[at].is_some() && decap.locals[at] != local {
                 at = (at + 1) & (len - 1);
             }
-            decap.locals[at] = key.local;
+            decap.locals[at] = local;
         }
         decap
     }
 
-    /// Whether GRE to this address is for a tunnel.
+    /// Whether GRE to this address, come by this FIB table, is for a tunnel.
     #[inline(always)]
-    pub(crate) fn is_local(&self, addr: u32) -> bool {
+    pub(crate) fn is_local(&self, addr: A, table: u16) -> bool {
         let mask = self.locals.len().wrapping_sub(1);
-        let mut at = spread(addr.into()) & mask;
-        while let Some(local) = self.locals.get(at) {
-            if *local == addr || *local == 0 {
-                return *local == addr && addr != 0;
+        let mut at = spread(addr.mixed()) & mask;
+        while let Some(Some(local)) = self.locals.get(at) {
+            if *local == (addr, table) {
+                return true;
             }
             at = (at + 1) & mask;
         }
@@ -164,12 +238,12 @@ impl Decap {
     }
 
     /// The tunnel of a packet: the point-to-point one with its source, else the multipoint one.
-    pub(crate) fn tunnel(&self, key: DecapKey) -> Option<DecapTunnel> {
+    pub(crate) fn tunnel(&self, key: DecapKey<A>) -> Option<DecapTunnel> {
         let exact = if self.point_to_point { self.find(key) } else { None };
-        exact.or_else(|| self.find(DecapKey { remote: 0, ..key }))
+        exact.or_else(|| self.find(DecapKey { remote: A::default(), ..key }))
     }
 
-    fn find(&self, key: DecapKey) -> Option<DecapTunnel> {
+    fn find(&self, key: DecapKey<A>) -> Option<DecapTunnel> {
         let mask = self.slots.len().wrapping_sub(1);
         let mut at = key.hash() & mask;
         while let Some(Some((found, tunnel))) = self.slots.get(at) {
@@ -182,9 +256,10 @@ impl Decap {
     }
 }
 
-impl DecapKey {
+impl<A: Address> DecapKey<A> {
     fn hash(self) -> usize {
-        spread(u64::from(self.local) << 32 | u64::from(self.key.unwrap_or(!0) ^ self.remote.rotate_left(16)))
+        let key = u64::from(self.key.unwrap_or(!0)) << 16 ^ u64::from(self.table);
+        spread(self.local.mixed().rotate_left(32) ^ key ^ self.remote.mixed().rotate_left(16))
     }
 }
 
@@ -198,24 +273,40 @@ pub(crate) fn spread(value: u64) -> usize {
 mod tests {
     use super::*;
 
-    #[test]
-    fn tunnels_are_found_by_address_key_and_peer() {
-        let key = |local, key, remote| DecapKey { local, key, remote };
-        let tunnel = |id| DecapTunnel { interface: InterfaceId(id), redirects: 0 };
-        let decap = Decap::new(&[
-            (key(1, Some(7), 0), tunnel(1)),
-            (key(1, Some(8), 0), tunnel(2)),
-            (key(1, None, 0), tunnel(3)),
-            (key(1, Some(9), 55), tunnel(4)),
-            (key(1, Some(9), 56), tunnel(5)),
-            (key(2, Some(7), 0), tunnel(6)),
+    fn found<A: Address + std::fmt::Debug>(address: impl Fn(u8) -> A) {
+        let key = |local, key, remote, table| DecapKey {
+            local: address(local),
+            key,
+            remote: if remote == 0 { A::default() } else { address(remote) },
+            table,
+        };
+        let tunnel = |id| DecapTunnel { interface: InterfaceId(id), redirects: 0, table: 0, mss: 0 };
+        let decap = DecapTable::new(&[
+            (key(1, Some(7), 0, 0), tunnel(1)),
+            (key(1, Some(8), 0, 0), tunnel(2)),
+            (key(1, None, 0, 0), tunnel(3)),
+            (key(1, Some(9), 55, 0), tunnel(4)),
+            (key(1, Some(9), 56, 0), tunnel(5)),
+            (key(2, Some(7), 0, 0), tunnel(6)),
+            (key(1, Some(7), 0, 3), tunnel(7)),
         ]);
-        let of = |local, k, remote| decap.tunnel(key(local, k, remote)).map(|t| t.interface.0);
-        assert_eq!((of(1, Some(7), 99), of(1, Some(8), 99), of(1, None, 99)), (Some(1), Some(2), Some(3)));
-        assert_eq!((of(1, Some(9), 55), of(1, Some(9), 56), of(1, Some(9), 57)), (Some(4), Some(5), None));
-        assert_eq!((of(2, Some(7), 3), of(2, Some(0), 3), of(3, None, 3)), (Some(6), None, None));
-        assert!(decap.is_local(1) && decap.is_local(2) && !decap.is_local(3) && !decap.is_local(0));
-        let none = Decap::new(&[]);
-        assert!(!none.is_local(1) && none.tunnel(key(1, None, 0)).is_none());
+        let of = |local, k, remote, table| {
+            decap.tunnel(key(local, k, remote, table)).map(|tunnel| tunnel.interface.0)
+        };
+        assert_eq!([of(1, Some(7), 99, 0), of(1, Some(8), 99, 0), of(1, None, 99, 0)], [Some(1), Some(2), Some(3)]);
+        assert_eq!([of(1, Some(9), 55, 0), of(1, Some(9), 56, 0), of(1, Some(9), 57, 0)], [Some(4), Some(5), None]);
+        assert_eq!([of(2, Some(7), 3, 0), of(2, Some(0), 3, 0), of(3, None, 3, 0)], [Some(6), None, None]);
+        assert_eq!([of(1, Some(7), 99, 3), of(1, Some(8), 99, 3), of(2, Some(7), 99, 3)], [Some(7), None, None]);
+        let locals = [(1, 0), (2, 0), (1, 3), (3, 0), (2, 3)];
+        let is_local = locals.map(|(local, table)| decap.is_local(address(local), table));
+        assert_eq!(is_local, [true, true, true, false, false]);
+        let none = DecapTable::<A>::new(&[]);
+        assert!(!none.is_local(address(1), 0) && none.tunnel(key(1, None, 0, 0)).is_none());
+    }
+
+    #[test]
+    fn tunnels_are_found_by_address_key_peer_and_table() {
+        found(|n| u32::from(n) << 24 | 0x0a01);
+        found(|n| u128::from(n) << 120 | 0xfd);
     }
 }

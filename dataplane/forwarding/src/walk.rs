@@ -1,6 +1,7 @@
 //! One walk over the graph: the packets in hand, and what a worker keeps from breath to breath.
 
 use std::collections::VecDeque;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,18 +9,23 @@ use model::time::Instant;
 use wire::buf::PacketBuf;
 
 use crate::burst::{Breath, End, Frame, Frames, Meta, SLOTS, Sent};
+use crate::capture::Capture;
 use crate::counters::Counters;
 use crate::graph::Node;
 use crate::limit::Limit;
-use crate::parking::{Parked, Parking};
-use crate::ports::{Injected, PortId, Ports, Punt};
-use crate::tables::{Role, Tables};
+use crate::packet::outer_source;
+use crate::parking::{Leaving, Parked, Parking};
+use crate::ports::{Injected, InterfaceId, Origin, PortId, Ports, Punt};
+use crate::reassembly::{Fragment, Held, Reassembly};
+use crate::stage::icmp_error;
+use crate::tables::Tables;
 use crate::trace::Trace;
 use crate::{DropReason, Flow};
 use model::report::PuntReason;
 
-/// Packets from earlier breaths that are taken up in one breath.
-pub(crate) const RESUMED: usize = 64;
+/// Packets from earlier breaths that are taken up in one breath. While there are so many, ports fill few slots: pieces of what is cut
+/// are not made faster than they are sent.
+pub(crate) const RESUMED: usize = 128;
 /// Slots that are left to copies when the ports were asked.
 const COPIES: usize = 64;
 /// Packets of one port in one breath.
@@ -29,7 +35,9 @@ pub(crate) const RECEIVED: usize = SLOTS - COPIES;
 /// Packets from above in one breath.
 pub(crate) const INJECTED: usize = 32;
 /// Packets that wait for the next breath.
-const CARRIED: usize = 512;
+const CARRIED: usize = 1024;
+/// Places of these that pieces leave to others, and to the last pieces of the same walk: those come when it ends, one a slot.
+const UNCUT: usize = 256;
 /// Multicast packets that wait for their copies.
 pub(crate) const REPLICATED: usize = 64;
 
@@ -50,6 +58,8 @@ pub(crate) enum Entry {
     Lookup,
     /// At the adjacency that it has.
     Adjacency,
+    /// At tx: a frame for port `target`.
+    Frame,
     /// At replicate; the word of its adjacency says how many copies of it have been made.
     Replicate,
 }
@@ -64,6 +74,7 @@ pub(crate) struct Walk<B> {
     pub(crate) counters: Arc<Counters>,
     pub(crate) flow: Flow,
     pub(crate) trace: Trace,
+    pub(crate) capture: Capture,
     /// Whether cycles are counted, and when the last lap ended.
     pub(crate) measure: bool,
     lap: u64,
@@ -76,13 +87,28 @@ pub(crate) struct Walk<B> {
     /// Multicast packets in `carried`.
     pub(crate) replicating: usize,
     pub(crate) parking: Parking<B>,
+    /// Pieces of the packet that is cut just now.
+    pub(crate) copies: Vec<B>,
+    /// Pieces of this walk's packets, each with the slot whose packet they go before: that has the last piece. Those of one packet
+    /// stay together, so that its receiver need not keep many in mind.
+    pub(crate) pieces: VecDeque<(u8, Carried<B>)>,
+    /// Packets that waited in vain, for as long as their senders are told.
+    vain: Vec<Parked<B>>,
+    pub(crate) reassembly: Reassembly<B>,
     /// Reports of hops: of those that any destination is, and of those that the program names.
     pub(crate) gleans: Limit,
     pub(crate) hops: Limit,
     pub(crate) redirects: Limit,
+    /// ICMP errors, and those that say what a path takes.
     pub(crate) errors: Limit,
+    pub(crate) too_bigs: Limit,
+    pub(crate) path_mtus: Limit,
     /// Identification of the next outer header (RFC 6864: what may be fragmented needs one).
     pub(crate) ip_id: u16,
+    /// The same of an outer IPv6 packet that is cut.
+    pub(crate) ip6_id: u32,
+    /// What flows are spread by.
+    pub(crate) secret: u64,
     /// The port that is asked first.
     pub(crate) first_rx: u16,
 }
@@ -99,6 +125,7 @@ impl<B: PacketBuf> Walk<B> {
             counters,
             flow: Flow::default(),
             trace: Trace::new(),
+            capture: Capture::new(),
             measure: false,
             lap: 0,
             sent: Sent::default(),
@@ -108,11 +135,20 @@ impl<B: PacketBuf> Walk<B> {
             carried: VecDeque::with_capacity(CARRIED),
             replicating: 0,
             parking: Parking::new(),
+            copies: Vec::new(),
+            pieces: VecDeque::new(),
+            vain: Vec::new(),
+            reassembly: Reassembly::new(secret),
             gleans: Limit::new(Duration::from_secs(1), 1, 1000, secret),
             hops: Limit::new(Duration::from_secs(1), 1, 1000, secret),
             redirects: Limit::new(Duration::from_secs(1), 1, 1000, secret),
             errors: Limit::new(Duration::from_millis(100), 10, 1000, secret),
+            too_bigs: Limit::new(Duration::from_millis(100), 10, 1000, secret),
+            path_mtus: Limit::new(Duration::from_secs(1), 1, 100, secret),
             ip_id: (index as u16).reverse_bits(),
+            // Where it begins is not to be guessed (RFC 7739).
+            ip6_id: (secret >> 32) as u32 ^ secret as u32 ^ (index as u32).reverse_bits(),
+            secret,
             first_rx: 0,
         }
     }
@@ -175,13 +211,48 @@ impl<B: PacketBuf> Walk<B> {
         ports.free(&mut self.free);
     }
 
-    /// Traces a packet at a node, if it is traced.
-    #[inline(always)]
-    pub(crate) fn note(&mut self, node: Node, slot: u8) {
-        if self.trace.active
+    /// The new packet in a slot came by a port: it may be one to be traced.
+    pub(crate) fn adopt(&mut self, slot: u8) {
+        if self.trace.armed > 0
             && let Some(buf) = self.bufs.get(usize::from(slot))
         {
-            self.trace.record(node, slot, &self.meta[usize::from(slot)], buf.bytes());
+            self.trace.adopt(slot, buf.bytes(), None);
+        }
+    }
+
+    /// The same of one that was injected.
+    pub(crate) fn adopt_injected(&mut self, slot: u8, origin: &Origin) {
+        if self.trace.armed > 0
+            && let Some(buf) = self.bufs.get(usize::from(slot))
+        {
+            let to = match origin {
+                Origin::Control { destination, .. } => Some(*destination),
+                Origin::Twin(_) => None,
+            };
+            self.trace.adopt(slot, buf.bytes(), to);
+        }
+    }
+
+    /// Whether anybody wants to see packets at nodes.
+    #[inline(always)]
+    pub(crate) fn observes(&self) -> bool {
+        self.trace.active || self.capture.is_at_nodes()
+    }
+
+    /// Traces and captures a packet at a node, if somebody wants to see it.
+    #[inline(always)]
+    pub(crate) fn note(&mut self, node: Node, slot: u8) {
+        if self.observes() {
+            self.record(node, slot);
+        }
+    }
+
+    #[cold]
+    fn record(&mut self, node: Node, slot: u8) {
+        if let Some(buf) = self.bufs.get(usize::from(slot)) {
+            let (meta, bytes) = (&self.meta[usize::from(slot)], buf.bytes());
+            self.trace.record(self.now, node, slot, meta, bytes);
+            self.capture.at_node(self.now, node, meta, bytes);
         }
     }
 
@@ -189,9 +260,9 @@ impl<B: PacketBuf> Walk<B> {
     #[inline(always)]
     pub(crate) fn enter(&mut self, frame: Frame) {
         self.counters.count_node(frame.node(), frame.len());
-        if self.trace.active {
+        if self.observes() {
             for at in frame.places() {
-                self.note(frame.node(), self.frames.slot(frame, at));
+                self.record(frame.node(), self.frames.slot(frame, at));
             }
         }
     }
@@ -216,40 +287,92 @@ impl<B: PacketBuf> Walk<B> {
         Ok(())
     }
 
-    /// Takes packets whose wait is over from the parking: resolved ones to the next breath, the others to their end.
+    /// Whether so many pieces can wait for the next breaths.
+    pub(crate) fn has_room_for(&self, pieces: usize) -> bool {
+        self.carried.len() + self.pieces.len() + pieces <= CARRIED - UNCUT
+    }
+
+    /// Takes packets whose wait is over from the parking: resolved ones to the next breath, the others to their end, of which their
+    /// senders are told.
     pub(crate) fn unpark<P: Ports<Buf = B>>(&mut self, tables: &Tables, ports: &mut P) {
         loop {
             let room = CARRIED - self.carried.len();
-            let Some(leaving) = self.parking.leave(self.now, tables, room) else { return };
-            let in_vain = leaving.in_vain;
-            let mut ended = 0;
-            for Parked { buf, mut meta, trace } in leaving.packets {
-                if in_vain {
-                    ended += 1;
-                    self.free.push(buf);
-                    continue;
+            let Some(Leaving { in_vain, packets }) = self.parking.leave(self.now, tables, room) else {
+                return;
+            };
+            if in_vain {
+                self.vain.extend(packets);
+            } else {
+                for Parked { buf, mut meta, trace } in packets {
+                    meta.end = End::Open;
+                    let entry = if meta.given { Entry::Adjacency } else { Entry::Lookup };
+                    self.carried.push_back(Carried { buf, meta, entry, trace });
                 }
-                meta.end = End::Open;
-                let entry = if meta.given { Entry::Adjacency } else { Entry::Lookup };
-                self.carried.push_back(Carried { buf, meta, entry, trace });
             }
-            if ended > 0 {
-                self.flow.unparked += ended;
-                self.flow.dropped += ended;
-                self.counters.count_drop(DropReason::Unresolved, ended as usize);
-                self.counters.count_node(Node::Drop, ended as usize);
-                ports.free(&mut self.free);
+            if !self.vain.is_empty() {
+                self.end_in_vain(tables, ports);
             }
         }
+    }
+
+    #[cold]
+    fn end_in_vain<P: Ports<Buf = B>>(&mut self, tables: &Tables, ports: &mut P) {
+        let mut vain = std::mem::take(&mut self.vain);
+        for Parked { buf, meta, .. } in vain.drain(..) {
+            let meta = Meta { reason: DropReason::Unresolved, ..meta };
+            icmp_error::tell(self, tables, ports, buf.bytes(), &meta);
+            if self.capture.is_at_nodes() {
+                self.capture.at_node(self.now, Node::Drop, &meta, buf.bytes());
+            }
+            self.flow.unparked += 1;
+            self.refuse(buf, DropReason::Unresolved);
+        }
+        self.vain = vain;
+    }
+
+    /// Ends packets whose fragments did not all come in time.
+    pub(crate) fn expire(&mut self) {
+        while let Some(place) = self.reassembly.expired(self.now) {
+            self.forget(place, DropReason::ReassemblyTimeout);
+        }
+    }
+
+    /// Waits no longer for a packet, and drops its fragments.
+    #[cold]
+    pub(crate) fn forget(&mut self, place: u16, reason: DropReason) {
+        let mut fragments = self.reassembly.end(place);
+        self.drop_fragments(&mut fragments, reason);
+        self.reassembly.give_back(place, fragments);
+    }
+
+    /// Drops fragments, those of this walk and those of earlier ones.
+    #[cold]
+    pub(crate) fn drop_fragments(&mut self, fragments: &mut Vec<Fragment<B>>, reason: DropReason) {
+        for fragment in fragments.drain(..) {
+            match fragment.held {
+                Held::Slot(slot) => self.drop(slot, reason),
+                Held::Buf(buf) => {
+                    self.flow.unparked += 1;
+                    self.refuse(buf, reason);
+                }
+            }
+        }
+    }
+
+    /// Ends a fragment of an earlier walk that is a part of another packet now.
+    pub(crate) fn merge(&mut self, buf: B) {
+        self.flow.unparked += 1;
+        self.flow.merged += 1;
+        self.free.push(buf);
     }
 
     /// Ends the walk: each packet goes where its walk ended.
     pub(crate) fn finish<P: Ports<Buf = B>>(&mut self, tables: &Tables, ports: &mut P) -> Breath {
         let packets = self.bufs.len();
         let sent = std::mem::take(&mut self.sent);
-        if self.trace.active {
+        if self.observes() {
             for slot in (0..packets).filter(|slot| self.meta[*slot].end == End::Tx).collect::<Vec<_>>() {
-                self.note(Node::Tx, slot as u8);
+                self.record(Node::Tx, slot as u8);
             }
         }
         if sent.packets > 0 {
@@ -261,12 +384,12 @@ impl<B: PacketBuf> Walk<B> {
                 std::mem::swap(&mut self.bufs, tx);
             }
             self.end_lap(Some(Node::Tx));
-            self.transmit(ports, sent.port);
+            self.transmit(tables, ports, sent.port);
         } else {
             self.sort(tables, ports);
             self.end_lap(Some(Node::Tx));
             for port in 0..self.tx.len() {
-                self.transmit(ports, port as u16);
+                self.transmit(tables, ports, port as u16);
             }
         }
         if !self.free.is_empty() {
@@ -276,13 +399,27 @@ impl<B: PacketBuf> Walk<B> {
         let (came, gone) = self.counters.count_flow(&self.flow);
         self.end_lap(None);
         debug_assert!(self.flow.balances(), "packets were lost or made up: {:?}", self.flow);
-        Breath { came, gone, more: !self.carried.is_empty(), waiting: self.parking.len() }
+        Breath {
+            came,
+            gone,
+            more: !self.carried.is_empty(),
+            waiting: self.parking.len() + self.reassembly.len(),
+        }
     }
 
-    fn transmit<P: Ports<Buf = B>>(&mut self, ports: &mut P, port: u16) {
+    fn transmit<P: Ports<Buf = B>>(&mut self, tables: &Tables, ports: &mut P, port: u16) {
         let Some(tx) = self.tx.get_mut(usize::from(port)).filter(|tx| !tx.is_empty()) else { return };
-        let count = tx.len();
-        ports.tx(PortId(port), tx);
+        let (count, id) = (tx.len(), PortId(port));
+        if self.capture.is_at_port(id) {
+            let (capture, now) = (&mut self.capture, self.now);
+            let captured: Vec<bool> =
+                tx.iter().map(|buf| capture.at_port(now, tables, id, true, buf.bytes())).collect();
+            ports.tx(id, tx);
+            let refused = captured[count - tx.len()..].iter().filter(|captured| **captured).count();
+            capture.take_back(refused);
+        } else {
+            ports.tx(id, tx);
+        }
         self.flow.sent += (count - tx.len()) as u64;
         if !tx.is_empty() {
             self.flow.dropped += tx.len() as u64;
@@ -302,10 +439,15 @@ impl<B: PacketBuf> Walk<B> {
                     Some(tx) => tx.push(buf),
                     None => unreachable!("adjacencies name ports that are there"),
                 },
-                End::Host => self.punt(ports, Punt::Host(crate::InterfaceId(meta.target)), buf),
+                End::Host => self.punt(ports, Punt::Host(InterfaceId(meta.target)), buf),
                 End::Nhrp => {
-                    let punt = control_punt(tables, PuntReason::Nhrp, &meta);
-                    self.punt(ports, punt, buf);
+                    let mut buf = buf;
+                    let punt = control_punt(tables, PuntReason::Nhrp, &meta, buf.bytes());
+                    if buf.trim_front(meta.offset.into()) {
+                        self.punt(ports, punt, buf);
+                    } else {
+                        self.refuse(buf, DropReason::GreMalformed);
+                    }
                 }
                 End::Drop => {
                     self.flow.dropped += 1;
@@ -318,6 +460,16 @@ impl<B: PacketBuf> Walk<B> {
                 }
                 End::Replicate => self.keep(slot, buf, meta, Entry::Replicate),
                 End::Again => self.keep(slot, buf, meta, Entry::Lookup),
+                End::Piece => self.keep(slot, buf, meta, Entry::Adjacency),
+                End::Frame => self.keep(slot, buf, meta, Entry::Frame),
+                End::Hold => {
+                    self.flow.parked += 1;
+                    self.reassembly.hold(meta.target, slot, buf);
+                }
+                End::Merged => {
+                    self.flow.merged += 1;
+                    self.free.push(buf);
+                }
                 End::Open => unreachable!("every node ends a packet's walk or hands it on"),
             }
         }
@@ -327,12 +479,18 @@ impl<B: PacketBuf> Walk<B> {
     /// Keeps a packet of this walk for the next breath, or drops it if it waits for too many others.
     fn keep(&mut self, slot: u8, buf: B, mut meta: Meta, entry: Entry) {
         meta.end = End::Open;
+        while let Some(at) = self.pieces.iter().position(|(before, _)| *before == slot) {
+            self.carried.extend(self.pieces.remove(at).map(|(_, piece)| piece));
+        }
         let trace = self.trace.id(slot);
         match self.carry(Carried { buf, meta, entry, trace }) {
             Ok(()) => self.flow.parked += 1,
             Err(buf) if entry == Entry::Replicate => {
                 self.replicating -= 1;
                 self.refuse(buf, DropReason::ReplicateFull);
+            }
+            Err(buf) if matches!(entry, Entry::Adjacency | Entry::Frame) => {
+                self.refuse(buf, DropReason::FragmentFull);
             }
             Err(buf) => self.refuse(buf, DropReason::StaleIndex),
         }
@@ -354,16 +512,13 @@ impl<B: PacketBuf> Walk<B> {
     }
 }
 
-/// What goes with a packet to the control plane.
-pub(crate) fn control_punt(tables: &Tables, reason: PuntReason, meta: &Meta) -> Punt {
-    let destination = match tables.interface(meta.interface).map(|interface| &interface.role) {
-        Some(Role::Tunnel(tunnel)) => tunnel.source,
-        _ => std::net::Ipv4Addr::UNSPECIFIED,
-    };
+/// What goes with a packet to the control plane. `bytes`: with the outer header that it came in.
+pub(crate) fn control_punt(tables: &Tables, reason: PuntReason, meta: &Meta, bytes: &[u8]) -> Punt {
+    let nobody = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
     Punt::Control {
         reason,
-        tunnel: crate::InterfaceId(meta.interface),
-        source: meta.outer_source.into(),
-        destination,
+        tunnel: InterfaceId(meta.interface),
+        source: outer_source(meta, bytes).unwrap_or(nobody),
+        destination: tables.tunnel(meta.interface).map_or(nobody, |tunnel| tunnel.source),
     }
 }

@@ -11,6 +11,7 @@ use wire::buf::PacketBuf;
 
 use crate::Flow;
 use crate::burst::{Breath, Meta};
+use crate::capture::Captured;
 use crate::counters::Counters;
 use crate::graph::Node;
 use crate::ports::{Command, PortId, Ports};
@@ -58,10 +59,29 @@ impl<B: PacketBuf> Worker<B> {
         std::mem::take(&mut self.walk.trace.steps)
     }
 
+    /// The packets that were captured since the last call, in order.
+    pub fn take_captured(&mut self) -> Vec<Captured> {
+        self.walk.capture.take()
+    }
+
+    /// Whether there is something to take: steps of a trace, or packets of a capture.
+    #[inline]
+    #[must_use]
+    pub fn has_observed(&self) -> bool {
+        !self.walk.trace.steps.is_empty() || !self.walk.capture.packets.is_empty()
+    }
+
+    /// Steps and packets that there was no room for, because nobody took those before them.
+    #[must_use]
+    pub fn observed_lost(&self) -> u64 {
+        self.walk.trace.lost + self.walk.capture.lost
+    }
+
     fn command(&mut self, command: Command) {
         match command {
             Command::Measure(on) => self.walk.measure = on,
-            Command::Trace(packets) => self.walk.trace.armed = packets,
+            Command::Trace(order) => self.walk.trace.order(order),
+            Command::Capture(order) => self.walk.capture.order(order),
         }
     }
 }
@@ -82,6 +102,9 @@ pub fn breathe<P: Ports>(worker: &mut Worker<P::Buf>, now: Instant, ports: &mut 
     if walk.parking.len() > 0 {
         walk.unpark(tables, ports);
     }
+    if walk.reassembly.len() > 0 {
+        walk.expire();
+    }
     stage::inject::run(walk, tables, ports);
     receive(walk, tables, ports);
     macro_rules! stages {
@@ -93,15 +116,21 @@ pub fn breathe<P: Ports>(worker: &mut Worker<P::Buf>, now: Instant, ports: &mut 
         )+};
     }
     stages! {
+        Reassemble => stage::reassemble::run(walk);
         GreDecap => stage::gre_decap::run(walk, tables);
         IpLookup => stage::ip_lookup::run(walk, tables);
+        Ip6Lookup => stage::ip6_lookup::run(walk, tables);
         Replicate => stage::replicate::run(walk, tables, ports);
         Redirect => stage::redirect::run(walk, tables, ports);
         Glean => stage::glean::run(walk, tables, ports);
         Midchain => stage::midchain::run(walk, tables);
         Rewrite => stage::rewrite::run(walk, tables);
+        Fragment => stage::fragment::run(walk, tables, ports);
         IcmpError => stage::icmp_error::run(walk, tables, ports);
-        Punt => stage::punt::run(walk, tables);
+        Punt => {
+            stage::path_mtu::look(walk, tables, ports);
+            stage::punt::run(walk, tables);
+        };
         Drop => walk.count_drops();
     }
     walk.finish(tables, ports)
@@ -126,16 +155,25 @@ fn receive<P: Ports>(walk: &mut Walk<P::Buf>, tables: &Tables, ports: &mut P) {
         }
         walk.flow.received += received as u64;
         walk.counters.count_node(Node::Rx, received);
-        if walk.trace.armed > 0 {
-            for slot in first..walk.bufs.len() {
-                walk.meta[slot] = Meta::NEW;
-                walk.trace.adopt(slot as u8);
-                walk.note(Node::Rx, slot as u8);
-            }
+        if walk.trace.armed > 0 || walk.observes() || walk.capture.is_at_port(port) {
+            observe(walk, tables, port, first);
         }
         walk.end_lap(Some(Node::Rx));
         stage::classify::run(walk, tables, port, first);
         walk.end_lap(Some(Node::Classify));
     }
     walk.first_rx = if walk.first_rx + 1 < count { walk.first_rx + 1 } else { 0 };
+}
+
+/// What came by a port, for those who want to see it.
+#[cold]
+fn observe<B: PacketBuf>(walk: &mut Walk<B>, tables: &Tables, port: PortId, first: usize) {
+    for slot in first..walk.bufs.len() {
+        if walk.capture.is_at_port(port) {
+            walk.capture.at_port(walk.now, tables, port, false, walk.bufs[slot].bytes());
+        }
+        walk.meta[slot] = Meta::NEW;
+        walk.adopt(slot as u8);
+        walk.note(Node::Rx, slot as u8);
+    }
 }

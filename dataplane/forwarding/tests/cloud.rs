@@ -166,7 +166,10 @@ fn phase_2_goes_by_the_hub_while_the_next_hop_is_unresolved() {
     cloud.settle();
     assert_eq!(cloud.got(3), [b"first"]);
     let interface = cloud.nodes[1].id("tun");
-    assert_eq!(cloud.nodes[1].ports.notices, [Notice::Glean { interface, next_hop: addr("10.0.0.3") }]);
+    assert_eq!(
+        cloud.nodes[1].ports.notices,
+        [Notice::Glean { interface, next_hop: addr("10.0.0.3").into() }]
+    );
     bind(&mut cloud.nodes[1], 3);
     cloud.crossed.clear();
     cloud.send(2, 3, b"second");

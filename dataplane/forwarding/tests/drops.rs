@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use forwarding::{DropReason, InterfaceId, Origin};
 use lab::*;
-use model::program::{Object, Path};
+use model::program::{Interface, Object, Path};
 use wire::buf::TestBuf;
-use wire::{ethernet, gre, ipv4};
+use wire::{ethernet, gre, ipv4, ipv6};
 use zerocopy::IntoBytes;
 
 /// A frame from the LAN.
@@ -30,6 +30,13 @@ fn tunnelled(protocol: u16, payload: &[u8]) -> Vec<u8> {
 /// GRE bytes as they are, to the hub's tunnel.
 fn raw_gre(bytes: &[u8]) -> Vec<u8> {
     from_wan(&ip("192.0.2.2", "192.0.2.1", ipv4::GRE, bytes))
+}
+
+/// A fragment of GRE to the hub's tunnel.
+fn fragment(id: u16, flags: u16, data: &[u8]) -> Vec<u8> {
+    let (from, to) = (addr("192.0.2.2"), addr("192.0.2.1"));
+    let header = ipv4::Header::new(from, to, ipv4::GRE, 64, data.len()).unwrap();
+    from_wan(&[header.with_id(id).with_flags(flags).as_bytes(), data].concat())
 }
 
 fn packet() -> Vec<u8> {
@@ -55,7 +62,7 @@ fn provoke(node: &mut TestNode, reason: DropReason) {
             let wan = node.id("wan");
             node.inject(Origin::Twin(wan), &tunnelled(gre::IPV4, b"x"));
         }
-        DropReason::InjectFamily => node.inject(twin, &[0x60; 40]),
+        DropReason::InjectFamily => node.inject(twin, &[0x50; 40]),
         DropReason::Runt => node.receive(1, &[2, 0, 0, 0, 1, 1, 2, 0, 0, 0, 0, 9, 8]),
         DropReason::NotForUs => node.receive(1, &frame(station(1), station(9), ethernet::IPV4, &packet())),
         DropReason::BadHeader => {
@@ -68,20 +75,40 @@ fn provoke(node: &mut TestNode, reason: DropReason) {
             packet[8] += 1;
             node.receive(1, &from_lan(&packet));
         }
-        DropReason::GreFragment => {
-            let packet = gre_packet("192.0.2.2", "192.0.2.1", Some(42), gre::IPV4, &packet());
-            let (header, payload) = ipv4::parse(&packet).unwrap();
-            node.receive(
-                0,
-                &from_wan(&[header.with_flags(ipv4::MORE_FRAGMENTS).as_bytes(), payload].concat()),
-            );
+        // More to follow, of a length that no place is a multiple of.
+        DropReason::FragmentOverlap => node.receive(0, &fragment(7, ipv4::MORE_FRAGMENTS, &[0; 9])),
+        DropReason::ReassemblyFull => {
+            (0..17).for_each(|id| node.receive(0, &fragment(id, ipv4::MORE_FRAGMENTS, &[0; 8])));
+        }
+        DropReason::ReassemblyTimeout => {
+            node.receive(0, &fragment(7, ipv4::MORE_FRAGMENTS, &[0; 8]));
+            node.pass(Duration::from_secs(1));
+            node.settle();
+        }
+        DropReason::ReassemblyTooBig => node.receive(0, &fragment(7, 0x1fff, &[0; 8])),
+        DropReason::FragmentFull => {
+            // 27 further pieces each, and places for 768.
+            let Object::Interface(lan) = interface("lan", "p1", true) else { panic!("an interface") };
+            node.put([Object::Interface(Interface { mtu: 68, ..lan })]);
+            let packet = tunnelled(gre::IPV4, &udp("10.1.2.9", "10.1.0.2", &[7; 1300]));
+            node.ports.rx[0].extend((0..29).map(|_| TestBuf::new(&packet)));
+            node.settle();
+        }
+        DropReason::Congestion => {
+            let outer = gre_packet("192.0.2.2", "192.0.2.1", Some(42), gre::IPV4, &packet());
+            node.receive(0, &from_wan(&with_class(&outer, 3)));
+        }
+        DropReason::Scope => {
+            let packet = udp6("fe80::9", "2001:db8::9", b"x");
+            node.put([via("2001:db8::/32", "lan", "fd00::7")]);
+            node.receive(1, &frame(LAN, station(9), ethernet::IPV6, &packet));
         }
         DropReason::GreMalformed => node.receive(0, &raw_gre(&[0x40, 0, 8, 0, 0, 0, 0, 42])),
         DropReason::GreChecksum => node.receive(0, &raw_gre(&[0xa0, 0, 8, 0, 1, 2, 0, 0, 0, 0, 0, 42])),
         DropReason::GreNoTunnel => {
             node.receive(0, &from_wan(&gre_packet("192.0.2.2", "192.0.2.1", Some(43), gre::IPV4, &packet())));
         }
-        DropReason::GreProtocol => node.receive(0, &tunnelled(gre::IPV6, b"x")),
+        DropReason::GreProtocol => node.receive(0, &tunnelled(ethernet::ARP, b"x")),
         DropReason::StaleIndex => node.inject(Origin::Twin(InterfaceId(99)), &packet()),
         DropReason::NoRoute => node.receive(1, &from_lan(&udp("10.1.0.2", "203.0.113.1", b"x"))),
         DropReason::Blackhole => {
@@ -94,7 +121,7 @@ fn provoke(node: &mut TestNode, reason: DropReason) {
         }
         DropReason::UnderlayTransit => node.receive(0, &from_wan(&packet())),
         DropReason::NbmaViaTunnel => {
-            let destination = addr("10.1.2.9");
+            let destination = addr("10.1.2.9").into();
             node.inject(Origin::Control { tunnel: tun, destination, protocol_type: gre::NHRP }, b"x");
         }
         DropReason::NoReplica => node.inject(twin, &multicast),
@@ -125,7 +152,7 @@ fn provoke(node: &mut TestNode, reason: DropReason) {
             node.settle();
         }
         DropReason::TtlExpired => node.receive(1, &from_lan(&with_ttl(&packet(), 1))),
-        DropReason::TooBig => node.receive(1, &from_lan(&udp("10.1.0.2", "10.1.2.9", &[0; 1400]))),
+        DropReason::TooBig => node.receive(1, &from_lan(&whole(&udp("10.1.0.2", "10.1.2.9", &[0; 1400])))),
         DropReason::NoHeadroom => {
             node.ports.rx[1].push_back(TestBuf::with_room(8, &from_lan(&packet()), 0));
             node.settle();
@@ -151,6 +178,133 @@ fn each_is_reached_and_counted_once() {
         assert_eq!(node.program.node(forwarding::Node::Drop).packets, 1, "{reason}");
         assert!(node.counters().flow().balances(), "{reason}");
     }
+}
+
+/// The same of a hub with an IPv6 underlay and by IPv6 packets; `false` if no such packet can have the reason, or there is nothing of
+/// IPv6 about it.
+fn provoke_v6(node: &mut TestNode, reason: DropReason) -> bool {
+    let under = OVER_V6;
+    let (tun, wan) = (node.id("tun"), node.id("wan"));
+    let twin = Origin::Twin(tun);
+    let (host, remote) = hosts(true, 2);
+    let packet = || udp6(&host, &remote, b"x");
+    let to = |to: &str| udp6(&host, to, b"x");
+    let gre = |key, protocol, bytes: &[u8]| {
+        under.from_wan(station(2), &gre_packet("2001:db8::2", "2001:db8::1", Some(key), protocol, bytes))
+    };
+    let raw_gre =
+        |bytes: &[u8]| under.from_wan(station(2), &ip6("2001:db8::2", "2001:db8::1", ipv6::GRE, bytes));
+    let part = |id, offset, more, data: &[u8]| {
+        let header = ipv6::Fragment::new(ipv6::GRE, offset, more, id);
+        let bytes = [header.as_bytes(), data].concat();
+        under.from_wan(station(2), &ip6("2001:db8::2", "2001:db8::1", ipv6::FRAGMENT, &bytes))
+    };
+    let multicast = ip6("fe80::1", "ff02::5", 89, b"x");
+    let lan = |packet: &[u8]| under.from_lan(packet);
+    match reason {
+        DropReason::NoInterface => node.receive(1, &tagged(LAN, station(2), 7, &packet())),
+        DropReason::InjectForbidden => node.inject(Origin::Twin(wan), &gre(42, gre::IPV6, b"x")),
+        DropReason::NotForUs => node.receive(1, &frame(station(1), station(9), ethernet::IPV6, &packet())),
+        DropReason::BadHeader => {
+            let mut packet = packet();
+            packet[5] += 1;
+            node.receive(1, &lan(&packet));
+        }
+        DropReason::FragmentOverlap => node.receive(0, &part(7, 0, true, &[0; 9])),
+        DropReason::ReassemblyFull => (0..17).for_each(|id| node.receive(0, &part(id, 0, true, &[0; 8]))),
+        DropReason::ReassemblyTimeout => {
+            node.receive(0, &part(7, 0, true, &[0; 8]));
+            node.pass(Duration::from_secs(1));
+            node.settle();
+        }
+        DropReason::ReassemblyTooBig => node.receive(0, &part(7, 0xfff8, false, &[0; 8])),
+        DropReason::GreMalformed => node.receive(0, &raw_gre(&[0x40, 0, 8, 0, 0, 0, 0, 42])),
+        DropReason::GreChecksum => node.receive(0, &raw_gre(&[0xa0, 0, 8, 0, 1, 2, 0, 0, 0, 0, 0, 42])),
+        DropReason::GreNoTunnel => node.receive(0, &gre(43, gre::IPV6, &packet())),
+        DropReason::GreProtocol => node.receive(0, &gre(42, ethernet::ARP, b"x")),
+        DropReason::Congestion => {
+            let outer = gre_packet("2001:db8::2", "2001:db8::1", Some(42), gre::IPV6, &packet());
+            node.receive(0, &under.from_wan(station(2), &with_class(&outer, 3)));
+        }
+        DropReason::StaleIndex => node.inject(Origin::Twin(InterfaceId(99)), &packet()),
+        DropReason::NoRoute => node.receive(1, &lan(&to("2001:db8:9::1"))),
+        DropReason::Blackhole => {
+            node.put([route("2001:db8:9::/48", Path::Blackhole)]);
+            node.receive(1, &lan(&to("2001:db8:9::1")));
+        }
+        DropReason::Martian => node.receive(1, &lan(&to("::1"))),
+        DropReason::Multicast => node.receive(0, &gre(42, gre::IPV6, &ip6(&remote, "ff05::5", 89, b"x"))),
+        DropReason::Scope => node.receive(1, &lan(&udp6("fe80::9", &remote, b"x"))),
+        DropReason::UnderlayTransit => node.receive(0, &under.from_wan(station(9), &packet())),
+        DropReason::NbmaViaTunnel => {
+            let destination = remote.parse().unwrap();
+            node.inject(Origin::Control { tunnel: tun, destination, protocol_type: gre::NHRP }, b"x");
+        }
+        DropReason::NoReplica => node.inject(twin, &multicast),
+        DropReason::ReplicateFull => {
+            let link = Some(hop("wan", "2001:db8::2"));
+            node.put((0..5000).map(|n| replica("tun", &format!("2001:db8:7::{n:x}"), link)));
+            node.ports.inject.extend(
+                (0..65).map(|_| forwarding::Injected { origin: twin, buf: TestBuf::new(&multicast) }),
+            );
+            node.settle();
+        }
+        DropReason::NoBuffer => {
+            let link = Some(hop("wan", "2001:db8::2"));
+            node.put(["2001:db8::2", "2001:db8::3"].map(|nbma| replica("tun", nbma, link)));
+            node.ports.buffers = 0;
+            node.inject(twin, &multicast);
+        }
+        DropReason::ParkFull => (0..65).for_each(|_| node.receive(1, &lan(&to("fd00:1::77")))),
+        DropReason::Unresolved => {
+            node.receive(1, &lan(&to("fd00:1::77")));
+            node.pass(Duration::from_secs(1));
+            node.settle();
+        }
+        DropReason::TtlExpired => node.receive(1, &lan(&with_ttl(&packet(), 1))),
+        DropReason::TooBig => node.receive(1, &lan(&udp6(&host, &remote, &[0; 1400]))),
+        DropReason::FragmentFull => {
+            // 26 further pieces of each outer packet, and places for 768.
+            let Object::Interface(wan) = interface("wan", "p0", false) else { panic!("an interface") };
+            node.put([Object::Interface(Interface { mtu: 100, ..wan })]);
+            let packet = lan(&udp6(&host, &remote, &[0; 1280 - 48]));
+            node.ports.rx[1].extend((0..30).map(|_| TestBuf::new(&packet)));
+            node.settle();
+        }
+        DropReason::NoHeadroom => {
+            node.ports.rx[1].push_back(TestBuf::with_room(8, &lan(&packet()), 0));
+            node.settle();
+        }
+        DropReason::HostUnreachable => node.receive(1, &lan(&to("fd00::9"))),
+        DropReason::PuntFull => {
+            node.ports.punt_room = 0;
+            node.receive(1, &lan(&to("fd00:1::1")));
+        }
+        DropReason::TxFull => {
+            node.ports.tx_room = 0;
+            node.receive(1, &lan(&packet()));
+        }
+        // Of no family; and IPv6 has no checksum.
+        DropReason::InjectFamily | DropReason::Runt | DropReason::BadChecksum => return false,
+    }
+    true
+}
+
+const OVER_V6: Dual = Dual { over_v6: true, tagged: false };
+
+#[test]
+fn each_is_reached_in_ipv6_too_and_counted_once() {
+    let mut others = Vec::new();
+    for reason in DropReason::ALL {
+        let mut node = OVER_V6.hub(&[2], |_| {});
+        if provoke_v6(&mut node, reason) {
+            assert_eq!(node.drops(), [(reason, 1)], "{reason}");
+            assert!(node.counters().flow().balances(), "{reason}");
+        } else {
+            others.push(reason);
+        }
+    }
+    assert_eq!(others, [DropReason::InjectFamily, DropReason::Runt, DropReason::BadChecksum]);
 }
 
 #[test]

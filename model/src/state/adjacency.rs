@@ -27,12 +27,21 @@ pub enum AdjacencyKind {
     Receive,
     /// Nowhere.
     Drop,
+    /// One of several others, flow by flow.
+    Balanced,
 }
 
 impl AdjacencyKind {
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::Neighbour, Self::Midchain, Self::Glean, Self::Incomplete, Self::Receive, Self::Drop];
+    pub const ALL: [Self; 7] = [
+        Self::Neighbour,
+        Self::Midchain,
+        Self::Glean,
+        Self::Incomplete,
+        Self::Receive,
+        Self::Drop,
+        Self::Balanced,
+    ];
 }
 
 impl fmt::Display for AdjacencyKind {
@@ -44,6 +53,7 @@ impl fmt::Display for AdjacencyKind {
             Self::Incomplete => "incomplete",
             Self::Receive => "receive",
             Self::Drop => "drop",
+            Self::Balanced => "balanced",
         })
     }
 }
@@ -77,6 +87,12 @@ pub struct Adjacency {
     pub packets: u64,
     /// Bytes of them.
     pub bytes: u64,
+    /// Largest IP packet that it takes, in bytes, before headers are put in front; 0 where nothing is sent.
+    #[serde(default)]
+    pub mtu: u16,
+    /// Indexes of the others; of balanced.
+    #[serde(default)]
+    pub members: Vec<u32>,
 }
 
 impl Adjacency {
@@ -101,6 +117,7 @@ impl fmt::Display for Adjacencies {
             "NBMA",
             ">Stack",
             ">Fallback",
+            ">MTU",
             "Expires",
             ">Packets",
             ">Bytes",
@@ -114,8 +131,12 @@ impl fmt::Display for Adjacencies {
                 or_dash(a.interface),
                 or_dash(a.next_hop),
                 or_dash(a.nbma),
-                or_dash(a.stacked_on),
+                match a.members[..] {
+                    [] => or_dash(a.stacked_on),
+                    _ => a.members.iter().map(u32::to_string).collect::<Vec<_>>().join(","),
+                },
                 or_dash(a.fallback),
+                or_dash(Some(a.mtu).filter(|mtu| *mtu > 0)),
                 expiry(a.expires_in),
                 a.packets.to_string(),
                 a.bytes.to_string(),
@@ -127,18 +148,18 @@ impl fmt::Display for Adjacencies {
 }
 
 /// Bytes as hexadecimal digits.
-mod hex {
+pub(crate) mod hex {
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
 
     pub(super) fn text(bytes: &[u8]) -> String {
         bytes.iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
-    pub(super) fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(&text(bytes))
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
         let text = String::deserialize(deserializer)?;
         let pairs = text.as_bytes().chunks(2).map(|pair| std::str::from_utf8(pair).unwrap_or_default());
         let byte = |pair: &str| match pair.len() {

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::state::count;
+use crate::state::{count, time::of_day};
 use crate::{InterfaceName, Mac, NbmaAddr, Prefix, ProtocolAddr};
 
 /// Something that happened at a time on a node.
@@ -151,6 +151,15 @@ pub enum Happening {
         /// The new address; `None`: the source interface has none.
         nbma: Option<NbmaAddr>,
     },
+    /// A router of the underlay said that the path to a peer takes less than was known.
+    PathMtu {
+        /// The tunnel.
+        tunnel: InterfaceName,
+        /// The peer.
+        nbma: NbmaAddr,
+        /// Largest outer IP packet, in bytes.
+        mtu: u16,
+    },
     /// A configuration was applied.
     ConfigApplied {
         /// How many differences it had to the one before.
@@ -202,6 +211,7 @@ impl Happening {
             | Self::ShortcutDown { tunnel, .. }
             | Self::Gone { tunnel, .. }
             | Self::Rejected { tunnel, .. }
+            | Self::PathMtu { tunnel, .. }
             | Self::SourceChanged { tunnel, .. } => Some(*tunnel),
             Self::DataplaneUp { .. }
             | Self::DataplaneDown { .. }
@@ -259,6 +269,9 @@ impl fmt::Display for Happening {
             Self::SourceChanged { tunnel, nbma: None } => {
                 write!(f, "{tunnel}: source interface has no address")
             }
+            Self::PathMtu { tunnel, nbma, mtu } => {
+                write!(f, "{tunnel}: the path to {nbma} takes packets of {mtu} bytes")
+            }
             Self::ConfigApplied { changes } => {
                 write!(f, "configuration applied, {}", count(u64::from(*changes), "change", "changes"))
             }
@@ -277,9 +290,7 @@ impl fmt::Display for Happening {
 
 impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (seconds, micros) = (self.time_us / 1_000_000, self.time_us % 1_000_000);
-        let (hours, minutes, seconds) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
-        write!(f, "{hours:02}:{minutes:02}:{seconds:02}.{micros:06} {} {}", self.node, self.what)
+        write!(f, "{} {} {}", of_day(self.time_us), self.node, self.what)
     }
 }
 

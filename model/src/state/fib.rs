@@ -4,14 +4,14 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::routes::{interface_of, owner, path};
+use super::routes::{is_by, owner, path};
 use super::table::Table;
 use super::{Filter, list};
 use crate::program::{Owner, Path};
 use crate::{Prefix, TableId};
 
 /// An entry of the FIB: the best route to a prefix, resolved to an adjacency.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FibEntry {
     /// Table.
     pub table: TableId,
@@ -27,7 +27,7 @@ pub struct FibEntry {
 
 impl FibEntry {
     pub(super) fn is_admitted(&self, filter: &Filter) -> bool {
-        filter.admits_interface(interface_of(&self.path))
+        is_by(&self.path, filter)
             && filter.admits_table(self.table)
             && filter.admits_owner(self.owner)
             && filter.admits_address(|a| self.prefix.contains(a))

@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::routes::{interface_of, owner, path};
+use super::routes::{is_by, owner, path};
 use super::table::{Table, or_dash};
 use super::time::expiry;
 use super::{Filter, list};
+use crate::TableId;
 use crate::program::{Hop, Object, Owner, TunnelMode};
-use crate::{InterfaceName, TableId};
 
 /// A programmed object.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,21 +28,23 @@ pub struct Programmed {
 impl Programmed {
     pub(super) fn is_admitted(&self, filter: &Filter) -> bool {
         filter.admits_owner(self.owner)
-            && filter.admits_interface(self.interface())
+            && self.is_on(filter)
             && self.table().is_none_or(|table| filter.admits_table(table))
             && filter.admits_address(|a| self.has(a))
     }
 
-    fn interface(&self) -> Option<InterfaceName> {
-        match &self.object {
-            Object::Interface(o) => Some(o.name),
-            Object::Tunnel(o) => Some(o.name),
-            Object::Neighbour(o) => Some(o.hop.interface),
-            Object::Binding(o) => Some(o.tunnel),
-            Object::Route(o) => interface_of(&o.path),
-            Object::Replica(o) => Some(o.tunnel),
-            Object::Fallback(o) => Some(o.tunnel),
-        }
+    fn is_on(&self, filter: &Filter) -> bool {
+        let name = match &self.object {
+            Object::Interface(o) => o.name,
+            Object::Tunnel(o) => o.name,
+            Object::Neighbour(o) => o.hop.interface,
+            Object::Binding(o) => o.tunnel,
+            Object::Route(o) => return is_by(&o.path, filter),
+            Object::Replica(o) => o.tunnel,
+            Object::Fallback(o) => o.tunnel,
+            Object::PathMtu(o) => o.tunnel,
+        };
+        filter.admits_interface(Some(name))
     }
 
     fn table(&self) -> Option<TableId> {
@@ -63,6 +65,7 @@ impl Programmed {
             Object::Route(o) => o.prefix.contains(addr),
             Object::Replica(o) => o.nbma.0 == addr,
             Object::Fallback(o) => o.next_hop.0 == addr,
+            Object::PathMtu(o) => o.nbma.0 == addr,
         }
     }
 
@@ -71,7 +74,8 @@ impl Programmed {
         match &self.object {
             Object::Interface(o) => {
                 let forwarding = if o.forwarding { "forwarding" } else { "not forwarding" };
-                let more = format!("port {}, table {}, MTU {}, {forwarding}", o.port, o.table.0, o.mtu);
+                let vlan = o.vlan.map_or_else(String::new, |vlan| format!(", VLAN {vlan}"));
+                let more = format!("port {}{vlan}, table {}, MTU {}, {forwarding}", o.port, o.table.0, o.mtu);
                 ("interface", o.name.to_string(), more, None)
             }
             Object::Tunnel(o) => {
@@ -103,6 +107,9 @@ impl Programmed {
             }
             Object::Replica(o) => ("replica", format!("{} on {}", o.nbma, o.tunnel), link(o.link), None),
             Object::Fallback(o) => ("fallback", o.tunnel.to_string(), format!("to {}", o.next_hop), None),
+            Object::PathMtu(o) => {
+                ("path-mtu", format!("{} on {}", o.nbma, o.tunnel), o.mtu.to_string(), o.expires_in)
+            }
         }
     }
 }

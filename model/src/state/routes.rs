@@ -7,11 +7,10 @@ use serde::{Deserialize, Serialize};
 use super::table::Table;
 use super::time::expiry;
 use super::{Filter, list};
-use crate::InterfaceName;
-use crate::program::{Owner, Path, Route};
+use crate::program::{Hop, Owner, Path, Route};
 
 /// A route of the RIB.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RibRoute {
     /// The route.
     #[serde(flatten)]
@@ -24,7 +23,7 @@ pub struct RibRoute {
 
 impl RibRoute {
     pub(super) fn is_admitted(&self, filter: &Filter) -> bool {
-        filter.admits_interface(interface_of(&self.route.path))
+        is_by(&self.route.path, filter)
             && filter.admits_table(self.route.table)
             && filter.admits_owner(self.owner)
             && filter.admits_address(|a| self.route.prefix.contains(a))
@@ -54,19 +53,18 @@ impl fmt::Display for Routes {
     }
 }
 
-/// The interface that a path leaves by or ends at.
-pub(super) fn interface_of(path: &Path) -> Option<InterfaceName> {
-    match path {
-        Path::Via(hop) => Some(hop.interface),
-        Path::Attached(interface) | Path::Receive(interface) => Some(*interface),
-        Path::Unreachable | Path::Blackhole => None,
-    }
+/// Whether a filter admits a path by an interface that it leaves by or ends at.
+pub(super) fn is_by(path: &Path, filter: &Filter) -> bool {
+    filter.admits_interface(None) || path.interfaces().any(|name| filter.admits_interface(Some(name)))
 }
 
 /// As it is written in tables.
 pub(super) fn path(path: &Path) -> String {
     match path {
-        Path::Via(hop) => format!("via {} on {}", hop.next_hop, hop.interface),
+        Path::Via(_) | Path::Balanced(_) => {
+            let hop = |hop: &Hop| format!("{} on {}", hop.next_hop, hop.interface);
+            format!("via {}", path.hops().iter().map(hop).collect::<Vec<_>>().join(", "))
+        }
         Path::Attached(interface) => format!("attached to {interface}"),
         Path::Receive(interface) => format!("receive on {interface}"),
         Path::Unreachable => "unreachable".to_owned(),

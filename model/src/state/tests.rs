@@ -15,7 +15,7 @@ use super::program::Programmed;
 use super::routes::RibRoute;
 use super::workers::{Idle, Worker};
 use super::*;
-use crate::program::{Binding, Hop, Object, Path, Route, Tunnel, TunnelMode};
+use crate::program::{Binding, Hop, Object, OuterDf, Path, Route, TcpMss, Tunnel, TunnelMode};
 use crate::{Mac, Prefix, WorkerId};
 
 fn name(text: &str) -> InterfaceName {
@@ -76,6 +76,8 @@ fn adjacencies() -> Adjacencies {
         stale: true,
         packets: 10,
         bytes: 640,
+        mtu: 1400,
+        members: vec![],
     };
     let drop = Adjacency {
         index: 0,
@@ -90,6 +92,8 @@ fn adjacencies() -> Adjacencies {
         stale: false,
         packets: 0,
         bytes: 0,
+        mtu: 0,
+        members: vec![],
     };
     Adjacencies(vec![drop, midchain])
 }
@@ -182,6 +186,9 @@ fn program() -> Program {
         redirect: true,
         table: TableId(0),
         underlay_table: TableId(0),
+        outer_df: OuterDf::Copy,
+        tcp_mss: TcpMss::Auto,
+        netns: None,
     };
     let binding = Binding {
         tunnel: name("tunnel0"),
@@ -211,9 +218,9 @@ Table     Prefix          Path                          Owner    Expires
     assert_eq!(
         adjacencies().to_string(),
         "\
-Index  Kind              Interface  Next hop  NBMA         Stack  Fallback  Expires   Packets  Bytes  Rewrite
-    0  drop              -          -         -                -         -  never           0      0
-    7  midchain (stale)  tunnel0    10.0.0.2  203.0.113.2      3         5  00:00:01       10    640  4500ff
+Index  Kind              Interface  Next hop  NBMA         Stack  Fallback   MTU  Expires   Packets  Bytes  Rewrite
+    0  drop              -          -         -                -         -     -  never           0      0
+    7  midchain (stale)  tunnel0    10.0.0.2  203.0.113.2      3         5  1400  00:00:01       10    640  4500ff
 "
     );
     assert_eq!(
@@ -332,7 +339,7 @@ fn parts_join_to_the_whole_in_order() {
     let entry = |n: u32| FibEntry {
         prefix: Prefix::host(std::net::Ipv4Addr::from(n).into()),
         adjacency: n,
-        ..fib().0[3]
+        ..fib().0[3].clone()
     };
     for len in [0, 1, 4096, 4097, 10_000] {
         let whole = State::Fib(Fib((0..len).map(entry).collect()));

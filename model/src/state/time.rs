@@ -22,6 +22,13 @@ pub(super) fn expiry(remaining: Option<Duration>) -> String {
     remaining.map_or_else(|| "never".to_owned(), |d| Clock(d).to_string())
 }
 
+/// The time of day (UTC) of a moment in microseconds since 1970: `01:02:03.000004`.
+pub(crate) fn of_day(time_us: u64) -> String {
+    let (seconds, micros) = (time_us / 1_000_000, time_us % 1_000_000);
+    let (hours, minutes, seconds) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
+    format!("{hours:02}:{minutes:02}:{seconds:02}.{micros:06}")
+}
+
 /// Serde of a duration as seconds with a fraction.
 pub(super) mod seconds {
     use std::time::Duration;

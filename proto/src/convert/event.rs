@@ -61,6 +61,7 @@ happenings! {
     DataplaneDown => DataplaneDown in dataplane_down { reason: same }
     Port => PortReport in port { port: same, mac: text, up: same, mtu: small }
     SourceChanged => SourceChanged in source_changed { tunnel: text, nbma: maybe_text }
+    PathMtu => PathMtuLearnt in path_mtu { tunnel: text, nbma: text, mtu: small }
     ConfigApplied => ConfigApplied in config_applied { changes: same }
     ProgramRefused => ProgramRefused in program_refused { reason: same }
     Rejected => Rejected in rejected { tunnel: text, source: text, reason: same }

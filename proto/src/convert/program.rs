@@ -1,18 +1,21 @@
 //! `model::program`.
 
 use model::program::{
-    Ack, Batch, Binding, Fallback, Hop, Interface, Key, Neighbour, Object, Op, Owner, Path, Refusal, Refused,
-    Replica, Route, Tunnel, TunnelMode,
+    Ack, Binding, Fallback, Hop, Interface, Key, Neighbour, Object, Op, OuterDf, Owner, Path, PathMtu,
+    Refusal, Refused, Replica, Route, TcpMss, Tunnel, TunnelMode,
 };
 
-use super::kind::{enumerator, inner, maybe_text, small, table, text};
-use super::{Malformed, enumeration, message, needed, up};
+use super::kind::{enumerator, inner, inners, maybe_text, small, table, text};
+use super::{Malformed, Problem, enumeration, message, needed, up};
 use crate::pb;
 
 enumeration!(Owner => Owner { Nhrp, Ike, Config, Netlink });
+enumeration!(OuterDf => OuterDf { Copy, Set, Clear });
 
 message!(Hop => Hop { interface: text, next_hop: text, });
-message!(Interface => Interface { name: text, port: same, mtu: small, table: table, forwarding: same, });
+message!(Interface => Interface {
+    name: text, port: same, mtu: small, table: table, forwarding: same, vlan: maybe_vlan, netns: same,
+});
 message!(Neighbour => Neighbour { hop: inner, mac: text, });
 message!(Binding => Binding {
     tunnel: text, next_hop: text, nbma: text, link: maybe_inner, expires_in as expires_in_us: maybe_micros,
@@ -22,6 +25,7 @@ message!(Route => Route {
 });
 message!(Replica => Replica { tunnel: text, nbma: text, link: maybe_inner, });
 message!(Fallback => Fallback { tunnel: text, next_hop: text, });
+message!(PathMtu => PathMtu { tunnel: text, nbma: text, mtu: small, expires_in as expires_in_us: maybe_micros, });
 
 impl From<Tunnel> for pb::Tunnel {
     fn from(tunnel: Tunnel) -> Self {
@@ -41,6 +45,13 @@ impl From<Tunnel> for pb::Tunnel {
             redirect: tunnel.redirect,
             table: tunnel.table.0,
             underlay_table: tunnel.underlay_table.0,
+            outer_df: enumerator::down(tunnel.outer_df),
+            tcp_mss: match tunnel.tcp_mss {
+                TcpMss::Off => None,
+                TcpMss::Auto => Some(0),
+                TcpMss::Most(most) => Some(most.into()),
+            },
+            netns: tunnel.netns,
         }
     }
 }
@@ -64,6 +75,13 @@ impl TryFrom<pb::Tunnel> for Tunnel {
             redirect: tunnel.redirect,
             table: table::up(tunnel.table, "table")?,
             underlay_table: table::up(tunnel.underlay_table, "underlay_table")?,
+            outer_df: enumerator::up(tunnel.outer_df, "outer_df")?,
+            tcp_mss: match tunnel.tcp_mss {
+                None => TcpMss::Off,
+                Some(0) => TcpMss::Auto,
+                Some(most) => TcpMss::Most(small::up(most, "tcp_mss")?),
+            },
+            netns: tunnel.netns,
         })
     }
 }
@@ -77,6 +95,9 @@ impl From<Path> for pb::Path {
             Path::Receive(interface) => Pb::Receive(text::down(interface)),
             Path::Unreachable => Pb::Unreachable(pb::Unreachable {}),
             Path::Blackhole => Pb::Blackhole(pb::Blackhole {}),
+            Path::Balanced(hops) => {
+                Pb::Balanced(pb::Hops { hops: hops.iter().map(|hop| (*hop).into()).collect() })
+            }
         };
         Self { path: Some(path) }
     }
@@ -92,6 +113,10 @@ impl TryFrom<pb::Path> for Path {
             Pb::Receive(interface) => Self::Receive(text::up(interface, "receive")?),
             Pb::Unreachable(pb::Unreachable {}) => Self::Unreachable,
             Pb::Blackhole(pb::Blackhole {}) => Self::Blackhole,
+            Pb::Balanced(pb::Hops { hops }) => {
+                let hops: Vec<Hop> = inners::up(hops, "balanced.hops")?;
+                Self::Balanced(hops.into())
+            }
         })
     }
 }
@@ -107,6 +132,7 @@ impl From<Object> for pb::Object {
             Object::Route(o) => Pb::Route(o.into()),
             Object::Replica(o) => Pb::Replica(o.into()),
             Object::Fallback(o) => Pb::Fallback(o.into()),
+            Object::PathMtu(o) => Pb::PathMtu(o.into()),
         };
         Self { object: Some(object) }
     }
@@ -124,6 +150,7 @@ impl TryFrom<pb::Object> for Object {
             Pb::Route(o) => Self::Route(up(o, "route")?),
             Pb::Replica(o) => Self::Replica(up(o, "replica")?),
             Pb::Fallback(o) => Self::Fallback(up(o, "fallback")?),
+            Pb::PathMtu(o) => Self::PathMtu(up(o, "path_mtu")?),
         })
     }
 }
@@ -145,6 +172,9 @@ impl From<Key> for pb::Key {
                 Pb::Replica(pb::ReplicaKey { tunnel: text::down(tunnel), nbma: text::down(nbma) })
             }
             Key::Fallback(tunnel) => Pb::Fallback(text::down(tunnel)),
+            Key::PathMtu(tunnel, nbma) => {
+                Pb::PathMtu(pb::ReplicaKey { tunnel: text::down(tunnel), nbma: text::down(nbma) })
+            }
         };
         Self { key: Some(key) }
     }
@@ -169,6 +199,9 @@ impl TryFrom<pb::Key> for Key {
                 Self::Replica(text::up(k.tunnel, "replica.tunnel")?, text::up(k.nbma, "replica.nbma")?)
             }
             Pb::Fallback(tunnel) => Self::Fallback(text::up(tunnel, "fallback")?),
+            Pb::PathMtu(k) => {
+                Self::PathMtu(text::up(k.tunnel, "path_mtu.tunnel")?, text::up(k.nbma, "path_mtu.nbma")?)
+            }
         })
     }
 }
@@ -204,11 +237,13 @@ impl TryFrom<pb::Op> for Op {
             ),
             Pb::ResyncBegin(owner) => Self::ResyncBegin(enumerator::up(owner, "resync_begin")?),
             Pb::ResyncEnd(owner) => Self::ResyncEnd(enumerator::up(owner, "resync_end")?),
+            // Several steps, which a batch makes of it.
+            Pb::PutRoutes(_) => {
+                return Err(Malformed::new("put_routes", Problem::Text("this is not one step".to_owned())));
+            }
         })
     }
 }
-
-message!(Batch => Batch { number: same, ops: inners, });
 
 impl From<Refusal> for pb::Refusal {
     fn from(refusal: Refusal) -> Self {

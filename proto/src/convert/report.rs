@@ -31,6 +31,12 @@ impl From<Report> for pb::Report {
                 tunnel: text::down(tunnel),
                 next_hop: text::down(next_hop),
             }),
+            Report::PathMtu { tunnel, nbma, mtu } => Pb::PathMtu(pb::PathMtu {
+                tunnel: text::down(tunnel),
+                nbma: text::down(nbma),
+                mtu: mtu.into(),
+                expires_in_us: None,
+            }),
         };
         Self { report: Some(report) }
     }
@@ -56,6 +62,11 @@ impl TryFrom<pb::Report> for Report {
             Pb::BindingExpired(key) => Self::BindingExpired {
                 tunnel: text::up(key.tunnel, "binding_expired.tunnel")?,
                 next_hop: text::up(key.next_hop, "binding_expired.next_hop")?,
+            },
+            Pb::PathMtu(path) => Self::PathMtu {
+                tunnel: text::up(path.tunnel, "path_mtu.tunnel")?,
+                nbma: text::up(path.nbma, "path_mtu.nbma")?,
+                mtu: small::up(path.mtu, "path_mtu.mtu")?,
             },
         })
     }

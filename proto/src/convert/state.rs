@@ -4,6 +4,7 @@ use model::TableId;
 use model::state::adjacency::{Adjacency, AdjacencyKind};
 use model::state::counters::{Counter, MessageCounter, NodeCounter};
 use model::state::dmvpn::{Peer, PeerAttributes, PeerState, Tunnel};
+use model::state::explain::{self, Candidate, Explanation, Way};
 use model::state::fib::FibEntry;
 use model::state::nhrp::{Entry, EntryFlags, EntryType};
 use model::state::nhs::{Server, ServerState};
@@ -21,12 +22,12 @@ use super::{Malformed, enumeration, message, needed, up};
 use crate::pb;
 
 enumeration!(What => What {
-    Dmvpn, Nhrp, Nhs, Routes, Fib, Adjacency, Ports, Workers, Counters, Drops, Program,
+    Dmvpn, Nhrp, Nhs, Routes, Fib, Adjacency, Ports, Workers, Counters, Drops, Program, Explain,
 });
 enumeration!(PeerState => PeerState { Up, Interface, Route, Nhrp });
 enumeration!(EntryType => EntryType { Incomplete, Negative, Cached, Dynamic, Nhs, Static, Local });
 enumeration!(ServerState => ServerState { Waiting, Expecting, Responding });
-enumeration!(AdjacencyKind => AdjacencyKind { Neighbour, Midchain, Glean, Incomplete, Receive, Drop });
+enumeration!(AdjacencyKind => AdjacencyKind { Neighbour, Midchain, Glean, Incomplete, Receive, Drop, Balanced });
 enumeration!(Idle => Idle { Poll, Adaptive });
 
 message!(PeerAttributes => PeerAttributes {
@@ -59,6 +60,7 @@ message!(FibEntry => FibEntry {
 message!(Adjacency => Adjacency {
     index: same, kind: enumerator, interface: maybe_text, next_hop: maybe_text, nbma: maybe_text, stacked_on: same,
     fallback: same, rewrite: same, expires_in as expires_in_us: maybe_micros, stale: same, packets: same, bytes: same,
+    mtu: small, members: same,
 });
 message!(Traffic => Traffic { packets: same, bytes: same, errors: same, });
 message!(Port => Port {
@@ -74,6 +76,18 @@ message!(MessageCounter => MessageCounter { tunnel: text, message: same, sent: s
 message!(Counter => Counter { name: same, sentence: same, count: same, });
 message!(Counters => Counters { nodes: inners, messages: inners, rejects: inners, others: inners, });
 message!(Programmed => Programmed { owner: enumerator, object: inner, stale: same, });
+
+message!(Candidate => Candidate {
+    prefix: text, owner: enumerator, origin: same, path: maybe_inner, chosen: same, why: same,
+});
+message!(explain::Peer => PeerGround {
+    entry: maybe_inner, nbma: maybe_text, fallback: maybe_text, underlay: maybe_inner, link: maybe_inner, mac: maybe_text,
+    path_mtu: maybe_small,
+});
+message!(Way => Way { hop: inner, mac: maybe_text, peer: maybe_inner, why: same, });
+message!(Explanation => Explanation {
+    table: table, address: text, routes: inners, hops: inners, fib: inners, adjacencies: inners, away: same,
+});
 
 impl From<Show> for pb::ShowRequest {
     fn from(show: Show) -> Self {
@@ -117,6 +131,7 @@ impl From<State> for pb::State {
             State::Counters(counters) => Pb::Counters(counters.into()),
             State::Drops(all) => Pb::Drops(pb::Drops { drops: inners::down(all.0) }),
             State::Program(all) => Pb::Program(pb::Program { objects: inners::down(all.0) }),
+            State::Explanation(explanation) => Pb::Explanation((*explanation).into()),
         };
         Self { state: Some(state) }
     }
@@ -140,6 +155,7 @@ impl TryFrom<pb::State> for State {
             Pb::Counters(counters) => Self::Counters(up(counters, "counters")?),
             Pb::Drops(all) => Self::Drops(Drops(inners::up(all.drops, "drops.drops")?)),
             Pb::Program(all) => Self::Program(Program(inners::up(all.objects, "program.objects")?)),
+            Pb::Explanation(explanation) => Self::Explanation(Box::new(up(explanation, "explanation")?)),
         })
     }
 }

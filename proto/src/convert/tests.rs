@@ -5,19 +5,21 @@
 
 use std::fmt::Debug;
 use std::net::IpAddr;
+use std::num::{NonZeroU16, NonZeroU32};
 use std::time::Duration;
 
 use model::config::check::Fault;
 use model::config::diff::Change;
+use model::observe::{CaptureRequest, Captured, Direction, Reason, Tap, TraceRequest, TraceStep};
 use model::program::{
-    Ack, Batch, Binding, Fallback, Hop, Interface, Key, Neighbour, Object, Op, Owner, Path, Refusal, Refused,
-    Replica, Route, Tunnel, TunnelMode,
+    Ack, Batch, Binding, Fallback, Hop, Interface, Key, Neighbour, Object, Op, OuterDf, Owner, Path, PathMtu,
+    Refusal, Refused, Replica, Route, TcpMss, Tunnel, TunnelMode,
 };
 use model::report::{PacketIn, PacketOut, PuntReason, Report};
 use model::state::{Event, Filter, Show, State, What};
 use model::{
-    Epoch, Instance, InterfaceAddr, InterfaceName, Mac, NbmaAddr, Prefix, ProtocolAddr, TableId, WorkerId,
-    state,
+    Epoch, Instance, InterfaceAddr, InterfaceName, Mac, NbmaAddr, Prefix, ProtocolAddr, TableId, VlanId,
+    WorkerId, state,
 };
 use prost::Message;
 
@@ -155,15 +157,24 @@ samples! {
     Tunnel: d => Self {
         name: any(d), mode: any(d), source: any(d), source_interface: any(d), key: any(d), mtu: any(d), ttl: any(d),
         network_id: any(d), redirect: any(d), table: any(d), underlay_table: any(d),
+        outer_df: any(d), tcp_mss: any(d), netns: any(d),
     };
-    Path: d => match d.below(5) {
+    VlanId: d => Self::try_from(u16::try_from(d.below(4094) + 1).unwrap()).unwrap();
+    TcpMss: d => match d.below(3) {
+        0 => Self::Off,
+        1 => Self::Auto,
+        _ => Self::Most(u16::sample(d).max(1)),
+    };
+    Path: d => match d.below(6) {
+        5 => Self::Balanced(Vec::sample(d).into()),
         0 => Self::Via(any(d)),
         1 => Self::Attached(any(d)),
         2 => Self::Receive(any(d)),
         3 => Self::Unreachable,
         _ => Self::Blackhole,
     };
-    Object: d => match d.below(7) {
+    Object: d => match d.below(8) {
+        7 => Self::PathMtu(any(d)),
         0 => Self::Interface(any(d)),
         1 => Self::Tunnel(any(d)),
         2 => Self::Neighbour(any(d)),
@@ -190,7 +201,8 @@ samples! {
     };
     Refused: d => Self { op: u32::sample(d) as usize, reason: any(d) };
     Ack: d => Self { number: any(d), result: Option::sample(d).map_or(Ok(()), Err) };
-    Report: d => match d.below(5) {
+    Report: d => match d.below(6) {
+        5 => Self::PathMtu { tunnel: any(d), nbma: any(d), mtu: any(d) },
         0 => Self::Glean(any(d)),
         1 => Self::Used { tunnel: any(d), next_hops: any(d) },
         2 => Self::UsedNeighbours(any(d)),
@@ -211,6 +223,7 @@ samples! {
         What::Counters => Self::Counters(any(d)),
         What::Drops => Self::Drops(state::Drops(any(d))),
         What::Program => Self::Program(state::Program(any(d))),
+        What::Explain => Self::Explanation(Box::new(any(d))),
     };
     Event: d => Self { time_us: any(d), node: any(d), what: any(d) };
     Hello: d => Self { epoch: any(d), name: any(d) };
@@ -218,6 +231,15 @@ samples! {
         instance: any(d), version: any(d), workers: state::Workers(any(d)), ports: state::Ports(any(d)),
     };
     Open: d => Self { instance: any(d), epoch: any(d) };
+    Batch: d => Self { number: any(d), ops: any(d) };
+    NonZeroU16: d => Self::new(any(d)).unwrap_or(Self::MIN);
+    NonZeroU32: d => Self::new(any(d)).unwrap_or(Self::MIN);
+    Tap: d => if any(d) { Self::Port(any(d)) } else { Self::Node(any(d)) };
+    CaptureRequest: d => Self { at: any(d), packets: any(d), snap: any(d), address: any(d) };
+    Captured: d => Self {
+        worker: any(d), time_us: any(d), interface: any(d), direction: any(d), reason: any(d), len: any(d), bytes: any(d),
+        lost: any(d),
+    };
     Clear: d => Self::Nhrp { tunnel: any(d), address: any(d) };
 }
 
@@ -246,6 +268,7 @@ fn what_is_programmed_comes_back_as_it_went() {
     round::<Route, pb::Route>();
     round::<Replica, pb::Replica>();
     round::<Fallback, pb::Fallback>();
+    round::<PathMtu, pb::PathMtu>();
     round::<Object, pb::Object>();
     round::<Op, pb::Op>();
     round::<Batch, pb::Batch>();
@@ -284,9 +307,20 @@ fn what_is_shown_comes_back_as_it_went() {
     round::<state::counters::Counter, pb::Counter>();
     round::<state::Counters, pb::Counters>();
     round::<state::program::Programmed, pb::Programmed>();
+    round::<state::Explanation, pb::Explanation>();
     round::<Show, pb::ShowRequest>();
     round::<State, pb::State>();
     round::<Event, pb::Event>();
+}
+
+#[test]
+fn what_is_observed_comes_back_as_it_went() {
+    round::<TraceRequest, pb::TraceRequest>();
+    round::<TraceStep, pb::TraceStep>();
+    round::<Reason, pb::DropReason>();
+    round::<Tap, pb::Tap>();
+    round::<CaptureRequest, pb::CaptureRequest>();
+    round::<Captured, pb::Captured>();
 }
 
 #[test]
@@ -315,7 +349,9 @@ fn every_enumerator_has_its_own_number_and_none_has_zero() {
         assert_eq!((T::numbered(0), T::numbered(999)), (None, None));
     }
     all(&Owner::ALL);
+    all(&[OuterDf::Copy, OuterDf::Set, OuterDf::Clear]);
     all(&PuntReason::ALL);
+    all(&Direction::ALL);
     all(&What::ALL);
     all(&state::dmvpn::PeerState::ALL);
     all(&state::nhrp::EntryType::ALL);
@@ -366,6 +402,26 @@ fn a_refusal_names_the_field() {
     let interface = pb::Interface { name: "lan".into(), mtu: 65_536, ..Default::default() };
     let refused = Interface::try_from(interface).unwrap_err();
     assert_eq!(refused.to_string(), "mtu: 65536 is too big");
+    let refused = |vlan| {
+        let interface = pb::Interface { name: "lan".into(), vlan: Some(vlan), ..Default::default() };
+        Interface::try_from(interface).unwrap_err().to_string()
+    };
+    assert_eq!(refused(4095), "vlan: `4095` is not a VLAN (1 to 4094)");
+    assert_eq!(refused(65_536 + 7), "vlan: 65543 is too big");
+    let refused = |change: fn(&mut pb::CaptureRequest)| {
+        let at = Some(pb::Tap { at: Some(pb::tap::At::Port("wan".into())) });
+        let mut request = pb::CaptureRequest { at, ..Default::default() };
+        change(&mut request);
+        CaptureRequest::try_from(request).unwrap_err().to_string()
+    };
+    assert_eq!(refused(|r| r.snap = Some(0)), "snap: 0 is not allowed");
+    assert_eq!(refused(|r| r.snap = Some(65_536)), "snap: 65536 is too big");
+    assert_eq!(refused(|r| r.packets = Some(0)), "packets: 0 is not allowed");
+    assert_eq!(refused(|r| r.at = None), "at: missing");
+    assert_eq!(refused(|r| r.at = Some(pb::Tap { at: None })), "at.at: missing");
+    assert_eq!(refused(|r| r.address = Some("x".into())), "address: `x`: invalid IP address syntax");
+    let refused = TraceRequest::try_from(pb::TraceRequest { packets: 0, address: None }).unwrap_err();
+    assert_eq!(refused.to_string(), "packets: 0 is not allowed");
     let used = pb::Used { tunnel: "t".into(), next_hops: vec!["10.0.0.1".into(), "?".into()] };
     let report = pb::Report { report: Some(pb::report::Report::Used(used)) };
     let refused = Report::try_from(report).unwrap_err();

@@ -370,7 +370,7 @@ impl Net {
                 .program
                 .values()
                 .filter_map(|(o, _)| match o {
-                    Object::Route(r) if r.prefix.contains(to.0) => Some((r.prefix, r.path)),
+                    Object::Route(r) if r.prefix.contains(to.0) => Some((r.prefix, r.path.clone())),
                     _ => None,
                 })
                 .max_by_key(|(p, _)| p.length());
@@ -451,7 +451,7 @@ impl Net {
 
     pub(crate) fn route(&self, node: usize, prefix: Prefix) -> Option<ProtocolAddr> {
         match self.nodes[node].program.get(&Key::Route(TableId(0), prefix)) {
-            Some((Object::Route(r), _)) => match r.path {
+            Some((Object::Route(r), _)) => match &r.path {
                 Path::Via(hop) => Some(ProtocolAddr(hop.next_hop)),
                 _ => None,
             },
@@ -494,11 +494,20 @@ impl Net {
 /// The first octets of an ICMP packet, 84 in all.
 pub(crate) fn ip_packet(source: ProtocolAddr, to: ProtocolAddr) -> Vec<u8> {
     let mut bytes = vec![0; 84];
+    if let (IpAddr::V6(source), IpAddr::V6(to)) = (source.0, to.0) {
+        bytes[0] = 0x60;
+        bytes[5] = 44;
+        bytes[6] = 58;
+        bytes[7] = 62;
+        bytes[8..24].copy_from_slice(&source.octets());
+        bytes[24..40].copy_from_slice(&to.octets());
+        return bytes;
+    }
     bytes[0] = 0x45;
     bytes[3] = 84;
     bytes[8] = 62;
     bytes[9] = 1;
-    let (IpAddr::V4(source), IpAddr::V4(to)) = (source.0, to.0) else { panic!("IPv4 only") };
+    let (IpAddr::V4(source), IpAddr::V4(to)) = (source.0, to.0) else { panic!("two families") };
     bytes[12..16].copy_from_slice(&source.octets());
     bytes[16..20].copy_from_slice(&to.octets());
     bytes

@@ -1,35 +1,77 @@
 //! What was said: every object with its owner, as one batch after the other made it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use model::InterfaceName;
 use model::program::{Key, Object, Owner, Path};
 use model::time::Instant;
 
-/// What one owner says of one object.
+use super::family::Family;
+use super::paths::{PathId, Paths};
+use super::routes::{RouteClaim, RouteClaims, is_stale};
+use crate::fib::FibPrefix;
+
+/// What one owner says of one object that is no route.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Claim {
     pub(super) object: Object,
     /// When it goes of itself.
     pub(super) expires: Option<Instant>,
     /// The owner's mark when it was put: older than the owner's mark now, it is stale.
-    mark: u64,
+    mark: u32,
+}
+
+/// Each owner's mark: how often it began to say everything anew. And how many routes it has, and how many that it said since.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Marks {
+    marks: [u32; Owner::ALL.len()],
+    routes: [usize; Owner::ALL.len()],
+    fresh: [usize; Owner::ALL.len()],
+}
+
+impl Marks {
+    pub(super) fn now(&self, owner: Owner) -> u32 {
+        self.marks[owner as usize]
+    }
+
+    /// A route was put, in place of one of this mark.
+    pub(super) fn count_put(&mut self, owner: Owner, old: Option<u32>) {
+        self.routes[owner as usize] += usize::from(old.is_none());
+        self.fresh[owner as usize] += usize::from(old != Some(self.now(owner)));
+    }
+
+    /// A route of this mark was removed.
+    pub(super) fn count_removed(&mut self, owner: Owner, old: u32) {
+        self.routes[owner as usize] -= 1;
+        self.fresh[owner as usize] -= usize::from(old == self.now(owner));
+    }
 }
 
 /// All claims, with a way back to where a batch began.
 #[derive(Debug, Default)]
 pub(super) struct Objects {
+    /// All but routes.
     claims: BTreeMap<(Key, Owner), Claim>,
-    marks: [u64; Owner::ALL.len()],
+    pub(super) v4: RouteClaims<u32>,
+    pub(super) v6: RouteClaims<u128>,
+    pub(super) paths: Paths,
+    /// Paths that the batch names, with the first step that does, or the first since it looked at them anew.
+    known: Vec<(PathId, usize)>,
+    marks: Marks,
     /// What the batch changed: the claims as they were.
     undo: Vec<((Key, Owner), Option<Claim>)>,
-    marks_before: [u64; Owner::ALL.len()],
+    marks_before: Marks,
 }
 
 impl Objects {
+    /// One more table for routes.
+    pub(super) fn add_table(&mut self) {
+        self.v4.add_table();
+        self.v6.add_table();
+    }
+
     /// Begins a batch.
     pub(super) fn begin(&mut self) {
-        self.undo.clear();
         self.marks_before = self.marks;
     }
 
@@ -41,66 +83,185 @@ impl Objects {
                 None => self.claims.remove(&at),
             };
         }
+        self.v4.roll_back(&mut self.paths);
+        self.v6.roll_back(&mut self.paths);
         self.marks = self.marks_before;
+        self.known.drain(..).for_each(|(id, _)| self.paths.release(id));
     }
 
-    /// The keys and owners that the batch touched, each once for every touch, in order.
+    /// What the batch did is done for good.
+    pub(super) fn settle(&mut self) {
+        self.undo.clear();
+        self.v4.settle(&mut self.paths);
+        self.v6.settle(&mut self.paths);
+        self.known.drain(..).for_each(|(id, _)| self.paths.release(id));
+    }
+
+    pub(super) fn is_touched(&self) -> bool {
+        !self.undo.is_empty() || self.v4.is_touched() || self.v6.is_touched()
+    }
+
+    /// The keys and owners that the batch touched, but routes; each once for every touch, in order.
     pub(super) fn touched(&self) -> impl Iterator<Item = (Key, Owner)> + '_ {
         self.undo.iter().map(|(at, _)| *at)
     }
 
+    /// Makes an object so that is no route.
     pub(super) fn put(&mut self, owner: Owner, object: Object, expires: Option<Instant>) {
         let at = (object.key(), owner);
-        let old = self.claims.insert(at, Claim { object, expires, mark: self.marks[owner as usize] });
+        let old = self.claims.insert(at, Claim { object, expires, mark: self.marks.now(owner) });
         self.undo.push((at, old));
     }
 
+    /// The number of a path that a step names. It is referred to until the batch is settled or taken back.
+    pub(super) fn know_path(&mut self, path: &Path, op: usize) -> PathId {
+        let id = self.paths.refer(path);
+        self.known.push((id, op));
+        id
+    }
+
+    /// The paths that the batch names, with steps that do.
+    pub(super) fn known(&self) -> impl Iterator<Item = (PathId, usize)> + '_ {
+        self.known.iter().copied()
+    }
+
+    /// Makes a route so.
+    pub(super) fn put_route(
+        &mut self,
+        place: u16,
+        prefix: model::Prefix,
+        owner: Owner,
+        path: PathId,
+        due: Option<Instant>,
+    ) {
+        self.paths.refer_again(path);
+        match FibPrefix::<u32>::try_from(prefix) {
+            Ok(prefix) => self.v4.put(&mut self.marks, (place, prefix, owner), path, due),
+            Err(prefix) => {
+                if let Ok(prefix) = FibPrefix::<u128>::try_from(prefix) {
+                    self.v6.put(&mut self.marks, (place, prefix, owner), path, due);
+                }
+            }
+        }
+    }
+
+    /// Removes an object that is no route.
     pub(super) fn remove(&mut self, owner: Owner, key: Key) {
         if let Some(old) = self.claims.remove(&(key, owner)) {
             self.undo.push(((key, owner), Some(old)));
         }
     }
 
-    /// Marks all of an owner's objects as stale.
-    pub(super) fn mark(&mut self, owner: Owner) {
-        self.marks[owner as usize] += 1;
+    pub(super) fn remove_route(&mut self, place: u16, prefix: model::Prefix, owner: Owner) {
+        match FibPrefix::<u32>::try_from(prefix) {
+            Ok(prefix) => self.v4.remove(&mut self.marks, place, prefix, owner),
+            Err(prefix) => {
+                if let Ok(prefix) = FibPrefix::<u128>::try_from(prefix) {
+                    self.v6.remove(&mut self.marks, place, prefix, owner);
+                }
+            }
+        }
     }
 
-    /// The keys of an owner's stale objects.
+    /// Marks all of an owner's objects as stale.
+    pub(super) fn mark(&mut self, owner: Owner) {
+        self.marks.marks[owner as usize] += 1;
+        self.marks.fresh[owner as usize] = 0;
+    }
+
+    pub(super) fn marks(&self) -> &Marks {
+        &self.marks
+    }
+
+    /// The keys of an owner's stale objects, but routes.
     pub(super) fn stale(&self, owner: Owner) -> Vec<Key> {
         let stale = |((_, of), claim): &(&(Key, Owner), &Claim)| *of == owner && self.is_stale(*of, claim);
         self.claims.iter().filter(stale).map(|((key, _), _)| *key).collect()
     }
 
     pub(super) fn is_stale(&self, owner: Owner, claim: &Claim) -> bool {
-        claim.mark < self.marks[owner as usize]
+        claim.mark < self.marks.now(owner)
     }
 
-    /// What owners say of an object, in their order.
+    /// Removes an owner's stale routes.
+    pub(super) fn sweep_routes(&mut self, owner: Owner) {
+        let Marks { routes, fresh, .. } = &self.marks;
+        if routes[owner as usize] == fresh[owner as usize] {
+            return;
+        }
+        let is_gone = |marks: &Marks, _, of, claim| of == owner && is_stale(marks, of, claim);
+        self.v4.remove_if(&mut self.marks, is_gone);
+        self.v6.remove_if(&mut self.marks, is_gone);
+    }
+
+    /// Removes everybody's routes that name an interface or tunnel.
+    pub(super) fn remove_routes_on(&mut self, name: InterfaceName) {
+        let on_it = self.paths_naming(name);
+        if on_it.is_empty() {
+            return;
+        }
+        self.v4.remove_if(&mut self.marks, |_, _, _, claim| on_it.contains(&claim.path));
+        self.v6.remove_if(&mut self.marks, |_, _, _, claim| on_it.contains(&claim.path));
+    }
+
+    /// Removes the stale routes of these tables, families and paths; whether all of them were.
+    pub(super) fn remove_stale_routes_by(&mut self, by: &HashSet<(u16, bool, PathId)>) -> bool {
+        if by.is_empty() {
+            return true;
+        }
+        let is = |v4| {
+            move |marks: &Marks, place, owner, claim: RouteClaim| {
+                by.contains(&(place, v4, claim.path)) && is_stale(marks, owner, claim)
+            }
+        };
+        self.v4.remove_if(&mut self.marks, is(true));
+        self.v6.remove_if(&mut self.marks, is(false));
+        self.routed().all(|at| !by.contains(&at))
+    }
+
+    /// The paths that name an interface or tunnel. Those of routes that the batch removes are among them.
+    pub(super) fn paths_naming(&self, name: InterfaceName) -> HashSet<PathId> {
+        self.paths.naming(name).map(|(id, _)| id).collect()
+    }
+
+    /// The paths by which routes name an interface or tunnel, with the places of their tables, and whether they are of IPv4.
+    pub(super) fn routed_on(&self, name: InterfaceName) -> HashSet<(u16, bool, PathId)> {
+        let on_it = self.paths_naming(name);
+        if on_it.is_empty() {
+            return HashSet::new();
+        }
+        self.routed().filter(|(.., path)| on_it.contains(path)).collect()
+    }
+
+    /// Of every route: the place of its table, whether it is of IPv4, its path.
+    fn routed(&self) -> impl Iterator<Item = (u16, bool, PathId)> + '_ {
+        let v4 = self.v4.all().map(|(place, .., claim)| (place, true, claim.path));
+        v4.chain(self.v6.all().map(|(place, .., claim)| (place, false, claim.path)))
+    }
+
+    /// The path that counts for a route.
+    pub(super) fn route<A: Family>(&self, place: u16, prefix: FibPrefix<A>) -> Option<PathId> {
+        A::routes(self).winner(&self.paths, place, prefix)
+    }
+
+    /// What owners say of an object that is no route, in their order.
     pub(super) fn claims(&self, key: Key) -> impl Iterator<Item = (Owner, &Claim)> {
         self.claims
             .range((key, Owner::Nhrp)..=(key, Owner::Netlink))
             .map(|((_, owner), claim)| (*owner, claim))
     }
 
-    /// The claim that counts: a receive route, else the first owner's.
+    /// The claim that counts, of an object that is no route: the first owner's.
     pub(super) fn winner(&self, key: Key) -> Option<&Object> {
-        let receive =
-            |object: &&Object| matches!(object, Object::Route(r) if matches!(r.path, Path::Receive(_)));
-        let mut claims = self.claims(key).map(|(_, claim)| &claim.object);
-        let first = claims.next()?;
-        if receive(&first) {
-            return Some(first);
-        }
-        claims.find(receive).or(Some(first))
+        self.claims(key).next().map(|(_, claim)| &claim.object)
     }
 
-    /// All claims in order of key and owner.
+    /// All claims but of routes, in order of key and owner.
     pub(super) fn all(&self) -> impl Iterator<Item = (Owner, &Claim)> {
         self.claims.iter().map(|((_, owner), claim)| (*owner, claim))
     }
 
-    /// All claims from a key on.
+    /// All claims but of routes, from a key on.
     pub(super) fn from(&self, key: Key) -> impl Iterator<Item = (Key, &Claim)> {
         self.claims.range((key, Owner::Nhrp)..).map(|((key, _), claim)| (*key, claim))
     }
@@ -109,16 +270,12 @@ impl Objects {
 /// The interfaces and tunnels that an object names beside its own.
 pub(super) fn names(object: &Object) -> [Option<InterfaceName>; 2] {
     match object {
-        Object::Interface(_) => [None, None],
+        Object::Interface(_) | Object::Route(_) => [None, None],
         Object::Tunnel(tunnel) => [Some(tunnel.source_interface), None],
         Object::Neighbour(neighbour) => [Some(neighbour.hop.interface), None],
         Object::Binding(binding) => [Some(binding.tunnel), binding.link.map(|hop| hop.interface)],
-        Object::Route(route) => match route.path {
-            Path::Via(hop) => [Some(hop.interface), None],
-            Path::Attached(name) | Path::Receive(name) => [Some(name), None],
-            Path::Unreachable | Path::Blackhole => [None, None],
-        },
         Object::Replica(replica) => [Some(replica.tunnel), replica.link.map(|hop| hop.interface)],
         Object::Fallback(fallback) => [Some(fallback.tunnel), None],
+        Object::PathMtu(path) => [Some(path.tunnel), None],
     }
 }

@@ -2,15 +2,18 @@
 //!
 //! What is there already has its room, and what goes needs none: a full table can be put again, and be emptied.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::net::IpAddr;
 
 use model::InterfaceName;
-use model::program::{Hop, Key, Object, Op, Refusal, Refused, Tunnel};
+use model::program::{Hop, Key, Object, Op, Path, Refusal, Refused, Tunnel};
 
-use super::build::{is_on, is_point_to_point, v4};
+use super::build::{is_on, is_point_to_point};
+use super::family::Family;
+use super::paths::PathId;
 use super::slots::Target;
 use super::{INTERFACES, Program};
-use crate::fib::V4Prefix;
+use crate::fib::FibPrefix;
 
 /// What a batch needs that is not there.
 #[derive(Debug, Default)]
@@ -19,8 +22,36 @@ struct Need {
     targets: BTreeSet<Target>,
     /// Adjacencies of interfaces that have no number yet, and of those that become others.
     more_targets: usize,
-    /// The first 24 bits of addresses whose /24 has no group.
-    groups: BTreeSet<u32>,
+    /// Paths whose adjacencies are among them.
+    paths: HashSet<PathId>,
+    v4: Blocks<u32>,
+    v6: Blocks<u128>,
+}
+
+/// Blocks of addresses that need a group and have none.
+#[derive(Debug)]
+struct Blocks<A: Family> {
+    /// With the places of their tables.
+    all: HashSet<(u16, FibPrefix<A>)>,
+    /// How many, by place.
+    counts: BTreeMap<u16, usize>,
+}
+
+impl<A: Family> Default for Blocks<A> {
+    fn default() -> Self {
+        Self { all: HashSet::new(), counts: BTreeMap::new() }
+    }
+}
+
+impl<A: Family> Blocks<A> {
+    /// Whether it was not among them yet.
+    fn insert(&mut self, place: u16, block: FibPrefix<A>) -> bool {
+        let new = self.all.insert((place, block));
+        if new {
+            *self.counts.entry(place).or_default() += 1;
+        }
+        new
+    }
 }
 
 impl Program {
@@ -29,20 +60,61 @@ impl Program {
     /// # Errors
     /// The step that finds none.
     pub(super) fn reserve(&self, ops: &[Op]) -> Result<(), Refused> {
-        let mut puts = BTreeMap::new();
-        for (op, step) in ops.iter().enumerate() {
-            if let Op::Put(_, object) = step {
-                puts.insert(object.key(), op);
-            }
-        }
-        let last = puts.values().max().copied().unwrap_or(0);
         let (mut need, mut seen) = (Need::default(), BTreeSet::new());
         for (key, _) in self.objects.touched().filter(|(key, _)| seen.insert(*key)) {
             self.note_need(key, &mut need);
             if let Some(what) = self.lacks(&need) {
-                // Without a put of its own it is what another step uncovers.
-                let op = puts.get(&key).copied().unwrap_or(last);
-                return Err(Refused { op, reason: Refusal::Full(what.to_owned()) });
+                return Err(full(ops, what, &key));
+            }
+        }
+        for (path, op) in self.objects.known() {
+            if need.paths.insert(path) {
+                self.note_path(path, &mut need);
+                if let Some(what) = self.lacks(&need) {
+                    return Err(Refused { op, reason: Refusal::Full(what.to_owned()) });
+                }
+            }
+        }
+        self.reserve_routes(ops, &mut need, |need| &mut need.v4)?;
+        self.reserve_routes(ops, &mut need, |need| &mut need.v6)
+    }
+
+    fn reserve_routes<A: Family>(
+        &self,
+        ops: &[Op],
+        need: &mut Need,
+        blocks: impl Fn(&mut Need) -> &mut Blocks<A>,
+    ) -> Result<(), Refused> {
+        for touched in A::routes(&self.objects).touched() {
+            let (place, prefix) = (touched.place, touched.prefix);
+            let half = self.half::<A>(place);
+            let mut grown = false;
+            if !half.hosts.is_empty() {
+                // Whether the route comes or goes, next hops in it may come to a host entry.
+                for addr in half.hosts_in(prefix) {
+                    let host = FibPrefix::host(addr);
+                    if self.host_entry(place, host).is_some() {
+                        grown |= self.note_blocks(place, host, blocks(need));
+                    }
+                }
+            }
+            // Where puts lead is known.
+            if touched.uncovers
+                && let Some(path) = self.objects.route(place, prefix)
+                && need.paths.insert(path)
+            {
+                self.note_path(path, need);
+                grown = true;
+            }
+            if prefix.length() > 24 && (!touched.uncovers || self.objects.route(place, prefix).is_some()) {
+                grown |= self.note_blocks(place, prefix, blocks(need));
+            }
+            if grown && let Some(what) = self.lacks(need) {
+                return Err(full(
+                    ops,
+                    what,
+                    &Key::Route(self.tables[usize::from(place)].id, A::prefix_of(prefix)),
+                ));
             }
         }
         Ok(())
@@ -52,53 +124,40 @@ impl Program {
         if self.slots.room() < need.targets.len() + need.more_targets {
             return Some("adjacencies");
         }
-        if self.fib.free_groups() < need.groups.len() {
+        let mut v4 = need.v4.counts.iter();
+        let mut v6 = need.v6.counts.iter();
+        if v4.any(|(place, needed)| self.half::<u32>(*place).fib.free_groups() < *needed)
+            || v6.any(|(place, needed)| self.half::<u128>(*place).fib.free_groups() < *needed)
+        {
             return Some("long prefixes");
         }
         (self.ids.len() + need.names.len() > INTERFACES).then_some("interfaces")
     }
 
     fn note_need(&self, key: Key, need: &mut Need) {
-        if let Key::Route(_, prefix) = key
-            && let Ok(prefix) = V4Prefix::try_from(prefix)
-        {
-            // Whether it comes or goes, next hops in it may come to a host entry.
-            let hosts = self.hosts_in(prefix).map(|(addr, _)| addr).filter(|addr| !self.has_group(*addr));
-            need.groups.extend(
-                hosts.filter(|addr| self.desired(V4Prefix::host(*addr)).is_some()).map(|addr| addr >> 8),
-            );
-        }
         let Some(object) = self.objects.winner(key) else { return };
         match object {
-            Object::Interface(interface) => self.note_name(interface.name, need),
+            Object::Interface(interface) => {
+                self.note_name(interface.name, need);
+                self.note_moved_hosts(interface.name, &mut need.v4);
+                self.note_moved_hosts(interface.name, &mut need.v6);
+            }
             Object::Tunnel(tunnel) => self.note_tunnel(tunnel, need),
-            Object::Neighbour(neighbour) => {
-                self.note_hop(neighbour.hop, need);
-                self.note_host(neighbour.hop, need);
-            }
+            Object::Neighbour(neighbour) => self.note_next_hop(neighbour.hop, need),
             Object::Binding(binding) => {
-                let hop = Hop { interface: binding.tunnel, next_hop: binding.next_hop.0 };
-                self.note_hop(hop, need);
-                self.note_host(hop, need);
-                binding.link.into_iter().for_each(|link| self.note_hop(link, need));
-            }
-            Object::Route(route) => {
-                self.note_target(self.along(route.path), need);
-                if let Ok(prefix) = V4Prefix::try_from(route.prefix)
-                    && prefix.length() > 24
-                    && !self.has_group(prefix.first())
-                {
-                    need.groups.insert(prefix.first() >> 8);
-                }
+                self.note_next_hop(Hop { interface: binding.tunnel, next_hop: binding.next_hop.0 }, need);
+                binding.link.into_iter().for_each(|link| self.note_target(self.hop(link), need));
             }
             Object::Replica(replica) => {
                 let id = self.ids.get(&replica.tunnel);
-                self.note_target(id.and_then(|id| Some(Target::Replica(*id, v4(replica.nbma.0)?))), need);
-                replica.link.into_iter().for_each(|link| self.note_hop(link, need));
+                self.note_target(id.map(|id| Target::Replica(*id, replica.nbma.0)), need);
+                replica.link.into_iter().for_each(|link| self.note_target(self.hop(link), need));
             }
             Object::Fallback(fallback) => {
-                self.note_hop(Hop { interface: fallback.tunnel, next_hop: fallback.next_hop.0 }, need);
+                let hop = Hop { interface: fallback.tunnel, next_hop: fallback.next_hop.0 };
+                self.note_target(self.hop(hop), need);
             }
+            Object::Route(_) | Object::PathMtu(_) => {}
         }
     }
 
@@ -110,15 +169,21 @@ impl Program {
 
     fn note_tunnel(&self, tunnel: &Tunnel, need: &mut Need) {
         self.note_name(tunnel.name, need);
+        self.note_moved_hosts(tunnel.name, &mut need.v4);
+        self.note_moved_hosts(tunnel.name, &mut need.v6);
         if is_point_to_point(tunnel) != self.pins.contains_key(&Key::Tunnel(tunnel.name)) {
             // All that leads to next hops on it leads to others.
             let pins = self.pins.keys().filter(|key| is_on(**key, tunnel.name)).count();
-            need.more_targets += 1 + pins + self.prefixes_on(tunnel.name).len();
+            let paths = self.objects.paths.naming(tunnel.name).map(|(_, path)| 1 + path.hops().len());
+            need.more_targets += 1 + 2 * pins + paths.sum::<usize>();
         }
     }
 
-    fn note_hop(&self, hop: Hop, need: &mut Need) {
-        self.note_target(self.hop(hop.interface, hop.next_hop), need);
+    fn note_path(&self, path: PathId, need: &mut Need) {
+        self.note_target(self.along(path), need);
+        if let Some(Path::Balanced(hops)) = self.objects.paths.path(path) {
+            hops.iter().for_each(|hop| self.note_target(self.hop(*hop), need));
+        }
     }
 
     /// `None`: on an interface without a number.
@@ -132,15 +197,50 @@ impl Program {
         }
     }
 
-    /// A next hop on an attached prefix has an entry in the FIB.
-    fn note_host(&self, hop: Hop, need: &mut Need) {
-        let Some(addr) = v4(hop.next_hop) else { return };
-        if !self.has_group(addr) && self.attached_over(addr) == Some(hop.interface) {
-            need.groups.insert(addr >> 8);
+    /// A resolved next hop. On an attached prefix it has an entry in the FIB.
+    fn note_next_hop(&self, hop: Hop, need: &mut Need) {
+        self.note_target(self.hop(hop), need);
+        let place = self.place_of(hop.interface);
+        match hop.next_hop {
+            IpAddr::V4(addr) => self.note_host_blocks(place, hop, addr.to_bits(), &mut need.v4),
+            IpAddr::V6(addr) => self.note_host_blocks(place, hop, addr.to_bits(), &mut need.v6),
         }
     }
 
-    fn has_group(&self, addr: u32) -> bool {
-        self.fib.has_group(addr.into())
+    fn note_host_blocks<A: Family>(&self, place: u16, hop: Hop, addr: A, blocks: &mut Blocks<A>) {
+        let host = FibPrefix::host(addr);
+        if self.attached_over(place, host) == Some(hop.interface) {
+            self.note_blocks(place, host, blocks);
+        }
     }
+
+    /// Next hops of what comes to another table may have their entries there.
+    fn note_moved_hosts<A: Family>(&self, name: InterfaceName, blocks: &mut Blocks<A>) {
+        let Some(id) = self.ids.get(&name).copied() else { return };
+        let (from, to) = (self.places_of[usize::from(id.0)], self.place_of(name));
+        if from == to {
+            return;
+        }
+        for (addr, _) in self.half::<A>(from).hosts.iter().filter(|(_, on)| *on == id) {
+            let host = FibPrefix::host(*addr);
+            if self.attached_over(to, host) == Some(name) {
+                self.note_blocks(to, host, blocks);
+            }
+        }
+    }
+
+    /// Whether there are blocks among those of a prefix that need a group now and did not.
+    fn note_blocks<A: Family>(&self, place: u16, prefix: FibPrefix<A>, blocks: &mut Blocks<A>) -> bool {
+        let needed = self.half::<A>(place).fib.groups_needed(prefix);
+        needed.fold(false, |grown, block| blocks.insert(place, block) | grown)
+    }
+}
+
+/// The refusal of a step that finds no room: the last that puts what `key` names. Without one it is what another step
+/// uncovers: then the last put.
+fn full(ops: &[Op], what: &str, key: &Key) -> Refused {
+    let puts = |op: &Op| matches!(op, Op::Put(_, object) if object.key() == *key);
+    let is_put = |op: &Op| matches!(op, Op::Put(..));
+    let op = ops.iter().rposition(puts).or_else(|| ops.iter().rposition(is_put)).unwrap_or(0);
+    Refused { op, reason: Refusal::Full(what.to_owned()) }
 }

@@ -1,15 +1,17 @@
 //! What is programmed and what it carried, for people: plain structs that the process turns into `model::state`.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
-use model::program::{Hop, Key, Object, Owner, Path, Tunnel};
+use model::program::{Hop, Key, Object, Owner, Path, Route, Tunnel};
 use model::report::Report;
 use model::state::program::Programmed;
 use model::time::Instant;
-use model::{InterfaceName, NbmaAddr, Prefix, ProtocolAddr};
+use model::{InterfaceName, NbmaAddr, Prefix, ProtocolAddr, TableId};
 
 use super::Program;
+use super::family::Family;
+use super::routes::is_stale;
 use super::slots::Target;
 use crate::adjacency::{AdjacencyId, Kind};
 use crate::counters::Traffic;
@@ -20,6 +22,8 @@ use crate::{DropReason, Flow, Node, NodeCount};
 /// A route as an owner programmed it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RouteShow {
+    /// Its table.
+    pub table: TableId,
     /// Destination.
     pub prefix: Prefix,
     /// Who says so.
@@ -37,6 +41,8 @@ pub struct RouteShow {
 /// An entry of the FIB: of a route, of a resolved next hop, or built in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FibShow {
+    /// Its table.
+    pub table: TableId,
     /// Destination.
     pub prefix: Prefix,
     /// Where it leads.
@@ -59,14 +65,17 @@ pub struct AdjacencyShow {
     /// Its interface, if it is on one.
     pub interface: Option<InterfaceName>,
     /// Its next hop, if it is one; unspecified on a point-to-point tunnel.
-    pub next_hop: Option<Ipv4Addr>,
+    pub next_hop: Option<IpAddr>,
     /// Where its tunnel sends its packets.
-    pub nbma: Option<Ipv4Addr>,
+    pub nbma: Option<IpAddr>,
     /// The neighbour that it is stacked on.
     pub link: Option<Hop>,
+    /// Among which it spreads flows.
+    pub members: Vec<AdjacencyId>,
     /// Whether it is a receiver of multicast.
     pub replica: bool,
-    /// Largest packet that it takes, in bytes, if it takes any.
+    /// Largest packet that it takes, in bytes, if it takes any; of a tunnel the largest inner packet, as its own MTU, its link's
+    /// and the path to its NBMA address are.
     pub mtu: Option<u16>,
     /// What stands in front of a packet that leaves by it.
     pub rewrite: Vec<u8>,
@@ -85,6 +94,8 @@ pub struct InterfaceShow {
     pub mac: model::Mac,
     /// Its first own address.
     pub address: Option<Ipv4Addr>,
+    /// Its first own IPv6 address, one that reaches farther than the link if it has one.
+    pub address6: Option<Ipv6Addr>,
 }
 
 /// A tunnel.
@@ -96,6 +107,8 @@ pub struct TunnelShow {
     pub tunnel: Tunnel,
     /// Its first own address.
     pub address: Option<Ipv4Addr>,
+    /// Its first own IPv6 address, one that reaches farther than the link if it has one.
+    pub address6: Option<Ipv6Addr>,
     /// Its NHS.
     pub fallback: Option<ProtocolAddr>,
     /// Receivers of multicast.
@@ -113,51 +126,80 @@ pub struct NextHopShow {
     pub stale: bool,
 }
 
-/// An object with what is left of its time now.
+/// An object that is no route, with what is left of its time now.
 fn with_remaining(object: &Object, left: Option<Duration>) -> Object {
     let mut object = object.clone();
     match &mut object {
         Object::Binding(binding) => binding.expires_in = left,
-        Object::Route(route) => route.expires_in = left,
+        Object::PathMtu(path) => path.expires_in = left,
         _ => {}
     }
     object
 }
 
 impl Program {
-    /// Every object with its owner, as it was programmed last.
-    pub fn objects(&self) -> impl Iterator<Item = (Owner, &Object)> {
-        self.objects.all().map(|(owner, claim)| (owner, &claim.object))
+    /// Every object with its owner, routes behind the others. What goes of itself has the time that was left when it was put;
+    /// of routes see [`Program::routes`].
+    pub fn objects(&self) -> impl Iterator<Item = (Owner, Object)> {
+        let routes = self.route_shows(None).map(|route| {
+            let RouteShow { table, prefix, path, .. } = route;
+            (route.owner, Object::Route(Route { table, prefix, path, expires_in: None }))
+        });
+        let claims = self.objects.all().map(|(owner, claim)| (owner, claim.object.clone()));
+        claims.chain(routes)
     }
 
-    /// Every owner's routes, in order of prefix.
+    /// Every owner's routes, in order of table, family and prefix.
     pub fn routes(&self, now: Instant) -> impl Iterator<Item = RouteShow> {
-        self.objects.all().filter_map(move |(owner, claim)| {
-            let Object::Route(route) = &claim.object else { return None };
-            let key = claim.object.key();
+        self.route_shows(Some(now))
+    }
+
+    fn route_shows(&self, now: Option<Instant>) -> impl Iterator<Item = RouteShow> {
+        let v4 = self.route_shows_of::<u32>(now);
+        v4.chain(self.route_shows_of::<u128>(now))
+    }
+
+    fn route_shows_of<A: Family>(&self, now: Option<Instant>) -> impl Iterator<Item = RouteShow> {
+        let routes = A::routes(&self.objects);
+        routes.all().filter_map(move |(place, prefix, owner, claim)| {
+            let due = now.and_then(|now| Some(routes.due(place, prefix, owner)?.since(now)));
             Some(RouteShow {
-                prefix: route.prefix,
+                table: self.tables.get(usize::from(place))?.id,
+                prefix: A::prefix_of(prefix),
                 owner,
-                path: route.path,
-                best: self.objects.winner(key) == Some(&claim.object),
-                stale: self.objects.is_stale(owner, claim),
-                expires_in: claim.expires.map(|due| due.since(now)),
+                path: self.objects.paths.path(claim.path)?.clone(),
+                best: routes.best_owner(&self.objects.paths, place, prefix) == Some(owner),
+                stale: is_stale(self.objects.marks(), owner, claim),
+                expires_in: due,
             })
         })
     }
 
-    /// The FIB, in order of prefix.
+    /// The FIB, in order of table, family and prefix.
     pub fn fib(&self) -> impl Iterator<Item = FibShow> {
-        self.installed.iter().filter_map(|(prefix, target)| {
-            let adjacency = self.slots.id(*target)?;
-            Some(FibShow {
-                prefix: Prefix::new(Ipv4Addr::from(prefix.first()).into(), prefix.length())?,
-                adjacency,
-                kind: self.adjacencies.slot(adjacency).kind,
-                via: self.as_hop(*target),
-                interface: target.interface().and_then(|id| self.interface_name(id)),
+        self.tables.iter().flat_map(|table| {
+            let v4 = table.v4.fib.routes().map(|(prefix, word)| (u32::prefix_of(prefix), word));
+            let v6 = table.v6.fib.routes().map(|(prefix, word)| (u128::prefix_of(prefix), word));
+            v4.chain(v6).filter_map(|(prefix, word)| {
+                let adjacency = AdjacencyId::from_word(word.value());
+                let target = self.slots.target(adjacency)?;
+                Some(FibShow {
+                    table: table.id,
+                    prefix,
+                    adjacency,
+                    kind: self.adjacencies.slot(adjacency).kind,
+                    via: self.as_hop(target),
+                    interface: target.interface().and_then(|id| self.interface_name(id)),
+                })
             })
         })
+    }
+
+    /// Where the FIB of a table leads a packet to an address; `None` if there is no such table, or no route in it.
+    #[must_use]
+    pub fn lookup(&self, table: TableId, addr: IpAddr) -> Option<AdjacencyId> {
+        let word = self.fibs.get(usize::from(*self.places.get(&table)?))?.lookup(addr);
+        (word != 0).then(|| AdjacencyId::from_word(word))
     }
 
     /// All adjacencies, in order of place.
@@ -170,14 +212,15 @@ impl Program {
                 kind: entry.kind,
                 interface: target.interface().and_then(|id| self.interface_name(id)),
                 next_hop: match target {
-                    Target::Hop(_, addr) => Some(addr.into()),
+                    Target::Hop(_, addr) => Some(addr),
                     _ => None,
                 },
                 nbma: self.outer_of(target),
                 link: self.links.get(&target).and_then(|link| self.as_hop(*link)),
+                members: self.member_ids(target),
                 replica: matches!(target, Target::Replica(..)),
                 mtu: sends.then_some(entry.mtu),
-                rewrite: entry.rewrite[..usize::from(entry.form)].to_vec(),
+                rewrite: if sends { entry.rewrite[..usize::from(entry.form)].to_vec() } else { Vec::new() },
                 traffic: self.traffic(target, id),
             }
         })
@@ -189,9 +232,15 @@ impl Program {
             let Object::Interface(interface) = self.objects.winner(Key::Interface(*name))? else {
                 return None;
             };
-            let address = self.interfaces.all.get(usize::from(id.0))?.as_ref()?.address;
+            let shown = self.interfaces.all.get(usize::from(id.0))?.as_ref()?;
             let (_, port) = self.port(&interface.port)?;
-            Some(InterfaceShow { id: *id, interface: interface.clone(), mac: port.mac, address })
+            Some(InterfaceShow {
+                id: *id,
+                interface: interface.clone(),
+                mac: port.mac,
+                address: shown.address,
+                address6: shown.address6,
+            })
         })
     }
 
@@ -205,24 +254,29 @@ impl Program {
                 Some(Object::Fallback(fallback)) => Some(fallback.next_hop),
                 _ => None,
             };
-            let first = Key::Replica(tunnel.name, NbmaAddr(Ipv4Addr::UNSPECIFIED.into()));
-            let replicas = self.objects.from(first).map_while(|(key, _)| match key {
-                Key::Replica(name, nbma) if name == tunnel.name => Some(nbma),
-                _ => None,
-            });
-            let mut replicas: Vec<_> = replicas.collect();
-            replicas.dedup();
-            Some(TunnelShow { id, tunnel: tunnel.clone(), address: interface.address, fallback, replicas })
+            Some(TunnelShow {
+                id,
+                tunnel: tunnel.clone(),
+                address: interface.address,
+                address6: interface.address6,
+                fallback,
+                replicas: self.replica_addresses(tunnel),
+            })
         })
     }
 
-    /// Everything that is programmed, in order of key and owner.
+    /// Everything that is programmed, routes behind the others.
     pub fn programmed(&self, now: Instant) -> impl Iterator<Item = Programmed> {
-        self.objects.all().map(move |(owner, claim)| Programmed {
+        let routes = self.routes(now).map(|route| {
+            let RouteShow { table, prefix, owner, path, stale, expires_in, .. } = route;
+            Programmed { owner, object: Object::Route(Route { table, prefix, path, expires_in }), stale }
+        });
+        let claims = self.objects.all().map(move |(owner, claim)| Programmed {
             owner,
             object: with_remaining(&claim.object, claim.expires.map(|due| due.since(now))),
             stale: self.objects.is_stale(owner, claim),
-        })
+        });
+        claims.chain(routes)
     }
 
     /// On whose word there is a binding or neighbour for a next hop; of several owners the one that counts.
@@ -298,6 +352,6 @@ impl Program {
     /// A next hop in the control plane's words.
     fn as_hop(&self, target: Target) -> Option<Hop> {
         let Target::Hop(id, addr) = target else { return None };
-        Some(Hop { interface: self.interface_name(id)?, next_hop: Ipv4Addr::from(addr).into() })
+        Some(Hop { interface: self.interface_name(id)?, next_hop: addr })
     }
 }

@@ -1,7 +1,9 @@
 //! Places for adjacencies: which is whose, how many refer to it, and when it may be used again.
 
 use std::collections::{HashMap, VecDeque};
+use std::net::{IpAddr, Ipv4Addr};
 
+use super::paths::PathId;
 use crate::adjacency::AdjacencyId;
 use crate::ports::InterfaceId;
 
@@ -18,11 +20,16 @@ pub(super) enum Target {
     Receive(InterfaceId),
     /// An attached prefix.
     Glean(InterfaceId),
-    /// A next hop; on a point-to-point tunnel 0.
-    Hop(InterfaceId, u32),
+    /// A next hop; on a point-to-point tunnel [`PEER`].
+    Hop(InterfaceId, IpAddr),
     /// A receiver of multicast, by NBMA address.
-    Replica(InterfaceId, u32),
+    Replica(InterfaceId, IpAddr),
+    /// The next hops of a path, flow by flow.
+    Balanced(PathId),
 }
+
+/// The next hop on every point-to-point tunnel, of whatever family.
+pub(super) const PEER: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
 impl Target {
     /// Those that are always there, in the order of their slots.
@@ -33,27 +40,33 @@ impl Target {
     pub(super) fn interface(self) -> Option<InterfaceId> {
         match self {
             Self::Receive(id) | Self::Glean(id) | Self::Hop(id, _) | Self::Replica(id, _) => Some(id),
-            Self::NoRoute | Self::Unreachable | Self::Blackhole | Self::Multicast | Self::Martian => None,
+            Self::NoRoute
+            | Self::Unreachable
+            | Self::Blackhole
+            | Self::Multicast
+            | Self::Martian
+            | Self::Balanced(_) => None,
         }
     }
 }
 
+/// A place.
 #[derive(Debug, Clone, Copy)]
 struct Slot {
-    id: AdjacencyId,
+    /// What is in it.
+    target: Option<Target>,
     references: u32,
+    /// Its epoch; while it is free that of its next life.
+    epoch: u8,
 }
 
 /// The places.
 #[derive(Debug)]
 pub(super) struct Slots {
-    by_target: HashMap<Target, Slot>,
+    by_target: HashMap<Target, AdjacencyId>,
     /// Most places.
     limit: usize,
-    /// What is in each place.
-    targets: Vec<Option<Target>>,
-    /// Epoch of each place, for its next life.
-    epochs: Vec<u8>,
+    all: Vec<Slot>,
     free: VecDeque<u32>,
     /// Places that workers may still refer to, with the generation after which they do not.
     retired: VecDeque<(u64, u32)>,
@@ -64,8 +77,7 @@ impl Slots {
         let mut slots = Self {
             by_target: HashMap::new(),
             limit,
-            targets: Vec::new(),
-            epochs: Vec::new(),
+            all: Vec::new(),
             free: VecDeque::new(),
             retired: VecDeque::new(),
         };
@@ -77,39 +89,55 @@ impl Slots {
 
     /// Places that can be given now.
     pub(super) fn room(&self) -> usize {
-        self.limit.saturating_sub(self.targets.len()) + self.free.len()
+        self.limit.saturating_sub(self.all.len()) + self.free.len()
     }
 
-    /// One more reference to a target; whether it has a new place for that. The caller has made sure that there is room.
-    pub(super) fn refer(&mut self, target: Target) -> bool {
-        if let Some(slot) = self.by_target.get_mut(&target) {
-            slot.references += 1;
-            return false;
+    /// One more reference to a target; its place, and whether that is new. The caller has made sure that there is room.
+    pub(super) fn refer(&mut self, target: Target) -> (AdjacencyId, bool) {
+        if let Some(id) = self.by_target.get(&target) {
+            self.all[id.index()].references += 1;
+            return (*id, false);
         }
         let index = self.free.pop_front().unwrap_or_else(|| {
-            debug_assert!(self.targets.len() < self.limit, "places were reserved");
-            self.targets.push(None);
-            self.epochs.push(0);
-            (self.targets.len() - 1) as u32
+            debug_assert!(self.all.len() < self.limit, "places were reserved");
+            self.all.push(Slot { target: None, references: 0, epoch: 0 });
+            (self.all.len() - 1) as u32
         });
-        let at = index as usize;
-        self.targets[at] = Some(target);
-        self.by_target.insert(target, Slot { id: AdjacencyId::new(index, self.epochs[at]), references: 1 });
-        true
+        let slot = &mut self.all[index as usize];
+        (slot.target, slot.references) = (Some(target), 1);
+        let id = AdjacencyId::new(index, slot.epoch);
+        self.by_target.insert(target, id);
+        (id, true)
     }
 
-    /// One reference less; the place that is nobody's then.
-    pub(super) fn release(&mut self, target: Target) -> Option<AdjacencyId> {
-        let slot = self.by_target.get_mut(&target)?;
-        slot.references -= 1;
+    /// One more reference to what is in a place.
+    pub(super) fn refer_at(&mut self, id: AdjacencyId) {
+        self.all[id.index()].references += 1;
+    }
+
+    /// One reference less; whether it was the last.
+    pub(super) fn release(&mut self, target: Target) -> bool {
+        let id = self.by_target.get(&target).copied();
+        id.is_some_and(|id| self.release_at(id).is_some())
+    }
+
+    /// One reference less to what is in a place; what that is if it was the last.
+    pub(super) fn release_at(&mut self, id: AdjacencyId) -> Option<Target> {
+        let slot = &mut self.all[id.index()];
+        debug_assert!(slot.references > 0 && slot.epoch == id.epoch());
+        slot.references = slot.references.saturating_sub(1);
+        slot.target.filter(|_| slot.references == 0)
+    }
+
+    /// Empties the place of a target that nothing refers to; which that was.
+    pub(super) fn empty(&mut self, target: Target) -> Option<AdjacencyId> {
+        let id = self.by_target.get(&target).copied()?;
+        let slot = &mut self.all[id.index()];
         if slot.references > 0 {
             return None;
         }
-        let id = slot.id;
-        self.by_target.remove(&target);
-        self.targets[id.index()] = None;
-        self.epochs[id.index()] = id.epoch().wrapping_add(1);
-        Some(id)
+        (slot.target, slot.epoch) = (None, id.epoch().wrapping_add(1));
+        self.by_target.remove(&target)
     }
 
     /// The place may be used again when every reader has acknowledged `generation`.
@@ -125,12 +153,18 @@ impl Slots {
     }
 
     pub(super) fn id(&self, target: Target) -> Option<AdjacencyId> {
-        self.by_target.get(&target).map(|slot| slot.id)
+        self.by_target.get(&target).copied()
+    }
+
+    /// What is in a place in this life of it.
+    pub(super) fn target(&self, id: AdjacencyId) -> Option<Target> {
+        self.all.get(id.index()).filter(|slot| slot.epoch == id.epoch())?.target
     }
 
     /// All targets with their places, in order of place.
     pub(super) fn iter(&self) -> impl Iterator<Item = (Target, AdjacencyId)> + '_ {
-        self.targets.iter().flatten().filter_map(|target| Some((*target, self.id(*target)?)))
+        let all = self.all.iter().enumerate();
+        all.filter_map(|(index, slot)| Some((slot.target?, AdjacencyId::new(index as u32, slot.epoch))))
     }
 }
 
@@ -141,10 +175,13 @@ mod tests {
     #[test]
     fn a_place_is_used_again_after_its_grace_with_another_epoch() {
         let mut slots = Slots::new(100);
-        let hop = |n| Target::Hop(InterfaceId(1), n);
-        assert!(slots.refer(hop(1)) && !slots.refer(hop(1)));
-        let id = slots.id(hop(1)).unwrap();
-        assert_eq!((slots.release(hop(1)), slots.release(hop(1))), (None, Some(id)));
+        let hop = |n: u32| Target::Hop(InterfaceId(1), Ipv4Addr::from(n).into());
+        let (id, new) = slots.refer(hop(1));
+        assert!(new && slots.refer(hop(1)) == (id, false));
+        slots.refer_at(id);
+        assert!(!slots.release(hop(1)) && !slots.release(hop(1)) && slots.empty(hop(1)).is_none());
+        assert_eq!(slots.release_at(id), Some(hop(1)));
+        assert_eq!((slots.target(id), slots.empty(hop(1)), slots.target(id)), (Some(hop(1)), Some(id), None));
         slots.retire(id, 7);
         slots.reclaim(6);
         slots.refer(hop(2));

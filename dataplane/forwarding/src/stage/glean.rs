@@ -8,12 +8,15 @@
 //!    No NHS, the NHS itself is not resolved, or the packet came from it by this tunnel (two servers of each other's would
 //!    play it back and forth until its time ends): `icmp-error`, host unreachable.
 
+use std::net::IpAddr;
+
 use wire::buf::PacketBuf;
 
 use crate::DropReason;
 use crate::adjacency::Kind;
 use crate::burst::End;
 use crate::graph::Node;
+use crate::packet::{destination, folded, outer_source};
 use crate::parking::Wait;
 use crate::ports::{InterfaceId, Notice, Ports};
 use crate::tables::{Role, Tables};
@@ -29,23 +32,22 @@ pub(crate) fn run<P: Ports>(walk: &mut Walk<P::Buf>, tables: &Tables, ports: &mu
         let meta = walk.meta[usize::from(slot)];
         let entry = tables.adjacencies.slot(meta.adjacency);
         let glean = entry.kind == Kind::Glean;
-        let next_hop = if glean { meta.destination } else { entry.next_hop };
+        let bytes = walk.bufs[usize::from(slot)].bytes();
+        let next_hop = if glean { destination(&meta, bytes) } else { entry.next_hop() };
         let interface = entry.interface;
         match tables.interface(interface).map(|interface| &interface.role) {
             Some(Role::Port(_)) => park(walk, ports, slot, (interface, next_hop), glean),
             Some(Role::Tunnel(tunnel)) => {
+                let server = tunnel.fallback.and_then(|id| Some((id, tables.adjacencies.at(id)?)));
+                let from_server = meta.interface == interface
+                    && server.is_some_and(|(_, server)| {
+                        server.kind == Kind::Midchain && outer_source(&meta, bytes) == Some(server.nbma())
+                    });
                 if !tunnel.point_to_point {
                     report(walk, ports, (interface, next_hop), glean);
                 }
-                let server = tunnel.fallback.and_then(|id| Some((id, tables.adjacencies.at(id)?)));
                 match server {
-                    Some((_, server))
-                        if server.kind == Kind::Midchain
-                            && meta.interface == interface
-                            && meta.outer_source == server.nbma() =>
-                    {
-                        unreachable(walk, slot);
-                    }
+                    _ if from_server => unreachable(walk, slot),
                     Some((id, server)) if server.kind == Kind::Midchain => {
                         walk.meta[usize::from(slot)].adjacency = id;
                         walk.frames.hand::<ME, { Node::Midchain as u8 }>(slot);
@@ -55,7 +57,7 @@ pub(crate) fn run<P: Ports>(walk: &mut Walk<P::Buf>, tables: &Tables, ports: &mu
                         let meta = &mut walk.meta[usize::from(slot)];
                         meta.adjacency = id;
                         meta.given = true;
-                        park(walk, ports, slot, (server.interface, server.next_hop), false);
+                        park(walk, ports, slot, (server.interface, server.next_hop()), false);
                     }
                     _ => unreachable(walk, slot),
                 }
@@ -69,12 +71,14 @@ fn unreachable<B: PacketBuf>(walk: &mut Walk<B>, slot: u8) {
     walk.frames.refuse::<ME>(&mut walk.meta[usize::from(slot)], slot, DropReason::HostUnreachable);
 }
 
-fn park<P: Ports>(walk: &mut Walk<P::Buf>, ports: &mut P, slot: u8, hop: (u16, u32), glean: bool) {
+fn park<P: Ports>(walk: &mut Walk<P::Buf>, ports: &mut P, slot: u8, hop: (u16, IpAddr), glean: bool) {
     report(walk, ports, hop, glean);
     let (interface, next_hop) = hop;
-    let meta = &mut walk.meta[usize::from(slot)];
+    let at = usize::from(slot);
+    let meta = &mut walk.meta[at];
     let wait = Wait { interface, next_hop, adjacency: meta.adjacency, given: meta.given, glean };
-    match walk.parking.reserve(walk.now, wait, meta.destination) {
+    let asks = (meta.table, destination(meta, walk.bufs[at].bytes()));
+    match walk.parking.reserve(walk.now, wait, asks) {
         Some(queue) => {
             meta.end = End::Park;
             meta.target = queue;
@@ -83,10 +87,15 @@ fn park<P: Ports>(walk: &mut Walk<P::Buf>, ports: &mut P, slot: u8, hop: (u16, u
     }
 }
 
-fn report<P: Ports>(walk: &mut Walk<P::Buf>, ports: &mut P, (interface, next_hop): (u16, u32), glean: bool) {
+fn report<P: Ports>(
+    walk: &mut Walk<P::Buf>,
+    ports: &mut P,
+    (interface, next_hop): (u16, IpAddr),
+    glean: bool,
+) {
     let limit = if glean { &mut walk.gleans } else { &mut walk.hops };
-    if limit.pass(walk.now, u64::from(interface) << 32 | u64::from(next_hop)) {
+    if limit.pass(walk.now, u64::from(interface) << 32 ^ folded(next_hop)) {
         // A full queue loses the report; it is made again in a second if packets still come.
-        ports.notice(Notice::Glean { interface: InterfaceId(interface), next_hop: next_hop.into() });
+        ports.notice(Notice::Glean { interface: InterfaceId(interface), next_hop });
     }
 }

@@ -1,21 +1,25 @@
-//! `gre-decap`: GRE of our tunnels (RFC 2784, RFC 2890).
+//! `gre-decap`: GRE of our tunnels (RFC 2784, RFC 2890), over IPv4 or IPv6.
 //!
 //! 1. GRE header: version, flags, checksum if there is one, else drop `gre-malformed` or `gre-checksum`. A sequence number
 //!    is read over.
-//! 2. Tunnel by own address, key and, where point-to-point, source; else drop `gre-no-tunnel`. A multipoint tunnel takes
-//!    any source with the right key: a direct reply may come before the binding does.
+//! 2. Tunnel by own address, key, table of the interface and, where point-to-point, source; else drop `gre-no-tunnel`. A multipoint
+//!    tunnel takes any source with the right key: a direct reply may come before the binding does.
 //! 3. NHRP: `punt` to the control plane.
-//! 4. IPv4: the inner header is checked as classify does; then `ip-lookup`, as come by the tunnel.
+//! 4. IPv4 or IPv6: the inner header is checked as classify does. A congestion mark of the outer header goes over to it (RFC 6040 §4.2),
+//!    or ends it: drop `congestion`. A TCP SYN asks for no more than the tunnel takes the other way. Then `ip-lookup` or `ip6-lookup`, as
+//!    come by the tunnel, in the tunnel's table.
 //! 5. All else: drop `gre-protocol`.
 
 use wire::buf::PacketBuf;
-use wire::{Malformed, gre, ipv4};
+use wire::{Malformed, gre, ipv4, tcp};
 
-use super::{check_ip, destination, is_plain, total_length};
+use super::{TCP_FLAGS, check_ip, destination, is_plain, source, total_length};
 use crate::DropReason;
-use crate::adjacency::permit;
-use crate::burst::{End, Frames, Meta};
+use crate::adjacency::{LINK_LEN, permit};
+use crate::burst::{End, Frames, Meta, family};
+use crate::fib::Fib;
 use crate::graph::Node;
+use crate::packet::{check_ip6, clamp_mss, merge_marks, number, traffic_class};
 use crate::tables::{DecapKey, DecapTunnel, Tables};
 use crate::walk::Walk;
 
@@ -24,48 +28,61 @@ const ME: u8 = Node::GreDecap as u8;
 /// GRE header with a key.
 const KEYED_LEN: usize = 8;
 
-/// The tunnel of the packet before: most are of the same.
-type Last = Option<(DecapKey, DecapTunnel)>;
+/// The tunnel of the packet before, over IPv4, and the FIB of its table: most are of the same.
+type Last<'a> = Option<(DecapKey<u32>, DecapTunnel, &'a Fib)>;
 
 #[inline(never)]
 pub(crate) fn run<B: PacketBuf>(walk: &mut Walk<B>, tables: &Tables) {
     let frame = walk.frames.take(Node::GreDecap);
     walk.enter(frame);
     let Walk { bufs, meta, frames, .. } = walk;
-    let (bufs, meta, fib) = (bufs.as_mut_slice(), &mut **meta, &*tables.fib);
+    let (bufs, meta) = (bufs.as_mut_slice(), &mut **meta);
     let mut last = None;
     for at in frame.places() {
         let slot = frames.slot(frame, at);
         let (buf, meta) = (&mut bufs[usize::from(slot)], &mut meta[usize::from(slot)]);
         let bytes = buf.bytes();
-        let Some((key, ip)) = plain(bytes, meta.offset.into()) else {
-            unusual(buf, meta, frames, tables, &mut last, slot);
+        let Some((key, ip)) = plain(bytes, meta) else {
+            unusual(buf, meta, frames, tables, slot);
             continue;
         };
-        let Some(tunnel) = tunnel(tables, &mut last, meta, Some(key)) else {
+        let Some((tunnel, fib)) = tunnel(tables, &mut last, meta, bytes, Some(key)) else {
             frames.drop(meta, slot, DropReason::GreNoTunnel);
             continue;
         };
-        let whole = usize::from(meta.offset) + KEYED_LEN + total_length(ip);
+        let inner = usize::from(meta.offset) + KEYED_LEN;
+        let whole = inner + total_length(ip);
         let to = destination(ip);
         fib.prefetch(to.into());
+        let marks = bytes.get(LINK_LEN + 1).copied().unwrap_or_default();
+        let is_syn = ip[9] == ipv4::TCP
+            && tunnel.mss != 0
+            && bytes.get(inner + ipv4::LEN + TCP_FLAGS).is_some_and(|flags| flags & tcp::SYN != 0);
+        // Of the outer marks only ECT(1) and CE change anything.
+        let is_marked = marks & 1 != 0 && (marks ^ ip[1]) & 3 != 0;
         if whole < bytes.len() {
             cut(buf, whole);
         }
         enter(meta, tunnel, KEYED_LEN, to);
+        if is_syn | is_marked
+            && let Err(reason) = alter(buf, inner, marks, tunnel.mss)
+        {
+            frames.drop(meta, slot, reason);
+            continue;
+        }
         frames.hand::<ME, { Node::IpLookup as u8 }>(slot);
     }
 }
 
-/// Key and inner header of what is most: a key and nothing else optional, IPv4 without options, nothing wrong with it.
+/// Key and inner header of what is most: over IPv4, a key and nothing else optional, IPv4 without options, nothing wrong with it.
 #[inline(always)]
-fn plain(bytes: &[u8], offset: usize) -> Option<(u32, &[u8; ipv4::LEN])> {
-    let gre = bytes.get(offset..)?;
+fn plain<'a>(bytes: &'a [u8], meta: &Meta) -> Option<(u32, &'a [u8; ipv4::LEN])> {
+    let gre = bytes.get(usize::from(meta.offset)..)?;
     let head = gre.first_chunk::<{ KEYED_LEN + ipv4::LEN }>()?;
     let ip = head.last_chunk::<{ ipv4::LEN }>()?;
     let first = u32::from_be_bytes([head[0], head[1], head[2], head[3]]);
     let key = u32::from_be_bytes([head[4], head[5], head[6], head[7]]);
-    let keyed = first == (gre::KEY as u32) << 16 | gre::IPV4 as u32;
+    let keyed = first == (gre::KEY as u32) << 16 | gre::IPV4 as u32 && meta.family == family::OUTER4;
     (keyed && is_plain(ip, gre.len() - KEYED_LEN)).then_some((key, ip))
 }
 
@@ -76,62 +93,102 @@ fn enter(meta: &mut Meta, tunnel: DecapTunnel, len: usize, destination: u32) {
     meta.offset += len as u16;
     meta.interface = tunnel.interface.0;
     meta.network = tunnel.redirects;
+    meta.table = tunnel.table;
     meta.permits = permit::TRANSIT | permit::TUNNEL;
+}
+
+/// What an inner packet takes over from the outer one, and what its SYN may ask for.
+#[cold]
+#[inline(never)]
+fn alter<B: PacketBuf>(buf: &mut B, inner: usize, marks: u8, mss: u16) -> Result<(), DropReason> {
+    let packet = buf.bytes_mut().get_mut(inner..).unwrap_or_default();
+    merge_marks(marks, packet)?;
+    clamp_mss(packet, mss);
+    Ok(())
 }
 
 /// The whole path of a packet that is not plain.
 #[cold]
 #[inline(never)]
-fn unusual<B: PacketBuf>(
-    buf: &mut B,
-    meta: &mut Meta,
-    frames: &mut Frames,
-    tables: &Tables,
-    last: &mut Last,
-    slot: u8,
-) {
-    let Some(bytes) = buf.bytes().get(usize::from(meta.offset)..) else {
-        return frames.drop(meta, slot, DropReason::GreMalformed);
-    };
-    let (fields, inner) = match gre::parse(bytes) {
-        Ok(parts) => parts,
-        Err(Malformed::Checksum(_)) => return frames.drop(meta, slot, DropReason::GreChecksum),
-        Err(_) => return frames.drop(meta, slot, DropReason::GreMalformed),
-    };
-    let Some(tunnel) = tunnel(tables, last, meta, fields.key) else {
-        return frames.drop(meta, slot, DropReason::GreNoTunnel);
-    };
-    if fields.protocol == gre::NHRP {
-        enter(meta, tunnel, fields.len, 0);
-        meta.end = End::Nhrp;
-        return frames.hand::<ME, { Node::Punt as u8 }>(slot);
-    }
-    if fields.protocol != gre::IPV4 {
-        return frames.drop(meta, slot, DropReason::GreProtocol);
-    }
-    match check_ip(inner) {
-        Ok(ip) => {
-            enter(meta, tunnel, fields.len, ip.destination);
-            cut(buf, usize::from(meta.offset) + ip.total);
-            frames.hand::<ME, { Node::IpLookup as u8 }>(slot);
+fn unusual<B: PacketBuf>(buf: &mut B, meta: &mut Meta, frames: &mut Frames, tables: &Tables, slot: u8) {
+    match open(buf, meta, tables) {
+        Ok(gre::NHRP) => {
+            meta.end = End::Nhrp;
+            frames.hand::<ME, { Node::Punt as u8 }>(slot);
         }
+        Ok(gre::IPV6) => frames.hand::<ME, { Node::Ip6Lookup as u8 }>(slot),
+        Ok(_) => frames.hand::<ME, { Node::IpLookup as u8 }>(slot),
         Err(reason) => frames.drop(meta, slot, reason),
     }
 }
 
-/// The tunnel of a packet.
+/// Looks at the whole of it; the GRE protocol type: IPv4, IPv6 or NHRP.
+fn open<B: PacketBuf>(buf: &mut B, meta: &mut Meta, tables: &Tables) -> Result<u16, DropReason> {
+    let bytes = buf.bytes();
+    let gre = bytes.get(usize::from(meta.offset)..).ok_or(DropReason::GreMalformed)?;
+    let (fields, inner) = gre::parse(gre).map_err(|malformed| match malformed {
+        Malformed::Checksum(_) => DropReason::GreChecksum,
+        _ => DropReason::GreMalformed,
+    })?;
+    let tunnel = if meta.family & family::OUTER6 == 0 {
+        tunnel(tables, &mut None, meta, bytes, fields.key).map(|(tunnel, _)| tunnel)
+    } else {
+        tunnel_over_v6(tables, meta, bytes, fields.key)
+    };
+    let tunnel = tunnel.ok_or(DropReason::GreNoTunnel)?;
+    let (total, destination) = match fields.protocol {
+        gre::NHRP => (inner.len(), 0),
+        gre::IPV4 => check_ip(inner).map(|ip| (ip.total, ip.destination))?,
+        gre::IPV6 => {
+            meta.family |= family::V6;
+            (check_ip6(inner)?.total, 0)
+        }
+        _ => return Err(DropReason::GreProtocol),
+    };
+    let marks = traffic_class(bytes.get(LINK_LEN..).unwrap_or_default());
+    enter(meta, tunnel, fields.len, destination);
+    let inner = usize::from(meta.offset);
+    cut(buf, inner + total);
+    if fields.protocol != gre::NHRP {
+        alter(buf, inner, marks, tunnel.mss)?;
+    }
+    Ok(fields.protocol)
+}
+
+/// The tunnel of a packet over IPv4, and the FIB of its inner packets.
 #[inline(always)]
-fn tunnel(tables: &Tables, last: &mut Last, meta: &Meta, key: Option<u32>) -> Option<DecapTunnel> {
-    let remote = if tables.decap.point_to_point { meta.outer_source } else { 0 };
-    let key = DecapKey { local: meta.destination, key, remote };
-    if let Some((found, tunnel)) = last
+fn tunnel<'a>(
+    tables: &'a Tables,
+    last: &mut Last<'a>,
+    meta: &Meta,
+    bytes: &[u8],
+    key: Option<u32>,
+) -> Option<(DecapTunnel, &'a Fib)> {
+    let decap = &tables.decap.v4;
+    let remote = if decap.point_to_point { outer(bytes).map_or(0, source) } else { 0 };
+    let key = DecapKey { local: meta.destination, remote, key, table: meta.table };
+    if let Some((found, tunnel, fib)) = last
         && *found == key
     {
-        return Some(*tunnel);
+        return Some((*tunnel, fib));
     }
-    let tunnel = tables.decap.tunnel(key)?;
-    *last = Some((key, tunnel));
-    Some(tunnel)
+    let tunnel = decap.tunnel(key)?;
+    let fib = &*tables.fibs[usize::from(tunnel.table)].v4;
+    *last = Some((key, tunnel, fib));
+    Some((tunnel, fib))
+}
+
+/// The outer header, of either family: where it stands until the packet leaves.
+#[inline(always)]
+fn outer<const LEN: usize>(bytes: &[u8]) -> Option<&[u8; LEN]> {
+    bytes.get(LINK_LEN..)?.first_chunk()
+}
+
+/// The tunnel of a packet over IPv6.
+fn tunnel_over_v6(tables: &Tables, meta: &Meta, bytes: &[u8], key: Option<u32>) -> Option<DecapTunnel> {
+    let header = outer(bytes)?;
+    let (remote, local) = (number(header, 8), number(header, 24));
+    tables.decap.v6.tunnel(DecapKey { local, remote, key, table: meta.table })
 }
 
 fn cut<B: PacketBuf>(buf: &mut B, whole: usize) {

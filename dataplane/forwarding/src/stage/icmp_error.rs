@@ -1,82 +1,212 @@
-//! `icmp-error`: the sender is told why its packet is dropped (RFC 792; RFC 1812 §5.2.7.1, §5.3.1).
+//! `icmp-error`: the sender is told why its packet is dropped (RFC 792; RFC 1812 §5.2.7.1, §5.3.1; RFC 4443 §3).
 //!
-//! 1. What there is to say: see [`message`]. Who is told, and of what nobody is (§4.3.2.7): the rules of `wire::icmp::error`.
+//! 1. What there is to say: see [`message_v4`] and [`message_v6`]. Who is told, and of what nobody is (RFC 1812 §4.3.2.7, RFC 4443 §2.4):
+//!    the rules of `wire::icmp::error` and `wire::icmpv6::error`. Of the control plane's own packets nobody is.
 //! 2. Ten times a second for each source, as many at once, and a thousand a second in all (§4.3.2.8). Of what nobody is told
-//!    takes no part of that.
-//! 3. The error, from the address of the interface that the packet came by, enters in the next breath by `inject` and is
-//!    routed like any packet: about what came by a tunnel, by the tunnel.
+//!    takes no part of that. What a path takes has a thousand of its own: a flood of other errors must not keep it from those whose
+//!    packets end here without it.
+//! 3. The error, from the address of the interface that the packet came by (it has none of the family, or a link-local one and the
+//!    sender is farther: from another one of the same table), enters in the next breath by `inject` and is routed in that table like any packet: about what came by a tunnel, by the
+//!    tunnel. To a link-local address it goes by the link that the packet came by, to the station that sent it.
 //! 4. The packet itself: drop, for the reason that it was handed over with.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
 use wire::buf::PacketBuf;
-use wire::{icmp, ipv4};
+use wire::{ethernet, icmp, icmpv6, ipv4, ipv6};
+use zerocopy::IntoBytes;
 
 use crate::DropReason;
-use crate::adjacency::permit;
-use crate::burst::Meta;
+use crate::adjacency::{LINK_LEN, TAGGED_LEN, permit};
+use crate::burst::{Meta, family};
 use crate::graph::Node;
+use crate::limit::Limit;
+use crate::packet::{addresses, current, folded};
 use crate::ports::Ports;
-use crate::tables::Tables;
+use crate::tables::{Role, Tables};
 use crate::walk::{Carried, Entry, Walk};
+
+/// Least that "fragmentation needed" may name: every link takes so much (RFC 791 §3.2).
+const MIN_MTU_V4: u16 = 68;
 
 pub(crate) fn run<P: Ports>(walk: &mut Walk<P::Buf>, tables: &Tables, ports: &mut P) {
     let frame = walk.frames.take(Node::IcmpError);
     walk.enter(frame);
+    let now = walk.now;
     for at in frame.places() {
         let slot = walk.frames.slot(frame, at);
-        if let Some(error) = error(walk, tables, slot) {
-            tell(walk, ports, slot, &error);
+        let meta = walk.meta[usize::from(slot)];
+        // The total alone decides under a flood, before a packet is touched.
+        if limit(walk, meta.reason).is_open(now)
+            && let Some(error) = Error::about(tables, &meta, walk.bufs[usize::from(slot)].bytes())
+        {
+            send(walk, ports, &error);
         }
-        walk.drop(slot, walk.meta[usize::from(slot)].reason);
+        walk.drop(slot, meta.reason);
     }
 }
 
-/// The error about a packet, if there is to be one.
-fn error<B: PacketBuf>(walk: &mut Walk<B>, tables: &Tables, slot: u8) -> Option<Vec<u8>> {
-    let at = usize::from(slot);
-    let meta = &walk.meta[at];
-    // The control plane's own packets have no sender to be told.
-    if meta.permits & permit::TUNNEL == 0 {
-        return None;
+/// Tells the sender of a packet in `bytes` why it is dropped, which is for the caller to do.
+pub(crate) fn tell<P: Ports>(
+    walk: &mut Walk<P::Buf>,
+    tables: &Tables,
+    ports: &mut P,
+    bytes: &[u8],
+    meta: &Meta,
+) {
+    let now = walk.now;
+    if limit(walk, meta.reason).is_open(now)
+        && let Some(error) = Error::about(tables, meta, bytes)
+    {
+        send(walk, ports, &error);
     }
-    // The total alone decides under a flood, before an error is made.
-    if !walk.errors.is_open(walk.now) {
-        return None;
-    }
-    let own = tables.interface(meta.interface)?.address?;
-    let packet = walk.bufs[at].bytes().get(usize::from(meta.offset)..)?;
-    let source = packet.get(12..16)?.first_chunk::<4>()?;
-    let mtu = || tables.adjacencies.slot(meta.adjacency).mtu;
-    let error = icmp::error(own, message(meta.reason, packet, mtu)?, packet)?;
-    walk.errors.pass(walk.now, u32::from_be_bytes(*source).into()).then_some(error)
 }
 
-/// What there is to say about `packet`; `mtu` is that of the adjacency it was to leave by.
-fn message(reason: DropReason, packet: &[u8], mtu: impl FnOnce() -> u16) -> Option<icmp::Header> {
-    match reason {
-        DropReason::HostUnreachable => Some(icmp::Header::unreachable(icmp::HOST_UNREACHABLE)),
+/// The limit of errors for a reason.
+fn limit<B>(walk: &mut Walk<B>, reason: DropReason) -> &mut Limit {
+    if reason == DropReason::TooBig { &mut walk.too_bigs } else { &mut walk.errors }
+}
+
+/// An error to be sent.
+struct Error {
+    /// What the packet is dropped for.
+    reason: DropReason,
+    packet: Vec<u8>,
+    /// Who is told.
+    to: IpAddr,
+    meta: Meta,
+    /// The link's header, where it cannot be found by routing, and how much of it there is.
+    link: ([u8; TAGGED_LEN], usize),
+}
+
+impl Error {
+    /// The error about a packet, if there is to be one.
+    fn about(tables: &Tables, meta: &Meta, bytes: &[u8]) -> Option<Self> {
+        if meta.permits & permit::TUNNEL == 0 {
+            return None;
+        }
+        let packet = current(meta, bytes);
+        let (to, _) = addresses(packet)?;
+        let table = tables.interface(meta.interface)?.table;
+        let mtu = tables.adjacencies.slot(meta.adjacency).mtu;
+        let mut error = Self {
+            reason: meta.reason,
+            packet: Vec::new(),
+            to,
+            meta: Meta {
+                interface: meta.interface,
+                table,
+                permits: permit::TRANSIT | permit::TUNNEL,
+                ..Meta::NEW
+            },
+            link: ([0; TAGGED_LEN], 0),
+        };
+        match to {
+            IpAddr::V4(to) => {
+                let message = message_v4(meta, packet, mtu)?;
+                error.meta.destination = to.to_bits();
+                error.packet = icmp::error(own_v4(tables, meta.interface, table)?, message, packet)?;
+            }
+            IpAddr::V6(to) => {
+                let message = message_v6(meta, packet, mtu)?;
+                error.meta.family = family::V6;
+                if to.is_unicast_link_local() {
+                    (error.link, error.meta.target) = back(tables, meta, bytes)?;
+                }
+                error.packet = icmpv6::error(own_v6(tables, meta.interface, table, to)?, message, packet)?;
+            }
+        }
+        Some(error)
+    }
+}
+
+/// What there is to say about an IPv4 packet; `mtu` is that of the adjacency it was to leave by.
+fn message_v4(meta: &Meta, packet: &[u8], mtu: u16) -> Option<icmp::Header> {
+    match meta.reason {
+        DropReason::HostUnreachable | DropReason::Unresolved => {
+            Some(icmp::Header::unreachable(icmp::HOST_UNREACHABLE))
+        }
         DropReason::NoRoute => Some(icmp::Header::unreachable(icmp::NET_UNREACHABLE)),
+        DropReason::UnderlayTransit => Some(icmp::Header::unreachable(icmp::PROHIBITED)),
         DropReason::TtlExpired => Some(icmp::Header::time_exceeded()),
         DropReason::TooBig => {
             let flags = packet.get(6..8)?.first_chunk::<2>()?;
             let whole = u16::from_be_bytes(*flags) & ipv4::DONT_FRAGMENT != 0;
-            whole.then(|| icmp::Header::fragmentation_needed(mtu()))
+            whole.then(|| icmp::Header::fragmentation_needed(mtu.max(MIN_MTU_V4)))
         }
         _ => None,
     }
 }
 
-/// Leaves an error for the next breath.
-fn tell<P: Ports>(walk: &mut Walk<P::Buf>, ports: &mut P, slot: u8, error: &[u8]) {
+/// The same about an IPv6 packet. What is no larger than 1,280 bytes is taken whatever a tunnel's MTU is.
+fn message_v6(meta: &Meta, packet: &[u8], mtu: u16) -> Option<icmpv6::Header> {
+    match meta.reason {
+        DropReason::HostUnreachable | DropReason::Unresolved => {
+            Some(icmpv6::Header::unreachable(icmpv6::ADDRESS_UNREACHABLE))
+        }
+        DropReason::NoRoute => Some(icmpv6::Header::unreachable(icmpv6::NO_ROUTE)),
+        DropReason::UnderlayTransit => Some(icmpv6::Header::unreachable(icmpv6::PROHIBITED)),
+        // What is for one link, of a source that is of another reach: about the source (RFC 4443 §3.1).
+        DropReason::Scope => {
+            let (from, to) = addresses(packet)?;
+            let of_link = |addr| matches!(addr, IpAddr::V6(addr) if addr.is_unicast_link_local());
+            let beyond = of_link(from) && !of_link(to);
+            beyond.then(|| icmpv6::Header::unreachable(icmpv6::BEYOND_SCOPE))
+        }
+        DropReason::TtlExpired => Some(icmpv6::Header::time_exceeded()),
+        DropReason::TooBig => Some(icmpv6::Header::packet_too_big(u32::from(mtu).max(ipv6::MIN_MTU as u32))),
+        _ => None,
+    }
+}
+
+/// Our address on an interface, or else in its table.
+fn own_v4(tables: &Tables, interface: u16, table: u16) -> Option<Ipv4Addr> {
+    let mut others = tables.interfaces.all.iter().flatten().filter(|other| other.table == table);
+    tables.interface(interface)?.address.or_else(|| others.find_map(|other| other.address))
+}
+
+/// The same for IPv6, as far as it reaches `to` (RFC 4291 §2.5.6).
+fn own_v6(tables: &Tables, interface: u16, table: u16, to: Ipv6Addr) -> Option<Ipv6Addr> {
+    let others = tables.interfaces.all.iter().flatten().filter(|other| other.table == table);
+    let own = std::iter::once(tables.interface(interface)?).chain(others);
+    let reaches = |from: &Ipv6Addr| to.is_unicast_link_local() || !from.is_unicast_link_local();
+    own.filter_map(|own| own.address6).find(reaches)
+}
+
+/// The link's header back to the station that a packet came from, and the port, if it came in a frame.
+fn back(tables: &Tables, meta: &Meta, frame: &[u8]) -> Option<(([u8; TAGGED_LEN], usize), u16)> {
+    let Role::Port(port) = &tables.interface(meta.interface)?.role else { return None };
+    if usize::from(meta.offset) < LINK_LEN {
+        return None;
+    }
+    let (came, _) = ethernet::parse(frame).ok()?;
+    let mut link = [0; TAGGED_LEN];
+    let ethertype = if port.vlan == 0 { ethernet::IPV6 } else { ethernet::VLAN };
+    let header = ethernet::Header::new(came.source, port.mac, ethertype);
+    link[..LINK_LEN].copy_from_slice(header.as_bytes());
+    if port.vlan == 0 {
+        return Some(((link, LINK_LEN), port.port.0));
+    }
+    link[LINK_LEN..].copy_from_slice(ethernet::Tag::new(0, port.vlan, ethernet::IPV6).as_bytes());
+    Some(((link, TAGGED_LEN), port.port.0))
+}
+
+/// Leaves an error for the next breath, within the limits.
+fn send<P: Ports>(walk: &mut Walk<P::Buf>, ports: &mut P, error: &Error) {
+    let now = walk.now;
+    if !limit(walk, error.reason).pass(now, folded(error.to)) {
+        return;
+    }
+    let (link, packet) = (&error.link.0[..error.link.1], &error.packet);
     let Some(mut buf) = ports.alloc() else { return walk.drop_copy(DropReason::NoBuffer) };
-    let Some(room) = buf.append(error.len()) else {
+    let Some(room) = buf.append(link.len() + packet.len()) else {
         return walk.refuse_copy(ports, buf, DropReason::NoBuffer);
     };
-    room.copy_from_slice(error);
-    let destination =
-        error.get(16..20).and_then(|addr| addr.first_chunk::<4>()).map_or(0, |a| u32::from_be_bytes(*a));
-    let interface = walk.meta[usize::from(slot)].interface;
-    let meta = Meta { destination, interface, permits: permit::TRANSIT | permit::TUNNEL, ..Meta::NEW };
-    match walk.carry(Carried { buf, meta, entry: Entry::Lookup, trace: 0 }) {
+    let (before, behind) = room.split_at_mut(link.len());
+    before.copy_from_slice(link);
+    behind.copy_from_slice(packet);
+    let entry = if link.is_empty() { Entry::Lookup } else { Entry::Frame };
+    match walk.carry(Carried { buf, meta: error.meta, entry, trace: 0 }) {
         Ok(()) => {
             walk.flow.copied += 1;
             walk.flow.parked += 1;

@@ -1,29 +1,32 @@
 //! `inject`: what enters from above, or again.
 //!
-//! 1. What the last breath left for this one: to `ip-lookup`, to the adjacency that it was given, or to `replicate`.
-//! 2. From the twin of a port: out of that port as it is. GRE, ESP and ESP in UDP are for tunnels alone: drop
-//!    `inject-forbidden`.
-//! 3. From the twin of a tunnel: multicast and broadcast to `replicate`, unicast to `ip-lookup`. The time to live stays as
-//!    the kernel set it. What is not IPv4: drop `inject-family`.
-//! 4. From the control plane: outer IPv4 and GRE header in front, of network control (CS6). To an NBMA address that a
+//! 1. What the last breath left for this one: to `ip-lookup` or `ip6-lookup`, to the adjacency that it was given, to `replicate`, or,
+//!    a piece of a frame, to `tx`.
+//! 2. From the twin of a port: out of that port as it is, with the tag of its VLAN if it is the twin of one. GRE, ESP and ESP in UDP are
+//!    for tunnels alone: drop `inject-forbidden`.
+//! 3. From the twin of a tunnel: multicast and broadcast to `replicate`, unicast to `ip-lookup` or `ip6-lookup` in the tunnel's table. To
+//!    a link-local address on a point-to-point tunnel: to the peer, who is all that there is on that link. The time to live stays
+//!    as the kernel set it. What is not IP: drop `inject-family`.
+//! 4. From the control plane: outer IPv4 or IPv6 and GRE header in front, of network control (CS6). To an NBMA address that a
 //!    binding or a replica of the tunnel has: by the link of that to `rewrite`, or to `glean` if the link is not resolved.
 //!    Whatever routes the tunnel has brought, they do not take it along. To others by `ip-lookup` in the underlay's table, and
-//!    never into a tunnel.
+//!    never into a tunnel. To an address of the other family than the tunnel's own: drop `no-route`.
 //! 5. The interface is gone: drop `stale-index`.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use wire::buf::PacketBuf;
-use wire::{ethernet, gre, ipv4, udp};
+use wire::{ethernet, gre, ipv4, ipv6, udp};
 use zerocopy::IntoBytes;
 
 use super::check_ip;
 use crate::DropReason;
-use crate::adjacency::{AdjacencyId, Kind, permit};
-use crate::burst::Meta;
+use crate::adjacency::{AdjacencyId, Kind, LINK_LEN, permit};
+use crate::burst::{Meta, family};
 use crate::graph::Node;
+use crate::packet::check_ip6;
 use crate::ports::{Injected, Origin, Ports};
-use crate::tables::{Role, Tables};
+use crate::tables::{Role, Tables, TunnelInterface};
 use crate::walk::{Entry, INJECTED, RESUMED, Walk};
 
 const ME: u8 = Node::Inject as u8;
@@ -31,7 +34,7 @@ const ME: u8 = Node::Inject as u8;
 /// UDP port of NAT traversal (RFC 3948).
 const NAT_TRAVERSAL: u16 = 4500;
 /// Ethertypes of VLAN tags (IEEE 802.1Q, 802.1ad), and the one that was used for outer ones before.
-const VLAN_TAGS: [u16; 3] = [0x8100, 0x88a8, 0x9100];
+const VLAN_TAGS: [u16; 3] = [ethernet::VLAN, ethernet::PROVIDER_VLAN, 0x9100];
 
 pub(crate) fn run<P: Ports>(walk: &mut Walk<P::Buf>, tables: &Tables, ports: &mut P) {
     let mut packets = 0;
@@ -52,7 +55,7 @@ pub(crate) fn run<P: Ports>(walk: &mut Walk<P::Buf>, tables: &Tables, ports: &mu
         walk.flow.injected += 1;
         match walk.seat(buf, Meta::NEW, 0) {
             Ok(slot) => {
-                walk.trace.adopt(slot);
+                walk.adopt_injected(slot, &origin);
                 walk.note(Node::Inject, slot);
                 enter(walk, tables, slot, origin);
             }
@@ -68,9 +71,10 @@ pub(crate) fn run<P: Ports>(walk: &mut Walk<P::Buf>, tables: &Tables, ports: &mu
 
 fn resume<B: PacketBuf>(walk: &mut Walk<B>, tables: &Tables, slot: u8, entry: Entry) {
     walk.note(Node::Inject, slot);
-    let meta = &mut walk.meta[usize::from(slot)];
+    let meta = walk.meta[usize::from(slot)];
     match entry {
-        Entry::Lookup => walk.frames.hand::<ME, { Node::IpLookup as u8 }>(slot),
+        Entry::Lookup => look_up(walk, slot),
+        Entry::Frame => walk.send(slot, meta.target),
         Entry::Replicate => {
             walk.replicating -= 1;
             walk.frames.hand::<ME, { Node::Replicate as u8 }>(slot);
@@ -88,24 +92,56 @@ fn enter<B: PacketBuf>(walk: &mut Walk<B>, tables: &Tables, slot: u8, origin: Or
     let id = match origin {
         Origin::Twin(id) | Origin::Control { tunnel: id, .. } => id,
     };
-    walk.meta[usize::from(slot)].interface = id.0;
-    match (origin, tables.interface(id.0).map(|interface| &interface.role)) {
+    let interface = tables.interface(id.0);
+    let meta = &mut walk.meta[usize::from(slot)];
+    meta.interface = id.0;
+    meta.table = interface.map_or(0, |interface| interface.table);
+    match (origin, interface.map(|interface| &interface.role)) {
         (Origin::Twin(_), Some(Role::Port(port))) => {
-            if is_for_tunnels(walk.bufs[usize::from(slot)].bytes()) {
+            let buf = &mut walk.bufs[usize::from(slot)];
+            if is_for_tunnels(buf.bytes()) {
                 walk.drop(slot, DropReason::InjectForbidden);
-            } else {
+            } else if port.vlan == 0 {
                 walk.send(slot, port.port.0);
+            } else {
+                match tag(buf, port.vlan) {
+                    Ok(()) => walk.send(slot, port.port.0),
+                    Err(reason) => walk.drop(slot, reason),
+                }
             }
         }
-        (Origin::Twin(_), Some(Role::Tunnel(_))) => from_tunnel_twin(walk, slot),
+        (Origin::Twin(_), Some(Role::Tunnel(tunnel))) => from_tunnel_twin(walk, slot, tunnel.point_to_point),
         (Origin::Control { destination, protocol_type, .. }, Some(Role::Tunnel(tunnel))) => {
-            let gre = (protocol_type, tunnel.key);
-            let link = tables.nbmas.get(&(id, destination.to_bits())).copied();
+            let link = tables.nbmas.get(&(id, destination)).copied();
             let link = link.and_then(|link| Some((link, tables.adjacencies.at(link)?.kind)));
-            from_control(walk, slot, (tunnel.source, destination), tunnel.ttl, gre, link);
+            from_control(walk, slot, tunnel, (destination, protocol_type), link);
         }
         _ => walk.drop(slot, DropReason::StaleIndex),
     }
+}
+
+/// To the look-up of the packet's family.
+fn look_up<B: PacketBuf>(walk: &mut Walk<B>, slot: u8) {
+    if walk.meta[usize::from(slot)].family & family::V6 == 0 {
+        walk.frames.hand::<ME, { Node::IpLookup as u8 }>(slot);
+    } else {
+        walk.frames.hand::<ME, { Node::Ip6Lookup as u8 }>(slot);
+    }
+}
+
+/// Puts the tag of a VLAN into a frame, of priority 0 as in all that we send.
+fn tag<B: PacketBuf>(buf: &mut B, vlan: u16) -> Result<(), DropReason> {
+    const ADDRESSES: usize = LINK_LEN - 2;
+    let Ok((link, _)) = ethernet::parse(buf.bytes()) else { return Err(DropReason::Runt) };
+    let tag = ethernet::Tag::new(0, vlan, link.ethertype());
+    if buf.prepend(ethernet::TAG_LEN).is_none() {
+        return Err(DropReason::NoHeadroom);
+    }
+    let bytes = buf.bytes_mut();
+    bytes.copy_within(ethernet::TAG_LEN..ethernet::TAG_LEN + ADDRESSES, 0);
+    bytes[ADDRESSES..LINK_LEN].copy_from_slice(&ethernet::VLAN.to_be_bytes());
+    bytes[LINK_LEN..LINK_LEN + ethernet::TAG_LEN].copy_from_slice(tag.as_bytes());
+    Ok(())
 }
 
 /// Whether a frame holds what only tunnels may send, behind whatever it stands.
@@ -137,31 +173,16 @@ fn is_for_tunnels_v4(packet: &[u8]) -> bool {
     }
 }
 
-/// Over the extension headers (RFC 8200 §4.1). What is cut short in them, or has more of them than there are kinds, is no
-/// packet that a kernel sends.
+/// What is cut short in its extension headers, or has more of them than there are kinds, is no packet that a kernel sends.
 fn is_for_tunnels_v6(packet: &[u8]) -> bool {
-    const HEADER: usize = 40;
-    let (Some(&first), Some(rest)) = (packet.get(6), packet.get(HEADER..)) else { return false };
-    let (mut next, mut rest) = (first, rest);
-    for _ in 0..8 {
-        match next {
-            ipv4::GRE | ipv4::ESP => return true,
-            ipv4::UDP => return is_esp_in_udp(rest),
-            // Hop-by-hop, routing, destination options, mobility: a length in units of eight bytes, less one. A fragment's
-            // header has eight bytes, and its second is zero.
-            0 | 43 | 60 | 135 | 44 => {
-                let Some(&[kind, len, high, low]) = rest.first_chunk() else { return true };
-                // A later fragment has no headers of its own.
-                if next == 44 && u16::from_be_bytes([high, low]) >> 3 != 0 {
-                    return matches!(kind, ipv4::GRE | ipv4::ESP);
-                }
-                let Some(behind) = rest.get(usize::from(len) * 8 + 8..) else { return true };
-                (next, rest) = (kind, behind);
-            }
-            _ => return false,
-        }
+    match ipv6::upper(packet) {
+        Ok(upper) => match upper.protocol {
+            ipv6::GRE | ipv6::ESP => true,
+            ipv6::UDP => !upper.is_later_fragment() && is_esp_in_udp(&packet[upper.offset..]),
+            _ => false,
+        },
+        Err(_) => packet.len() >= ipv6::LEN,
     }
-    true
 }
 
 /// ESP in UDP (RFC 3948 §2.1) as against IKE, whose four zero bytes are no SPI (§2.2), and the keep-alive of one byte (§2.3).
@@ -177,61 +198,89 @@ fn is_esp_in_udp(datagram: &[u8]) -> bool {
     }
 }
 
-fn from_tunnel_twin<B: PacketBuf>(walk: &mut Walk<B>, slot: u8) {
+fn from_tunnel_twin<B: PacketBuf>(walk: &mut Walk<B>, slot: u8, point_to_point: bool) {
     let at = usize::from(slot);
     let bytes = walk.bufs[at].bytes();
-    if bytes.first().is_none_or(|version| version >> 4 != 4) {
-        return walk.drop(slot, DropReason::InjectFamily);
-    }
-    let ip = match check_ip(bytes) {
-        Ok(ip) => ip,
+    let seen = match bytes.first().map(|version| version >> 4) {
+        Some(4) => check_ip(bytes).map(|ip| {
+            let to = Ipv4Addr::from(ip.destination);
+            (0, ip.destination, to.is_multicast() || to.is_broadcast())
+        }),
+        Some(6) => check_ip6(bytes).map(|ip| {
+            let to = Ipv6Addr::from(ip.destination);
+            (family::V6, 0, to.is_multicast() || point_to_point && to.is_unicast_link_local())
+        }),
+        _ => Err(DropReason::InjectFamily),
+    };
+    let (family, destination, for_all) = match seen {
+        Ok(seen) => seen,
         Err(reason) => return walk.drop(slot, reason),
     };
     let meta = &mut walk.meta[at];
-    meta.destination = ip.destination;
+    (meta.family, meta.destination) = (family, destination);
     meta.permits = permit::TRANSIT | permit::TUNNEL;
-    let to = Ipv4Addr::from(ip.destination);
-    if to.is_multicast() || to.is_broadcast() {
+    if for_all {
         walk.frames.hand::<ME, { Node::Replicate as u8 }>(slot);
     } else {
-        walk.frames.hand::<ME, { Node::IpLookup as u8 }>(slot);
+        look_up(walk, slot);
     }
 }
 
 fn from_control<B: PacketBuf>(
     walk: &mut Walk<B>,
     slot: u8,
-    (source, destination): (Ipv4Addr, Ipv4Addr),
-    ttl: u8,
-    (protocol_type, key): (u16, Option<u32>),
+    tunnel: &TunnelInterface,
+    (destination, protocol_type): (IpAddr, u16),
     link: Option<(AdjacencyId, Kind)>,
 ) {
     let at = usize::from(slot);
     walk.ip_id = walk.ip_id.wrapping_add(1);
-    let gre_len = gre::len(key);
-    let payload = gre_len + walk.bufs[at].len();
-    let Some(ip) = ipv4::Header::new(source, destination, ipv4::GRE, ttl, payload) else {
-        return walk.drop(slot, DropReason::TooBig);
-    };
-    let ip = ip.with_tos(ipv4::CS6).with_id(walk.ip_id);
-    let Some(out) = walk.bufs[at].prepend(ipv4::LEN + gre_len) else {
-        return walk.drop(slot, DropReason::NoHeadroom);
-    };
-    let (outer, rest) = out.split_at_mut(ipv4::LEN);
-    outer.copy_from_slice(ip.as_bytes());
-    let written = gre::write(rest, protocol_type, key);
-    debug_assert_eq!(written, Some(gre_len));
+    if let Err(reason) = encapsulate(&mut walk.bufs[at], tunnel, (destination, protocol_type), walk.ip_id) {
+        return walk.drop(slot, reason);
+    }
     let meta = &mut walk.meta[at];
-    meta.destination = destination.to_bits();
+    match destination {
+        IpAddr::V4(addr) => meta.destination = addr.to_bits(),
+        IpAddr::V6(_) => meta.family = family::V6,
+    }
+    meta.table = tunnel.underlay;
     meta.permits = permit::TRANSIT | permit::CLOSED_PORT;
-    let Some((link, kind @ (Kind::Neighbour | Kind::Incomplete))) = link else {
-        return walk.frames.hand::<ME, { Node::IpLookup as u8 }>(slot);
-    };
+    let Some((link, kind @ (Kind::Neighbour | Kind::Incomplete))) = link else { return look_up(walk, slot) };
     meta.adjacency = link;
     meta.given = true;
     if kind == Kind::Neighbour {
         walk.frames.hand::<ME, { Node::Rewrite as u8 }>(slot);
     } else {
         walk.frames.hand::<ME, { Node::Glean as u8 }>(slot);
+    }
+}
+
+/// Puts outer IP and GRE header in front of a packet of the control plane's.
+fn encapsulate<B: PacketBuf>(
+    buf: &mut B,
+    tunnel: &TunnelInterface,
+    (destination, protocol_type): (IpAddr, u16),
+    id: u16,
+) -> Result<(), DropReason> {
+    let gre_len = gre::len(tunnel.key);
+    let payload = gre_len + buf.len();
+    let mut put = |header: &[u8]| {
+        let out = buf.prepend(header.len() + gre_len).ok_or(DropReason::NoHeadroom)?;
+        let (outer, rest) = out.split_at_mut(header.len());
+        outer.copy_from_slice(header);
+        let written = gre::write(rest, protocol_type, tunnel.key);
+        debug_assert_eq!(written, Some(gre_len));
+        Ok(())
+    };
+    match (tunnel.source, destination) {
+        (IpAddr::V4(source), IpAddr::V4(destination)) => {
+            let ip = ipv4::Header::new(source, destination, ipv4::GRE, tunnel.ttl, payload);
+            put(ip.ok_or(DropReason::TooBig)?.with_tos(ipv4::CS6).with_id(id).as_bytes())
+        }
+        (IpAddr::V6(source), IpAddr::V6(destination)) => {
+            let ip = ipv6::Header::new(source, destination, ipv6::GRE, tunnel.ttl, payload);
+            put(ip.ok_or(DropReason::TooBig)?.with_traffic_class(ipv4::CS6).as_bytes())
+        }
+        _ => Err(DropReason::NoRoute),
     }
 }

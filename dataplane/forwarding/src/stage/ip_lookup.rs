@@ -1,22 +1,24 @@
-//! `ip-lookup`: where to?
+//! `ip-lookup`: where to? Of IPv4; [`super::ip6_lookup`] does the same for IPv6.
 //!
-//! 1. Destination to adjacency, by longest prefix. All packets first, so that their cache misses overlap.
+//! 1. Destination to adjacency, by longest prefix in the packet's table. All packets first, so that their cache misses overlap.
 //! 2. The adjacency is gone and its slot has another life, or the FIB is newer than our view: again in the next breath,
 //!    four times; then drop `stale-index`.
-//! 3. Not allowed this way: drop `underlay-transit` (transit by a port that does not forward, or by it to our own address on
-//!    another interface: what is behind the port reaches the overlay through the tunnel alone) or `nbma-via-tunnel` (the
-//!    control plane's own packet would go into a tunnel again).
-//! 4. By its kind: resolved to `rewrite` or `midchain`, not resolved to `glean`, own address to `punt`, else drop. What
+//! 3. One of several ways: the flow decides which.
+//! 4. Not allowed this way: `underlay-transit` (transit by a port that does not forward, or by it to our own address on
+//!    another interface: what is behind the port reaches the overlay through the tunnel alone), by `icmp-error` if the packet did not
+//!    come by such a port; or drop `nbma-via-tunnel` (the control plane's own packet would go into a tunnel again).
+//! 5. By its kind: resolved to `rewrite` or `midchain`, not resolved to `glean`, own address to `punt`, else drop. What
 //!    leaves by the network it came from goes to `redirect` as well.
-//! 5. Multicast: from a port to its twin; from a tunnel to the tunnel's twin if it is link-local (224.0.0.0/24), else
+//! 6. Multicast: from a port to its twin; from a tunnel to the tunnel's twin if it is link-local (224.0.0.0/24), else
 //!    drop `multicast`: copying it on would make a loop of the cloud.
 
 use wire::buf::PacketBuf;
 
 use crate::DropReason;
 use crate::adjacency::{Adjacency, AdjacencyId, KEYED_LEN, Kind, LINK_LEN, permit};
-use crate::burst::{End, Frames, Meta};
+use crate::burst::{End, Frames, Meta, family};
 use crate::graph::Node;
+use crate::packet::{current, flow};
 use crate::tables::Tables;
 use crate::walk::Walk;
 
@@ -29,25 +31,51 @@ const TRIES: u8 = 4;
 pub(crate) fn run<B: PacketBuf>(walk: &mut Walk<B>, tables: &Tables) {
     let frame = walk.frames.take(Node::IpLookup);
     walk.enter(frame);
-    let Walk { bufs, meta, frames, counters, .. } = walk;
-    let (bufs, meta, counters, fib) = (bufs.as_slice(), &mut **meta, &**counters, &*tables.fib);
+    let Walk { bufs, meta, frames, counters, secret, .. } = walk;
+    let (bufs, meta, counters) = (bufs.as_slice(), &mut **meta, &**counters);
+    let mut table = meta[usize::from(frames.slot(frame, 0))].table;
+    let mut fib = &*tables.fibs[usize::from(table)].v4;
     for at in frame.places() {
         let slot = frames.slot(frame, at);
         let meta = &mut meta[usize::from(slot)];
+        if meta.table != table {
+            table = meta.table;
+            fib = &*tables.fibs[usize::from(table)].v4;
+        }
         let id = AdjacencyId::from_word(fib.lookup(meta.destination.into()));
         meta.adjacency = id;
         tables.adjacencies.prefetch(id);
         counters.prefetch_adjacency(id);
     }
+    let way = Onward { tables, secret: *secret };
     for at in frame.places() {
         let slot = frames.slot(frame, at);
-        let meta = &mut meta[usize::from(slot)];
-        let entry = tables.adjacencies.slot(meta.adjacency);
+        if let Some(buf) = bufs.get(usize::from(slot)) {
+            way.send::<B, ME>(buf, &mut meta[usize::from(slot)], frames, slot);
+        }
+    }
+}
+
+/// From an adjacency to the node that does what it says. `ME` is the node that found it.
+pub(super) struct Onward<'a> {
+    pub(super) tables: &'a Tables,
+    /// What flows are spread by.
+    pub(super) secret: u64,
+}
+
+impl Onward<'_> {
+    #[inline(always)]
+    pub(super) fn send<B: PacketBuf, const ME: u8>(
+        &self,
+        buf: &B,
+        meta: &mut Meta,
+        frames: &mut Frames,
+        slot: u8,
+    ) {
+        let entry = self.tables.adjacencies.slot(meta.adjacency);
         let refused = (entry.epoch ^ meta.adjacency.epoch()) | entry.wants & !meta.permits;
         if refused == 0 && entry.kind == Kind::Midchain {
-            if meta.offset < entry.form.into()
-                && let Some(buf) = bufs.get(usize::from(slot))
-            {
+            if meta.offset < entry.form.into() {
                 // The line before the packet, where the outer header will be.
                 memory::prefetch_address(buf.bytes().as_ptr().wrapping_sub(KEYED_LEN - LINK_LEN));
             }
@@ -58,43 +86,96 @@ pub(crate) fn run<B: PacketBuf>(walk: &mut Walk<B>, tables: &Tables) {
         } else if refused == 0 && entry.kind == Kind::Neighbour {
             frames.hand::<ME, { Node::Rewrite as u8 }>(slot);
         } else {
-            elsewhere(meta, frames, tables, slot, entry);
+            self.elsewhere::<B, ME>(buf, meta, frames, slot, entry);
         }
+    }
+
+    /// What is neither a neighbour nor a midchain, or may not go there.
+    #[inline(never)]
+    fn elsewhere<B: PacketBuf, const ME: u8>(
+        &self,
+        buf: &B,
+        meta: &mut Meta,
+        frames: &mut Frames,
+        slot: u8,
+        entry: &Adjacency,
+    ) {
+        if entry.epoch != meta.adjacency.epoch() {
+            return again(meta, frames, slot);
+        }
+        if entry.wants & !meta.permits & permit::TUNNEL != 0 {
+            return frames.drop(meta, slot, DropReason::NbmaViaTunnel);
+        }
+        if entry.wants & !meta.permits != 0 {
+            return closed::<ME>(meta, frames, slot);
+        }
+        match entry.kind {
+            Kind::Balanced => self.balance::<B, ME>(buf, meta, frames, slot, entry),
+            Kind::Midchain => {
+                if entry.network == meta.network {
+                    frames.hand::<ME, { Node::Redirect as u8 }>(slot);
+                }
+                frames.hand::<ME, { Node::Midchain as u8 }>(slot);
+            }
+            Kind::Neighbour => frames.hand::<ME, { Node::Rewrite as u8 }>(slot),
+            Kind::Glean | Kind::Incomplete => frames.hand::<ME, { Node::Glean as u8 }>(slot),
+            Kind::Receive if meta.permits & permit::TRANSIT == 0 && entry.interface != meta.interface => {
+                frames.drop(meta, slot, DropReason::UnderlayTransit);
+            }
+            Kind::Receive => to_host::<ME>(meta, frames, slot, entry.interface),
+            Kind::Multicast
+                if is_link_local(meta, buf.bytes()) || self.tables.port(meta.interface).is_some() =>
+            {
+                to_host::<ME>(meta, frames, slot, meta.interface);
+            }
+            Kind::Unreachable => frames.refuse::<ME>(meta, slot, DropReason::HostUnreachable),
+            Kind::Multicast => frames.drop(meta, slot, DropReason::Multicast),
+            Kind::Blackhole => frames.drop(meta, slot, DropReason::Blackhole),
+            Kind::Martian => frames.drop(meta, slot, DropReason::Martian),
+            Kind::NoRoute => frames.refuse::<ME>(meta, slot, DropReason::NoRoute),
+            Kind::Free => again(meta, frames, slot),
+        }
+    }
+
+    /// The one of several ways that a packet's flow takes. If that is not resolved the packet waits for this one, and does not ask the
+    /// FIB again.
+    fn balance<B: PacketBuf, const ME: u8>(
+        &self,
+        buf: &B,
+        meta: &mut Meta,
+        frames: &mut Frames,
+        slot: u8,
+        group: &Adjacency,
+    ) {
+        meta.adjacency = group.member(flow(current(meta, buf.bytes()), self.secret));
+        let entry = self.tables.adjacencies.slot(meta.adjacency);
+        if entry.kind == Kind::Balanced {
+            return again(meta, frames, slot);
+        }
+        meta.given = matches!(entry.kind, Kind::Glean | Kind::Incomplete);
+        self.elsewhere::<B, ME>(buf, meta, frames, slot, entry);
     }
 }
 
-/// What is neither a neighbour nor a midchain, or may not go there.
-#[inline(never)]
-fn elsewhere(meta: &mut Meta, frames: &mut Frames, tables: &Tables, slot: u8, entry: &Adjacency) {
-    if entry.epoch != meta.adjacency.epoch() {
-        return again(meta, frames, slot);
-    }
-    if entry.wants & !meta.permits & permit::TUNNEL != 0 {
-        return frames.drop(meta, slot, DropReason::NbmaViaTunnel);
-    }
-    if entry.wants & !meta.permits != 0 {
-        return frames.drop(meta, slot, DropReason::UnderlayTransit);
-    }
-    let link_local = meta.destination >> 8 == 0x00e0_0000;
-    match entry.kind {
-        Kind::Glean | Kind::Incomplete => frames.hand::<ME, { Node::Glean as u8 }>(slot),
-        Kind::Receive if meta.permits & permit::TRANSIT == 0 && entry.interface != meta.interface => {
-            frames.drop(meta, slot, DropReason::UnderlayTransit);
-        }
-        Kind::Receive => to_host(meta, frames, slot, entry.interface),
-        Kind::Multicast if link_local || tables.port(meta.interface).is_some() => {
-            to_host(meta, frames, slot, meta.interface);
-        }
-        Kind::Unreachable => frames.refuse::<ME>(meta, slot, DropReason::HostUnreachable),
-        Kind::Multicast => frames.drop(meta, slot, DropReason::Multicast),
-        Kind::Blackhole => frames.drop(meta, slot, DropReason::Blackhole),
-        Kind::Martian => frames.drop(meta, slot, DropReason::Martian),
-        Kind::NoRoute => frames.refuse::<ME>(meta, slot, DropReason::NoRoute),
-        Kind::Free | Kind::Midchain | Kind::Neighbour => again(meta, frames, slot),
+/// A port that does not forward: who is on this side of it is told (RFC 1812 §5.2.7.1), who is beyond it is not.
+fn closed<const ME: u8>(meta: &mut Meta, frames: &mut Frames, slot: u8) {
+    if meta.permits & permit::TRANSIT == 0 {
+        frames.drop(meta, slot, DropReason::UnderlayTransit);
+    } else {
+        frames.refuse::<ME>(meta, slot, DropReason::UnderlayTransit);
     }
 }
 
-fn to_host(meta: &mut Meta, frames: &mut Frames, slot: u8, interface: u16) {
+/// Whether a multicast packet's destination goes no farther than its link: 224.0.0.0/24 (RFC 5771 §4), ff02::/16 (RFC 4291 §2.7).
+fn is_link_local(meta: &Meta, bytes: &[u8]) -> bool {
+    if meta.family & family::V6 == 0 {
+        return meta.destination >> 8 == 0x00e0_0000;
+    }
+    // The flags do not matter.
+    matches!(current(meta, bytes).get(24..26), Some([0xff, scope]) if scope & 0xf == 2)
+}
+
+pub(super) fn to_host<const ME: u8>(meta: &mut Meta, frames: &mut Frames, slot: u8, interface: u16) {
     meta.end = End::Host;
     meta.target = interface;
     frames.hand::<ME, { Node::Punt as u8 }>(slot);
@@ -105,5 +186,6 @@ fn again(meta: &mut Meta, frames: &mut Frames, slot: u8) {
         return frames.drop(meta, slot, DropReason::StaleIndex);
     }
     meta.tries += 1;
+    meta.given = false;
     meta.end = End::Again;
 }

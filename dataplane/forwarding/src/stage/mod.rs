@@ -1,13 +1,17 @@
 //! The stages, one file a node. Each begins with the path of a packet through it.
 
 pub(crate) mod classify;
+pub(crate) mod fragment;
 pub(crate) mod glean;
 pub(crate) mod gre_decap;
 pub(crate) mod icmp_error;
 pub(crate) mod inject;
+pub(crate) mod ip6_lookup;
 pub(crate) mod ip_lookup;
 pub(crate) mod midchain;
+pub(crate) mod path_mtu;
 pub(crate) mod punt;
+pub(crate) mod reassemble;
 pub(crate) mod redirect;
 pub(crate) mod replicate;
 pub(crate) mod rewrite;
@@ -17,14 +21,18 @@ use wire::ipv4;
 use zerocopy::FromBytes;
 
 use crate::DropReason;
+use crate::burst::{Meta, family};
+use crate::packet::current;
 
 /// Packets ahead of the current one whose descriptor is asked for, and whose bytes: each a miss of some hundred cycles.
 const AHEAD_DESCRIPTOR: usize = 20;
 const AHEAD_BYTES: usize = 10;
 
+/// Place of the flags in a TCP header.
+const TCP_FLAGS: usize = 13;
+
 /// What the first look at an IPv4 header tells.
 struct Ip {
-    source: u32,
     destination: u32,
     protocol: u8,
     /// Length of the header in bytes.
@@ -63,7 +71,6 @@ fn check_options(bytes: &[u8]) -> Result<Ip, DropReason> {
 #[inline(always)]
 fn ip(header: &ipv4::Header, len: usize, total: usize) -> Ip {
     Ip {
-        source: header.source().to_bits(),
         destination: header.destination().to_bits(),
         protocol: header.protocol,
         header: len,
@@ -110,10 +117,17 @@ fn start_before<B: PacketBuf>(buf: &mut B, offset: usize, len: usize) -> bool {
     offset == len || buf.trim_front(offset - len)
 }
 
+/// Whether a packet that is too large may be cut by us: IPv4 without don't-fragment (RFC 791 §3.2). IPv6 is cut by its sender alone.
+#[cold]
+fn may_be_cut(meta: &Meta, bytes: &[u8]) -> bool {
+    let flags = current(meta, bytes).get(6).copied().unwrap_or_default();
+    meta.family & family::V6 == 0 && flags & (ipv4::DONT_FRAGMENT >> 8) as u8 == 0
+}
+
 /// Takes the hops, 0 or 1, off the time to live, and the checksum with it (RFC 1624, equation 3: the word that holds the time
 /// to live goes down by 0x0100, so ~m + m' = 0xfeff). `false`, and the header as it was, if the packet ends here.
 #[inline(always)]
-fn count_hops(header: &mut [u8; ipv4::LEN], hops: u8) -> bool {
+pub(crate) fn count_hops(header: &mut [u8; ipv4::LEN], hops: u8) -> bool {
     let ttl = header[8];
     if ttl <= hops {
         return false;

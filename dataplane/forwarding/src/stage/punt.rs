@@ -2,8 +2,9 @@
 //!
 //! 1. For the twin of a tunnel (TUN): the IP packet, bare.
 //! 2. For the twin of a port (TAP): the frame as it came, if it came in one by that port; else (our address there, reached
-//!    by another way or by an error of our own making) the packet in a frame to the twin's address.
-//! 3. NHRP: the bare message.
+//!    by another way or by an error of our own making) the packet in a frame to the twin's address. Neither has a tag: the twin of a
+//!    VLAN is all of it.
+//! 3. NHRP: as it is; the walk's end takes the headers off when it has read who sent it.
 //! 4. Handed over when the walk ends; the queue is full: drop `punt-full`.
 
 use wire::buf::PacketBuf;
@@ -13,7 +14,7 @@ use zerocopy::IntoBytes;
 use super::start_before;
 use crate::DropReason;
 use crate::adjacency::LINK_LEN;
-use crate::burst::End;
+use crate::burst::{End, family};
 use crate::graph::Node;
 use crate::tables::{Role, Tables};
 use crate::walk::Walk;
@@ -28,11 +29,9 @@ pub(crate) fn run<B: PacketBuf>(walk: &mut Walk<B>, tables: &Tables) {
         let (offset, came_by) = (usize::from(meta.offset), meta.interface);
         let buf = &mut walk.bufs[at];
         if meta.end == End::Nhrp {
-            if !start_before(buf, offset, 0) {
-                walk.drop(slot, DropReason::GreMalformed);
-            }
             continue;
         }
+        let ethertype = if meta.family & family::V6 == 0 { ethernet::IPV4 } else { ethernet::IPV6 };
         let target = meta.target;
         match tables.interface(target).map(|interface| &interface.role) {
             None => walk.drop(slot, DropReason::StaleIndex),
@@ -51,7 +50,7 @@ pub(crate) fn run<B: PacketBuf>(walk: &mut Walk<B>, tables: &Tables) {
                     walk.drop(slot, DropReason::NoHeadroom);
                     continue;
                 }
-                let header = ethernet::Header::new(port.mac, port.mac, ethernet::IPV4);
+                let header = ethernet::Header::new(port.mac, port.mac, ethertype);
                 if let Some(link) = buf.bytes_mut().first_chunk_mut::<LINK_LEN>() {
                     link.copy_from_slice(header.as_bytes());
                 }

@@ -1,16 +1,19 @@
 //! `redirect`: what leaves by the network it came from could go straight (draft-detienne-dmvpn §4.2.2: the traffic
 //! indication).
 //!
-//! 1. Within the limits, for its source and destination and in all (the draft: MUST be rate limited)?
+//! 1. Within the limits, for its tunnel, source and destination, and in all (the draft: MUST be rate limited)?
 //! 2. A copy of the inner packet's first 128 octets goes to the control plane, with the tunnel that it came by and the
 //!    outer source.
 //! 3. The packet itself goes on by `midchain`.
+
+use std::net::IpAddr;
 
 use model::report::PuntReason;
 use wire::buf::PacketBuf;
 
 use crate::DropReason;
 use crate::graph::Node;
+use crate::packet::{addresses, current, folded};
 use crate::ports::Ports;
 use crate::tables::Tables;
 use crate::walk::{Walk, control_punt};
@@ -29,9 +32,10 @@ pub(crate) fn run<P: Ports>(walk: &mut Walk<P::Buf>, tables: &Tables, ports: &mu
         }
         let at = usize::from(slot);
         let meta = walk.meta[at];
-        let Some(packet) = walk.bufs[at].bytes().get(usize::from(meta.offset)..) else { continue };
-        let Some(addresses) = packet.get(12..20).and_then(|a| a.first_chunk::<8>()) else { continue };
-        if !walk.redirects.pass(walk.now, u64::from_be_bytes(*addresses)) {
+        let bytes = walk.bufs[at].bytes();
+        let packet = current(&meta, bytes);
+        let Some((source, destination)) = addresses(packet) else { continue };
+        if !walk.redirects.pass(walk.now, key(meta.interface, source, destination)) {
             continue;
         }
         let head = &packet[..packet.len().min(OCTETS)];
@@ -44,7 +48,7 @@ pub(crate) fn run<P: Ports>(walk: &mut Walk<P::Buf>, tables: &Tables, ports: &mu
             continue;
         };
         room.copy_from_slice(head);
-        match ports.punt(control_punt(tables, PuntReason::Redirect, &meta), copy) {
+        match ports.punt(control_punt(tables, PuntReason::Redirect, &meta, bytes), copy) {
             Ok(()) => {
                 walk.flow.copied += 1;
                 walk.flow.punted += 1;
@@ -52,4 +56,10 @@ pub(crate) fn run<P: Ports>(walk: &mut Walk<P::Buf>, tables: &Tables, ports: &mu
             Err(copy) => walk.refuse_copy(ports, copy, DropReason::PuntFull),
         }
     }
+}
+
+/// One for each pair of addresses and tunnel: clouds may have the same addresses.
+fn key(tunnel: u16, source: IpAddr, destination: IpAddr) -> u64 {
+    let tunnel = u64::from(tunnel).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    folded(source).rotate_left(32) ^ folded(destination) ^ tunnel
 }

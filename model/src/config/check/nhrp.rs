@@ -47,6 +47,10 @@ fn check_protocol(path: &str, protocol: ProtocolAddr, tunnel: &Tunnel) -> Checke
     if tunnel.addresses.iter().any(|own| own.addr() == protocol.0) {
         return fault(path, format_args!("{protocol} is our own address"));
     }
+    // What has an address of one family cannot speak of the other.
+    if !tunnel.addresses.iter().any(|own| own.addr().is_ipv4() == protocol.0.is_ipv4()) {
+        return off_link(path, protocol.0, tunnel);
+    }
     match is_on_link(&tunnel.addresses, protocol.0) {
         Some(false) => off_link(path, protocol.0, tunnel),
         _ => Ok(()),

@@ -2,21 +2,16 @@
 
 use std::net::IpAddr;
 
-use super::{Checked, Own, fault, is_on_link, nhrp, not_a_host};
+use super::{Checked, Own, fault, is_link_local, is_on_link, nhrp, not_a_host};
 use crate::config::{Config, Route};
-use crate::{InterfaceAddr, InterfaceName, TableId};
+use crate::{InterfaceAddr, InterfaceName, TableId, program};
 
 pub(super) fn check(config: &Config) -> Checked {
     let own = config.own_addresses();
     for (n, route) in config.routes.iter().enumerate() {
         let path = format!("routes[{n}]");
+        check_interface(config, &path, route)?;
         check_prefix(config, &path, n, route, &own)?;
-        if let Some(name) = route.interface
-            && addresses_of(config, name).is_none()
-        {
-            let problem = format_args!("`{name}` is not an interface and not a tunnel");
-            return fault(format_args!("{path}.interface"), problem);
-        }
         match (route.next_hop, route.interface) {
             (None, None) => return fault(path, "leads nowhere: needs next_hop, interface, or both"),
             (Some(next_hop), _) => {
@@ -28,14 +23,33 @@ pub(super) fn check(config: &Config) -> Checked {
     check_recursion(config, &own)
 }
 
+fn check_interface(config: &Config, path: &str, route: &Route) -> Checked {
+    let Some(name) = route.interface else { return Ok(()) };
+    let path = format_args!("{path}.interface");
+    match table_of(config, name) {
+        None => fault(path, format_args!("`{name}` is not an interface and not a tunnel")),
+        Some(table) if table != route.table => {
+            fault(path, format_args!("`{name}` is in table {}, the route in {}", table.0, route.table.0))
+        }
+        Some(_) => Ok(()),
+    }
+}
+
 fn check_prefix(config: &Config, path: &str, n: usize, route: &Route, own: &[Own]) -> Checked {
     let (prefix, path) = (route.prefix, format!("{path}.prefix"));
     if !prefix.is_routable() {
         return fault(path, format_args!("{prefix} cannot be routed"));
     }
-    let same = |other: &Route| (other.table, other.prefix) == (route.table, prefix);
-    if let Some(other) = config.routes[..n].iter().position(same) {
-        return fault(path, format_args!("{prefix} is also routes[{other}]"));
+    let same = |other: &&Route| (other.table, other.prefix) == (route.table, prefix);
+    for (m, other) in config.routes[..n].iter().enumerate().filter(|(_, other)| same(other)) {
+        // Of equal cost: each with another next hop.
+        let apart = other.next_hop != route.next_hop || other.interface != route.interface;
+        if !apart || other.next_hop.is_none() || route.next_hop.is_none() {
+            return fault(path, format_args!("{prefix} is also routes[{m}]"));
+        }
+    }
+    if config.routes[..n].iter().filter(same).count() == program::Path::MOST_HOPS {
+        return fault(path, format_args!("{prefix} has more than {} next hops", program::Path::MOST_HOPS));
     }
     if let Some(own) = own.iter().find(|own| own.table == route.table && own.addr.prefix() == prefix) {
         return fault(path, format_args!("{prefix} is connected: {}", own.path));
@@ -55,6 +69,12 @@ fn check_next_hop(config: &Config, path: &str, route: &Route, next_hop: IpAddr, 
             path,
             format_args!("{next_hop} is our own address, {}: the route would loop", own.path),
         );
+    }
+    if is_link_local(next_hop) {
+        return match route.interface {
+            Some(_) => Ok(()),
+            None => fault(path, format_args!("{next_hop} is link-local: of which interface?")),
+        };
     }
     if let Some(name) = route.interface {
         return match is_on_link(addresses_of(config, name).unwrap_or_default(), next_hop) {
@@ -116,6 +136,12 @@ fn best_route<'a>(
     let connected = own.iter().filter(|own| own.table == table && own.addr.prefix().contains(addr));
     let connected = connected.map(|own| own.addr.length()).max();
     connected.is_none_or(|length| length < best.1.prefix.length()).then_some(best)
+}
+
+/// The table of an interface or tunnel.
+fn table_of(config: &Config, name: InterfaceName) -> Option<TableId> {
+    let tunnel = || config.tunnels.iter().find(|tunnel| tunnel.name == name).map(|tunnel| tunnel.table);
+    config.interface(name).map(|interface| interface.table).or_else(tunnel)
 }
 
 /// Addresses of an interface or tunnel.

@@ -26,7 +26,7 @@ const MISTAKES: &[(&str, &str, &str)] = &[
     (
         "[dataplane]",
         "[plane]",
-        "plane: unknown field `plane`, expected one of `node`, `dataplane`, `management`, `interfaces`, `routes`, `tunnels`",
+        "plane: unknown field `plane`, expected one of `node`, `dataplane`, `management`, `tables`, `interfaces`, `routes`, `tunnels`",
     ),
     (
         "unique = true",
@@ -287,7 +287,6 @@ const MISTAKES: &[(&str, &str, &str)] = &[
         "\"10.0.1.0/24\"",
         "tunnels[1].addresses[0]: 10.0.1.0/24 is the network, not a host in it",
     ),
-    ("underlay_table = 0", "underlay_table = 5", "tunnels[0].underlay_table: 5 is not the table of `wan`, 0"),
     ("key = 43", "key = 42", "tunnels[1].key: tunnels[0] has the same source and the same key, 42"),
     (
         "mode = \"gre\"\nsource = \"wan\"\n# NBMA address of the peer. Required with mode \"gre\", refused with any other.\ndestination = \"203.0.113.7\"",
@@ -399,22 +398,58 @@ const MISTAKES: &[(&str, &str, &str)] = &[
         "addresses = [\"10.0.1.2/24\"]\nnhrp = { network_id = 2, nhs = [{ protocol = \"10.0.1.7\", nbma = \"203.0.113.8\" }] }",
         "tunnels[1].nhrp.nhs[0].nbma: 203.0.113.8 is not the tunnel's destination, 203.0.113.7",
     ),
-    // What this version does not do.
-    (
-        "\"192.168.2.1/24\"",
-        "\"192.168.2.1/24\", \"2001:db8::1/64\"",
-        "interfaces[1].addresses[1]: this version forwards IPv4 only",
-    ),
+    // Tables.
     (
         "table = 0\n# Whether",
-        "table = 1\n# Whether",
-        "tunnels[0].underlay_table: 0 is not the table of `wan`, 1",
+        "table = 10\n# Whether",
+        "tunnels[0].underlay_table: 0 is not the table of `wan`, 10",
     ),
-    ("name = \"lan\"", "name = \"lan\"\ntable = 7", "interfaces[1].table: this version has table 0 only"),
+    ("name = \"lan\"", "name = \"lan\"\ntable = 7", "interfaces[1].table: 7 is not one of tables"),
+    ("underlay_table = 0", "underlay_table = 5", "tunnels[0].underlay_table: 5 is not one of tables"),
+    ("id = 10", "id = 0", "tables[0].id: 0 is there without being named"),
+    ("id = 10", "id = 10\n[[tables]]\nid = 10", "tables[1].id: 10 is also tables[0]"),
+    ("netns = \"red\"", "netns = \"a/b\"", "tables[0].netns: `a/b` is not a name of a network namespace"),
     (
-        "prefix = \"172.16.0.0/12\"",
-        "prefix = \"2001:db8:1::/48\"",
-        "routes[2].prefix: this version forwards IPv4 only",
+        "netns = \"red\"",
+        "netns = \"red\"\n[[tables]]\nid = 11\nnetns = \"red\"",
+        "tables[1].netns: `red` is also that of tables[0]",
+    ),
+    (
+        "interface = \"tunnel0\"",
+        "interface = \"tunnel0\"\ntable = 10",
+        "routes[1].interface: `tunnel0` is in table 0, the route in 10",
+    ),
+    // VLANs.
+    ("vlan = 100", "vlan = 4095", "interfaces[2].vlan: `4095` is not a VLAN (1 to 4094)"),
+    ("vlan = 100", "# none", "interfaces[2].port: port `port0` is also that of interfaces[0]"),
+    // Sizes.
+    ("tcp_mss = \"auto\"", "tcp_mss = 100", "tunnels[0].tcp_mss: 100 is not between 216 and 9176"),
+    (
+        "outer_df = \"copy\"",
+        "outer_df = \"maybe\"",
+        "tunnels[0].outer_df: unknown variant `maybe`, expected one of `copy`, `set`, `clear`",
+    ),
+    // Equal cost.
+    (
+        "\"172.16.0.0/12\"\n",
+        "\"0.0.0.0/0\"\nnext_hop = \"203.0.113.254\"\n",
+        "routes[2].next_hop: 203.0.113.254 is in no prefix of `tunnel1`",
+    ),
+    // IPv6.
+    (
+        "\"172.16.0.0/12\"\n",
+        "\"2001:db8:7::/48\"\nnext_hop = \"fe80::1\"\n#",
+        "routes[2].next_hop: fe80::1 is link-local: of which interface?",
+    ),
+    (
+        "protocol = \"10.0.0.1\"",
+        "protocol = \"fd00::1\"",
+        "tunnels[0].nhrp.nhs[0].protocol: fd00::1 is not in the tunnel's prefix, 10.0.0.0/24",
+    ),
+    (
+        "\"10.0.1.2/24\"",
+        "\"10.0.1.2/24\", \"fd00:1::2/64\"]\nmtu = 1279 #",
+        "tunnels[1].mtu: 1279 is not between 1280 and 9216",
     ),
 ];
 
@@ -455,6 +490,31 @@ fn what_is_unusual_but_right_is_taken() {
         // A tunnel address without a prefix holds no peer, and may have any.
         ("\"10.0.0.2/24\"", "\"10.0.0.2/32\""),
         ("authentication = \"wheel\"", "authentication = \"12345678\""),
+        // Both families in one tunnel, each with its server.
+        ("\"10.0.0.2/24\"", "\"10.0.0.2/24\", \"fd00::2/64\""),
+        (
+            "nbma = \"203.0.113.9\"",
+            "nbma = \"203.0.113.9\"\n[[tunnels.nhrp.nhs]]\nprotocol = \"10.0.0.8\"\nnbma = \"203.0.113.1\"",
+        ),
+        // A next hop that only its interface tells apart.
+        (
+            "prefix = \"172.16.0.0/12\"\ninterface = \"tunnel1\"",
+            "prefix = \"::/0\"\nnext_hop = \"fe80::1\"\ninterface = \"lan\"",
+        ),
+        // Two next hops of equal cost.
+        (
+            "prefix = \"172.16.0.0/12\"\ninterface = \"tunnel1\"",
+            "prefix = \"0.0.0.0/0\"\nnext_hop = \"203.0.113.253\"",
+        ),
+        // An underlay of both families: the peer says which address is ours, and with it which tunnel a packet is for.
+        (
+            "addresses = [\"10.0.1.2/24\"]",
+            "addresses = [\"10.0.1.2/24\"]\n[[tunnels]]\nname = \"tunnel2\"\nmode = \"gre\"\nsource = \"wan6\"\n\
+             destination = \"2001:db8:1::8\"\nkey = 43\naddresses = [\"10.0.2.2/24\"]\n\
+             [[tunnels]]\nname = \"tunnel3\"\nmode = \"gre-multipoint\"\nsource = \"wan6\"\nkey = 43\n\
+             addresses = [\"10.0.3.2/24\"]\nnhrp = { network_id = 9 }\n[[interfaces]]\nname = \"wan6\"\n\
+             addresses = [\"198.51.100.1/24\", \"2001:db8:1::1/64\"]",
+        ),
         ("mtu = 1400", "mtu = 1472"),
         ("holding_time = 600", "holding_time = 1"),
     ] {
@@ -496,6 +556,40 @@ fn changes_are_told_by_path_and_name() {
             "+ routes[172.17.0.0/16].table = 0",
             "~ tunnels[tunnel0].nhrp.holding_time = 600 -> 300",
             "- tunnels[tunnel1].key = 43",
+        ]
+    );
+}
+
+#[test]
+fn routes_of_equal_cost_and_of_other_tables_and_what_is_new_of_a_tunnel_are_told_apart() {
+    let old = Config::parse(GOOD).unwrap();
+    let new = GOOD
+        .replacen("netns = \"red\"", "", 1)
+        .replacen("vlan = 100", "vlan = 101", 1)
+        .replacen("outer_df = \"copy\"", "outer_df = \"clear\"", 1)
+        .replacen("tcp_mss = \"auto\"", "tcp_mss = 1300", 1)
+        .replacen(
+            "[[routes]]\nprefix = \"192.168.0.0/16\"",
+            "[[routes]]\nprefix = \"0.0.0.0/0\"\nnext_hop = \"203.0.113.253\"\n\
+             [[routes]]\nprefix = \"0.0.0.0/0\"\nnext_hop = \"192.168.2.9\"\ntable = 10\n\
+             [[routes]]\nprefix = \"192.168.0.0/16\"",
+            1,
+        );
+    let changes = old.changes_to(&Config::parse(&new).unwrap());
+    let lines: Vec<_> = changes.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        lines,
+        [
+            "~ interfaces[wan.100].vlan = 100 -> 101",
+            "+ routes[0.0.0.0/0 #2].next_hop = \"203.0.113.253\"",
+            "+ routes[0.0.0.0/0 #2].prefix = \"0.0.0.0/0\"",
+            "+ routes[0.0.0.0/0 #2].table = 0",
+            "+ routes[0.0.0.0/0 in 10].next_hop = \"192.168.2.9\"",
+            "+ routes[0.0.0.0/0 in 10].prefix = \"0.0.0.0/0\"",
+            "+ routes[0.0.0.0/0 in 10].table = 10",
+            "- tables[10].netns = \"red\"",
+            "~ tunnels[tunnel0].outer_df = \"copy\" -> \"clear\"",
+            "~ tunnels[tunnel0].tcp_mss = \"auto\" -> 1300",
         ]
     );
 }

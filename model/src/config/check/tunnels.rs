@@ -3,6 +3,7 @@
 use super::{Checked, Prefixes, check_mtu, check_own, fault, nhrp, not_a_host};
 use crate::NbmaAddr;
 use crate::config::{Config, Interface, Mode, Tunnel};
+use crate::program::TcpMss;
 
 /// One tunnel.
 pub(super) fn check(config: &Config, n: usize, tunnel: &Tunnel) -> Checked {
@@ -11,6 +12,7 @@ pub(super) fn check(config: &Config, n: usize, tunnel: &Tunnel) -> Checked {
     check_destination(&path, tunnel, source)?;
     check_mtu(&path, tunnel.mtu, &tunnel.addresses)?;
     check_fit(&path, tunnel, source)?;
+    check_mss(&path, tunnel)?;
     if tunnel.ttl == 0 {
         return fault(format_args!("{path}.ttl"), "0 is not allowed");
     }
@@ -60,13 +62,10 @@ pub(super) fn check_nbma(path: &str, nbma: NbmaAddr, tunnel: &Tunnel, source: &I
     if source.addresses.iter().any(|own| own.addr() == nbma.0) {
         return fault(path, format_args!("{nbma} is our own address, of `{}`", source.name));
     }
-    if let Some(own) = source.addresses.first()
-        && own.addr().is_ipv4() != nbma.0.is_ipv4()
+    if let Some(own) = tunnel.nbma_of(source.addresses.iter().copied())
+        && own.0.is_ipv4() != nbma.0.is_ipv4()
     {
-        return fault(
-            path,
-            format_args!("{nbma} is not of the family of {}, our own NBMA address", own.addr()),
-        );
+        return fault(path, format_args!("{nbma} is not of the family of {own}, our own NBMA address"));
     }
     let overlay = tunnel.addresses.iter().find(|own| own.prefix().contains(nbma.0));
     if let (Some(overlay), true) = (overlay, tunnel.table == tunnel.underlay_table) {
@@ -77,11 +76,8 @@ pub(super) fn check_nbma(path: &str, nbma: NbmaAddr, tunnel: &Tunnel, source: &I
 
 /// Its packets with outer and GRE header go out whole.
 fn check_fit(path: &str, tunnel: &Tunnel, source: &Interface) -> Checked {
-    let outer = match (source.addresses.first(), tunnel.destination) {
-        (Some(own), _) if own.addr().is_ipv6() => 40,
-        (_, Some(destination)) if destination.0.is_ipv6() => 40,
-        _ => 20,
-    };
+    let own = tunnel.nbma_of(source.addresses.iter().copied()).or(tunnel.peers().next());
+    let outer = if own.is_some_and(|own| own.0.is_ipv6()) { 40 } else { 20 };
     let headers: u16 = outer + 4 + if tunnel.key.is_some() { 4 } else { 0 };
     if tunnel.mtu.saturating_add(headers) <= source.mtu {
         return Ok(());
@@ -93,13 +89,24 @@ fn check_fit(path: &str, tunnel: &Tunnel, source: &Interface) -> Checked {
     fault(format_args!("{path}.mtu"), problem)
 }
 
+/// From what every host takes (RFC 9293 §3.7.1: 536, and some links carry less) without being absurd, to what a jumbo frame holds.
+fn check_mss(path: &str, tunnel: &Tunnel) -> Checked {
+    match tunnel.tcp_mss.0 {
+        TcpMss::Most(most) if !(216..=9176).contains(&most) => {
+            fault(format_args!("{path}.tcp_mss"), format_args!("{most} is not between 216 and 9176"))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// A packet that arrives belongs to one tunnel only.
 pub(super) fn check_together(config: &Config) -> Checked {
     for (n, tunnel) in config.tunnels.iter().enumerate() {
         for (m, other) in config.tunnels[..n].iter().enumerate() {
-            let apart = tunnel.mode == Mode::Gre
+            let apart = (tunnel.mode == Mode::Gre
                 && other.mode == Mode::Gre
-                && tunnel.destination != other.destination;
+                && tunnel.destination != other.destination)
+                || is_at_another_address(config, tunnel, other);
             if (tunnel.source, tunnel.key) == (other.source, other.key) && !apart {
                 let key = tunnel.key.map_or_else(|| "no key".to_owned(), |key| format!("{key}"));
                 let problem = format_args!("tunnels[{m}] has the same source and the same key, {key}");
@@ -108,6 +115,13 @@ pub(super) fn check_together(config: &Config) -> Checked {
         }
     }
     Ok(())
+}
+
+/// Whether two tunnels of one source have different addresses of it.
+fn is_at_another_address(config: &Config, tunnel: &Tunnel, other: &Tunnel) -> bool {
+    let Some(source) = config.interface(tunnel.source) else { return false };
+    let own = |tunnel: &Tunnel| tunnel.nbma_of(source.addresses.iter().copied());
+    own(tunnel) != own(other)
 }
 
 /// Says that an address is on none of a tunnel's prefixes.

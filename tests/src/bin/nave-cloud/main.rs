@@ -115,7 +115,7 @@ fn print_what_to_try(cloud: &Cloud) {
     let nave = node::program("nave").unwrap_or_default();
     println!("\nThe cloud stays up until Ctrl-C. In another terminal, as root:\n");
     println!("  # a host behind spoke1 pings one behind spoke2");
-    println!("  ip netns exec {} ping {}", from.namespace.name(), to.address);
+    println!("  ip netns exec {} ping {}", from.namespace.name(), to.address());
     println!("  # what the nodes know");
     for node in [hub, spoke] {
         println!("  {} --socket {} show dmvpn", nave.display(), node.management_socket().display());

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::process::Child;
 use std::sync::mpsc::{self, Receiver};
 use std::time::Duration;
@@ -26,7 +26,7 @@ pub(crate) struct Observer {
     told: BTreeSet<String>,
     /// When the flow's first packet was on the underlay.
     first: Option<Duration>,
-    ends: (Ipv4Addr, Ipv4Addr),
+    ends: (IpAddr, IpAddr),
     port: u16,
 }
 
@@ -48,7 +48,7 @@ impl Observer {
             });
             watches.push(watch);
         }
-        let ends = (cloud.nodes[SPOKE1].host.address, cloud.nodes[SPOKE2].host.address);
+        let ends = [SPOKE1, SPOKE2].map(|spoke| cloud.nodes[spoke].host.address().into()).into();
         let capture = Capture::start(&cloud.internet, BRIDGE, |_| true)?;
         Ok(Self { capture, watches, events, seen: 0, told: BTreeSet::new(), first: None, ends, port })
     }
@@ -108,7 +108,7 @@ impl Observer {
     }
 }
 
-fn name(nodes: &[Node], nbma: Ipv4Addr) -> String {
+fn name(nodes: &[Node], nbma: IpAddr) -> String {
     nodes.iter().find(|n| n.nbma == nbma).map_or_else(|| nbma.to_string(), |n| n.name.clone())
 }
 

@@ -1,6 +1,6 @@
 //! The story, chapter by chapter, and what it claims.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -70,11 +70,11 @@ fn register(cloud: &mut Cloud, spoke: usize, teller: &Teller) -> Result<()> {
 /// A host behind the hub calls one behind a spoke that nobody knows yet.
 fn unregistered(cloud: &Cloud, teller: &mut Teller) -> Result<()> {
     teller.chapter("A spoke that has not registered");
-    let to = cloud.nodes[SPOKE2].host.address;
+    let to = cloud.nodes[SPOKE2].host.address();
     let capture = Capture::start(&cloud.internet, BRIDGE, |_| true)?;
     let ping = ["-n", "-c", "3", "-i", "0.5", "-W", "1", &to.to_string()];
     let output = cloud.nodes[HUB].host.namespace.output("ping", &ping)?;
-    let leaked = trail::inner_packets_to(&capture.finish()?, to);
+    let leaked = trail::inner_packets_to(&capture.finish()?, to.into());
     let words = String::from_utf8_lossy(&output.stdout).into_owned();
     let answer = words.lines().find(|l| l.contains("Unreachable")).unwrap_or("no answer");
     let refused = answer.contains("Destination Host Unreachable") && answer.contains("192.168.1.1");
@@ -105,7 +105,7 @@ fn talk(cloud: &mut Cloud, phase: Phase, teller: &mut Teller) -> Result<()> {
     for tally in &tallies {
         teller.check(tally.is_whole(), "nothing is lost, nothing comes twice", &tally.to_string());
     }
-    let hosts = [cloud.nodes[SPOKE1].host.address, cloud.nodes[SPOKE2].host.address];
+    let hosts = [SPOKE1, SPOKE2].map(|spoke| IpAddr::from(cloud.nodes[spoke].host.address()));
     judge_way(cloud, phase, &frames, (SPOKE1, SPOKE2), (hosts[0], hosts[1]), PORT, teller);
     judge_way(cloud, phase, &frames, (SPOKE2, SPOKE1), (hosts[1], hosts[0]), PORT + 1, teller);
     Ok(())
@@ -116,11 +116,11 @@ fn judge_way(
     phase: Phase,
     frames: &[Frame],
     spokes: (usize, usize),
-    ends: (Ipv4Addr, Ipv4Addr),
+    ends: (IpAddr, IpAddr),
     port: u16,
     teller: &mut Teller,
 ) {
-    let nbma = |index: usize| cloud.nodes[index].nbma;
+    let nbma = |index: usize| IpAddr::from(cloud.nodes[index].nbma);
     let way = Way::of(&trail::steps(frames, ends, port), nbma(spokes.0), nbma(HUB), nbma(spokes.1));
     let seen = way.as_ref().map_or_else(|error| format!("{error:#}"), ToString::to_string);
     let claim = match phase {
@@ -153,7 +153,7 @@ fn stopped(cloud: &mut Cloud, teller: &mut Teller) -> Result<()> {
         &format!("{arrived} of 100 packets arrived within a second"),
     );
     let began = Instant::now();
-    let to = cloud.nodes[SPOKE2].host.address;
+    let to = cloud.nodes[SPOKE2].host.address();
     let again =
         wait::until_true("traffic", Duration::from_secs(10), || cloud.pings(SPOKE1, to).unwrap_or(false));
     let seen = format!("{} ms after they go on", began.elapsed().as_millis());
