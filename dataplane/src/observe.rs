@@ -28,6 +28,8 @@ use crate::service::Service;
 const WAITING: usize = 256;
 /// Taken from the ring of one worker before the others get their turn.
 const TURN: usize = 256;
+/// Packets of one trace at most: each is remembered to its end, in some 30 bytes.
+const MOST_TRACED: u32 = 100_000;
 /// Time between looks into the rings.
 const LOOK: Duration = Duration::from_millis(2);
 /// How long workers may take to hear a command; they breathe some thousand times a second at least.
@@ -78,6 +80,12 @@ impl Watch {
 impl Service {
     /// See [`proto::server::Dataplane::trace`].
     pub(crate) async fn begin_trace(&self, request: TraceRequest) -> Result<Stream<TraceStep>, Status> {
+        if request.packets.get() > MOST_TRACED {
+            return Err(Status::invalid_argument(format!(
+                "packets: {} are more than {MOST_TRACED} at once",
+                request.packets
+            )));
+        }
         let permit = Arc::clone(&self.observers.traces).try_acquire_owned().map_err(|_| busy("trace"))?;
         let watch = Watch::new(&self.process);
         let order = TraceOrder { packets: request.packets.get(), only: request.address };

@@ -92,8 +92,16 @@ fn host(cloud: &Cloud, node: usize) -> &Namespace {
 
 /// What the spokes have dropped, and what they know of paths.
 fn counted(cloud: &Cloud) -> String {
-    let shown = |node: usize, what: &str| cloud.nodes[node].nave(what).unwrap_or_else(|fault| fault.to_string());
-    let of = |node| format!("{}{}{}", shown(node, "show drops"), shown(node, "show counters"), shown(node, "show adjacency"));
+    let shown =
+        |node: usize, what: &str| cloud.nodes[node].nave(what).unwrap_or_else(|fault| fault.to_string());
+    let of = |node| {
+        format!(
+            "{}{}{}",
+            shown(node, "show drops"),
+            shown(node, "show counters"),
+            shown(node, "show adjacency")
+        )
+    };
     format!("{}\n{}", of(SPOKE1), of(SPOKE2))
 }
 

@@ -45,7 +45,7 @@ pub fn in_netns<T: Send>(netns: &Path, work: impl FnOnce() -> T + Send) -> Resul
 pub fn make_netns(name: &str) -> Result<bool, Error> {
     let path = file(name.as_ref());
     share_named().map_err(failed(&path, "prepare /run/netns"))?;
-    match File::options().write(true).create_new(true).mode(0).open(&path) {
+    match File::options().write(true).create_new(true).mode(0o0).open(&path) {
         Ok(_) => {}
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             let filesystem = statfs(&path).map_err(|errno| failed(&path, "look at it")(errno.into()))?;

@@ -140,8 +140,8 @@ fn captured(n: u64) -> Captured {
     Captured {
         worker: WorkerId(0),
         time_us: 1_700_000_000_000_001 + n,
-        interface: Some(name(if n % 2 == 0 { "wan0" } else { "wan0.7" })),
-        direction: Some(if n % 2 == 0 { Direction::In } else { Direction::Out }),
+        interface: Some(name(if n.is_multiple_of(2) { "wan0" } else { "wan0.7" })),
+        direction: Some(if n.is_multiple_of(2) { Direction::In } else { Direction::Out }),
         reason: None,
         len: 1514,
         bytes: vec![u8::try_from(n % 256).unwrap(); 15],
@@ -473,11 +473,14 @@ fn trace_prints_a_line_for_each_node_and_bytes_where_they_changed() {
     assert_eq!(node.nave(&["trace", "-n", "0"]).status.code(), Some(2));
 }
 
-/// Name of each interface, and of each packet its interface, time in nanoseconds, length, bytes and options.
+/// A packet's interface, time in nanoseconds, length, bytes and options.
+type Packet = (u32, u128, u32, Vec<u8>, Vec<EnhancedPacketOption<'static>>);
+
+/// Name of each interface, and the packets.
 #[derive(Debug, Default, PartialEq)]
 struct Pcapng {
     interfaces: Vec<String>,
-    packets: Vec<(u32, u128, u32, Vec<u8>, Vec<EnhancedPacketOption<'static>>)>,
+    packets: Vec<Packet>,
 }
 
 impl Pcapng {

@@ -92,7 +92,7 @@ impl Cloud {
     }
 
     /// Whether the tunnel can become `tunnel` without beginning anew: nothing changes of the addresses that others know it by. One of
-    /// a family that it had none of may come.
+    /// a family that it had none of may come. In an underlay of the other family nobody is where we know them to be.
     pub(crate) fn can_become(&self, tunnel: &Tunnel) -> bool {
         let old = &self.tunnel;
         let first =
@@ -100,6 +100,7 @@ impl Cloud {
         let stays = |family| first(old, family).is_none_or(|address| first(tunnel, family) == Some(address));
         old.mode == tunnel.mode
             && old.table == tunnel.table
+            && old.nbma.or(self.left).zip(tunnel.nbma).is_none_or(|(a, b)| a.0.is_ipv4() == b.0.is_ipv4())
             && [Family::V4, Family::V6].into_iter().all(stays)
     }
 

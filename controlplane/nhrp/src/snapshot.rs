@@ -264,8 +264,14 @@ impl Cloud {
     /// Takes what a former life knew, and programs it again with the time that remains.
     pub(crate) fn remember(&mut self, turn: &mut Turn<'_>, remembered: RememberedTunnel) {
         let now = turn.now;
+        let own = self.tunnel.nbma;
+        let is_elsewhere = |nbma: NbmaAddr| own.is_some_and(|own| own.0.is_ipv4() != nbma.0.is_ipv4());
         for b in remembered.bindings {
-            if b.remaining.is_zero() || self.cache.contains_key(&b.address) || self.is_full(turn, b.address) {
+            if is_elsewhere(b.nbma)
+                || b.remaining.is_zero()
+                || self.cache.contains_key(&b.address)
+                || self.is_full(turn, b.address)
+            {
                 continue;
             }
             let entry = Entry {

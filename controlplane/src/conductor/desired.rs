@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use model::InterfaceName;
-use model::program::{Binding, Hop, Key, Object, Op, Owner, Replica};
+use model::program::{Binding, Hop, Key, Object, Op, Owner, Replica, Tunnel, TunnelMode};
 use model::time::Instant;
 
 /// What should be in the data plane.
@@ -107,7 +107,7 @@ impl Desired {
     /// Puts stand in the order of keys, so that what others refer to comes first, removals in the opposite order. Puts come
     /// before removals, so that no packet meets a gap; unless an interface or a tunnel goes, whose name, port or key what
     /// comes may want. One that stays, but has had until now what another one gets (two that exchange their keys), makes room by
-    /// going and coming again, with all that refers to it.
+    /// going and coming again, with all that refers to it; and so does one that becomes what not all of that may be on.
     pub(crate) fn flush(&mut self, now: Instant) -> Vec<Op> {
         let mut puts = BTreeMap::new();
         let mut removals = BTreeSet::new();
@@ -152,7 +152,7 @@ impl Desired {
         let is_wanted = |at, old| structural.iter().any(|(other, _, new)| *other != at && is_clash(old, new));
         let mut names: BTreeSet<InterfaceName> = structural
             .iter()
-            .filter(|(at, old, _)| is_wanted(*at, old))
+            .filter(|(at, old, new)| is_moved(old, new) || is_wanted(*at, old))
             .filter_map(|(_, old, _)| name_of(old))
             .collect();
         if names.is_empty() {
@@ -209,7 +209,24 @@ fn is_clash(old: &Object, new: &Object) -> bool {
     match (old, new) {
         (Object::Interface(old), Object::Interface(new)) => (&old.port, old.vlan) == (&new.port, new.vlan),
         (Object::Tunnel(old), Object::Tunnel(new)) => {
-            (old.source, old.key) == (new.source, new.key) && old.mode == new.mode
+            let is_of_many = [old.mode, new.mode].contains(&TunnelMode::Multipoint);
+            (old.source, old.key) == (new.source, new.key) && (is_of_many || old.mode == new.mode)
+        }
+        _ => false,
+    }
+}
+
+/// Whether what refers to it may not do so any more: it comes to another table or underlay, from a peer or to one, or into another
+/// family. The data plane refuses that while something does.
+fn is_moved(old: &Object, new: &Object) -> bool {
+    match (old, new) {
+        (Object::Interface(old), Object::Interface(new)) => old.table != new.table,
+        (Object::Tunnel(old), Object::Tunnel(new)) => {
+            let kind = |tunnel: &Tunnel| {
+                let is_of_many = tunnel.mode == TunnelMode::Multipoint;
+                (tunnel.table, tunnel.underlay_table, is_of_many, tunnel.source.0.is_ipv4())
+            };
+            kind(old) != kind(new)
         }
         _ => false,
     }
@@ -244,7 +261,7 @@ const RESYNCED: [Owner; 3] = [Owner::Config, Owner::Netlink, Owner::Nhrp];
 #[cfg(test)]
 mod tests {
     use super::*;
-    use model::program::{Fallback, Interface, OuterDf, Path, Route, TcpMss, Tunnel, TunnelMode};
+    use model::program::{Fallback, Interface, OuterDf, Path, Route, TcpMss};
     use model::{NbmaAddr, ProtocolAddr, TableId};
 
     fn at(seconds: u64) -> Instant {
@@ -348,6 +365,35 @@ mod tests {
         );
         desired.put(at(2), Owner::Config, keyed("tunnel0", 44));
         assert_eq!(desired.flush(at(2)), [put(keyed("tunnel0", 44))], "nobody else wants it");
+    }
+
+    #[test]
+    fn what_is_on_a_tunnel_that_moves_goes_and_comes_with_it() {
+        let Object::Tunnel(old) = tunnel("tunnel0") else { panic!() };
+        let destination = "198.51.100.9".parse().unwrap();
+        let others = [
+            Tunnel { table: TableId(7), ..old.clone() },
+            Tunnel { mode: TunnelMode::PointToPoint { destination }, ..old.clone() },
+            Tunnel { source: "2001:db8::1".parse().unwrap(), ..old.clone() },
+        ];
+        for new in others.map(Object::Tunnel) {
+            let mut desired = Desired::default();
+            for object in [interface("wan0"), tunnel("tunnel0"), binding(None)] {
+                desired.put(at(0), Owner::Config, object);
+            }
+            desired.flush(at(0));
+            desired.put(at(1), Owner::Config, new.clone());
+            let (put, remove) =
+                (|o| Op::Put(Owner::Config, o), |o: Object| Op::Remove(Owner::Config, o.key()));
+            assert_eq!(
+                desired.flush(at(1)),
+                [remove(binding(None)), remove(new.clone()), put(new), put(binding(None))]
+            );
+            assert_eq!(desired.flush(at(1)), []);
+        }
+        // One that others are told apart from by its peer makes room for one of many.
+        let peer = Object::Tunnel(Tunnel { mode: TunnelMode::PointToPoint { destination }, ..old.clone() });
+        assert!(is_clash(&Object::Tunnel(old), &peer));
     }
 
     #[test]

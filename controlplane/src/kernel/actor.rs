@@ -215,6 +215,11 @@ impl Actor {
                 continue;
             }
             match Place::named(name, table, &self.mark).await {
+                // Two would remove each other's twins.
+                Ok(place) if self.places.values().any(|other| other.is_same(&place)) => {
+                    let order = format!("use network namespace `{name}`");
+                    failures.push(Failure::new(order, "it is also that of another table"));
+                }
                 Ok(place) => drop(self.places.insert(Some(name.to_owned()), place)),
                 Err(failure) => failures.push(failure),
             }

@@ -58,6 +58,12 @@ impl Site {
         self.0.as_ref().map(|named| named.name.as_str())
     }
 
+    /// Whether another one is the same, under whatever name.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        let id = |site: &Self| site.0.as_ref().map_or_else(|| twin::netns_id(None), |named| Ok(named.id));
+        matches!((id(self), id(other)), (Ok(one), Ok(other)) if one == other)
+    }
+
     /// Whether it still has its name.
     pub(super) fn is_there(&self) -> bool {
         self.0

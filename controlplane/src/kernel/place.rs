@@ -91,6 +91,11 @@ impl Place {
         self.site.name()
     }
 
+    /// Whether another place is the same namespace, under whatever name.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        self.site.is_same(&other.site)
+    }
+
     /// Whether the namespace still has its name.
     pub(super) fn is_there(&self) -> bool {
         self.site.is_there()

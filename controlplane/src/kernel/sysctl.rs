@@ -52,7 +52,7 @@ fn ipv6(spec: &TwinSpec) -> Vec<(PathBuf, &'static str)> {
     let v6 = |key| conf("ipv6", name, key);
     let is_wanted = spec.addresses.iter().any(|address| address.addr().is_ipv6());
     // A kernel, or a link, without IPv6.
-    if !v6("disable_ipv6").exists() && !(is_wanted && spec.mtu >= IPV6_MTU) {
+    if !(v6("disable_ipv6").exists() || is_wanted && spec.mtu >= IPV6_MTU) {
         return Vec::new();
     }
     if !is_wanted {

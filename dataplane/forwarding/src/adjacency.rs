@@ -115,8 +115,8 @@ pub(crate) mod flag {
     pub(crate) const PLAIN: u8 = 1;
     /// The outer header is IPv6. Of midchains.
     pub(crate) const OUTER6: u8 = 2;
-    /// Don't-fragment of the outer header as of the inner one. Of midchains.
-    pub(crate) const DF_COPY: u8 = 4;
+    /// Don't-fragment of the outer header as of the inner one: the bit that stands for it there. Of midchains.
+    pub(crate) const DF_COPY: u8 = 0x40;
     /// Don't-fragment of the outer header is set, and stands so in the rewrite. Of midchains.
     pub(crate) const DF_SET: u8 = 8;
     /// The next hop is an IPv6 address. Of what is not resolved.
@@ -129,7 +129,7 @@ pub(crate) mod flag {
 pub(crate) const LINK_LEN: usize = 14;
 /// Length of one with an 802.1Q tag.
 pub(crate) const TAGGED_LEN: usize = 18;
-/// Length of the longest rewrite so far: Ethernet, IPv4, GRE with key.
+/// Length of a midchain's rewrite with key: Ethernet without a tag, IPv4, GRE.
 pub(crate) const KEYED_LEN: usize = 42;
 /// Length of a midchain's rewrite without key.
 pub(crate) const KEYLESS_LEN: usize = 38;
@@ -229,7 +229,7 @@ impl Adjacency {
     /// upwards.
     #[inline(always)]
     pub(crate) fn member(&self, hash: u32) -> AdjacencyId {
-        let at = (u64::from(hash) * u64::from(self.form) >> 32) as usize;
+        let at = ((u64::from(hash) * u64::from(self.form)) >> 32) as usize;
         AdjacencyId::from_word(u32::from_ne_bytes(self.rewritten(at * 4)))
     }
 

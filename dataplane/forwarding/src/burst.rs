@@ -78,7 +78,8 @@ pub(crate) struct Meta {
     pub(crate) reason: DropReason,
     /// Times that it was looked up in vain because of [`End::Again`].
     pub(crate) tries: u8,
-    /// Whether its adjacency was given to it and not found in the FIB: a copy of replicate.
+    /// Whether it goes on by the adjacency that it has if it has to wait, and does not ask the FIB again: a copy of replicate, a piece,
+    /// what goes by one of several ways or by the NHS, what the control plane sends to a peer.
     pub(crate) given: bool,
 }
 

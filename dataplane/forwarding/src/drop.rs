@@ -52,7 +52,7 @@ reasons! {
     Blackhole "blackhole" "The route to the destination is a black hole.";
     Martian "martian" "No packet may have this destination on a wire.";
     Multicast "multicast" "Multicast that no one routes.";
-    Scope "scope" "A link-local address goes no farther than its link.";
+    Scope "scope" "A link-local address goes no farther than its link, and what is no station's address is no source.";
     UnderlayTransit "underlay-transit" "Transit into or out of a port that does not forward between underlay and overlay.";
     NbmaViaTunnel "nbma-via-tunnel" "The NBMA address is routed into a tunnel, or is our own.";
     NoReplica "no-replica" "Nobody on the tunnel receives multicast.";

@@ -46,7 +46,7 @@ macro_rules! nodes {
 nodes! {
     Rx "rx" "Takes bursts from the ports.";
     Inject "inject" "Takes what the host, the control plane and the last breath left for this one.";
-    Classify "classify" "Ethernet and IPv4 headers: what is it, and is it for us?";
+    Classify "classify" "Ethernet and IP headers: what is it, and is it for us?";
     Reassemble "reassemble" "Fragments of GRE for us: the packet, once all of it is there.";
     GreDecap "gre-decap" "GRE of our tunnels: from outer to inner packet.";
     IpLookup "ip-lookup" "IPv4 destination to adjacency.";

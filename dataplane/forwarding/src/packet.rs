@@ -246,7 +246,7 @@ mod tests {
             for port in 0..1000_u16 {
                 let [high, low] = port.to_be_bytes();
                 let hash = number(&packet(0, 0, [high, low, 0, 53]));
-                taken[(u64::from(hash) * 5 >> 32) as usize] += 1;
+                taken[((u64::from(hash) * 5) >> 32) as usize] += 1;
             }
             assert!(taken.iter().all(|count| (140..260).contains(count)), "{taken:?}");
         }

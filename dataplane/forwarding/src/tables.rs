@@ -224,7 +224,6 @@ impl<A: Address> DecapTable<A> {
     }
 
     /// Whether GRE to this address, come by this FIB table, is for a tunnel.
-    #[inline(always)]
     pub(crate) fn is_local(&self, addr: A, table: u16) -> bool {
         let mask = self.locals.len().wrapping_sub(1);
         let mut at = spread(addr.mixed()) & mask;
@@ -293,10 +292,19 @@ mod tests {
         let of = |local, k, remote, table| {
             decap.tunnel(key(local, k, remote, table)).map(|tunnel| tunnel.interface.0)
         };
-        assert_eq!([of(1, Some(7), 99, 0), of(1, Some(8), 99, 0), of(1, None, 99, 0)], [Some(1), Some(2), Some(3)]);
-        assert_eq!([of(1, Some(9), 55, 0), of(1, Some(9), 56, 0), of(1, Some(9), 57, 0)], [Some(4), Some(5), None]);
+        assert_eq!(
+            [of(1, Some(7), 99, 0), of(1, Some(8), 99, 0), of(1, None, 99, 0)],
+            [Some(1), Some(2), Some(3)]
+        );
+        assert_eq!(
+            [of(1, Some(9), 55, 0), of(1, Some(9), 56, 0), of(1, Some(9), 57, 0)],
+            [Some(4), Some(5), None]
+        );
         assert_eq!([of(2, Some(7), 3, 0), of(2, Some(0), 3, 0), of(3, None, 3, 0)], [Some(6), None, None]);
-        assert_eq!([of(1, Some(7), 99, 3), of(1, Some(8), 99, 3), of(2, Some(7), 99, 3)], [Some(7), None, None]);
+        assert_eq!(
+            [of(1, Some(7), 99, 3), of(1, Some(8), 99, 3), of(2, Some(7), 99, 3)],
+            [Some(7), None, None]
+        );
         let locals = [(1, 0), (2, 0), (1, 3), (3, 0), (2, 3)];
         let is_local = locals.map(|(local, table)| decap.is_local(address(local), table));
         assert_eq!(is_local, [true, true, true, false, false]);

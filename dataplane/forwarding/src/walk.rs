@@ -54,7 +54,7 @@ pub(crate) struct Carried<B> {
 /// Where a packet enters again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Entry {
-    /// At ip-lookup.
+    /// At ip-lookup or ip6-lookup.
     Lookup,
     /// At the adjacency that it has.
     Adjacency,

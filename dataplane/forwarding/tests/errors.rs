@@ -5,7 +5,7 @@ mod lab;
 
 use std::time::Duration;
 
-use forwarding::{DropReason, Punt};
+use forwarding::{DropReason, Origin, Punt};
 use lab::*;
 use model::program::Path;
 use wire::{ethernet, gre, icmp, icmpv6, ipv4, ipv6};
@@ -306,6 +306,22 @@ fn an_error_about_what_claims_to_be_ours_reaches_the_kernel_in_a_frame() {
     assert_eq!(punted[0].0, Punt::Host(node.id("lan")));
     assert_eq!(punted[0].1[..14], ethernet::Header::new(LAN.0, LAN.0, ethernet::IPV4).as_bytes()[..]);
     ipv4::verify(&punted[0].1[14..]).unwrap();
+}
+
+#[test]
+fn our_own_kernel_hears_of_its_packets_from_an_address_that_is_not_its_own() {
+    let mut node = dual(&[2]);
+    let large = whole(&udp("10.0.0.1", "10.1.2.9", &[7; 1400]));
+    let unreachable = udp("10.0.0.1", "10.0.0.99", b"x");
+    let needed = (icmp::UNREACHABLE, icmp::FRAGMENTATION_NEEDED, 1400);
+    for (packet, told) in [(large, needed), (unreachable, (icmp::UNREACHABLE, icmp::HOST_UNREACHABLE, 0))] {
+        let tun = node.id("tun");
+        node.inject(Origin::Twin(tun), &packet);
+        let [(punt, error)] = &node.punted()[..] else { panic!("one error") };
+        assert_eq!((*punt, node.sent(0).len()), (Punt::Host(tun), 0));
+        let to = ipv4::parse(&packet).unwrap().0.destination().to_string();
+        assert_eq!(open_error(error, &packet), (to, told.0, told.1, told.2));
+    }
 }
 
 #[test]

@@ -164,7 +164,7 @@ mod tests {
 
     fn put(n: u32, v4: bool, path: Path) -> Op {
         let addr = if v4 { IpAddr::from(n.to_be_bytes()) } else { IpAddr::V6((u128::from(n) << 64).into()) };
-        let prefix = Prefix::new(addr, if n % 3 == 0 { 32 } else { 24 }).unwrap();
+        let prefix = Prefix::new(addr, if n.is_multiple_of(3) { 32 } else { 24 }).unwrap();
         Op::Put(Owner::Netlink, Object::Route(Route { table: TableId(3), prefix, path, expires_in: None }))
     }
 

@@ -224,6 +224,23 @@ fn a_second_family_comes_to_a_running_tunnel_and_disturbs_nothing() {
 }
 
 #[test]
+fn what_was_learnt_of_an_underlay_of_the_other_family_is_not_kept() {
+    for is_without_for_a_while in [false, true] {
+        let mut net = Net::new(1, &Setup::default());
+        net.run(seconds(1));
+        assert_eq!(net.binding(0, overlay(1)), Some(nbma(1)));
+        let tunnel = &mut net.nodes[0].tunnel;
+        let without = nhrp::Tunnel { nbma: None, ..tunnel.clone() };
+        tunnel.nbma = Some(nbma6(0));
+        if is_without_for_a_while {
+            net.give(0, Input::Configure(vec![without]));
+        }
+        net.start(0);
+        assert_eq!(net.binding(0, overlay(1)), None, "{is_without_for_a_while}");
+    }
+}
+
+#[test]
 fn an_address_is_asked_for_where_its_family_is_registered() {
     let mut net = Net::idle(2, &Setup::default());
     for node in 0..3 {

@@ -151,6 +151,23 @@ fn a_namespace_that_another_node_made_is_not_used() {
 }
 
 #[test]
+fn the_namespace_of_table_0_is_not_that_of_another() {
+    let home = Netns::new();
+    home.run(async |mut kernel| {
+        let heard = kernel.twins(vec![tunnel(), there(lan(&["10.1.0.1/24"]), &home)]).await;
+        let failed = heard.iter().find_map(|notice| match notice {
+            Notice::Failed { order, reason } => Some((order.as_str(), reason.as_str())),
+            _ => None,
+        });
+        let order = format!("use network namespace `{}`", home.0);
+        assert_eq!(failed, Some((order.as_str(), "it is also that of another table")));
+        kernel.quiet().await;
+        let links = home.ip("link show");
+        assert!(links.contains("tunnel0") && !links.contains("lan0"), "{links}");
+    });
+}
+
+#[test]
 fn a_namespace_that_is_removed_is_told_and_made_again() {
     let (home, red) = (Netns::new(), Netns::unmade());
     home.run(async |mut kernel| {

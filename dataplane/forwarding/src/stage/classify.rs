@@ -27,6 +27,8 @@ const ME: u8 = Node::Classify as u8;
 const PLAIN_LEN: usize = LINK_LEN + ipv4::LEN;
 /// No frame is for this station: of a port all of whose packets have tags.
 const NO_STATION: u64 = u64::MAX;
+/// What is no IPv4 address.
+const NO_ADDRESS: u64 = u64::MAX;
 
 /// Looks at the packets in slots from `first` on; they came by `port`.
 #[inline(never)]
@@ -34,9 +36,12 @@ pub(crate) fn run<B: PacketBuf>(walk: &mut Walk<B>, tables: &Tables, port: PortI
     let end = walk.bufs.len();
     walk.counters.count_node(Node::Classify, end - first);
     let untagged = tables.of_port(port).map(|(id, interface)| Arrival::by(tables, id, interface));
-    let (new, station) = untagged.map_or((Meta::NEW, NO_STATION), |arrival| (arrival.meta, arrival.station));
-    let fib = &*tables.fibs[usize::from(new.table)].v4;
+    let station = untagged.map_or(NO_STATION, |arrival| arrival.station);
     let unusual = Unusual { tables, port, untagged };
+    // Where it stands, so that it is copied in two pieces and not field by field.
+    let new = unusual.untagged.as_ref().map_or(&Meta::NEW, |arrival| &arrival.meta);
+    let table = new.table;
+    let fib = &*tables.fibs[usize::from(table)].v4;
 
     let Walk { bufs, meta, frames, .. } = walk;
     let (bufs, meta) = (bufs.as_mut_slice(), &mut **meta);
@@ -46,6 +51,8 @@ pub(crate) fn run<B: PacketBuf>(walk: &mut Walk<B>, tables: &Tables, port: PortI
     for buf in bufs[first..].iter().take(AHEAD_BYTES) {
         buf.prefetch_bytes();
     }
+    // Our NBMA address that the GRE packet before was for: most are for the same.
+    let mut local = NO_ADDRESS;
     for at in first..end {
         if let Some(ahead) = bufs.get(at + AHEAD_DESCRIPTOR) {
             ahead.prefetch_descriptor();
@@ -61,17 +68,18 @@ pub(crate) fn run<B: PacketBuf>(walk: &mut Walk<B>, tables: &Tables, port: PortI
             continue;
         };
         let to = destination(ip);
-        *meta = Meta { destination: to, ..new };
-        fib.prefetch(to.into());
-        let is_gre = ip[9] == ipv4::GRE;
+        *meta = *new;
+        meta.destination = to;
+        if ip[9] == ipv4::GRE && (u64::from(to) == local || tables.decap.v4.is_local(to, table)) {
+            local = to.into();
+            to_tunnel(ip, meta, frames, slot);
+        } else {
+            fib.prefetch(to.into());
+            frames.hand::<ME, { Node::IpLookup as u8 }>(slot);
+        }
         let whole = LINK_LEN + total_length(ip);
         if whole < bytes.len() {
             cut_padding(buf, whole);
-        }
-        if is_gre && tables.decap.v4.is_local(to, new.table) {
-            to_tunnel(buf, meta, frames, slot);
-        } else {
-            frames.hand::<ME, { Node::IpLookup as u8 }>(slot);
         }
     }
     if walk.observes() {
@@ -100,11 +108,9 @@ fn plain(bytes: &[u8], us: u64) -> Option<&[u8; ipv4::LEN]> {
 
 /// GRE for us, without options: unless it is a fragment.
 #[inline(always)]
-fn to_tunnel<B: PacketBuf>(buf: &B, meta: &mut Meta, frames: &mut Frames, slot: u8) {
+fn to_tunnel(ip: &[u8; ipv4::LEN], meta: &mut Meta, frames: &mut Frames, slot: u8) {
     meta.family = family::OUTER4;
-    let flags = buf.bytes().get(LINK_LEN + 6..LINK_LEN + 8).and_then(|flags| flags.first_chunk::<2>());
-    if flags.is_none_or(|flags| u16::from_be_bytes(*flags) & (ipv4::MORE_FRAGMENTS | ipv4::OFFSET_MASK) != 0)
-    {
+    if u16::from_be_bytes([ip[6], ip[7]]) & (ipv4::MORE_FRAGMENTS | ipv4::OFFSET_MASK) != 0 {
         return frames.hand::<ME, { Node::Reassemble as u8 }>(slot);
     }
     meta.offset = PLAIN_LEN as u16;

@@ -27,9 +27,17 @@ const ME: u8 = Node::GreDecap as u8;
 
 /// GRE header with a key.
 const KEYED_LEN: usize = 8;
+/// Where GRE starts behind an outer IPv4 header without options, and where the inner packet behind a key.
+const GRE_AT: usize = LINK_LEN + ipv4::LEN;
+const INNER_AT: usize = GRE_AT + KEYED_LEN;
 
-/// The tunnel of the packet before, over IPv4, and the FIB of its table: most are of the same.
-type Last<'a> = Option<(DecapKey<u32>, DecapTunnel, &'a Fib)>;
+/// A tunnel over IPv4 as a packet came to it.
+struct Found<'a> {
+    key: DecapKey<u32>,
+    tunnel: DecapTunnel,
+    /// Of inner packets.
+    fib: &'a Fib,
+}
 
 #[inline(never)]
 pub(crate) fn run<B: PacketBuf>(walk: &mut Walk<B>, tables: &Tables) {
@@ -37,35 +45,40 @@ pub(crate) fn run<B: PacketBuf>(walk: &mut Walk<B>, tables: &Tables) {
     walk.enter(frame);
     let Walk { bufs, meta, frames, .. } = walk;
     let (bufs, meta) = (bufs.as_mut_slice(), &mut **meta);
-    let mut last = None;
+    let point_to_point = tables.decap.v4.point_to_point;
+    // That of the packet before: most are of the same.
+    let mut last: Option<Found<'_>> = None;
     for at in frame.places() {
         let slot = frames.slot(frame, at);
         let (buf, meta) = (&mut bufs[usize::from(slot)], &mut meta[usize::from(slot)]);
         let bytes = buf.bytes();
-        let Some((key, ip)) = plain(bytes, meta) else {
+        let Some(Plain { from, marks, key, ip }) = plain(bytes, meta) else {
             unusual(buf, meta, frames, tables, slot);
             continue;
         };
-        let Some((tunnel, fib)) = tunnel(tables, &mut last, meta, bytes, Some(key)) else {
+        let remote = if point_to_point { from } else { 0 };
+        let key = DecapKey { local: meta.destination, remote, key: Some(key), table: meta.table };
+        if last.as_ref().is_none_or(|last| last.key != key) {
+            last = Found::by(tables, key);
+        }
+        let Some(Found { tunnel, fib, .. }) = &last else {
             frames.drop(meta, slot, DropReason::GreNoTunnel);
             continue;
         };
-        let inner = usize::from(meta.offset) + KEYED_LEN;
-        let whole = inner + total_length(ip);
+        let whole = INNER_AT + total_length(ip);
         let to = destination(ip);
         fib.prefetch(to.into());
-        let marks = bytes.get(LINK_LEN + 1).copied().unwrap_or_default();
         let is_syn = ip[9] == ipv4::TCP
             && tunnel.mss != 0
-            && bytes.get(inner + ipv4::LEN + TCP_FLAGS).is_some_and(|flags| flags & tcp::SYN != 0);
+            && bytes.get(INNER_AT + ipv4::LEN + TCP_FLAGS).is_some_and(|flags| flags & tcp::SYN != 0);
         // Of the outer marks only ECT(1) and CE change anything.
         let is_marked = marks & 1 != 0 && (marks ^ ip[1]) & 3 != 0;
         if whole < bytes.len() {
             cut(buf, whole);
         }
-        enter(meta, tunnel, KEYED_LEN, to);
+        enter(meta, *tunnel, INNER_AT, to);
         if is_syn | is_marked
-            && let Err(reason) = alter(buf, inner, marks, tunnel.mss)
+            && let Err(reason) = alter(buf, INNER_AT, marks, tunnel.mss)
         {
             frames.drop(meta, slot, reason);
             continue;
@@ -74,23 +87,32 @@ pub(crate) fn run<B: PacketBuf>(walk: &mut Walk<B>, tables: &Tables) {
     }
 }
 
-/// Key and inner header of what is most: over IPv4, a key and nothing else optional, IPv4 without options, nothing wrong with it.
-#[inline(always)]
-fn plain<'a>(bytes: &'a [u8], meta: &Meta) -> Option<(u32, &'a [u8; ipv4::LEN])> {
-    let gre = bytes.get(usize::from(meta.offset)..)?;
-    let head = gre.first_chunk::<{ KEYED_LEN + ipv4::LEN }>()?;
-    let ip = head.last_chunk::<{ ipv4::LEN }>()?;
-    let first = u32::from_be_bytes([head[0], head[1], head[2], head[3]]);
-    let key = u32::from_be_bytes([head[4], head[5], head[6], head[7]]);
-    let keyed = first == (gre::KEY as u32) << 16 | gre::IPV4 as u32 && meta.family == family::OUTER4;
-    (keyed && is_plain(ip, gre.len() - KEYED_LEN)).then_some((key, ip))
+/// What is most: over IPv4 without options, a key and nothing else optional, IPv4 without options, nothing wrong with it.
+struct Plain<'a> {
+    /// Source and type of service of the outer header.
+    from: u32,
+    marks: u8,
+    key: u32,
+    /// The inner header.
+    ip: &'a [u8; ipv4::LEN],
 }
 
-/// From outer to inner packet, `len` bytes of GRE header further on.
+/// All of it stands at known places then. (No IPv6 header is so short that GRE could start where it does behind an IPv4 header.)
 #[inline(always)]
-fn enter(meta: &mut Meta, tunnel: DecapTunnel, len: usize, destination: u32) {
+fn plain<'a>(bytes: &'a [u8], meta: &Meta) -> Option<Plain<'a>> {
+    let head = bytes.first_chunk::<{ INNER_AT + ipv4::LEN }>()?;
+    let (outer, ip) = (outer(head)?, head.last_chunk()?);
+    let [first, key] = head.get(GRE_AT..INNER_AT)?.as_chunks::<4>().0 else { return None };
+    let keyed = u32::from_be_bytes(*first) == (gre::KEY as u32) << 16 | gre::IPV4 as u32;
+    let is_plain = meta.offset == GRE_AT as u16 && keyed && is_plain(ip, bytes.len() - INNER_AT);
+    is_plain.then(|| Plain { from: source(outer), marks: outer[1], key: u32::from_be_bytes(*key), ip })
+}
+
+/// From outer to inner packet, which is at `offset`.
+#[inline(always)]
+fn enter(meta: &mut Meta, tunnel: DecapTunnel, offset: usize, destination: u32) {
     meta.destination = destination;
-    meta.offset += len as u16;
+    meta.offset = offset as u16;
     meta.interface = tunnel.interface.0;
     meta.network = tunnel.redirects;
     meta.table = tunnel.table;
@@ -131,7 +153,13 @@ fn open<B: PacketBuf>(buf: &mut B, meta: &mut Meta, tables: &Tables) -> Result<u
         _ => DropReason::GreMalformed,
     })?;
     let tunnel = if meta.family & family::OUTER6 == 0 {
-        tunnel(tables, &mut None, meta, bytes, fields.key).map(|(tunnel, _)| tunnel)
+        let remote = outer(bytes).map_or(0, source);
+        tables.decap.v4.tunnel(DecapKey {
+            local: meta.destination,
+            remote,
+            key: fields.key,
+            table: meta.table,
+        })
     } else {
         tunnel_over_v6(tables, meta, bytes, fields.key)
     };
@@ -146,8 +174,8 @@ fn open<B: PacketBuf>(buf: &mut B, meta: &mut Meta, tables: &Tables) -> Result<u
         _ => return Err(DropReason::GreProtocol),
     };
     let marks = traffic_class(bytes.get(LINK_LEN..).unwrap_or_default());
-    enter(meta, tunnel, fields.len, destination);
-    let inner = usize::from(meta.offset);
+    let inner = usize::from(meta.offset) + fields.len;
+    enter(meta, tunnel, inner, destination);
     cut(buf, inner + total);
     if fields.protocol != gre::NHRP {
         alter(buf, inner, marks, tunnel.mss)?;
@@ -155,27 +183,11 @@ fn open<B: PacketBuf>(buf: &mut B, meta: &mut Meta, tables: &Tables) -> Result<u
     Ok(fields.protocol)
 }
 
-/// The tunnel of a packet over IPv4, and the FIB of its inner packets.
-#[inline(always)]
-fn tunnel<'a>(
-    tables: &'a Tables,
-    last: &mut Last<'a>,
-    meta: &Meta,
-    bytes: &[u8],
-    key: Option<u32>,
-) -> Option<(DecapTunnel, &'a Fib)> {
-    let decap = &tables.decap.v4;
-    let remote = if decap.point_to_point { outer(bytes).map_or(0, source) } else { 0 };
-    let key = DecapKey { local: meta.destination, remote, key, table: meta.table };
-    if let Some((found, tunnel, fib)) = last
-        && *found == key
-    {
-        return Some((*tunnel, fib));
+impl<'a> Found<'a> {
+    fn by(tables: &'a Tables, key: DecapKey<u32>) -> Option<Self> {
+        let tunnel = tables.decap.v4.tunnel(key)?;
+        Some(Self { key, tunnel, fib: &tables.fibs[usize::from(tunnel.table)].v4 })
     }
-    let tunnel = decap.tunnel(key)?;
-    let fib = &*tables.fibs[usize::from(tunnel.table)].v4;
-    *last = Some((key, tunnel, fib));
-    Some((tunnel, fib))
 }
 
 /// The outer header, of either family: where it stands until the packet leaves.

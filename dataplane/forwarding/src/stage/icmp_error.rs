@@ -6,8 +6,10 @@
 //!    takes no part of that. What a path takes has a thousand of its own: a flood of other errors must not keep it from those whose
 //!    packets end here without it.
 //! 3. The error, from the address of the interface that the packet came by (it has none of the family, or a link-local one and the
-//!    sender is farther: from another one of the same table), enters in the next breath by `inject` and is routed in that table like any packet: about what came by a tunnel, by the
-//!    tunnel. To a link-local address it goes by the link that the packet came by, to the station that sent it.
+//!    sender is farther: from another one of the same table), enters in the next breath by `inject` and is routed in that table like any
+//!    packet: about what came by a tunnel, by the tunnel. About an IPv4 packet that our own kernel sent it comes from that one's
+//!    destination: a kernel takes nothing that comes to it from an address of its own. To a link-local address it goes by the link that
+//!    the packet came by, to the station that sent it.
 //! 4. The packet itself: drop, for the reason that it was handed over with.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -105,7 +107,9 @@ impl Error {
             IpAddr::V4(to) => {
                 let message = message_v4(meta, packet, mtu)?;
                 error.meta.destination = to.to_bits();
-                error.packet = icmp::error(own_v4(tables, meta.interface, table)?, message, packet)?;
+                let from = own_v4(tables, meta.interface, table)?;
+                let from = if meta.hops == 0 { Ipv4Addr::from(meta.destination) } else { from };
+                error.packet = icmp::error(from, message, packet)?;
             }
             IpAddr::V6(to) => {
                 let message = message_v6(meta, packet, mtu)?;

@@ -30,6 +30,7 @@ const ME: u8 = Node::Midchain as u8;
 
 /// Don't-fragment, in the byte that has the flags of an IPv4 header.
 const DF: u8 = (ipv4::DONT_FRAGMENT >> 8) as u8;
+const _: () = assert!(DF == flag::DF_COPY, "what is copied is the bit itself");
 
 #[inline(never)]
 pub(crate) fn run<B: PacketBuf>(walk: &mut Walk<B>, tables: &Tables) {
@@ -139,18 +140,25 @@ impl Outer<'_> {
             return Err(DropReason::TtlExpired);
         }
         let tos = inner[1];
-        let df = if self.entry.flags & flag::DF_COPY != 0 { inner[6] & DF } else { 0 };
-        let is_tcp = inner[9] == ipv4::TCP && self.entry.mss != 0;
-        let segment = usize::from(inner[0] & 0xf) * 4;
+        let df = inner[6] & self.entry.flags & flag::DF_COPY;
+        if inner[9] == ipv4::TCP {
+            self.clamp_syn(packet);
+        }
         *outer = *ready;
         let (_, header) = outer.split_at_mut(LINK_LEN);
         if let Some(header) = header.first_chunk_mut() {
             self.finish_v4(header, LEN - LINK_LEN, tos, df);
         }
-        if is_tcp && packet.get(segment + TCP_FLAGS).is_some_and(|flags| flags & tcp::SYN != 0) {
+        Ok(())
+    }
+
+    /// Lowers what a SYN asks for; any other segment stays as it is.
+    #[inline(always)]
+    fn clamp_syn(&self, packet: &mut [u8]) {
+        let segment = packet.first().map_or(0, |first| usize::from(first & 0xf) * 4);
+        if self.entry.mss != 0 && packet.get(segment + TCP_FLAGS).is_some_and(|flags| flags & tcp::SYN != 0) {
             clamp_mss(packet, self.entry.mss);
         }
-        Ok(())
     }
 
     /// Fills in what only the packet knows; `overhead` is the length of the outer header with all behind it that is ours.

@@ -1,6 +1,13 @@
 //! A node in a test: a program, a worker, and ports that are vectors. Shared by the tests and the walk example, each of
 //! which uses a part of it.
-#![allow(dead_code, missing_docs, unreachable_pub, clippy::unwrap_used, clippy::panic)]
+#![allow(
+    dead_code,
+    missing_docs,
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::wrong_self_convention
+)]
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -436,7 +443,7 @@ pub fn whole(packet: &[u8]) -> Vec<u8> {
 }
 
 /// With the checksum of its IPv4 header computed anew.
-fn summed(mut packet: Vec<u8>) -> Vec<u8> {
+pub fn summed(mut packet: Vec<u8>) -> Vec<u8> {
     packet[10..12].fill(0);
     let header = usize::from(packet[0] & 0xf) * 4;
     let sum = wire::checksum::checksum(&packet[..header]);
