@@ -44,7 +44,7 @@ use crate::tables::{Decap, Fibs, Interfaces, Nbmas, Tables};
 use crate::worker::Worker;
 use check::check_prefix;
 use family::TableState;
-use objects::{Objects, names};
+use objects::{Claim, Misfits, Objects, names};
 use paths::PathId;
 pub use show::{AdjacencyShow, FibShow, InterfaceShow, NextHopShow, RouteShow, TunnelShow};
 use slots::{Slots, Target};
@@ -254,7 +254,11 @@ impl Program {
             }
         }
         for (name, op) in removed.into_iter().chain(moved) {
-            let is_well = if self.is_there(name) { self.fits(name) } else { !self.is_referred_to(name) };
+            let is_well = if self.is_there(name) {
+                self.fits(name, Misfits::Stale)
+            } else {
+                !self.is_referred_to(name)
+            };
             if !is_well {
                 return Err(Refused { op, reason: Refusal::Referred(name) });
             }
@@ -328,10 +332,19 @@ impl Program {
         }
     }
 
-    /// Removes an owner's stale objects. What else is on an interface that goes with them has no meaning any more and goes too.
+    /// Removes an owner's stale objects. What else is on an interface that goes with them has no meaning any more and goes too, and
+    /// so does what may not be on what another owner says that the interface or tunnel is.
     fn sweep(&mut self, owner: Owner) {
         self.objects.sweep_routes(owner);
-        self.let_fall(self.objects.stale(owner).into_iter().map(|key| (key, owner)).collect());
+        let stale = self.objects.stale(owner);
+        self.let_fall(stale.iter().map(|key| (*key, owner)).collect());
+        for key in stale {
+            if let Key::Interface(name) | Key::Tunnel(name) = key
+                && self.is_there(name)
+            {
+                self.fits(name, Misfits::All);
+            }
+        }
     }
 
     /// Removes objects that are no routes, and everything on the interfaces and tunnels among them.
@@ -366,10 +379,11 @@ impl Program {
 
     /// Whether all that names an interface or tunnel may do so as it is now. What may not and is stale goes: its owner is about
     /// to say everything anew, and cannot take it back first.
-    fn fits(&mut self, name: InterfaceName) -> bool {
+    fn fits(&mut self, name: InterfaceName, going: Misfits) -> bool {
         let naming = self.objects.all().filter(|(_, claim)| names(&claim.object).contains(&Some(name)));
         let misfits: Vec<_> = naming.filter(|(_, claim)| self.check(&claim.object).is_err()).collect();
-        if misfits.iter().any(|(owner, claim)| !self.objects.is_stale(*owner, claim)) {
+        let stay = |(owner, claim): &(Owner, &Claim)| !self.objects.is_stale(*owner, claim);
+        if going == Misfits::Stale && misfits.iter().any(stay) {
             return false;
         }
         let misfits = misfits.into_iter().map(|(owner, claim)| (claim.object.key(), owner)).collect();
@@ -379,7 +393,7 @@ impl Program {
             let path = self.objects.paths.path(*id);
             path.is_some_and(|path| self.check_path(self.tables[usize::from(*place)].id, *v4, path).is_err())
         });
-        self.objects.remove_stale_routes_by(&routed)
+        self.objects.remove_routes_by(&routed, going)
     }
 
     /// Lets go what has expired. Reports the bindings that did and that nobody else has.

@@ -11,6 +11,15 @@ use super::paths::{PathId, Paths};
 use super::routes::{RouteClaim, RouteClaims, is_stale};
 use crate::fib::FibPrefix;
 
+/// Which of the objects go that may not be on a tunnel or interface as it is now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Misfits {
+    /// Those that their owner is about to say anew.
+    Stale,
+    /// Whosesoever: what they stood on is swept away.
+    All,
+}
+
 /// What one owner says of one object that is no route.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Claim {
@@ -204,14 +213,15 @@ impl Objects {
         self.v6.remove_if(&mut self.marks, |_, _, _, claim| on_it.contains(&claim.path));
     }
 
-    /// Removes the stale routes of these tables, families and paths; whether all of them were.
-    pub(super) fn remove_stale_routes_by(&mut self, by: &HashSet<(u16, bool, PathId)>) -> bool {
+    /// Removes the routes of these tables, families and paths, all or those that are stale; whether none is left.
+    pub(super) fn remove_routes_by(&mut self, by: &HashSet<(u16, bool, PathId)>, which: Misfits) -> bool {
         if by.is_empty() {
             return true;
         }
         let is = |v4| {
             move |marks: &Marks, place, owner, claim: RouteClaim| {
-                by.contains(&(place, v4, claim.path)) && is_stale(marks, owner, claim)
+                let goes = which == Misfits::All || is_stale(marks, owner, claim);
+                by.contains(&(place, v4, claim.path)) && goes
             }
         };
         self.v4.remove_if(&mut self.marks, is(true));
