@@ -90,6 +90,15 @@ pub enum Input {
         /// Why.
         reason: Refusal,
     },
+    /// A server's DNS name was looked up.
+    LookedUp {
+        /// The tunnel that it is for.
+        tunnel: InterfaceName,
+        /// The name.
+        name: String,
+        /// Its addresses; none if it could not be looked up.
+        addresses: Vec<NbmaAddr>,
+    },
     /// Time passed.
     Tick,
 }
@@ -105,6 +114,13 @@ pub enum Output {
     Kernel(Order),
     /// What [`Conductor::kept`] returns is worth saving.
     Save,
+    /// Look up a server's DNS name for a tunnel; [`Input::LookedUp`] is the answer.
+    LookUp {
+        /// The tunnel.
+        tunnel: InterfaceName,
+        /// The name.
+        name: String,
+    },
     /// Tell whoever listens.
     Event(Happening),
 }
@@ -295,6 +311,9 @@ impl Conductor {
             Input::Kernel(notice) => self.notice(now, notice, out),
             Input::Report(report) => self.report(now, report, out),
             Input::Packet(packet) => self.packet(now, packet, out),
+            Input::LookedUp { tunnel, name, addresses } => {
+                self.engine(now, nhrp::Input::LookedUp { tunnel, name, addresses }, out);
+            }
             Input::Forwarding { bindings, path_mtus } => {
                 self.engine.adopt(now, &bindings);
                 self.adopt_paths(now, path_mtus);
@@ -513,10 +532,14 @@ impl Conductor {
     }
 
     fn packet(&mut self, now: Instant, packet: PacketIn, out: &mut Vec<Output>) {
-        let PacketIn { reason, tunnel, source, destination, bytes, dropped_before, .. } = packet;
+        let PacketIn { reason, tunnel, source, destination, udp_port, bytes, dropped_before } = packet;
         *self.counted.punts_lost.entry(reason).or_default() += dropped_before;
         let input = match reason {
-            PuntReason::Nhrp => nhrp::Input::Packet { tunnel, source, destination, bytes },
+            PuntReason::Nhrp => {
+                let port = (udp_port != 0).then_some(udp_port);
+                let from = nhrp::Sender { nbma: source, port, identity: None };
+                nhrp::Input::Packet { tunnel, from, destination, bytes }
+            }
             PuntReason::Redirect => nhrp::Input::Redirect { tunnel, source, bytes },
         };
         self.engine(now, input, out);
@@ -677,6 +700,7 @@ impl Conductor {
                     self.uninstall(key);
                 }
                 Action::Save => out.push(Output::Save),
+                Action::LookUp { tunnel, name } => out.push(Output::LookUp { tunnel, name }),
                 Action::Event(event) => out.push(Output::Event(event::happening(event))),
             }
         }

@@ -279,6 +279,7 @@ impl Work {
                     let _ = self.orders.send(order).await;
                 }
                 Output::Save => saver.want(),
+                Output::LookUp { tunnel, name } => tracing::error!("{tunnel}: {name} is not looked up"),
                 Output::Event(what) => {
                     let node = self.conductor.config().node.name.clone();
                     log(&what);

@@ -8,11 +8,15 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::program::{OuterDf, TcpMss};
-use crate::time::HoldingTime;
-use crate::{InterfaceAddr, InterfaceName, NbmaAddr, Prefix, ProtocolAddr, TableId, VlanId};
+use crate::{InterfaceAddr, InterfaceName, NbmaAddr, Prefix, TableId, VlanId};
 
 pub mod check;
 pub mod diff;
+mod nhrp;
+
+pub use nhrp::{
+    Cluster, Map, MapMulticast, Nhrp, NhrpLimits, Nhs, NhsFallback, NhsNbma, NhsProtocol, Registration,
+};
 
 /// The whole file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
@@ -212,7 +216,7 @@ pub struct Tunnel {
 }
 
 impl Tunnel {
-    /// Every NBMA address of another node that it names.
+    /// Every NBMA address of another node that it names; what stands as a DNS name has none yet.
     pub fn peers(&self) -> impl Iterator<Item = NbmaAddr> + '_ {
         let nhrp = self.nhrp.iter();
         let named = nhrp.flat_map(|nhrp| {
@@ -220,7 +224,11 @@ impl Tunnel {
                 MapMulticast::Nbma(nbma) => Some(*nbma),
                 MapMulticast::Dynamic => None,
             });
-            nhrp.nhs.iter().map(|nhs| nhs.nbma).chain(nhrp.map.iter().map(|map| map.nbma)).chain(multicast)
+            nhrp.nhs
+                .iter()
+                .filter_map(|nhs| nhs.nbma.addr())
+                .chain(nhrp.map.iter().map(|map| map.nbma))
+                .chain(multicast)
         });
         self.destination.into_iter().chain(named)
     }
@@ -283,105 +291,5 @@ impl<'de> Deserialize<'de> for Mss {
             }
         }
         deserializer.deserialize_any(Visitor)
-    }
-}
-
-/// `[tunnels.nhrp]`
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Nhrp {
-    /// The cloud this tunnel is in; local to the node. Redirects are sent only within one.
-    pub network_id: u32,
-    /// Text of the authentication extension, 1 to 8 characters; in clear on the wire, a tag and no protection.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub authentication: Option<String>,
-    /// How long others may use what we tell them, in seconds.
-    #[serde(default = "default_holding_time")]
-    pub holding_time: HoldingTime,
-    /// Next-hop servers to register with.
-    #[serde(default)]
-    pub nhs: Vec<Nhs>,
-    /// Static bindings.
-    #[serde(default)]
-    pub map: Vec<Map>,
-    /// Receivers of multicast: NBMA addresses, or `dynamic` for every registered client.
-    #[serde(default)]
-    pub map_multicast: Vec<MapMulticast>,
-    /// Send traffic indications for what leaves by the cloud it came from (hub, phase 3).
-    #[serde(default)]
-    pub redirect: bool,
-    /// Act on traffic indications: resolve, and install shortcuts (spoke, phase 3); answer for own prefixes.
-    #[serde(default)]
-    pub shortcut: bool,
-    /// How this node registers.
-    #[serde(default)]
-    pub registration: Registration,
-}
-
-fn default_holding_time() -> HoldingTime {
-    HoldingTime(600)
-}
-
-/// A next-hop server.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Nhs {
-    /// Its tunnel address.
-    pub protocol: ProtocolAddr,
-    /// Its underlay address.
-    pub nbma: NbmaAddr,
-}
-
-/// A static binding.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Map {
-    /// Tunnel address.
-    pub protocol: ProtocolAddr,
-    /// Underlay address.
-    pub nbma: NbmaAddr,
-}
-
-/// Who gets multicast.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum MapMulticast {
-    /// Every client that is registered.
-    Dynamic,
-    /// This one.
-    Nbma(NbmaAddr),
-}
-
-impl std::fmt::Display for MapMulticast {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Dynamic => f.write_str("dynamic"),
-            Self::Nbma(nbma) => nbma.fmt(f),
-        }
-    }
-}
-
-impl std::str::FromStr for MapMulticast {
-    type Err = crate::address::NotA;
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        if text == "dynamic" {
-            return Ok(Self::Dynamic);
-        }
-        text.parse().map(Self::Nbma).map_err(|_| Self::Err::new(text, "an NBMA address or `dynamic`"))
-    }
-}
-
-crate::address::serde_as_text!(MapMulticast);
-
-/// `[tunnels.nhrp.registration]`
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Registration {
-    /// Ask the server to keep the binding against a registration from another NBMA address.
-    pub unique: bool,
-}
-
-impl Default for Registration {
-    fn default() -> Self {
-        Self { unique: true }
     }
 }

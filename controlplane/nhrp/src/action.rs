@@ -25,6 +25,13 @@ pub enum Action {
     Put(Object),
     /// Program it away.
     Remove(Key),
+    /// Look up a server's DNS name, in the namespace of the tunnel's underlay; [`crate::Input::LookedUp`] is the answer, whatever it is.
+    LookUp {
+        /// The tunnel that it is for.
+        tunnel: InterfaceName,
+        /// The name.
+        name: String,
+    },
     /// The snapshot is worth saving: a binding, a shortcut or the reserve of request ids changed. A busy hub says so many times
     /// a second; several may be gathered into one.
     Save,

@@ -13,9 +13,9 @@ use crate::Tunnel;
 use crate::auth;
 use crate::cache::{Entry, Origin};
 use crate::limits::HOP_COUNT;
+use crate::nhs::Server;
 use crate::purge::Purge;
 use crate::redirect::Redirected;
-use crate::registration::Server;
 use crate::resolution::{Ask, Told};
 use crate::shortcut::Shortcut;
 use crate::snapshot::RememberedTunnel;
@@ -28,6 +28,8 @@ pub(crate) struct Cloud {
     pub(crate) cache: BTreeMap<ProtocolAddr, Entry>,
     /// In the order of the configuration.
     pub(crate) servers: Vec<Server>,
+    /// Ids of servers given so far.
+    pub(crate) server_ids: u32,
     /// What is asked for, by address.
     pub(crate) asks: BTreeMap<ProtocolAddr, Ask>,
     /// Request ids of answered resolutions, oldest first.
@@ -58,6 +60,7 @@ impl Cloud {
             tunnel,
             cache: BTreeMap::new(),
             servers: Vec::new(),
+            server_ids: 0,
             asks: BTreeMap::new(),
             answered: VecDeque::new(),
             shortcuts: BTreeMap::new(),
@@ -148,7 +151,7 @@ impl Cloud {
             turn.cancel(Timer::Purge(self.tunnel.name, *id));
         }
         for server in &self.servers {
-            turn.cancel(Timer::Register(self.tunnel.name, server.nhs.protocol));
+            turn.cancel(Timer::Register(self.tunnel.name, server.id));
         }
         for nbma in std::mem::take(&mut self.configured_replicas) {
             self.release_replica(turn, nbma);
@@ -160,7 +163,8 @@ impl Cloud {
         let nhrp = &self.tunnel.nhrp;
         let mut wanted: BTreeMap<_, _> =
             nhrp.map.iter().map(|m| (m.protocol, (m.nbma, Origin::Static))).collect();
-        wanted.extend(nhrp.nhs.iter().map(|n| (n.protocol, (n.nbma, Origin::Nhs))));
+        let servers = nhrp.nhs.iter().filter_map(|n| Some((n.protocol.addr()?, n.nbma.addr()?)));
+        wanted.extend(servers.map(|(protocol, nbma)| (protocol, (nbma, Origin::Nhs))));
         let receivers: BTreeSet<_> = nhrp
             .map_multicast
             .iter()

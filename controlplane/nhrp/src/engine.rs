@@ -113,9 +113,9 @@ impl Engine {
     fn take(&mut self, turn: &mut Turn<'_>, input: Input) {
         match input {
             Input::Configure(tunnels) => self.configure(turn, tunnels),
-            Input::Packet { tunnel, source, destination: _, bytes } => {
-                if let Err(reject) = self.receive(turn, tunnel, source, &bytes) {
-                    turn.reject_from(tunnel, source, reject);
+            Input::Packet { tunnel, from, destination: _, bytes } => {
+                if let Err(reject) = self.receive(turn, tunnel, from.nbma, &bytes) {
+                    turn.reject_from(tunnel, from.nbma, reject);
                 }
             }
             Input::Redirect { tunnel, source, bytes } => {
@@ -142,6 +142,7 @@ impl Engine {
                     cloud.wake_changed(turn, &prefixes);
                 }
             }
+            Input::LookedUp { .. } => {}
             Input::Clear(clear) => {
                 let is_meant = |name| clear.tunnel.is_none_or(|t| t == name);
                 for cloud in self.clouds.values_mut().filter(|c| is_meant(c.name())) {

@@ -68,8 +68,9 @@ impl Engine {
             Toward::Unbound => {
                 let servers = self.clouds.get(&from).map(|c| &c.servers);
                 let of_family = servers.into_iter().flatten().filter(|s| s.is_of_family(address));
-                let up = of_family.into_iter().find(|s| s.is_up() && s.nhs.nbma != source);
-                up.map_or(Toward::Unbound, |s| Toward::Peer { tunnel: from, nbma: s.nhs.nbma })
+                let up = of_family.into_iter().find(|s| s.is_up() && s.nbma != Some(source));
+                let nbma = up.and_then(|s| s.nbma);
+                nbma.map_or(Toward::Unbound, |nbma| Toward::Peer { tunnel: from, nbma })
             }
             toward => toward,
         }

@@ -17,8 +17,8 @@ pub enum Input {
     Packet {
         /// By which tunnel.
         tunnel: InterfaceName,
-        /// Source of the outer header.
-        source: NbmaAddr,
+        /// Who sent it, by the outer header and what protected it.
+        from: Sender,
         /// Destination of the outer header.
         destination: NbmaAddr,
         /// The NHRP packet, from its fixed header on.
@@ -49,6 +49,16 @@ pub enum Input {
     },
     /// Routes to these prefixes changed (owner other than NHRP): what was answered or learnt from them may be wrong now.
     RoutesChanged(Vec<Prefix>),
+    /// A server's DNS name was looked up ([`crate::Action::LookUp`]).
+    LookedUp {
+        /// The tunnel that it was looked up for.
+        tunnel: InterfaceName,
+        /// The name.
+        name: String,
+        /// Its addresses in the order in which they are to be tried, of the family of the tunnel's NBMA address; none if it has none or could
+        /// not be looked up.
+        addresses: Vec<NbmaAddr>,
+    },
     /// The operator wants entries gone.
     Clear(Clear),
     /// The node is about to stop for good: servers, and whoever was answered, are told to forget it. A node that is only
@@ -58,6 +68,26 @@ pub enum Input {
     Reconnected,
     /// Time passed.
     Tick,
+}
+
+/// Who sent a packet: what tells one peer from another. Several behind one NAT have one NBMA address and, where their packets are
+/// encapsulated in UDP, different ports.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sender {
+    /// Source of the outer header.
+    pub nbma: NbmaAddr,
+    /// UDP source port where encapsulated (RFC 3948).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+    /// Identity that was authenticated by IKE, where protected.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<String>,
+}
+
+impl From<NbmaAddr> for Sender {
+    fn from(nbma: NbmaAddr) -> Self {
+        Self { nbma, port: None, identity: None }
+    }
 }
 
 /// A tunnel that runs NHRP.

@@ -4,7 +4,7 @@
 //! [`Engine::next_deadline`] says when the next [`Input::Tick`] is due. Inputs and actions serialize, so a journal of a
 //! production node replays in a test.
 //!
-//! A packet's way: `receive` reads and authenticates it; what is for others goes on in `forward`; the rest is `registration`,
+//! A packet's way: `receive` reads and authenticates it; what is for others goes on in `forward`; the rest is `registration`, `nhs` (its client's side),
 //! `resolution`, `redirect` or `purge`, which change the `cache` and the `shortcut`s of a `cloud` (one tunnel), and so what
 //! is programmed. `complaint` sends error indications. Every limit and interval is in [`limits`].
 #![forbid(unsafe_code)]
@@ -14,6 +14,7 @@ mod cache;
 mod cloud;
 mod complaint;
 mod forward;
+mod nhs;
 mod overlap;
 mod purge;
 mod receive;
@@ -36,7 +37,7 @@ pub mod snapshot;
 pub use action::Action;
 pub use engine::Engine;
 pub use event::Event;
-pub use input::{Clear, Input, Tunnel};
+pub use input::{Clear, Input, Sender, Tunnel};
 pub use limits::Limits;
 pub use reject::Reject;
 pub use routes::{Found, Routes, To};

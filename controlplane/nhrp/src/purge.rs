@@ -4,7 +4,6 @@
 
 use std::collections::BTreeMap;
 
-use model::config::Nhs;
 use model::{NbmaAddr, Prefix, ProtocolAddr};
 use wire::nhrp::{Body, Cie, Extension, ExtensionType, Family, Flags, Kind, Message};
 
@@ -12,6 +11,7 @@ use crate::Reject;
 use crate::cache::{Entry, Origin};
 use crate::cloud::Cloud;
 use crate::limits::{HOP_COUNT, PURGE_ATTEMPTS, PURGE_ENTRIES, RETRY_FIRST, backoff};
+use crate::nhs::Known;
 use crate::overlap::overlapping;
 use crate::registration::fill_responder;
 use crate::resolution::clamped;
@@ -31,7 +31,7 @@ impl Cloud {
     pub(crate) fn unregister(
         &mut self,
         turn: &mut Turn<'_>,
-        nhs: Nhs,
+        nhs: Known,
         nbma: Option<NbmaAddr>,
         is_last_word: bool,
     ) {
@@ -124,8 +124,10 @@ impl Cloud {
     pub(crate) fn say_goodbye(&mut self, turn: &mut Turn<'_>) {
         let own = self.tunnel.nbma;
         for i in 0..self.servers.len() {
-            if self.servers[i].is_up() {
-                self.unregister(turn, self.servers[i].nhs, own, true);
+            if self.servers[i].is_up()
+                && let Some(known) = self.servers[i].known()
+            {
+                self.unregister(turn, known, own, true);
                 self.servers[i].registered = None;
             }
         }

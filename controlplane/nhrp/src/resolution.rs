@@ -174,7 +174,7 @@ impl Cloud {
 
     /// Whether an address is that of one of our servers.
     pub(crate) fn is_server(&self, address: ProtocolAddr) -> bool {
-        self.servers.iter().any(|s| s.nhs.protocol == address)
+        self.servers.iter().any(|s| s.protocol == Some(address))
     }
 
     /// The server to ask: the one that the routes lead by, else the first that responds, else the first; of those that we are
@@ -182,9 +182,9 @@ impl Cloud {
     fn server_for(&self, turn: &Turn<'_>, destination: ProtocolAddr) -> Option<NbmaAddr> {
         let hop = self.route_by_tunnel(turn, destination).map(|(hop, _)| hop);
         let mut servers = self.servers.iter().filter(|s| s.is_of_family(destination));
-        let by_route = servers.clone().find(|s| Some(s.nhs.protocol) == hop);
+        let by_route = servers.clone().find(|s| hop.is_some() && s.protocol == hop);
         let up = servers.clone().find(|s| s.is_up());
-        by_route.or(up).or(servers.next()).map(|s| s.nhs.nbma)
+        by_route.or(up).or(servers.next()).and_then(|s| s.nbma)
     }
 
     /// It could not be resolved. Traffic stays where it is.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use model::config::NhsNbma;
 use model::state::counters::{Counter, MessageCounter};
 use model::state::nhrp::{Entry, EntryFlags, EntryType};
 use model::state::nhs::{Server, ServerState};
@@ -12,7 +13,7 @@ use wire::nhrp::{CieCode, MessageType};
 use crate::Reject;
 use crate::cloud::Cloud;
 use crate::engine::Engine;
-use crate::registration::Standing;
+use crate::nhs::Standing;
 use crate::resolution::Phase;
 use crate::turn::Timer;
 
@@ -156,10 +157,16 @@ impl Cloud {
     }
 
     fn shown_servers(&self, now: Instant, due: impl Fn(Timer) -> Option<Duration>) -> Vec<Server> {
-        let server = |s: &crate::registration::Server| Server {
+        let server = |s: &crate::nhs::Server| Server {
             tunnel: self.name(),
-            protocol: s.nhs.protocol,
-            nbma: s.nhs.nbma,
+            protocol: s.protocol,
+            nbma: s.nbma,
+            name: match &s.nhs.nbma {
+                NhsNbma::Addr(_) => None,
+                NhsNbma::Name(name) => Some(name.clone()),
+            },
+            priority: s.nhs.priority,
+            cluster: s.nhs.cluster,
             state: match s.standing {
                 Standing::Waiting => ServerState::Waiting,
                 Standing::Expecting => ServerState::Expecting,
@@ -170,7 +177,7 @@ impl Cloud {
             replies: s.replies,
             refusals: s.refusals,
             refusal: s.refusal.map(code_name),
-            next_request: due(Timer::Register(self.name(), s.nhs.protocol)),
+            next_request: due(Timer::Register(self.name(), s.id)),
         };
         self.servers.iter().map(server).collect()
     }

@@ -230,8 +230,8 @@ impl Cloud {
             age: now.since(shortcut.created),
         };
         let receivers = self.cache.iter().filter(|(_, e)| e.origin.is_configured() && e.replica);
-        let registered = self.servers.iter().filter_map(|s| Some((s.nhs.protocol, s.registered?)));
-        let observed = self.servers.iter().filter_map(|s| Some((s.nhs.protocol, s.observed?)));
+        let registered = self.servers.iter().filter_map(|s| Some((s.protocol?, s.registered?)));
+        let observed = self.servers.iter().filter_map(|s| Some((s.protocol?, s.observed?)));
         RememberedTunnel {
             name: self.name(),
             bindings: self.cache.iter().filter_map(binding).collect(),
@@ -314,7 +314,7 @@ impl Cloud {
         }
         for server in &mut self.servers {
             let of_it =
-                |(nhs, nbma): &(ProtocolAddr, NbmaAddr)| (*nhs == server.nhs.protocol).then_some(*nbma);
+                |(nhs, nbma): &(ProtocolAddr, NbmaAddr)| (Some(*nhs) == server.protocol).then_some(*nbma);
             server.registered = remembered.registered.iter().find_map(of_it);
             // Where we are has not changed, as far as anybody knows.
             if server.registered == self.tunnel.nbma {

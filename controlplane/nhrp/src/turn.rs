@@ -8,13 +8,14 @@ use model::time::{Instant, Timers};
 use model::{InterfaceName, NbmaAddr, Prefix, ProtocolAddr};
 
 use crate::limits::{Bucket, IDS_RESERVED};
+use crate::nhs::ServerId;
 use crate::{Action, Event, Limits, Reject, Routes};
 
 /// What happens when a timer fires.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Timer {
     /// A registration is due with this server: the first one, a refresh, or a retry.
-    Register(InterfaceName, ProtocolAddr),
+    Register(InterfaceName, ServerId),
     /// A resolution is asked again, or its rest ends.
     Ask(InterfaceName, ProtocolAddr),
     /// The holding time of a binding ends.

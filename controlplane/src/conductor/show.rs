@@ -108,13 +108,13 @@ impl Conductor {
         });
         let mut groups: BTreeMap<(ProtocolAddr, Option<NbmaAddr>), Vec<Entry>> = BTreeMap::new();
         for server in &servers {
-            groups.entry((server.protocol, Some(server.nbma))).or_default();
+            groups.extend(server.protocol.map(|protocol| ((protocol, server.nbma), Vec::new())));
         }
         for entry in entries {
             groups.entry((entry.next_hop, entry.nbma)).or_default().push(entry);
         }
         let peers = groups.into_iter().map(|((protocol, nbma), entries)| {
-            let server = servers.iter().find(|s| s.protocol == protocol).copied();
+            let server = servers.iter().find(|s| s.protocol == Some(protocol)).copied();
             let mut peer = self.show_peer(now, tunnel, (protocol, nbma), &entries, server);
             peer.attributes.shortcut = shortcuts.contains(&protocol);
             peer

@@ -14,7 +14,8 @@ use crate::{InterfaceName, NbmaAddr, ProtocolAddr};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ServerState {
-    /// `W`: not asked yet; the tunnel has no NBMA address.
+    /// `W`: not asked; the tunnel has no NBMA address, the server's name is not looked up yet, or enough better servers of its cluster
+    /// answer.
     Waiting,
     /// `E`: asked, an answer is due.
     Expecting,
@@ -52,10 +53,16 @@ impl fmt::Display for ServerState {
 pub struct Server {
     /// The tunnel.
     pub tunnel: InterfaceName,
-    /// Its overlay address.
-    pub protocol: ProtocolAddr,
-    /// Its underlay address.
-    pub nbma: NbmaAddr,
+    /// Its overlay address; `None`: not learnt yet.
+    pub protocol: Option<ProtocolAddr>,
+    /// Its underlay address; `None`: its name is not looked up yet.
+    pub nbma: Option<NbmaAddr>,
+    /// Its DNS name, if it is configured by that.
+    pub name: Option<String>,
+    /// Which servers of its cluster are taken first: 0 before 1.
+    pub priority: u8,
+    /// Its cluster.
+    pub cluster: u8,
     /// Where it stands.
     pub state: ServerState,
     /// How long it has been there.
@@ -77,7 +84,9 @@ pub struct Server {
 impl Server {
     pub(super) fn is_admitted(&self, filter: &Filter) -> bool {
         filter.admits_interface(Some(self.tunnel))
-            && filter.admits_address(|a| self.protocol.0 == a || self.nbma.0 == a)
+            && filter.admits_address(|a| {
+                self.protocol.is_some_and(|p| p.0 == a) || self.nbma.is_some_and(|n| n.0 == a)
+            })
     }
 }
 
@@ -92,6 +101,9 @@ impl fmt::Display for Servers {
             "Tunnel",
             "NHS",
             "NBMA",
+            "Name",
+            ">Priority",
+            ">Cluster",
             "State",
             "Since",
             ">Requests",
@@ -104,8 +116,11 @@ impl fmt::Display for Servers {
         for s in &self.0 {
             table.row([
                 s.tunnel.to_string(),
-                s.protocol.to_string(),
-                s.nbma.to_string(),
+                or_dash(s.protocol),
+                or_dash(s.nbma),
+                or_dash(s.name.as_deref()),
+                s.priority.to_string(),
+                s.cluster.to_string(),
                 s.state.to_string(),
                 Clock(s.since).to_string(),
                 s.requests.to_string(),

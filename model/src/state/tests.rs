@@ -161,8 +161,11 @@ fn cache() -> Cache {
 fn servers() -> Servers {
     Servers(vec![Server {
         tunnel: name("tunnel0"),
-        protocol: "10.0.0.1".parse().unwrap(),
-        nbma: "203.0.113.1".parse().unwrap(),
+        protocol: Some("10.0.0.1".parse().unwrap()),
+        nbma: Some("203.0.113.1".parse().unwrap()),
+        name: Some("hub.example".to_owned()),
+        priority: 1,
+        cluster: 2,
         state: ServerState::Responding,
         since: Duration::from_secs(5),
         requests: 3,

@@ -50,8 +50,9 @@ message!(Entry => Entry {
     claimed_nbma: maybe_text, created as created_us: micros, expires_in as expires_in_us: maybe_micros, mtu: small,
 });
 message!(Server => Server {
-    tunnel: text, protocol: text, nbma: text, state: enumerator, since as since_us: micros, requests: same,
-    replies: same, refusals: same, refusal: same, next_request as next_request_us: maybe_micros,
+    tunnel: text, protocol: maybe_text, nbma: maybe_text, name: same, priority: small, cluster: small, state: enumerator,
+    since as since_us: micros, requests: same, replies: same, refusals: same, refusal: same,
+    next_request as next_request_us: maybe_micros,
 });
 message!(RibRoute => RibRoute { route: inner, owner: enumerator, best: same, });
 message!(FibEntry => FibEntry {

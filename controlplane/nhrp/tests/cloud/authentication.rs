@@ -61,7 +61,12 @@ fn few_error_indications_are_sent_a_second() {
     for _ in 0..1000 {
         net.give(
             0,
-            Input::Packet { tunnel: tunnel0(), source: nbma(1), destination: nbma(0), bytes: bytes.clone() },
+            Input::Packet {
+                tunnel: tunnel0(),
+                from: nbma(1).into(),
+                destination: nbma(0),
+                bytes: bytes.clone(),
+            },
         );
     }
     assert_eq!(net.rejects(0, Reject::Authentication), 1000);
@@ -73,7 +78,8 @@ fn rubbish_is_counted_by_what_is_wrong_with_it() {
     let mut net = Net::new(1, &Setup::default());
     let good = net.nodes[1].sent[0].2.clone();
     let mut give = |bytes: &[u8], tunnel| {
-        let input = Input::Packet { tunnel, source: nbma(1), destination: nbma(0), bytes: bytes.to_vec() };
+        let input =
+            Input::Packet { tunnel, from: nbma(1).into(), destination: nbma(0), bytes: bytes.to_vec() };
         net.give(0, input);
     };
     give(&good[..30], tunnel0());

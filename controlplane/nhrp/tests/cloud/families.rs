@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use model::config::{MapMulticast, Nhrp, Nhs, Registration};
+use model::config::{MapMulticast, Nhrp, Nhs, NhsNbma};
 use model::program::{Hop, Object, TunnelMode};
 use model::time::{HoldingTime, Instant};
 use model::{NbmaAddr, Prefix, ProtocolAddr, TableId};
@@ -42,12 +42,12 @@ fn run(overlays: [&str; 3], nbmas: [&str; 3], subnet: &str) -> Vec<BTreeMap<Prot
             network_id: 1,
             authentication: Some("secret".into()),
             holding_time: HoldingTime(600),
-            nhs: (node > 0).then_some(Nhs { protocol: overlays[0], nbma: nbmas[0] }).into_iter().collect(),
+            nhs: (node > 0).then_some(Nhs::new(overlays[0], nbmas[0])).into_iter().collect(),
             map: vec![],
             map_multicast: vec![MapMulticast::Dynamic],
             redirect: true,
             shortcut: true,
-            registration: Registration::default(),
+            ..Nhrp::new(1)
         },
     };
     let mut engines: Vec<_> = (0..3).map(|n| Engine::new(Default::default(), n, None)).collect();
@@ -66,7 +66,10 @@ fn run(overlays: [&str; 3], nbmas: [&str; 3], subnet: &str) -> Vec<BTreeMap<Prot
                     Action::Send { tunnel, to, bytes } => {
                         let peer = nbmas.iter().position(|n| *n == to).unwrap();
                         let source = nbmas[node];
-                        next.push((peer, Input::Packet { tunnel, source, destination: to, bytes }));
+                        next.push((
+                            peer,
+                            Input::Packet { tunnel, from: source.into(), destination: to, bytes },
+                        ));
                     }
                     Action::Put(Object::Binding(b)) => {
                         bindings[node].insert(b.next_hop, b.nbma);
@@ -124,9 +127,9 @@ fn lan6(node: usize) -> Prefix {
 fn add_ipv6(net: &mut Net, node: usize) {
     let spokes = net.nodes.len() - 1;
     let n = &mut net.nodes[node];
-    let server = n.tunnel.nhrp.nhs.first().map(|nhs| nhs.nbma);
+    let server = n.tunnel.nhrp.nhs.first().and_then(|nhs| nhs.nbma.addr());
     n.tunnel.addresses.push(format!("{}/64", overlay6(node)).parse().unwrap());
-    n.tunnel.nhrp.nhs.extend(server.map(|nbma| Nhs { protocol: overlay6(0), nbma }));
+    n.tunnel.nhrp.nhs.extend(server.map(|nbma| Nhs::new(overlay6(0), nbma)));
     n.rib.0.insert(Prefix::host(overlay6(node).0), Lead::Local);
     n.rib.0.insert(prefix("fd00::/64"), Lead::Attached);
     if node == 0 {
@@ -146,7 +149,7 @@ fn dual_stack(spokes: usize, is_over_ipv6: bool) -> Net {
             let tunnel = &mut net.nodes[node].tunnel;
             tunnel.nbma = Some(nbma6(node));
             for nhs in &mut tunnel.nhrp.nhs {
-                nhs.nbma = nbma6(0);
+                nhs.nbma = NhsNbma::Addr(nbma6(0));
             }
             if node > 0 {
                 tunnel.nhrp.map_multicast = vec![MapMulticast::Nbma(nbma6(0))];
@@ -247,7 +250,7 @@ fn an_address_is_asked_for_where_its_family_is_registered() {
         add_ipv6(&mut net, node);
     }
     // Node 2 is the server of IPv6.
-    net.nodes[1].tunnel.nhrp.nhs[1] = Nhs { protocol: overlay6(2), nbma: nbma(2) };
+    net.nodes[1].tunnel.nhrp.nhs[1] = Nhs::new(overlay6(2), nbma(2));
     net.nodes[2].tunnel.nhrp.nhs.clear();
     for node in 0..3 {
         net.start(node);
@@ -302,11 +305,11 @@ fn an_own_address_in_one_table_is_anybodys_in_another() {
         let tunnel = &mut net.nodes[1].tunnel;
         tunnel.nbma = Some(nbma(40 + spoke));
         tunnel.addresses = vec![format!("{}/16", overlay(spoke)).parse().unwrap()];
-        tunnel.nhrp.nhs = vec![Nhs { protocol: overlay(table as usize), nbma: nbma(0) }];
+        tunnel.nhrp.nhs = vec![Nhs::new(overlay(table as usize), nbma(0))];
         net.start(1);
         let (_, _, bytes) = net.nodes[1].sent.pop().unwrap();
         let tunnel = of_table(table).name;
-        let packet = Input::Packet { tunnel, source: nbma(40 + spoke), destination: nbma(0), bytes };
+        let packet = Input::Packet { tunnel, from: nbma(40 + spoke).into(), destination: nbma(0), bytes };
         actions.clear();
         hub.handle(now, packet, &routes, &mut actions);
         let is_bound = |a: &Action| {

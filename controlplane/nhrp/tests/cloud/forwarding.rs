@@ -20,7 +20,10 @@ fn ready() -> Net {
 
 fn give(net: &mut Net, node: usize, from: usize, message: &Message) {
     let (source, destination) = (nbma(from), nbma(node));
-    net.give(node, Input::Packet { tunnel: tunnel0(), source, destination, bytes: message.encode() });
+    net.give(
+        node,
+        Input::Packet { tunnel: tunnel0(), from: source.into(), destination, bytes: message.encode() },
+    );
 }
 
 fn forwarded(net: &Net) -> Option<Message> {
@@ -184,7 +187,7 @@ fn a_request_passes_two_hubs() {
     second.tunnel.nhrp.map.push(map(0));
     second.rib.0.insert(lan(2), Lead::Via(overlay(2)));
     second.rib.0.insert(prefix("192.168.0.0/16"), Lead::Via(overlay(0)));
-    net.nodes[2].tunnel.nhrp.nhs = vec![model::config::Nhs { protocol: overlay(3), nbma: nbma(3) }];
+    net.nodes[2].tunnel.nhrp.nhs = vec![model::config::Nhs::new(overlay(3), nbma(3))];
     net.nodes[2].rib.0.insert(prefix("192.168.0.0/16"), Lead::Via(overlay(3)));
     net.nodes[0].tunnel.nhrp.map.push(map(3));
     net.nodes[0].rib.0.insert(lan(2), Lead::Via(overlay(3)));

@@ -93,7 +93,7 @@ fn take(net: &mut Net, step: Step) {
             let sum = wire::checksum::checksum(&bytes[..size]);
             bytes[12..14].copy_from_slice(&sum.to_be_bytes());
             let (source, destination) = (nbma(from.into()), nbma(to.into()));
-            net.give(to.into(), Input::Packet { tunnel: tunnel0(), source, destination, bytes });
+            net.give(to.into(), Input::Packet { tunnel: tunnel0(), from: source.into(), destination, bytes });
         }
         Step::Glean { node, last } => {
             let next_hop = format!("172.16.0.{last}").parse().unwrap();

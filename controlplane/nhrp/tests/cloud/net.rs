@@ -157,12 +157,13 @@ pub(crate) fn tunnel(node: usize, setup: &Setup) -> Tunnel {
             network_id: 1,
             authentication: setup.authentication.clone(),
             holding_time: HoldingTime(setup.holding),
-            nhs: if is_hub { vec![] } else { vec![Nhs { protocol: overlay(0), nbma: nbma(0) }] },
+            nhs: if is_hub { vec![] } else { vec![Nhs::new(overlay(0), nbma(0))] },
             map: Vec::<Map>::new(),
             map_multicast: vec![if is_hub { MapMulticast::Dynamic } else { MapMulticast::Nbma(nbma(0)) }],
             redirect: is_hub && setup.redirect,
             shortcut: !is_hub && setup.shortcut,
             registration: Registration { unique: setup.unique },
+            ..Nhrp::new(1)
         },
     }
 }
@@ -281,6 +282,8 @@ impl Net {
         let now = self.now;
         let n = &mut self.nodes[node];
         match action {
+            // Names are the business of who tests them.
+            Action::LookUp { .. } => {}
             Action::Send { tunnel, to, bytes } => {
                 n.sent.push((now, to, bytes.clone()));
                 let source = self.outside(node);
@@ -292,7 +295,8 @@ impl Net {
                     }
                     let shaken = u64::try_from(self.shaken.as_micros()).unwrap();
                     let extra = Duration::from_micros(self.random() % (shaken + 1));
-                    let input = Input::Packet { tunnel, source, destination: to, bytes: bytes.clone() };
+                    let input =
+                        Input::Packet { tunnel, from: source.into(), destination: to, bytes: bytes.clone() };
                     self.order += 1;
                     self.queue.insert((now + self.latency + extra, self.order), (peer, input));
                 }

@@ -63,7 +63,7 @@ fn an_answer_that_its_requester_clamped_is_not_purged_by_a_route_that_is_as_it_w
         *request_id += 1000;
         request.source = Some(overlay(7).0);
         let bytes = request.encode();
-        net.give(2, Input::Packet { tunnel: tunnel0(), source: to, destination: nbma(2), bytes });
+        net.give(2, Input::Packet { tunnel: tunnel0(), from: to.into(), destination: nbma(2), bytes });
         if is_restarted {
             net.restart(2);
         }
@@ -117,7 +117,10 @@ fn purge(net: &Net, from: usize, protocol: model::ProtocolAddr, prefix: u8, flag
 
 fn give(net: &mut Net, node: usize, from: usize, message: &Message) {
     let (source, destination) = (nbma(from), nbma(node));
-    net.give(node, Input::Packet { tunnel: tunnel0(), source, destination, bytes: message.encode() });
+    net.give(
+        node,
+        Input::Packet { tunnel: tunnel0(), from: source.into(), destination, bytes: message.encode() },
+    );
 }
 
 #[test]

@@ -249,7 +249,12 @@ fn what_no_peer_can_have_is_not_registered() {
         let source = nbma(1);
         net.give(
             0,
-            Input::Packet { tunnel: tunnel0(), source, destination: nbma(0), bytes: message.encode() },
+            Input::Packet {
+                tunnel: tunnel0(),
+                from: source.into(),
+                destination: nbma(0),
+                bytes: message.encode(),
+            },
         );
         let (_, _, reply) = net.messages(0, MessageType::RegistrationReply).pop().unwrap();
         let Body::Exchange { entries, .. } = reply.body else { panic!() };
@@ -273,7 +278,7 @@ fn what_no_peer_can_have_is_not_registered() {
     let own = Message { source: Some(overlay(0).0), ..good.clone() };
     net.give(
         0,
-        Input::Packet { tunnel: tunnel0(), source: nbma(1), destination: nbma(0), bytes: own.encode() },
+        Input::Packet { tunnel: tunnel0(), from: nbma(1).into(), destination: nbma(0), bytes: own.encode() },
     );
     assert_eq!(net.rejects(0, Reject::Loop), 1);
 }
@@ -312,7 +317,12 @@ fn a_client_behind_a_nat_is_reached_where_it_comes_from() {
         Message { source: Some(overlay(5).0), source_nbma: Some("192.0.2.9".parse().unwrap()), ..request };
     net.give(
         0,
-        Input::Packet { tunnel: tunnel0(), source: nbma(1), destination: nbma(0), bytes: moved.encode() },
+        Input::Packet {
+            tunnel: tunnel0(),
+            from: nbma(1).into(),
+            destination: nbma(0),
+            bytes: moved.encode(),
+        },
     );
     assert_eq!(net.binding(0, overlay(5)), Some(nbma(1)));
     let entries = net.nodes[0].engine.entries(net.now);

@@ -383,7 +383,7 @@ fn a_registration_is_stronger_than_a_resolution() {
     net.run(seconds(1));
     let bytes = net.messages(1, MessageType::RegistrationRequest).pop().unwrap().2.encode();
     // Node 1 registers with node 2 as well, and then asks it for something.
-    net.give(2, Input::Packet { tunnel: tunnel0(), source: nbma(1), destination: nbma(2), bytes });
+    net.give(2, Input::Packet { tunnel: tunnel0(), from: nbma(1).into(), destination: nbma(2), bytes });
     net.converse(1, 2, seconds(1));
     let entries = net.nodes[2].engine.entries(net.now);
     assert!(entries.iter().all(|e| e.next_hop != overlay(1)

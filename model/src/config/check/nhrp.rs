@@ -5,7 +5,9 @@ use std::net::IpAddr;
 use super::tunnels::{check_nbma, off_link};
 use super::{Checked, fault, is_on_link, not_a_host};
 use crate::ProtocolAddr;
-use crate::config::{Config, Interface, MapMulticast, Mode, Nhrp, Tunnel};
+use crate::config::{
+    Config, Interface, MapMulticast, Mode, Nhrp, NhrpLimits, Nhs, NhsNbma, NhsProtocol, Tunnel,
+};
 
 pub(super) fn check(path: &str, nhrp: &Nhrp, tunnel: &Tunnel, source: &Interface) -> Checked {
     if nhrp.network_id == 0 {
@@ -18,6 +20,8 @@ pub(super) fn check(path: &str, nhrp: &Nhrp, tunnel: &Tunnel, source: &Interface
         return fault(format_args!("{path}.holding_time"), "0 is not allowed");
     }
     check_servers(path, nhrp, tunnel, source)?;
+    check_clusters(path, nhrp)?;
+    check_limits(path, &nhrp.limits)?;
     check_map(path, nhrp, tunnel, source)?;
     check_multicast(path, nhrp, tunnel, source)?;
     for (field, set) in [("redirect", nhrp.redirect), ("shortcut", nhrp.shortcut)] {
@@ -60,12 +64,20 @@ fn check_protocol(path: &str, protocol: ProtocolAddr, tunnel: &Tunnel) -> Checke
 fn check_servers(path: &str, nhrp: &Nhrp, tunnel: &Tunnel, source: &Interface) -> Checked {
     for (n, nhs) in nhrp.nhs.iter().enumerate() {
         let path = format!("{path}.nhs[{n}]");
-        check_protocol(&format!("{path}.protocol"), nhs.protocol, tunnel)?;
-        check_nbma(&format!("{path}.nbma"), nhs.nbma, tunnel, source)?;
-        if let Some(other) = nhrp.nhs[..n].iter().position(|other| other.protocol == nhs.protocol) {
-            return fault(path + ".protocol", format_args!("{} is also nhs[{other}]", nhs.protocol));
+        check_server_protocol(&format!("{path}.protocol"), nhs.protocol, tunnel)?;
+        if let NhsNbma::Addr(nbma) = nhs.nbma {
+            check_nbma(&format!("{path}.nbma"), nbma, tunnel, source)?;
         }
-        if let Some(destination) = tunnel.destination.filter(|&destination| destination != nhs.nbma) {
+        let earlier = |is_same: &dyn Fn(&Nhs) -> bool| nhrp.nhs[..n].iter().position(is_same);
+        if let Some(addr) = nhs.protocol.addr()
+            && let Some(other) = earlier(&|other| other.protocol.addr() == Some(addr))
+        {
+            return fault(path + ".protocol", format_args!("{addr} is also nhs[{other}]"));
+        }
+        if let Some(other) = earlier(&|other| other.protocol == nhs.protocol && other.nbma == nhs.nbma) {
+            return fault(path + ".nbma", format_args!("{} is also nhs[{other}]", nhs.nbma));
+        }
+        if let Some(destination) = tunnel.destination.filter(|&to| nhs.nbma != NhsNbma::Addr(to)) {
             return fault(
                 path + ".nbma",
                 format_args!("{} is not the tunnel's destination, {destination}", nhs.nbma),
@@ -73,6 +85,44 @@ fn check_servers(path: &str, nhrp: &Nhrp, tunnel: &Tunnel, source: &Interface) -
         }
     }
     Ok(())
+}
+
+fn check_server_protocol(path: &str, protocol: NhsProtocol, tunnel: &Tunnel) -> Checked {
+    match protocol {
+        NhsProtocol::Addr(addr) => check_protocol(path, addr, tunnel),
+        NhsProtocol::Dynamic => Ok(()),
+        NhsProtocol::DynamicIpv6 if tunnel.addresses.iter().any(|own| own.addr().is_ipv6()) => Ok(()),
+        NhsProtocol::DynamicIpv6 => fault(path, "the tunnel has no IPv6 address to register"),
+    }
+}
+
+fn check_clusters(path: &str, nhrp: &Nhrp) -> Checked {
+    for (n, cluster) in nhrp.clusters.iter().enumerate() {
+        let path = format!("{path}.clusters[{n}]");
+        if cluster.max_connections == 0 {
+            return fault(path + ".max_connections", "0 is not allowed");
+        }
+        if let Some(other) = nhrp.clusters[..n].iter().position(|other| other.id == cluster.id) {
+            return fault(path + ".id", format_args!("{} is also clusters[{other}]", cluster.id));
+        }
+        if !nhrp.nhs.iter().any(|nhs| nhs.cluster == cluster.id) {
+            return fault(path + ".id", format_args!("no nhs is in cluster {}", cluster.id));
+        }
+    }
+    Ok(())
+}
+
+fn check_limits(path: &str, limits: &NhrpLimits) -> Checked {
+    let all = [
+        ("registrations", limits.registrations),
+        ("entries", limits.entries),
+        ("requests_per_second", limits.requests_per_second),
+        ("requests_per_second_per_peer", limits.requests_per_second_per_peer),
+    ];
+    match all.iter().find(|(_, limit)| *limit == 0) {
+        Some((field, _)) => fault(format_args!("{path}.limits.{field}"), "0 is not allowed"),
+        None => Ok(()),
+    }
 }
 
 fn check_map(path: &str, nhrp: &Nhrp, tunnel: &Tunnel, source: &Interface) -> Checked {
@@ -86,8 +136,10 @@ fn check_map(path: &str, nhrp: &Nhrp, tunnel: &Tunnel, source: &Interface) -> Ch
         if let Some(other) = nhrp.map[..n].iter().position(|other| other.protocol == map.protocol) {
             return fault(path + ".protocol", format_args!("{} is also map[{other}]", map.protocol));
         }
-        if let Some(other) =
-            nhrp.nhs.iter().position(|nhs| nhs.protocol == map.protocol && nhs.nbma != map.nbma)
+        if let Some(other) = nhrp
+            .nhs
+            .iter()
+            .position(|nhs| nhs.protocol.addr() == Some(map.protocol) && nhs.nbma != NhsNbma::Addr(map.nbma))
         {
             return fault(
                 path + ".nbma",
@@ -140,8 +192,12 @@ pub(super) fn foreign(config: &Config) -> Vec<Foreign> {
         }
         let Some(nhrp) = &of.nhrp else { continue };
         for (n, nhs) in nhrp.nhs.iter().enumerate() {
-            push(format!("nhrp.nhs[{n}].protocol"), nhs.protocol.0, false);
-            push(format!("nhrp.nhs[{n}].nbma"), nhs.nbma.0, true);
+            if let Some(protocol) = nhs.protocol.addr() {
+                push(format!("nhrp.nhs[{n}].protocol"), protocol.0, false);
+            }
+            if let Some(nbma) = nhs.nbma.addr() {
+                push(format!("nhrp.nhs[{n}].nbma"), nbma.0, true);
+            }
         }
         for (n, map) in nhrp.map.iter().enumerate() {
             push(format!("nhrp.map[{n}].protocol"), map.protocol.0, false);
