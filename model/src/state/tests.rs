@@ -259,8 +259,8 @@ rx          64  what rx means
     assert_eq!(
         servers().to_string(),
         "\
-Tunnel   NHS       NBMA         State       Since     Requests  Replies  Refusals  Next      Refused
-tunnel0  10.0.0.1  203.0.113.1  responding  00:00:05         3        2         1  00:03:15  unique address already registered
+Tunnel   NHS       NBMA         Name         Priority  Cluster  State       Since     Requests  Replies  Refusals  Next      Refused
+tunnel0  10.0.0.1  203.0.113.1  hub.example         1        2  responding  00:00:05         3        2         1  00:03:15  unique address already registered
 "
     );
     assert_eq!(

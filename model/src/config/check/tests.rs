@@ -7,7 +7,7 @@ use serde::de::{DeserializeOwned, Visitor};
 use serde::forward_to_deserialize_any;
 use toml::Value;
 
-use crate::config::{Config, Interface, Map, Nhrp, Nhs, Registration, Route, Tunnel};
+use crate::config::{Cluster, Config, Interface, Map, Nhrp, NhrpLimits, Nhs, Registration, Route, Tunnel};
 
 /// A node with everything: a hub of one cloud, a spoke of another.
 const GOOD: &str = include_str!("../../../../examples/nave.toml");
@@ -36,7 +36,7 @@ const MISTAKES: &[(&str, &str, &str)] = &[
     (
         "nbma = \"203.0.113.1\"",
         "nbna = \"203.0.113.1\"",
-        "tunnels[0].nhrp.nhs[0].nbna: unknown field `nbna`, expected `protocol` or `nbma`",
+        "tunnels[0].nhrp.nhs[0].nbna: unknown field `nbna`, expected one of `protocol`, `nbma`, `priority`, `cluster`",
     ),
     ("source = \"wan\"\n# GRE", "# GRE", "tunnels[0].source: missing"),
     ("network_id = 1", "", "tunnels[0].nhrp.network_id: missing"),
@@ -94,13 +94,13 @@ const MISTAKES: &[(&str, &str, &str)] = &[
     ("next_hop = \"10.0.0.1\"", "next_hop = \"hub\"", "routes[1].next_hop: invalid IP address syntax"),
     (
         "nbma = \"203.0.113.1\"",
-        "nbma = \"hub.example\"",
-        "tunnels[0].nhrp.nhs[0].nbma: `hub.example` is not an NBMA address",
+        "nbma = \"-hub.example\"",
+        "tunnels[0].nhrp.nhs[0].nbma: `-hub.example` is not an NBMA address or a DNS name",
     ),
     (
         "protocol = \"10.0.0.1\"",
         "protocol = \"10.0.0\"",
-        "tunnels[0].nhrp.nhs[0].protocol: `10.0.0` is not a protocol address",
+        "tunnels[0].nhrp.nhs[0].protocol: `10.0.0` is not a tunnel address, `dynamic` or `dynamic-ipv6`",
     ),
     (
         "\"dynamic\"]",
@@ -652,6 +652,8 @@ fn the_example_documents_every_field_of_every_section() {
         (&["tunnels", "nhrp"], fields_of::<Nhrp>()),
         (&["tunnels", "nhrp", "registration"], fields_of::<Registration>()),
         (&["tunnels", "nhrp", "nhs"], fields_of::<Nhs>()),
+        (&["tunnels", "nhrp", "clusters"], fields_of::<Cluster>()),
+        (&["tunnels", "nhrp", "limits"], fields_of::<NhrpLimits>()),
         (&["tunnels", "nhrp", "map"], fields_of::<Map>()),
     ];
     for (path, fields) in sections {
