@@ -534,13 +534,13 @@ impl Conductor {
     fn packet(&mut self, now: Instant, packet: PacketIn, out: &mut Vec<Output>) {
         let PacketIn { reason, tunnel, source, destination, udp_port, bytes, dropped_before } = packet;
         *self.counted.punts_lost.entry(reason).or_default() += dropped_before;
+        let port = (udp_port != 0).then_some(udp_port);
         let input = match reason {
             PuntReason::Nhrp => {
-                let port = (udp_port != 0).then_some(udp_port);
                 let from = nhrp::Sender { nbma: source, port, identity: None };
                 nhrp::Input::Packet { tunnel, from, destination, bytes }
             }
-            PuntReason::Redirect => nhrp::Input::Redirect { tunnel, source, bytes },
+            PuntReason::Redirect => nhrp::Input::Redirect { tunnel, source, port, bytes },
         };
         self.engine(now, input, out);
     }
@@ -693,7 +693,8 @@ impl Conductor {
         self.engine.handle(now, input, &self.rib, &mut actions);
         for action in actions {
             match action {
-                Action::Send { tunnel, to, bytes } => self.send(tunnel, to, bytes),
+                // What is not encapsulated in UDP has no port.
+                Action::Send { tunnel, to, port: _, bytes } => self.send(tunnel, to, bytes),
                 Action::Put(object) => self.install(now, object, out),
                 Action::Remove(key) => {
                     self.parked.remove(&key);

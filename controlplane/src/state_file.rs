@@ -263,6 +263,8 @@ mod tests {
         RememberedBinding {
             address: address.parse().unwrap(),
             nbma: "203.0.113.11".parse().unwrap(),
+            port: None,
+            identity: None,
             claimed: None,
             registered: true,
             unique: true,

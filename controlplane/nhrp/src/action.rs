@@ -17,6 +17,9 @@ pub enum Action {
         tunnel: InterfaceName,
         /// To this address.
         to: NbmaAddr,
+        /// To this UDP port there, where encapsulated.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        port: Option<u16>,
         /// The packet, from its fixed header on.
         bytes: Vec<u8>,
     },

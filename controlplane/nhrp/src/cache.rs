@@ -14,12 +14,15 @@
 //! A cached entry in use is asked for again before its time is over (`used`), and forwards meanwhile. What is being asked
 //! for, or could not be resolved, is in `resolution`.
 
+use std::sync::Arc;
+
 use model::program::{Binding, Key, Object};
 use model::state::nhrp::{EntryFlags, EntryType};
 use model::time::{HoldingTime, Instant};
 use model::{NbmaAddr, ProtocolAddr};
 
 use crate::cloud::Cloud;
+use crate::input::Peer;
 use crate::limits::{USED_FOR, stale_below};
 use crate::turn::{Timer, Turn};
 use crate::{Clear, Event, Reject};
@@ -57,6 +60,8 @@ impl Origin {
 pub(crate) struct Entry {
     pub(crate) origin: Origin,
     pub(crate) nbma: NbmaAddr,
+    /// UDP port of its packets, where encapsulated.
+    pub(crate) port: Option<u16>,
     /// What the client says its NBMA address is, where its packets come from another (NAT).
     pub(crate) claimed: Option<NbmaAddr>,
     pub(crate) unique: bool,
@@ -71,6 +76,8 @@ pub(crate) struct Entry {
     /// `None`: never.
     pub(crate) expires: Option<Instant>,
     pub(crate) last_used: Option<Instant>,
+    /// Who registered it, where IKE knows that.
+    pub(crate) identity: Option<Arc<str>>,
 }
 
 impl Entry {
@@ -79,6 +86,7 @@ impl Entry {
         Self {
             origin,
             nbma,
+            port: None,
             claimed: None,
             unique: false,
             authoritative: true,
@@ -89,7 +97,12 @@ impl Entry {
             holding_time: HoldingTime(0),
             expires: None,
             last_used: None,
+            identity: None,
         }
+    }
+
+    pub(crate) const fn peer(&self) -> Peer {
+        Peer { nbma: self.nbma, port: self.port }
     }
 
     pub(crate) fn flags(&self, now: Instant) -> EntryFlags {
@@ -104,9 +117,9 @@ impl Entry {
 }
 
 impl Cloud {
-    /// The NBMA address of a peer.
-    pub(crate) fn binding(&self, address: ProtocolAddr) -> Option<NbmaAddr> {
-        self.cache.get(&address).map(|e| e.nbma)
+    /// Where a peer is.
+    pub(crate) fn binding(&self, address: ProtocolAddr) -> Option<Peer> {
+        self.cache.get(&address).map(Entry::peer)
     }
 
     /// Whether another peer would be one too many.

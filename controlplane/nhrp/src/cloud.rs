@@ -12,6 +12,7 @@ use wire::nhrp::{Body, Cie, Extension, ExtensionType, Families, Family, Flags, K
 use crate::Tunnel;
 use crate::auth;
 use crate::cache::{Entry, Origin};
+use crate::input::Peer;
 use crate::limits::HOP_COUNT;
 use crate::nhs::Server;
 use crate::purge::Purge;
@@ -39,7 +40,7 @@ pub(crate) struct Cloud {
     pub(crate) via: BTreeMap<ProtocolAddr, BTreeSet<Prefix>>,
     /// Who was told what.
     pub(crate) told: BTreeMap<(Prefix, ProtocolAddr), Told>,
-    pub(crate) redirected: BTreeMap<(NbmaAddr, IpAddr, IpAddr), Redirected>,
+    pub(crate) redirected: BTreeMap<(Peer, IpAddr, IpAddr), Redirected>,
     /// Purge requests without a reply.
     pub(crate) purges: BTreeMap<u32, Purge>,
     /// Receivers of multicast, and for how many reasons each.
@@ -282,11 +283,11 @@ impl Cloud {
         self.tunnel.mode == TunnelMode::Multipoint
     }
 
-    /// The NBMA address of a next hop that the routes name.
-    pub(crate) fn peer(&self, next_hop: ProtocolAddr) -> Option<NbmaAddr> {
+    /// Where a next hop is that the routes name.
+    pub(crate) fn peer(&self, next_hop: ProtocolAddr) -> Option<Peer> {
         match self.tunnel.mode {
             TunnelMode::Multipoint => self.binding(next_hop),
-            TunnelMode::PointToPoint { destination } => Some(destination),
+            TunnelMode::PointToPoint { destination } => Some(destination.into()),
         }
     }
 
@@ -330,11 +331,11 @@ impl Cloud {
         Cie { prefix, mtu: self.tunnel.mtu, holding_time: self.tunnel.nhrp.holding_time.0, ..Cie::default() }
     }
 
-    /// Sends a message to an NBMA address: authenticates it, counts it, writes it.
-    pub(crate) fn send(&mut self, turn: &mut Turn<'_>, to: NbmaAddr, mut message: Message) {
+    /// Sends a message to a peer: authenticates it, counts it, writes it.
+    pub(crate) fn send(&mut self, turn: &mut Turn<'_>, to: impl Into<Peer>, mut message: Message) {
         auth::renew(&mut message, self.tunnel.nhrp.authentication.as_deref());
         self.messages[message.message_type() as usize - 1].0 += 1;
-        turn.send(self.tunnel.name, to, message.encode());
+        turn.send(self.tunnel.name, to.into(), message.encode());
     }
 }
 

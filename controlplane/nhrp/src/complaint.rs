@@ -3,17 +3,18 @@
 
 use std::net::IpAddr;
 
-use model::{InterfaceName, NbmaAddr, ProtocolAddr};
+use model::{InterfaceName, ProtocolAddr};
 use wire::nhrp::{Body, ErrorCode, Message};
 
 use crate::engine::Engine;
+use crate::input::Peer;
 use crate::limits::{ERROR_CONTENTS, HOP_COUNT};
 use crate::turn::Turn;
 
 /// What to complain about.
 pub(crate) struct Complaint<'a> {
     pub(crate) tunnel: InterfaceName,
-    pub(crate) source: NbmaAddr,
+    pub(crate) source: Peer,
     pub(crate) message: &'a Message,
     pub(crate) bytes: &'a [u8],
     pub(crate) code: ErrorCode,

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 
 use model::program::Binding;
 use model::time::Instant;
-use model::{InterfaceName, NbmaAddr, ProtocolAddr};
+use model::{InterfaceName, ProtocolAddr};
 
 use crate::cloud::Cloud;
 use crate::forward::Toward;
+use crate::input::Peer;
 use crate::limits::PRUNE_EVERY;
 use crate::redirect::addresses;
 use crate::turn::{Common, RequestIds, Rng, Timer, Turn};
@@ -114,11 +115,12 @@ impl Engine {
         match input {
             Input::Configure(tunnels) => self.configure(turn, tunnels),
             Input::Packet { tunnel, from, destination: _, bytes } => {
-                if let Err(reject) = self.receive(turn, tunnel, from.nbma, &bytes) {
+                if let Err(reject) = self.receive(turn, tunnel, &from, &bytes) {
                     turn.reject_from(tunnel, from.nbma, reject);
                 }
             }
-            Input::Redirect { tunnel, source, bytes } => {
+            Input::Redirect { tunnel, source, port, bytes } => {
+                let source = Peer { nbma: source, port };
                 if let Err(reject) = self.redirect(turn, tunnel, source, &bytes) {
                     turn.reject(reject);
                 }
@@ -197,12 +199,12 @@ impl Engine {
         &mut self,
         turn: &mut Turn<'_>,
         tunnel: InterfaceName,
-        source: NbmaAddr,
+        source: Peer,
         packet: &[u8],
     ) -> Result<(), Reject> {
         let flow = addresses(packet).ok_or(Reject::Malformed)?;
         let better = match self.toward(tunnel, ProtocolAddr(flow.1), turn.routes) {
-            Toward::Peer { nbma, .. } => Some(nbma),
+            Toward::Peer { peer, .. } => Some(peer),
             _ => None,
         };
         let cloud = self.clouds.get_mut(&tunnel).ok_or(Reject::NoTunnel)?;

@@ -1,11 +1,12 @@
 //! Messages for others: passed on along the routes, hop by hop (RFC 2332 §5.2.0.1: requests and indications towards their
 //! destination, replies towards their source).
 
-use model::{InterfaceName, NbmaAddr, ProtocolAddr};
+use model::{InterfaceName, ProtocolAddr};
 use wire::nhrp::{Body, ErrorCode, ExtensionType, Message};
 
 use crate::complaint::Complaint;
 use crate::engine::Engine;
+use crate::input::Peer;
 use crate::turn::Turn;
 use crate::{Reject, Routes, To};
 
@@ -20,8 +21,8 @@ pub(crate) enum Toward {
     Peer {
         /// On this tunnel.
         tunnel: InterfaceName,
-        /// At this address.
-        nbma: NbmaAddr,
+        /// It is this one.
+        peer: Peer,
     },
     /// By way of a peer that nothing is known of.
     Unbound,
@@ -36,8 +37,8 @@ impl Engine {
         if self.is_own(from, address) {
             return Toward::Own;
         }
-        if let Some(nbma) = cloud.binding(address) {
-            return Toward::Peer { tunnel: from, nbma };
+        if let Some(peer) = cloud.binding(address) {
+            return Toward::Peer { tunnel: from, peer };
         }
         let Some(found) = routes.lookup(cloud.tunnel.table, address) else { return Toward::Nowhere };
         let hop = match found.to {
@@ -51,7 +52,7 @@ impl Engine {
         // Another cloud, or a tunnel without NHRP: this one ends here.
         let Some(next) = next else { return Toward::Egress };
         match next.peer(ProtocolAddr(hop.next_hop)) {
-            Some(nbma) => Toward::Peer { tunnel: hop.interface, nbma },
+            Some(peer) => Toward::Peer { tunnel: hop.interface, peer },
             None => Toward::Unbound,
         }
     }
@@ -60,7 +61,7 @@ impl Engine {
     pub(crate) fn toward_or_server(
         &self,
         from: InterfaceName,
-        source: NbmaAddr,
+        source: Peer,
         address: ProtocolAddr,
         routes: &dyn Routes,
     ) -> Toward {
@@ -68,9 +69,9 @@ impl Engine {
             Toward::Unbound => {
                 let servers = self.clouds.get(&from).map(|c| &c.servers);
                 let of_family = servers.into_iter().flatten().filter(|s| s.is_of_family(address));
-                let up = of_family.into_iter().find(|s| s.is_up() && s.nbma != Some(source));
+                let up = of_family.into_iter().find(|s| s.is_up() && s.nbma != Some(source.nbma));
                 let nbma = up.and_then(|s| s.nbma);
-                nbma.map_or(Toward::Unbound, |nbma| Toward::Peer { tunnel: from, nbma })
+                nbma.map_or(Toward::Unbound, |nbma| Toward::Peer { tunnel: from, peer: nbma.into() })
             }
             toward => toward,
         }
@@ -81,7 +82,7 @@ impl Engine {
         &mut self,
         turn: &mut Turn<'_>,
         tunnel: InterfaceName,
-        source: NbmaAddr,
+        source: Peer,
         mut message: Message,
         bytes: &[u8],
     ) -> Result<(), Reject> {
@@ -91,12 +92,12 @@ impl Engine {
         let complain = |engine: &mut Self, turn: &mut Turn<'_>, message: &Message, code, offset| {
             engine.complain(turn, Complaint { tunnel, source, message, bytes, code, offset });
         };
-        let Toward::Peer { tunnel: out, nbma } = self.toward_or_server(tunnel, source, target, turn.routes)
+        let Toward::Peer { tunnel: out, peer } = self.toward_or_server(tunnel, source, target, turn.routes)
         else {
             complain(self, turn, &message, ErrorCode::PROTOCOL_ADDRESS_UNREACHABLE, 0);
             return Err(Reject::Unreachable);
         };
-        if out == tunnel && nbma == source {
+        if out == tunnel && peer == source {
             return Err(Reject::Loop);
         }
         if message.hop_count == 0 {
@@ -123,7 +124,7 @@ impl Engine {
                 return Err(Reject::NoRoom);
             }
         }
-        cloud.send(turn, nbma, message);
+        cloud.send(turn, peer, message);
         Ok(())
     }
 

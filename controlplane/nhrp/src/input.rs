@@ -30,6 +30,9 @@ pub enum Input {
         tunnel: InterfaceName,
         /// Source of the outer header: who is to be told.
         source: NbmaAddr,
+        /// UDP source port where encapsulated.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        port: Option<u16>,
         /// The first octets of the inner IP packet.
         bytes: Vec<u8>,
     },
@@ -87,6 +90,27 @@ pub struct Sender {
 impl From<NbmaAddr> for Sender {
     fn from(nbma: NbmaAddr) -> Self {
         Self { nbma, port: None, identity: None }
+    }
+}
+
+impl Sender {
+    /// The peer that it is, on its tunnel.
+    pub(crate) const fn peer(&self) -> Peer {
+        Peer { nbma: self.nbma, port: self.port }
+    }
+}
+
+/// A peer of a tunnel: where its packets come from, and go to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Peer {
+    pub(crate) nbma: NbmaAddr,
+    /// UDP port where encapsulated: what tells apart those behind one NAT address.
+    pub(crate) port: Option<u16>,
+}
+
+impl From<NbmaAddr> for Peer {
+    fn from(nbma: NbmaAddr) -> Self {
+        Self { nbma, port: None }
     }
 }
 

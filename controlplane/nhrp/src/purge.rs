@@ -10,6 +10,7 @@ use wire::nhrp::{Body, Cie, Extension, ExtensionType, Family, Flags, Kind, Messa
 use crate::Reject;
 use crate::cache::{Entry, Origin};
 use crate::cloud::Cloud;
+use crate::input::Peer;
 use crate::limits::{HOP_COUNT, PURGE_ATTEMPTS, PURGE_ENTRIES, RETRY_FIRST, backoff};
 use crate::nhs::Known;
 use crate::overlap::overlapping;
@@ -20,7 +21,7 @@ use crate::turn::{Timer, Turn};
 /// A purge request without a reply.
 #[derive(Debug)]
 pub(crate) struct Purge {
-    to: NbmaAddr,
+    to: Peer,
     message: Message,
     attempts: u32,
 }
@@ -37,24 +38,24 @@ impl Cloud {
     ) {
         let Some(own) = self.identity(nhs.protocol) else { return };
         let entry = Cie { nbma: nbma.map(|n| n.0), ..entry_of(Prefix::host(own.protocol.0)) };
-        self.send_purge(turn, nhs.nbma, nhs.protocol, vec![entry], is_last_word);
+        self.send_purge(turn, nhs.nbma.into(), nhs.protocol, vec![entry], is_last_word);
     }
 
     /// Tells one whom we answered that `prefix` is no longer to be reached by us.
-    fn purge(&mut self, turn: &mut Turn<'_>, client: ProtocolAddr, prefix: Prefix, to: NbmaAddr) {
+    fn purge(&mut self, turn: &mut Turn<'_>, client: ProtocolAddr, prefix: Prefix, to: Peer) {
         self.send_purge(turn, to, client, vec![entry_of(prefix)], false);
     }
 
     /// Tells all that have a binding of us, from our answers or from our requests, that we are not at `nbma` any more.
     pub(crate) fn purge_self(&mut self, turn: &mut Turn<'_>, nbma: NbmaAddr, is_last_word: bool) {
-        let mut peers: BTreeMap<(ProtocolAddr, NbmaAddr), Vec<Cie>> = BTreeMap::new();
+        let mut peers: BTreeMap<(ProtocolAddr, Peer), Vec<Cie>> = BTreeMap::new();
         for ((prefix, client), told) in std::mem::take(&mut self.told) {
             if told.until > turn.now {
-                peers.entry((client, told.nbma)).or_default().push(entry_of(prefix));
+                peers.entry((client, told.peer)).or_default().push(entry_of(prefix));
             }
         }
         for (address, entry) in self.cache.iter().filter(|(_, e)| e.origin == Origin::Cached) {
-            peers.entry((*address, entry.nbma)).or_default();
+            peers.entry((*address, entry.peer())).or_default();
         }
         for ((client, to), entries) in peers {
             let Some(own) = self.identity(client) else { continue };
@@ -69,7 +70,7 @@ impl Cloud {
     fn send_purge(
         &mut self,
         turn: &mut Turn<'_>,
-        to: NbmaAddr,
+        to: Peer,
         destination: ProtocolAddr,
         entries: Vec<Cie>,
         is_last_word: bool,
@@ -106,7 +107,7 @@ impl Cloud {
         for prefix in changed {
             for key in overlapping(&self.told, *prefix, |(prefix, _)| *prefix) {
                 let Some(told) = self.told.get(&key) else { continue };
-                let (nbma, is_over) = (told.nbma, told.until <= turn.now);
+                let (peer, is_over) = (told.peer, told.until <= turn.now);
                 let answer = self.answer_prefix(turn, told.destination);
                 let answer = answer.and_then(|prefix| clamped(prefix, told.destination, told.shortest));
                 if !is_over && answer == Some(key.0) {
@@ -114,7 +115,7 @@ impl Cloud {
                 }
                 self.told.remove(&key);
                 if !is_over {
-                    self.purge(turn, key.1, key.0, nbma);
+                    self.purge(turn, key.1, key.0, peer);
                 }
             }
         }
@@ -143,7 +144,7 @@ impl Cloud {
     pub(crate) fn purge_request(
         &mut self,
         turn: &mut Turn<'_>,
-        source: NbmaAddr,
+        source: Peer,
         mut message: Message,
     ) -> Result<(), Reject> {
         let client = ProtocolAddr(message.source.ok_or(Reject::Address)?);

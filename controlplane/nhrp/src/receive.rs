@@ -1,26 +1,28 @@
 //! A packet that came: read, authenticated, and brought to whom it is for.
 
-use model::{InterfaceName, NbmaAddr, ProtocolAddr};
+use model::{InterfaceName, ProtocolAddr};
 use wire::nhrp::{Body, CieCode, ErrorCode, Kind, Message};
 
-use crate::Reject;
 use crate::auth;
 use crate::complaint::Complaint;
 use crate::engine::Engine;
 use crate::forward::{Toward, unrecognized};
+use crate::input::Peer;
 use crate::turn::Turn;
+use crate::{Reject, Sender};
 
 impl Engine {
-    /// A packet came by a tunnel; `source` is that of its outer header. The path:
+    /// A packet came by a tunnel. The path:
     /// 1. the tunnel runs NHRP, 2. the bytes are a message, 3. its authentication is right, 4. there are not too many,
     /// 5. it is for us, or it is passed on.
     pub(crate) fn receive(
         &mut self,
         turn: &mut Turn<'_>,
         tunnel: InterfaceName,
-        source: NbmaAddr,
+        from: &Sender,
         bytes: &[u8],
     ) -> Result<(), Reject> {
+        let source = from.peer();
         let cloud = self.clouds.get_mut(&tunnel).ok_or(Reject::NoTunnel)?;
         let message = Message::decode(bytes)?;
         cloud.messages[message.message_type() as usize - 1].1 += 1;
@@ -33,7 +35,7 @@ impl Engine {
         match &message.body {
             Body::Exchange { kind, .. } => {
                 let kind = *kind;
-                self.exchange(turn, tunnel, source, kind, message, bytes)
+                self.exchange(turn, tunnel, from, kind, message, bytes)
             }
             Body::Traffic { packet, .. } => cloud.traffic_indication(turn, packet),
             // Nothing is done upon one. It is passed on if it is for somebody else; one about us from us is dropped.
@@ -53,11 +55,12 @@ impl Engine {
         &mut self,
         turn: &mut Turn<'_>,
         tunnel: InterfaceName,
-        source: NbmaAddr,
+        sender: &Sender,
         kind: Kind,
         message: Message,
         bytes: &[u8],
     ) -> Result<(), Reject> {
+        let source = sender.peer();
         let from = ProtocolAddr(message.source.ok_or(Reject::Address)?);
         let to = ProtocolAddr(message.destination.ok_or(Reject::Address)?);
         if !kind.is_reply() {
@@ -82,7 +85,7 @@ impl Engine {
         self.check_extensions(turn, tunnel, source, &message, bytes)?;
         let cloud = self.clouds.get_mut(&tunnel).ok_or(Reject::NoTunnel)?;
         match kind {
-            Kind::RegistrationRequest => cloud.registration_request(turn, source, message),
+            Kind::RegistrationRequest => cloud.registration_request(turn, sender, message),
             Kind::RegistrationReply => cloud.registration_reply(turn, &message),
             Kind::PurgeRequest => cloud.purge_request(turn, source, message),
             Kind::PurgeReply => cloud.purge_reply(turn, &message),
@@ -105,7 +108,7 @@ impl Engine {
         &mut self,
         turn: &mut Turn<'_>,
         tunnel: InterfaceName,
-        source: NbmaAddr,
+        source: Peer,
         destination: ProtocolAddr,
         message: Message,
         bytes: &[u8],
@@ -128,7 +131,7 @@ impl Engine {
                 }
             }
             // Behind the requester itself: it has no better way than the one that it has.
-            Toward::Peer { tunnel: out, nbma } if out == tunnel && nbma == source => {
+            Toward::Peer { tunnel: out, peer } if out == tunnel && peer == source => {
                 (CieCode::NO_BINDING, Reject::NoBinding)
             }
             Toward::Peer { .. } => return self.forward(turn, tunnel, source, message, bytes),
@@ -143,7 +146,7 @@ impl Engine {
         &mut self,
         turn: &mut Turn<'_>,
         tunnel: InterfaceName,
-        source: NbmaAddr,
+        source: Peer,
         message: &Message,
         bytes: &[u8],
     ) -> Result<(), Reject> {

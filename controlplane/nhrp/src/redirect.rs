@@ -5,10 +5,11 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use model::time::Instant;
-use model::{NbmaAddr, Prefix, ProtocolAddr};
+use model::{Prefix, ProtocolAddr};
 use wire::nhrp::{Body, Message};
 
 use crate::cloud::Cloud;
+use crate::input::Peer;
 use crate::limits::{INDICATION_HOP_COUNT, REDIRECT_AGAIN, REDIRECT_AGAIN_LONGEST, REDIRECT_MEMORY, backoff};
 use crate::overlap::overlapping;
 use crate::turn::Turn;
@@ -54,17 +55,17 @@ impl Cloud {
     pub(crate) fn redirect(
         &mut self,
         turn: &mut Turn<'_>,
-        source: NbmaAddr,
+        source: Peer,
         (from, to): (IpAddr, IpAddr),
         packet: &[u8],
-        better: Option<NbmaAddr>,
+        better: Option<Peer>,
     ) -> Result<(), Reject> {
         if !self.tunnel.nhrp.redirect {
             return Err(Reject::Prohibited);
         }
         let own = self.identity(ProtocolAddr(from)).ok_or(Reject::Unreachable)?;
         // Nothing is better than where it came from; and of a way that is not there, nobody is told.
-        if better.is_none_or(|nbma| nbma == source) {
+        if better.is_none_or(|peer| peer == source) {
             return Err(Reject::Unreachable);
         }
         self.pace(turn, (source, from, to))?;
@@ -79,12 +80,16 @@ impl Cloud {
             extensions: Some(Vec::new()),
         };
         self.send(turn, source, message);
-        turn.event(Event::RedirectSent { tunnel: self.name(), to: source, destination: ProtocolAddr(to) });
+        turn.event(Event::RedirectSent {
+            tunnel: self.name(),
+            to: source.nbma,
+            destination: ProtocolAddr(to),
+        });
         Ok(())
     }
 
     /// One redirect for a flow at once, the next after 1, 2, 4 .. s of more packets.
-    fn pace(&mut self, turn: &mut Turn<'_>, flow: (NbmaAddr, IpAddr, IpAddr)) -> Result<(), Reject> {
+    fn pace(&mut self, turn: &mut Turn<'_>, flow: (Peer, IpAddr, IpAddr)) -> Result<(), Reject> {
         let now = turn.now;
         let limits = turn.common.limits;
         let times = match self.redirected.get(&flow) {

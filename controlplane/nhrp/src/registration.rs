@@ -9,9 +9,10 @@ use wire::nhrp::{Body, Cie, CieCode, Extension, ExtensionType, Families, Flags, 
 
 use crate::cache::{Entry, Origin, check_peer};
 use crate::cloud::Cloud;
+use crate::input::Peer;
 use crate::limits::HOP_COUNT;
 use crate::turn::Turn;
-use crate::{Event, Reject};
+use crate::{Event, Reject, Sender};
 
 /// What the server thinks of one entry of a registration request.
 struct Verdict {
@@ -27,13 +28,14 @@ impl Verdict {
 
 /// The server.
 impl Cloud {
-    /// A registration request for us. `source` is where its outer header says that it comes from.
+    /// A registration request for us. It is answered where it came from.
     pub(crate) fn registration_request(
         &mut self,
         turn: &mut Turn<'_>,
-        source: NbmaAddr,
+        sender: &Sender,
         mut message: Message,
     ) -> Result<(), Reject> {
+        let source = sender.nbma;
         let address = ProtocolAddr(message.source.ok_or(Reject::Address)?);
         let claimed = NbmaAddr(message.source_nbma.unwrap_or(source.0));
         let own = self.identity(address).ok_or(Reject::Unreachable)?;
@@ -61,7 +63,8 @@ impl Cloud {
                 let said = NbmaAddr(entry.nbma.unwrap_or(claimed.0));
                 let nbma = if said == claimed { observed } else { said };
                 let claimed = (said != nbma).then_some(said);
-                self.enroll(turn, client, nbma, claimed, entry, flags.has(Flags::UNIQUE))
+                let peer = Peer { nbma, port: if nbma == source { sender.port } else { None } };
+                self.enroll(turn, client, peer, claimed, entry, flags.has(Flags::UNIQUE))
             };
             entry.code = verdict.code;
             if verdict.reject.is_some() {
@@ -76,7 +79,8 @@ impl Cloud {
             self.add_observed(&mut message, observed, address);
         }
         // RFC 2332 §5.2.4: straight to the client.
-        self.send(turn, observed, message);
+        let to = if passed { observed.into() } else { sender.peer() };
+        self.send(turn, to, message);
         for reject in rejects {
             turn.reject_from(self.name(), source, reject);
         }
@@ -88,11 +92,12 @@ impl Cloud {
         &mut self,
         turn: &mut Turn<'_>,
         client: ProtocolAddr,
-        nbma: NbmaAddr,
+        peer: Peer,
         claimed: Option<NbmaAddr>,
         entry: &Cie,
         unique: bool,
     ) -> Verdict {
+        let Peer { nbma, port } = peer;
         let prohibited = CieCode::ADMINISTRATIVELY_PROHIBITED;
         if entry.holding_time == 0 {
             return Verdict::refused(prohibited, Reject::Prohibited);
@@ -123,6 +128,7 @@ impl Cloud {
         let registered = Entry {
             origin: Origin::Dynamic,
             nbma,
+            port,
             claimed,
             unique,
             authoritative: true,
@@ -133,6 +139,7 @@ impl Cloud {
             holding_time,
             expires: Some(turn.now + holding_time.duration()),
             last_used: None,
+            identity: None,
         };
         self.install(turn, client, registered);
         turn.event(Event::Registered { tunnel: self.name(), client, nbma, refresh });

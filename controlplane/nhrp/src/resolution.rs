@@ -23,6 +23,7 @@ use wire::nhrp::{Body, Cie, CieCode, Extension, ExtensionType, Flags, Kind, Mess
 
 use crate::cache::{Entry, Origin, check_peer};
 use crate::cloud::{Cloud, request_extensions};
+use crate::input::Peer;
 use crate::limits::{
     ANSWERED, ASK_ATTEMPTS, ASK_RETRY_LONGEST, HOP_COUNT, REST_FIRST, REST_LONGEST, REST_MEMORY, RETRY_FIRST,
     backoff, shortest_answer,
@@ -63,7 +64,7 @@ pub(crate) enum Phase {
 #[derive(Debug)]
 pub(crate) struct Told {
     /// Where it is.
-    pub(crate) nbma: NbmaAddr,
+    pub(crate) peer: Peer,
     /// The address that it asked for.
     pub(crate) destination: ProtocolAddr,
     /// It wanted no shorter prefix than this long.
@@ -250,6 +251,7 @@ impl Cloud {
         let holding_time = HoldingTime(entry.holding_time);
         let learnt = Learnt {
             nbma,
+            port: None,
             claimed,
             holding_time,
             mtu: entry.mtu,
@@ -263,12 +265,13 @@ impl Cloud {
 
     /// Takes a binding that came by a resolution, unless a better one is there.
     fn learn(&mut self, turn: &mut Turn<'_>, address: ProtocolAddr, learnt: Learnt) {
-        let Learnt { nbma, claimed, holding_time, mtu, authoritative, implicit } = learnt;
+        let Learnt { nbma, port, claimed, holding_time, mtu, authoritative, implicit } = learnt;
         let old = self.cache.get(&address);
         if old.is_some_and(|o| o.origin > Origin::Cached) {
             return;
         }
         let is_new = old.is_none_or(|o| o.nbma != nbma);
+        let port = port.or_else(|| old.filter(|o| o.nbma == nbma)?.port);
         // What is known for longer is not known for less because of a second source.
         let expires = turn.now + holding_time.duration();
         let (expires, holding_time) =
@@ -282,6 +285,7 @@ impl Cloud {
         let entry = Entry {
             origin: Origin::Cached,
             nbma,
+            port,
             claimed,
             unique: false,
             authoritative,
@@ -292,6 +296,7 @@ impl Cloud {
             holding_time,
             expires: Some(expires),
             last_used: None,
+            identity: None,
         };
         self.install(turn, address, entry);
         if is_new {
@@ -303,6 +308,8 @@ impl Cloud {
 /// A binding that came by a resolution.
 struct Learnt {
     nbma: NbmaAddr,
+    /// UDP port of its packets, where that is known.
+    port: Option<u16>,
     /// What it says itself, behind a NAT.
     claimed: Option<NbmaAddr>,
     holding_time: HoldingTime,
@@ -353,7 +360,7 @@ impl Cloud {
     pub(crate) fn answer(
         &mut self,
         turn: &mut Turn<'_>,
-        source: NbmaAddr,
+        source: Peer,
         mut message: Message,
         prefix: Prefix,
     ) -> Result<(), Reject> {
@@ -366,12 +373,14 @@ impl Cloud {
         let shortest = asked.length(message.families).unwrap_or(0);
         let prefix = clamped(prefix, destination, shortest).ok_or(Reject::Malformed)?;
         let public = nat_address(&message, None);
-        let requester = public.or(message.source_nbma.map(NbmaAddr)).unwrap_or(source);
+        let requester = public.or(message.source_nbma.map(NbmaAddr)).unwrap_or(source.nbma);
         check_peer(self, client, requester)?;
+        let peer = Peer { nbma: requester, port: self.port_of(client, requester, source) };
         // RFC 2332 §6.2.1: only what says that it is stable, and for how long.
         if flags.has(Flags::SOURCE_STABLE) && asked.holding_time > 0 && !self.is_full(turn, client) {
             let learnt = Learnt {
                 nbma: requester,
+                port: peer.port,
                 claimed: message.source_nbma.map(NbmaAddr).filter(|said| *said != requester),
                 holding_time: HoldingTime(asked.holding_time),
                 mtu: asked.mtu,
@@ -390,11 +399,19 @@ impl Cloud {
             self.say_where(&mut message, nbma, next_hop);
         }
         let until = turn.now + self.tunnel.nhrp.holding_time.duration();
-        self.told.insert((prefix, client), Told { nbma: requester, destination, shortest, until });
+        self.told.insert((prefix, client), Told { peer, destination, shortest, until });
         turn.save();
-        self.send(turn, requester, message);
+        self.send(turn, peer, message);
         turn.event(Event::ResolutionAnswered { tunnel: self.name(), client, prefix });
         Ok(())
+    }
+
+    /// The UDP port of a peer that is at `nbma`: that of the message, if it came straight from it, or else that which is known.
+    fn port_of(&self, peer: ProtocolAddr, nbma: NbmaAddr, source: Peer) -> Option<u16> {
+        if source.nbma == nbma {
+            return source.port;
+        }
+        self.binding(peer).filter(|known| known.nbma == nbma).and_then(|known| known.port)
     }
 
     /// Says in a reply where we are seen, beside what its requester may say of itself.
@@ -412,13 +429,7 @@ impl Cloud {
     }
 
     /// Refuses a resolution request. The refusal takes the way back that the request came.
-    pub(crate) fn refuse(
-        &mut self,
-        turn: &mut Turn<'_>,
-        source: NbmaAddr,
-        mut message: Message,
-        code: CieCode,
-    ) {
+    pub(crate) fn refuse(&mut self, turn: &mut Turn<'_>, source: Peer, mut message: Message, code: CieCode) {
         let Some(own) = message.source.and_then(|s| self.identity(ProtocolAddr(s))) else { return };
         let Body::Exchange { flags, .. } = &message.body else { return };
         let flags = *flags & (Flags::ROUTER | Flags::SOURCE_STABLE | Flags::NAT);

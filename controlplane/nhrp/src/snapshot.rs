@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::cache::{Entry, Origin};
 use crate::cloud::Cloud;
 use crate::engine::Engine;
+use crate::input::Peer;
 use crate::limits::ANSWERS_REMEMBERED;
 use crate::resolution::Told;
 use crate::shortcut::Shortcut;
@@ -55,6 +56,12 @@ pub struct RememberedBinding {
     pub address: ProtocolAddr,
     /// NBMA address.
     pub nbma: NbmaAddr,
+    /// UDP port of its packets, where encapsulated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+    /// Who registered it, where IKE knows that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<String>,
     /// What the client claims its NBMA address is, where that differs (NAT).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub claimed: Option<NbmaAddr>,
@@ -85,6 +92,9 @@ pub struct RememberedAnswer {
     pub client: ProtocolAddr,
     /// Where it is.
     pub nbma: NbmaAddr,
+    /// UDP port of its packets, where encapsulated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
     /// The address that it asked for.
     pub destination: ProtocolAddr,
     /// It wanted no shorter prefix than this long.
@@ -149,6 +159,8 @@ impl Snapshot {
                     if old.nbma != found.nbma {
                         old.nbma = found.nbma;
                         old.claimed = None;
+                        old.port = None;
+                        old.identity = None;
                     }
                 }
                 continue;
@@ -157,6 +169,8 @@ impl Snapshot {
             bindings.push(RememberedBinding {
                 address: found.next_hop,
                 nbma: found.nbma,
+                port: None,
+                identity: None,
                 claimed: None,
                 registered: true,
                 unique: false,
@@ -209,6 +223,8 @@ impl Cloud {
             Some(RememberedBinding {
                 address: *address,
                 nbma: entry.nbma,
+                port: entry.port,
+                identity: entry.identity.as_deref().map(str::to_owned),
                 claimed: entry.claimed,
                 registered: entry.origin == Origin::Dynamic,
                 unique: entry.unique,
@@ -247,7 +263,8 @@ impl Cloud {
         let answer = |((prefix, client), told): (&(Prefix, ProtocolAddr), &Told)| RememberedAnswer {
             prefix: *prefix,
             client: *client,
-            nbma: told.nbma,
+            nbma: told.peer.nbma,
+            port: told.peer.port,
             destination: told.destination,
             shortest: told.shortest,
             remaining: told.until.since(now),
@@ -277,6 +294,7 @@ impl Cloud {
             let entry = Entry {
                 origin: if b.registered { Origin::Dynamic } else { Origin::Cached },
                 nbma: b.nbma,
+                port: b.port,
                 claimed: b.claimed,
                 unique: b.unique,
                 authoritative: b.authoritative,
@@ -287,6 +305,7 @@ impl Cloud {
                 holding_time: b.holding_time,
                 expires: Some(now + b.remaining),
                 last_used: None,
+                identity: b.identity.map(Into::into),
             };
             self.install(turn, b.address, entry);
         }
@@ -305,8 +324,8 @@ impl Cloud {
             self.install_shortcut(turn, s.prefix, shortcut);
         }
         for t in remembered.told {
-            let RememberedAnswer { nbma, destination, shortest, .. } = t;
-            let told = Told { nbma, destination, shortest, until: now + t.remaining };
+            let RememberedAnswer { nbma, port, destination, shortest, .. } = t;
+            let told = Told { peer: Peer { nbma, port }, destination, shortest, until: now + t.remaining };
             self.told.insert((t.prefix, t.client), told);
         }
         for client in remembered.receivers {

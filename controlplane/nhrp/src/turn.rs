@@ -7,6 +7,7 @@ use model::program::{Key, Object};
 use model::time::{Instant, Timers};
 use model::{InterfaceName, NbmaAddr, Prefix, ProtocolAddr};
 
+use crate::input::Peer;
 use crate::limits::{Bucket, IDS_RESERVED};
 use crate::nhs::ServerId;
 use crate::{Action, Event, Limits, Reject, Routes};
@@ -77,8 +78,9 @@ impl<'a> Turn<'a> {
         self.actions.push(Action::Remove(key));
     }
 
-    pub(crate) fn send(&mut self, tunnel: InterfaceName, to: NbmaAddr, bytes: Vec<u8>) {
-        self.actions.push(Action::Send { tunnel, to, bytes });
+    pub(crate) fn send(&mut self, tunnel: InterfaceName, to: Peer, bytes: Vec<u8>) {
+        let Peer { nbma: to, port } = to;
+        self.actions.push(Action::Send { tunnel, to, port, bytes });
     }
 
     pub(crate) fn event(&mut self, event: Event) {

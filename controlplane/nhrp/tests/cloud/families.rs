@@ -63,7 +63,7 @@ fn run(overlays: [&str; 3], nbmas: [&str; 3], subnet: &str) -> Vec<BTreeMap<Prot
             engines[node].handle(now, input, &routes, &mut actions);
             for action in actions {
                 match action {
-                    Action::Send { tunnel, to, bytes } => {
+                    Action::Send { tunnel, to, bytes, .. } => {
                         let peer = nbmas.iter().position(|n| *n == to).unwrap();
                         let source = nbmas[node];
                         next.push((

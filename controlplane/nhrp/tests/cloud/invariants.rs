@@ -101,7 +101,7 @@ fn take(net: &mut Net, step: Step) {
         }
         Step::Redirect { node, from, bytes } => {
             let source = nbma(from.into());
-            net.give(node.into(), Input::Redirect { tunnel: tunnel0(), source, bytes });
+            net.give(node.into(), Input::Redirect { tunnel: tunnel0(), source, port: None, bytes });
         }
         Step::Route { node, to, length, lead } => {
             let prefix = model::Prefix::new(host(to.into(), 200).0, length).unwrap();

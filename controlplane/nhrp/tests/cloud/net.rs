@@ -284,7 +284,7 @@ impl Net {
         match action {
             // Names are the business of who tests them.
             Action::LookUp { .. } => {}
-            Action::Send { tunnel, to, bytes } => {
+            Action::Send { tunnel, to, bytes, .. } => {
                 n.sent.push((now, to, bytes.clone()));
                 let source = self.outside(node);
                 let Some(&peer) = self.by_nbma.get(&to) else { return };
@@ -408,7 +408,10 @@ impl Net {
                 && n.tunnel.nhrp.redirect
             {
                 let bytes = ip_packet(source, to);
-                reports.push((here, Input::Redirect { tunnel: tunnel0(), source: source_nbma, bytes }));
+                reports.push((
+                    here,
+                    Input::Redirect { tunnel: tunnel0(), source: source_nbma, port: None, bytes },
+                ));
             }
             came_from = Some(self.outside(here));
             let Some(&next) = self.by_nbma.get(&nbma) else { break false };

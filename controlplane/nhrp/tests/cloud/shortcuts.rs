@@ -240,7 +240,12 @@ fn a_redirect_for_somebody_elses_flow_is_ignored() {
     let indication = |net: &mut Net, source: ProtocolAddr| {
         net.give(
             0,
-            Input::Redirect { tunnel: tunnel0(), source: nbma(1), bytes: ip_packet(source, host(2, 9)) },
+            Input::Redirect {
+                tunnel: tunnel0(),
+                source: nbma(1),
+                port: None,
+                bytes: ip_packet(source, host(2, 9)),
+            },
         );
         net.run(millis(20));
     };
@@ -274,7 +279,15 @@ fn nobody_is_redirected_to_where_it_came_from_or_to_nowhere() {
     let mut net = Net::new(2, &Setup::default());
     net.run(seconds(1));
     let redirect = |net: &mut Net, to: ProtocolAddr| {
-        net.give(0, Input::Redirect { tunnel: tunnel0(), source: nbma(1), bytes: ip_packet(host(1, 9), to) });
+        net.give(
+            0,
+            Input::Redirect {
+                tunnel: tunnel0(),
+                source: nbma(1),
+                port: None,
+                bytes: ip_packet(host(1, 9), to),
+            },
+        );
     };
     redirect(&mut net, host(1, 7));
     redirect(&mut net, "203.0.113.1".parse().unwrap());
