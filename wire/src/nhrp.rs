@@ -36,12 +36,14 @@ use crate::Malformed;
 use crate::checksum::{Sum, checksum};
 
 mod cie;
+mod envelope;
 mod extension;
 mod read;
 #[cfg(test)]
 mod tests;
 
 pub use cie::{Cie, CieCode};
+pub use envelope::{Envelope, offset_of};
 pub use extension::{Extension, ExtensionType};
 
 use read::Reader;
@@ -96,6 +98,22 @@ impl Family {
         match self {
             Self::V4 => 1,
             Self::V6 => 2,
+        }
+    }
+
+    const fn of_number(number: u16) -> Option<Self> {
+        match number {
+            1 => Some(Self::V4),
+            2 => Some(Self::V6),
+            _ => None,
+        }
+    }
+
+    const fn of_ethertype(ethertype: u16) -> Option<Self> {
+        match ethertype {
+            0x0800 => Some(Self::V4),
+            0x86dd => Some(Self::V6),
+            _ => None,
         }
     }
 
@@ -484,16 +502,8 @@ impl Header {
         if extensions_at != 0 && !(FIXED..=size).contains(&extensions_at) {
             return Err(Malformed::Length { field: "ar$extoff", says: extensions_at, have: size });
         }
-        let nbma = match afn {
-            1 => Family::V4,
-            2 => Family::V6,
-            _ => return Err(value("ar$afn", afn.into())),
-        };
-        let protocol = match protocol {
-            0x0800 => Family::V4,
-            0x86dd => Family::V6,
-            _ => return Err(value("ar$pro.type", protocol.into())),
-        };
+        let nbma = Family::of_number(afn).ok_or(value("ar$afn", afn.into()))?;
+        let protocol = Family::of_ethertype(protocol).ok_or(value("ar$pro.type", protocol.into()))?;
         if sstl != 0 {
             return Err(value("ar$sstl", sstl.into()));
         }
