@@ -4,11 +4,17 @@
 
 #[path = "cloud/net.rs"]
 mod net;
+#[path = "cloud/rib.rs"]
+mod rib;
+#[path = "cloud/walk.rs"]
+mod walk;
 
 #[path = "cloud/authentication.rs"]
 mod authentication;
 #[path = "cloud/bytes.rs"]
 mod bytes;
+#[path = "cloud/clouds.rs"]
+mod clouds;
 #[path = "cloud/families.rs"]
 mod families;
 #[path = "cloud/faults.rs"]

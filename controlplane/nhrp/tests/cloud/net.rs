@@ -1,15 +1,22 @@
 //! The bench: nodes, an underlay, a clock.
+//!
+//! `Net::new(spokes, &setup)` is a hub (node 0) with its spokes (1, 2 ..); `Net::with_hubs(hubs, spokes, &setup)` has the hubs first, and every
+//! spoke registers with each of them; in `Net::regions(&[3, 4], &setup)` each hub has its own spokes, and the other hubs are clients of the
+//! first. The `idle_..` ones start nothing, so that a test can change nodes before.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use model::config::{Map, MapMulticast, Nhrp, Nhs, Registration};
-use model::program::{Hop, Key, Object, Path, TunnelMode};
+use model::config::{MapMulticast, Nhrp, Nhs, Registration};
+use model::program::{Key, Object, Path, TunnelMode};
 use model::time::{HoldingTime, Instant};
 use model::{InterfaceName, NbmaAddr, Prefix, ProtocolAddr, TableId};
-use nhrp::{Action, Engine, Event, Found, Input, Limits, Reject, Routes, Snapshot, To, Tunnel};
+use nhrp::{Action, Engine, Event, Input, Limits, Reject, Sender, Snapshot, Tunnel};
 use wire::nhrp::{Message, MessageType};
+
+pub(crate) use crate::rib::{Lead, Rib};
+pub(crate) use crate::walk::{Walk, ip_packet};
 
 pub(crate) fn seconds(n: u64) -> Duration {
     Duration::from_secs(n)
@@ -31,7 +38,7 @@ pub(crate) fn prefix(text: &str) -> Prefix {
     text.parse().unwrap()
 }
 
-/// Node 0 is the hub. 10.0/16 is the underlay, 172.16/16 the tunnel, 192.168.n.0/24 (or 10.128+/24) the LAN of node n.
+/// 10.0/16 is the underlay, 172.16/16 the tunnel, 192.168.n.0/24 the LAN of node n.
 pub(crate) fn nbma(node: usize) -> NbmaAddr {
     Ipv4Addr::new(10, 0, (node / 250) as u8, (node % 250 + 1) as u8).into()
 }
@@ -48,50 +55,6 @@ pub(crate) fn lan(node: usize) -> Prefix {
     Prefix::new(host(node, 0).0, 24).unwrap()
 }
 
-/// A small RIB.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Rib(pub(crate) BTreeMap<Prefix, Lead>);
-
-/// Where its routes lead.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Lead {
-    Local,
-    Lan,
-    Attached,
-    Via(ProtocolAddr),
-}
-
-impl Rib {
-    pub(crate) fn best(&self, addr: IpAddr) -> Option<(Prefix, Lead)> {
-        let matches = self.0.iter().filter(|(p, _)| p.contains(addr));
-        matches.max_by_key(|(p, _)| p.length()).map(|(p, l)| (*p, *l))
-    }
-
-    fn to(lead: Lead, addr: IpAddr) -> To {
-        match lead {
-            Lead::Local => To::Local,
-            Lead::Lan => To::Elsewhere(name("lan0")),
-            Lead::Attached => To::Tunnel(Hop { interface: tunnel0(), next_hop: addr }),
-            Lead::Via(hop) => To::Tunnel(Hop { interface: tunnel0(), next_hop: hop.0 }),
-        }
-    }
-}
-
-impl Routes for Rib {
-    fn lookup(&self, _: TableId, addr: ProtocolAddr) -> Option<Found> {
-        let (prefix, lead) = self.best(addr.0)?;
-        Some(Found { prefix, to: Self::to(lead, addr.0) })
-    }
-
-    fn is_split(&self, _: TableId, prefix: Prefix, to: &To) -> bool {
-        let parts = self.0.iter().filter(|(p, _)| p.length() > prefix.length() && prefix.contains(p.addr()));
-        parts.into_iter().any(|(p, lead)| {
-            let part = Self::to(*lead, p.addr());
-            part != To::Local && part != *to
-        })
-    }
-}
-
 /// A node: the engine, what it programmed, and what it said.
 pub(crate) struct Node {
     pub(crate) engine: Engine,
@@ -101,7 +64,12 @@ pub(crate) struct Node {
     pub(crate) events: Vec<(Instant, Event)>,
     pub(crate) sent: Vec<(Instant, NbmaAddr, Vec<u8>)>,
     pub(crate) saved: (Instant, Snapshot),
+    /// The whole box.
     pub(crate) alive: bool,
+    /// Its control plane; without it, the data plane goes on with what it has.
+    pub(crate) has_control: bool,
+    /// How often it began.
+    lives: u64,
     /// What it waits for.
     deadline: Option<Instant>,
 }
@@ -110,6 +78,8 @@ pub(crate) struct Node {
 pub(crate) struct Net {
     pub(crate) now: Instant,
     pub(crate) nodes: Vec<Node>,
+    /// The first nodes are the hubs.
+    pub(crate) hubs: usize,
     by_nbma: BTreeMap<NbmaAddr, usize>,
     queue: BTreeMap<(Instant, u64), (usize, Input)>,
     deadlines: BTreeSet<(Instant, usize)>,
@@ -118,13 +88,26 @@ pub(crate) struct Net {
     /// Faults of the underlay, in thousandths of its packets.
     pub(crate) lost: u64,
     pub(crate) doubled: u64,
-    /// Extra delay, by chance up to this.
+    /// Extra delay, by chance up to this: so packets overtake each other.
     pub(crate) shaken: Duration,
-    chance: u64,
+    pub(crate) chance: u64,
+    /// Pairs of nodes between which nothing passes, the lower first.
+    pub(crate) cut: BTreeSet<(usize, usize)>,
     /// Whether snapshots are taken when they are worth it.
     pub(crate) saving: bool,
     /// What nodes behind a NAT, one to one, look like from outside.
     pub(crate) nat: BTreeMap<usize, NbmaAddr>,
+    /// Nodes behind a NAT that has one address for several, and the UDP port that tells each from the others (they are encapsulated).
+    /// Nobody gets in to whom nothing went out.
+    pub(crate) pat: BTreeMap<usize, (NbmaAddr, u16)>,
+    /// Who spoke last from behind an address to whom outside, and everybody who ever did.
+    opened: BTreeMap<(NbmaAddr, NbmaAddr), Vec<usize>>,
+    /// Who IKE says that nodes are.
+    pub(crate) identities: BTreeMap<usize, String>,
+    /// What a resolver knows. What is not in it has no address.
+    pub(crate) names: BTreeMap<String, Vec<NbmaAddr>>,
+    /// What was looked up, and by whom.
+    pub(crate) looked_up: Vec<(Instant, usize, String)>,
 }
 
 /// How a node is configured.
@@ -144,8 +127,16 @@ impl Default for Setup {
     }
 }
 
+/// The tunnel of a node of a cloud with one hub.
 pub(crate) fn tunnel(node: usize, setup: &Setup) -> Tunnel {
-    let is_hub = node == 0;
+    let servers: &[usize] = if node == 0 { &[] } else { &[0] };
+    tunnel_of(node, node == 0, servers, setup)
+}
+
+/// The tunnel of a node that registers with `servers`.
+pub(crate) fn tunnel_of(node: usize, is_hub: bool, servers: &[usize], setup: &Setup) -> Tunnel {
+    let to_servers = servers.iter().map(|server| MapMulticast::Nbma(nbma(*server)));
+    let to_clients = is_hub.then_some(MapMulticast::Dynamic);
     Tunnel {
         name: tunnel0(),
         mode: TunnelMode::Multipoint,
@@ -154,12 +145,10 @@ pub(crate) fn tunnel(node: usize, setup: &Setup) -> Tunnel {
         mtu: setup.mtu,
         table: TableId(0),
         nhrp: Nhrp {
-            network_id: 1,
             authentication: setup.authentication.clone(),
             holding_time: HoldingTime(setup.holding),
-            nhs: if is_hub { vec![] } else { vec![Nhs::new(overlay(0), nbma(0))] },
-            map: Vec::<Map>::new(),
-            map_multicast: vec![if is_hub { MapMulticast::Dynamic } else { MapMulticast::Nbma(nbma(0)) }],
+            nhs: servers.iter().map(|server| Nhs::new(overlay(*server), nbma(*server))).collect(),
+            map_multicast: to_clients.into_iter().chain(to_servers).collect(),
             redirect: is_hub && setup.redirect,
             shortcut: !is_hub && setup.shortcut,
             registration: Registration { unique: setup.unique },
@@ -168,21 +157,81 @@ pub(crate) fn tunnel(node: usize, setup: &Setup) -> Tunnel {
     }
 }
 
+/// Making clouds.
 impl Net {
     /// A hub and so many spokes, started.
     pub(crate) fn new(spokes: usize, setup: &Setup) -> Self {
-        let mut net = Self::idle(spokes, setup);
-        for node in 0..net.nodes.len() {
-            net.start(node);
-        }
-        net
+        Self::with_hubs(1, spokes, setup)
     }
 
     /// As [`Self::new`], but nothing is started.
     pub(crate) fn idle(spokes: usize, setup: &Setup) -> Self {
-        let mut net = Self {
+        Self::idle_with_hubs(1, spokes, setup)
+    }
+
+    /// Several hubs that do not know each other, and spokes that register with each of them; started. Routes lead by the first hub.
+    pub(crate) fn with_hubs(hubs: usize, spokes: usize, setup: &Setup) -> Self {
+        let mut net = Self::idle_with_hubs(hubs, spokes, setup);
+        net.start_all();
+        net
+    }
+
+    /// As [`Self::with_hubs`], but nothing is started.
+    pub(crate) fn idle_with_hubs(hubs: usize, spokes: usize, setup: &Setup) -> Self {
+        let mut net = Self::empty(hubs);
+        let servers: Vec<_> = (0..hubs).collect();
+        for node in 0..hubs + spokes {
+            let is_hub = node < hubs;
+            net.add(tunnel_of(node, is_hub, if is_hub { &[] } else { &servers }, setup));
+            for spoke in hubs..hubs + spokes {
+                if is_hub {
+                    net.lead(node, lan(spoke), spoke);
+                }
+            }
+            if !is_hub {
+                net.settle(node, 0);
+            }
+        }
+        net
+    }
+
+    /// Regions, started: each hub has so many spokes of its own, and knows only those; the other hubs are clients of the first. A packet
+    /// between two regions passes two or three hubs.
+    pub(crate) fn regions(spokes: &[usize], setup: &Setup) -> Self {
+        let mut net = Self::idle_regions(spokes, setup);
+        net.start_all();
+        net
+    }
+
+    /// As [`Self::regions`], but nothing is started.
+    pub(crate) fn idle_regions(spokes: &[usize], setup: &Setup) -> Self {
+        let hubs = spokes.len();
+        let mut net = Self::empty(hubs);
+        for hub in 0..hubs {
+            net.add(tunnel_of(hub, true, if hub == 0 { &[] } else { &[0] }, setup));
+            if hub > 0 {
+                net.lead(hub, prefix("192.168.0.0/16"), 0);
+            }
+        }
+        for (hub, spokes) in spokes.iter().enumerate() {
+            for _ in 0..*spokes {
+                let spoke = net.nodes.len();
+                net.add(tunnel_of(spoke, false, &[hub], setup));
+                net.settle(spoke, hub);
+                net.lead(hub, lan(spoke), spoke);
+                if hub > 0 {
+                    net.lead(0, lan(spoke), hub);
+                }
+            }
+        }
+        net
+    }
+
+    fn empty(hubs: usize) -> Self {
+        Self {
             now: Instant::default() + seconds(1),
             nodes: Vec::new(),
+            hubs,
             by_nbma: BTreeMap::new(),
             queue: BTreeMap::new(),
             deadlines: BTreeSet::new(),
@@ -192,48 +241,95 @@ impl Net {
             doubled: 0,
             shaken: Duration::ZERO,
             chance: 42,
+            cut: BTreeSet::new(),
             saving: true,
             nat: BTreeMap::new(),
-        };
-        for node in 0..=spokes {
-            let mut rib = Rib::default();
-            rib.0.insert(Prefix::host(overlay(node).0), Lead::Local);
-            rib.0.insert(prefix("172.16.0.0/16"), Lead::Attached);
-            if node == 0 {
-                for spoke in 1..=spokes {
-                    rib.0.insert(lan(spoke), Lead::Via(overlay(spoke)));
-                }
-            } else {
-                rib.0.insert(prefix("192.168.0.0/16"), Lead::Via(overlay(0)));
-                rib.0.insert(lan(node), Lead::Lan);
-                rib.0.insert(Prefix::host(host(node, 1).0), Lead::Local);
-            }
-            net.by_nbma.insert(nbma(node), node);
-            net.nodes.push(Node {
-                engine: Engine::new(Instant::default(), node as u64, None),
-                tunnel: tunnel(node, setup),
-                rib,
-                program: BTreeMap::new(),
-                events: Vec::new(),
-                sent: Vec::new(),
-                saved: Default::default(),
-                alive: true,
-                deadline: None,
-            });
+            pat: BTreeMap::new(),
+            opened: BTreeMap::new(),
+            identities: BTreeMap::new(),
+            names: BTreeMap::new(),
+            looked_up: Vec::new(),
         }
-        net
+    }
+
+    fn add(&mut self, tunnel: Tunnel) {
+        let node = self.nodes.len();
+        let mut rib = Rib::default();
+        rib.0.insert(Prefix::host(overlay(node).0), Lead::Local);
+        rib.0.insert(prefix("172.16.0.0/16"), Lead::Attached);
+        self.by_nbma.insert(nbma(node), node);
+        self.nodes.push(Node {
+            engine: Engine::new(Instant::default(), node as u64, None),
+            tunnel,
+            rib,
+            program: BTreeMap::new(),
+            events: Vec::new(),
+            sent: Vec::new(),
+            saved: Default::default(),
+            alive: true,
+            has_control: true,
+            lives: 0,
+            deadline: None,
+        });
+    }
+
+    /// Gives a spoke its LAN, and everything else behind a hub.
+    fn settle(&mut self, spoke: usize, hub: usize) {
+        self.lead(spoke, prefix("192.168.0.0/16"), hub);
+        let rib = &mut self.nodes[spoke].rib.0;
+        rib.insert(lan(spoke), Lead::Lan);
+        rib.insert(Prefix::host(host(spoke, 1).0), Lead::Local);
+    }
+
+    fn lead(&mut self, node: usize, prefix: Prefix, by: usize) {
+        self.nodes[node].rib.0.insert(prefix, Lead::Via(overlay(by)));
+    }
+
+    pub(crate) fn start_all(&mut self) {
+        for node in 0..self.nodes.len() {
+            self.start(node);
+        }
+    }
+
+    pub(crate) fn spokes(&self) -> std::ops::Range<usize> {
+        self.hubs..self.nodes.len()
+    }
+}
+
+/// What becomes of nodes.
+impl Net {
+    /// A routing protocol found that a spoke's way leads by another hub now.
+    pub(crate) fn lead_by(&mut self, spoke: usize, hub: usize) {
+        let all = prefix("192.168.0.0/16");
+        self.lead(spoke, all, hub);
+        self.routes_changed(spoke, &[all]);
     }
 
     pub(crate) fn start(&mut self, node: usize) {
         let tunnel = self.nodes[node].tunnel.clone();
-        self.by_nbma.remove(&tunnel.nbma.unwrap());
-        self.by_nbma.insert(self.outside(node), node);
+        self.by_nbma.retain(|_, n| *n != node);
+        if !self.pat.contains_key(&node) {
+            self.by_nbma.insert(self.outside(node), node);
+        }
         self.give(node, Input::Configure(vec![tunnel]));
     }
 
     /// Where others see a node.
-    fn outside(&self, node: usize) -> NbmaAddr {
-        self.nat.get(&node).copied().unwrap_or_else(|| self.nodes[node].tunnel.nbma.unwrap())
+    pub(crate) fn outside(&self, node: usize) -> NbmaAddr {
+        let pat = self.pat.get(&node).map(|(nbma, _)| *nbma);
+        self.nat.get(&node).copied().or(pat).unwrap_or_else(|| self.nodes[node].tunnel.nbma.unwrap())
+    }
+
+    /// Power off: nothing of it answers or forwards any more.
+    pub(crate) fn kill(&mut self, node: usize) {
+        self.nodes[node].alive = false;
+        self.unwind(node);
+    }
+
+    /// kill -9 of the control plane alone: the data plane forwards on.
+    pub(crate) fn behead(&mut self, node: usize) {
+        self.nodes[node].has_control = false;
+        self.unwind(node);
     }
 
     /// It was only deaf and dumb for a while.
@@ -242,26 +338,41 @@ impl Net {
         self.give(node, Input::Tick);
     }
 
-    /// kill -9 and start again from the last snapshot that was worth saving.
+    /// Starts a control plane, or a whole box, again from the last snapshot that was worth saving. What it does not program again is swept.
     pub(crate) fn restart(&mut self, node: usize) {
         let (at, snapshot) = self.nodes[node].saved.clone();
-        let aged = snapshot.aged(self.now.since(at));
+        self.begin_again(node, Some(snapshot.aged(self.now.since(at))));
+    }
+
+    /// As [`Self::restart`], but its state file is gone.
+    pub(crate) fn restart_without_snapshot(&mut self, node: usize) {
+        self.begin_again(node, None);
+    }
+
+    fn begin_again(&mut self, node: usize, snapshot: Option<Snapshot>) {
         let n = &mut self.nodes[node];
-        n.engine = Engine::with_limits(self.now, node as u64 + 1000, Some(aged), Limits::default());
+        n.lives += 1;
+        n.engine = Engine::with_limits(self.now, node as u64 + 1000 * n.lives, snapshot, Limits::default());
+        n.program.clear();
         n.events.clear();
         n.sent.clear();
+        n.alive = true;
+        n.has_control = true;
         self.start(node);
+    }
+
+    /// The dead hear no clock.
+    fn unwind(&mut self, node: usize) {
+        if let Some(old) = self.nodes[node].deadline.take() {
+            self.deadlines.remove(&(old, node));
+        }
     }
 
     /// Gives an input to a node, and does what it wants.
     pub(crate) fn give(&mut self, node: usize, input: Input) {
         let n = &mut self.nodes[node];
-        if !n.alive {
-            // The dead hear no clock.
-            if let Some(old) = n.deadline.take() {
-                self.deadlines.remove(&(old, node));
-            }
-            return;
+        if !n.alive || !n.has_control {
+            return self.unwind(node);
         }
         let mut actions = Vec::new();
         n.engine.handle(self.now, input, &n.rib, &mut actions);
@@ -282,24 +393,14 @@ impl Net {
         let now = self.now;
         let n = &mut self.nodes[node];
         match action {
-            // Names are the business of who tests them.
-            Action::LookUp { .. } => {}
-            Action::Send { tunnel, to, bytes, .. } => {
+            Action::Send { tunnel, to, port, bytes } => {
                 n.sent.push((now, to, bytes.clone()));
-                let source = self.outside(node);
-                let Some(&peer) = self.by_nbma.get(&to) else { return };
-                let copies = 1 + usize::from(self.toss(self.doubled));
-                for _ in 0..copies {
-                    if self.toss(self.lost) {
-                        continue;
-                    }
-                    let shaken = u64::try_from(self.shaken.as_micros()).unwrap();
-                    let extra = Duration::from_micros(self.random() % (shaken + 1));
-                    let input =
-                        Input::Packet { tunnel, from: source.into(), destination: to, bytes: bytes.clone() };
-                    self.order += 1;
-                    self.queue.insert((now + self.latency + extra, self.order), (peer, input));
-                }
+                self.send(node, tunnel, (to, port), &bytes);
+            }
+            Action::LookUp { tunnel, name } => {
+                self.looked_up.push((now, node, name.clone()));
+                let addresses = self.names.get(&name).cloned().unwrap_or_default();
+                self.deliver(node, self.latency, Input::LookedUp { tunnel, name, addresses });
             }
             Action::Put(object) => {
                 let expires = match &object {
@@ -317,8 +418,58 @@ impl Net {
             Action::Event(event) => n.events.push((now, event)),
         }
     }
+}
 
-    fn random(&mut self) -> u64 {
+/// The underlay.
+impl Net {
+    fn send(
+        &mut self,
+        node: usize,
+        tunnel: InterfaceName,
+        (to, port): (NbmaAddr, Option<u16>),
+        bytes: &[u8],
+    ) {
+        let Some(peer) = self.carry(node, to, port) else { return };
+        let identity = self.identities.get(&node).cloned();
+        let from = Sender { nbma: self.outside(node), port: self.port(node), identity };
+        let copies = 1 + usize::from(self.toss(self.doubled));
+        for _ in 0..copies {
+            if self.toss(self.lost) {
+                continue;
+            }
+            let shaken = u64::try_from(self.shaken.as_micros()).unwrap();
+            let extra = Duration::from_micros(self.random() % (shaken + 1));
+            let input = Input::Packet { tunnel, from: from.clone(), destination: to, bytes: bytes.to_vec() };
+            self.deliver(peer, self.latency + extra, input);
+        }
+    }
+
+    fn deliver(&mut self, node: usize, after: Duration, input: Input) {
+        self.order += 1;
+        self.queue.insert((self.now + after, self.order), (node, input));
+    }
+
+    /// Whom a packet to an NBMA address reaches. Behind a NAT of many the port tells; without one it is who spoke last.
+    pub(crate) fn carry(&mut self, from: usize, to: NbmaAddr, port: Option<u16>) -> Option<usize> {
+        if self.pat.contains_key(&from) {
+            let speakers = self.opened.entry((self.outside(from), to)).or_default();
+            speakers.retain(|n| *n != from);
+            speakers.push(from);
+        }
+        let inside = || {
+            let speakers = self.opened.get(&(to, self.outside(from)))?;
+            speakers.iter().rev().find(|n| port.is_none() || self.port(**n) == port).copied()
+        };
+        let peer = self.by_nbma.get(&to).copied().or_else(inside)?;
+        (!self.cut.contains(&(from.min(peer), from.max(peer)))).then_some(peer)
+    }
+
+    /// The UDP port that tells a node from others behind the same address.
+    pub(crate) fn port(&self, node: usize) -> Option<u16> {
+        self.pat.get(&node).map(|(_, port)| *port)
+    }
+
+    pub(crate) fn random(&mut self) -> u64 {
         self.chance = self.chance.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
         self.chance >> 33
     }
@@ -344,9 +495,14 @@ impl Net {
             }
         }
         self.now = end;
-        for node in &self.nodes {
-            for (key, (_, expires)) in &node.program {
-                assert!(expires.is_none_or(|at| at >= end), "{key:?} outlived its holding time");
+        for node in &mut self.nodes {
+            let is_over = |expires: &Option<Instant>| expires.is_some_and(|at| at < end);
+            if node.alive && node.has_control {
+                let left = node.program.iter().find(|(_, (_, expires))| is_over(expires));
+                assert!(left.is_none(), "{left:?} outlived its holding time");
+            } else {
+                // Nobody else ends them.
+                node.program.retain(|_, (_, expires)| !is_over(expires));
             }
         }
     }
@@ -354,97 +510,10 @@ impl Net {
     pub(crate) fn routes_changed(&mut self, node: usize, prefixes: &[Prefix]) {
         self.give(node, Input::RoutesChanged(prefixes.to_vec()));
     }
+}
 
-    /// A data packet, walked through the data planes; it takes no time. The nodes that it passed, or `None` if it was dropped.
-    /// Gleans, redirects and use are reported as a data plane does.
-    pub(crate) fn packet(
-        &mut self,
-        from: usize,
-        source: ProtocolAddr,
-        to: ProtocolAddr,
-    ) -> Option<Vec<usize>> {
-        let mut walked = vec![from];
-        let mut reports = Vec::new();
-        let mut came_from = None;
-        let delivered = loop {
-            let here = *walked.last().unwrap();
-            let n = &self.nodes[here];
-            let routed = n.rib.best(to.0);
-            let shortcut = n
-                .program
-                .values()
-                .filter_map(|(o, _)| match o {
-                    Object::Route(r) if r.prefix.contains(to.0) => Some((r.prefix, r.path.clone())),
-                    _ => None,
-                })
-                .max_by_key(|(p, _)| p.length());
-            let lead = match (routed, shortcut) {
-                (Some((rp, lead)), Some((sp, _))) if rp.length() > sp.length() => Some(lead),
-                (_, Some((_, Path::Via(hop)))) => Some(Lead::Via(ProtocolAddr(hop.next_hop))),
-                (routed, _) => routed.map(|(_, lead)| lead),
-            };
-            let hop = match lead {
-                None => break false,
-                Some(Lead::Local | Lead::Lan) => break true,
-                Some(Lead::Attached) => to,
-                Some(Lead::Via(hop)) => hop,
-            };
-            let bound = |hop| match n.program.get(&Key::Binding(tunnel0(), hop)) {
-                Some((Object::Binding(b), _)) => Some(b.nbma),
-                _ => None,
-            };
-            let (used, nbma) = match bound(hop) {
-                Some(nbma) => (hop, nbma),
-                None => {
-                    reports.push((here, Input::Glean { tunnel: tunnel0(), next_hop: hop }));
-                    let Some((Object::Fallback(f), _)) = n.program.get(&Key::Fallback(tunnel0())) else {
-                        break false;
-                    };
-                    (f.next_hop, bound(f.next_hop).unwrap())
-                }
-            };
-            reports.push((here, Input::Used { tunnel: tunnel0(), next_hops: vec![used] }));
-            if let Some(source_nbma) = came_from
-                && n.tunnel.nhrp.redirect
-            {
-                let bytes = ip_packet(source, to);
-                reports.push((
-                    here,
-                    Input::Redirect { tunnel: tunnel0(), source: source_nbma, port: None, bytes },
-                ));
-            }
-            came_from = Some(self.outside(here));
-            let Some(&next) = self.by_nbma.get(&nbma) else { break false };
-            if !self.nodes[next].alive {
-                break false;
-            }
-            walked.push(next);
-            // TTL.
-            if walked.len() > 9 {
-                break false;
-            }
-        };
-        for (node, report) in reports {
-            self.give(node, report);
-        }
-        delivered.then_some(walked)
-    }
-
-    /// Packets both ways between the LANs of two spokes, ten a second, none of them lost; the longest walk of them.
-    pub(crate) fn converse(&mut self, a: usize, b: usize, duration: Duration) -> usize {
-        let end = self.now + duration;
-        let mut longest = 0;
-        while self.now < end {
-            for (from, to) in [(a, b), (b, a)] {
-                let walk = self.packet(from, host(from, 9), host(to, 9));
-                let walk = walk.unwrap_or_else(|| panic!("lost at {} from {from} to {to}", self.now));
-                longest = longest.max(walk.len());
-            }
-            self.run(millis(100));
-        }
-        longest
-    }
-
+/// What there is to see.
+impl Net {
     pub(crate) fn has(&self, node: usize, key: Key) -> bool {
         self.nodes[node].program.contains_key(&key)
     }
@@ -496,26 +565,4 @@ impl Net {
         let name = nhrp::show::message_name(kind);
         traffic.messages.iter().find(|c| c.message == name).unwrap().received
     }
-}
-
-/// The first octets of an ICMP packet, 84 in all.
-pub(crate) fn ip_packet(source: ProtocolAddr, to: ProtocolAddr) -> Vec<u8> {
-    let mut bytes = vec![0; 84];
-    if let (IpAddr::V6(source), IpAddr::V6(to)) = (source.0, to.0) {
-        bytes[0] = 0x60;
-        bytes[5] = 44;
-        bytes[6] = 58;
-        bytes[7] = 62;
-        bytes[8..24].copy_from_slice(&source.octets());
-        bytes[24..40].copy_from_slice(&to.octets());
-        return bytes;
-    }
-    bytes[0] = 0x45;
-    bytes[3] = 84;
-    bytes[8] = 62;
-    bytes[9] = 1;
-    let (IpAddr::V4(source), IpAddr::V4(to)) = (source.0, to.0) else { panic!("two families") };
-    bytes[12..16].copy_from_slice(&source.octets());
-    bytes[16..20].copy_from_slice(&to.octets());
-    bytes
 }
