@@ -74,6 +74,14 @@ macro_rules! address {
         }
     };
 }
+impl ProtocolAddr {
+    /// Whether it has a meaning on its link alone (fe80::/10, RFC 4291 §2.5.6): on one tunnel, and no route leads to it.
+    #[must_use]
+    pub const fn is_link_local(self) -> bool {
+        matches!(self.0, IpAddr::V6(v6) if v6.is_unicast_link_local())
+    }
+}
+
 address!(ProtocolAddr, "a protocol address");
 address!(NbmaAddr, "an NBMA address");
 

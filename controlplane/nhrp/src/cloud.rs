@@ -302,17 +302,33 @@ impl Cloud {
         self.tunnel.addresses.iter().any(|a| a.addr() == address.0)
     }
 
-    /// Own protocol address of a family: the first.
+    /// Own protocol address of a family: the first that means something beyond the link.
     pub(crate) fn own(&self, family: Family) -> Option<ProtocolAddr> {
-        self.tunnel.addresses.iter().map(|a| a.addr()).find(|a| Family::of(*a) == family).map(ProtocolAddr)
+        let mut of_family = self.own_of(family).filter(|a| !a.is_link_local());
+        of_family.next()
+    }
+
+    /// Own link-local address: the first.
+    #[expect(dead_code, reason = "registered next")]
+    pub(crate) fn own_link_local(&self) -> Option<ProtocolAddr> {
+        self.own_of(Family::V6).find(|a| a.is_link_local())
+    }
+
+    fn own_of(&self, family: Family) -> impl Iterator<Item = ProtocolAddr> {
+        let all = self.tunnel.addresses.iter().map(|a| ProtocolAddr(a.addr()));
+        all.filter(move |a| Family::of(a.0) == family)
     }
 
     /// The addresses that a message to, or about, `address` is sent from; `None` while there is none of the family.
     pub(crate) fn identity(&self, address: ProtocolAddr) -> Option<Identity> {
+        self.identity_as(self.own(Family::of(address.0))?)
+    }
+
+    /// As [`Self::identity`], with this protocol address.
+    pub(crate) fn identity_as(&self, protocol: ProtocolAddr) -> Option<Identity> {
         let nbma = self.tunnel.nbma?;
-        let family = Family::of(address.0);
-        let families = Families { nbma: Family::of(nbma.0), protocol: family };
-        Some(Identity { families, nbma, protocol: self.own(family)? })
+        let families = Families { nbma: Family::of(nbma.0), protocol: Family::of(protocol.0) };
+        Some(Identity { families, nbma, protocol })
     }
 
     /// What we say of ourselves in a CIE.

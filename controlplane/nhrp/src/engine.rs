@@ -81,9 +81,13 @@ impl Engine {
     }
 
     /// Whether a protocol address, seen from a tunnel, is that of one of our tunnels. What is in another table is somebody else's,
-    /// whatever its address.
+    /// whatever its address; and a link-local address means something on its tunnel alone.
     pub(crate) fn is_own(&self, seen_from: InterfaceName, address: ProtocolAddr) -> bool {
-        let Some(table) = self.clouds.get(&seen_from).map(|cloud| cloud.tunnel.table) else { return false };
+        let Some(cloud) = self.clouds.get(&seen_from) else { return false };
+        if address.is_link_local() {
+            return cloud.is_own(address);
+        }
+        let table = cloud.tunnel.table;
         self.clouds.values().any(|cloud| cloud.tunnel.table == table && cloud.is_own(address))
     }
 

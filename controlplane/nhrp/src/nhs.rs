@@ -63,6 +63,14 @@ pub(crate) struct Known {
     pub(crate) nbma: NbmaAddr,
 }
 
+/// A server, as a message to it needs it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ServerAt {
+    /// `None`: not learnt yet.
+    pub(crate) protocol: Option<ProtocolAddr>,
+    pub(crate) nbma: NbmaAddr,
+}
+
 /// Where a server stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Standing {
@@ -133,8 +141,8 @@ impl Cloud {
         for gone in servers {
             turn.cancel(Timer::Register(self.name(), gone.id));
             let Some(known) = gone.known() else { continue };
-            if gone.registered.is_some() {
-                self.unregister(turn, known, gone.registered, true);
+            if let Some(nbma) = gone.registered {
+                self.take_back(turn, known, nbma, true);
             }
             if gone.is_up() {
                 turn.event(Event::ServerDown { tunnel: self.name(), nhs: known.protocol });
@@ -155,14 +163,32 @@ impl Cloud {
                 server.request = None;
                 server.tries = 0;
                 let (id, known, registered) = (server.id, server.known(), server.registered);
-                if let Some(known) = known
-                    && registered.is_some()
+                if let (Some(known), Some(nbma)) = (known, registered)
                     && registered != own_nbma
                 {
                     server.observed = None;
-                    self.unregister(turn, known, registered, false);
+                    self.take_back(turn, known, nbma, false);
                 }
                 self.register(turn, id);
+            }
+        }
+    }
+
+    /// Tells a server to forget us; `nbma` is where it has us.
+    fn take_back(&mut self, turn: &mut Turn<'_>, server: Known, nbma: NbmaAddr, is_last_word: bool) {
+        let Some(own) = self.identity(server.protocol) else { return };
+        let at = ServerAt { protocol: Some(server.protocol), nbma: server.nbma };
+        self.unregister(turn, &own, at, nbma, is_last_word);
+    }
+
+    /// The last word to every server that has us.
+    pub(crate) fn leave_servers(&mut self, turn: &mut Turn<'_>) {
+        for i in 0..self.servers.len() {
+            if self.servers[i].is_up()
+                && let (Some(known), Some(nbma)) =
+                    (self.servers[i].known(), self.servers[i].registered.take())
+            {
+                self.take_back(turn, known, nbma, true);
             }
         }
     }
@@ -189,6 +215,7 @@ impl Cloud {
         if self.servers[i].tries >= REGISTER_PATIENCE {
             self.lose_server(turn, i, Standing::Expecting);
         }
+        self.leave_unregistering(turn, nbma, &own);
         let server = &mut self.servers[i];
         if server.standing == Standing::Waiting {
             server.stand(turn, Standing::Expecting);
@@ -262,8 +289,10 @@ impl Cloud {
             }
             self.lose_server(turn, i, Standing::Expecting);
             // The server may hold us to an NBMA address that we had: it did not hear that we left it.
-            if code == CieCode::ALREADY_REGISTERED && known.is_some() && known != self.tunnel.nbma {
-                self.unregister(turn, nhs, known, false);
+            if let Some(old) =
+                known.filter(|_| code == CieCode::ALREADY_REGISTERED && known != self.tunnel.nbma)
+            {
+                self.take_back(turn, nhs, old, false);
             }
             let again = backoff(RETRY_FIRST, tries.saturating_sub(1), REGISTER_RETRY_LONGEST);
             let again = turn.jittered(again);

@@ -9,10 +9,10 @@ use wire::nhrp::{Body, Cie, Extension, ExtensionType, Family, Flags, Kind, Messa
 
 use crate::Reject;
 use crate::cache::{Entry, Origin};
-use crate::cloud::Cloud;
+use crate::cloud::{Cloud, Identity};
 use crate::input::Peer;
 use crate::limits::{HOP_COUNT, PURGE_ATTEMPTS, PURGE_ENTRIES, RETRY_FIRST, backoff};
-use crate::nhs::Known;
+use crate::nhs::ServerAt;
 use crate::overlap::overlapping;
 use crate::registration::fill_responder;
 use crate::resolution::clamped;
@@ -28,22 +28,39 @@ pub(crate) struct Purge {
 
 /// Telling others.
 impl Cloud {
-    /// Tells a server to forget our registration; `nbma` is where it has us.
+    /// Tells a server to forget a registration of ours; `nbma` is where it has us.
     pub(crate) fn unregister(
         &mut self,
         turn: &mut Turn<'_>,
-        nhs: Known,
-        nbma: Option<NbmaAddr>,
+        own: &Identity,
+        nhs: ServerAt,
+        nbma: NbmaAddr,
         is_last_word: bool,
     ) {
-        let Some(own) = self.identity(nhs.protocol) else { return };
-        let entry = Cie { nbma: nbma.map(|n| n.0), ..entry_of(Prefix::host(own.protocol.0)) };
-        self.send_purge(turn, nhs.nbma.into(), nhs.protocol, vec![entry], is_last_word);
+        let entry = Cie { nbma: Some(nbma.0), ..entry_of(Prefix::host(own.protocol.0)) };
+        // RFC 2332 §5.2.5: who does not know its server's protocol address names itself.
+        let destination = nhs.protocol.unwrap_or(own.protocol);
+        self.send_purge(turn, own, nhs.nbma.into(), destination, vec![entry], is_last_word);
+    }
+
+    /// Repeats no purge of what a server is to have of us again.
+    pub(crate) fn leave_unregistering(&mut self, turn: &mut Turn<'_>, nhs: NbmaAddr, own: &Identity) {
+        let left: Vec<_> = self
+            .purges
+            .iter()
+            .filter(|(_, p)| p.to == nhs.into() && names(&p.message, own))
+            .map(|(id, _)| *id)
+            .collect();
+        for id in left {
+            self.purges.remove(&id);
+            turn.cancel(Timer::Purge(self.name(), id));
+        }
     }
 
     /// Tells one whom we answered that `prefix` is no longer to be reached by us.
     fn purge(&mut self, turn: &mut Turn<'_>, client: ProtocolAddr, prefix: Prefix, to: Peer) {
-        self.send_purge(turn, to, client, vec![entry_of(prefix)], false);
+        let Some(own) = self.identity(client) else { return };
+        self.send_purge(turn, &own, to, client, vec![entry_of(prefix)], false);
     }
 
     /// Tells all that have a binding of us, from our answers or from our requests, that we are not at `nbma` any more.
@@ -62,7 +79,7 @@ impl Cloud {
             let us = Cie { nbma: Some(nbma.0), ..entry_of(Prefix::host(own.protocol.0)) };
             let entries: Vec<_> = std::iter::once(us).chain(entries).collect();
             for some in entries.chunks(PURGE_ENTRIES) {
-                self.send_purge(turn, to, client, some.to_vec(), is_last_word);
+                self.send_purge(turn, &own, to, client, some.to_vec(), is_last_word);
             }
         }
     }
@@ -70,12 +87,12 @@ impl Cloud {
     fn send_purge(
         &mut self,
         turn: &mut Turn<'_>,
+        own: &Identity,
         to: Peer,
         destination: ProtocolAddr,
         entries: Vec<Cie>,
         is_last_word: bool,
     ) {
-        let Some(own) = self.identity(destination) else { return };
         let id = turn.request_id();
         let flags = if is_last_word { Flags::NO_REPLY } else { Flags::default() };
         let extensions = vec![Extension::empty(ExtensionType::RESPONDER, true)];
@@ -123,16 +140,8 @@ impl Cloud {
 
     /// The last words of a node, or of a tunnel: no reply is waited for.
     pub(crate) fn say_goodbye(&mut self, turn: &mut Turn<'_>) {
-        let own = self.tunnel.nbma;
-        for i in 0..self.servers.len() {
-            if self.servers[i].is_up()
-                && let Some(known) = self.servers[i].known()
-            {
-                self.unregister(turn, known, own, true);
-                self.servers[i].registered = None;
-            }
-        }
-        if let Some(nbma) = own {
+        self.leave_servers(turn);
+        if let Some(nbma) = self.tunnel.nbma {
             self.purge_self(turn, nbma, true);
         }
     }
@@ -214,6 +223,12 @@ impl Cloud {
 /// What is to be purged (RFC 2332 §5.2.5: holding time, MTU and preference are 0).
 fn entry_of(prefix: Prefix) -> Cie {
     Cie { prefix: prefix.length(), protocol: Some(prefix.addr()), ..Cie::default() }
+}
+
+/// Whether a purge request is about these addresses of ours.
+fn names(message: &Message, own: &Identity) -> bool {
+    let Body::Exchange { entries, .. } = &message.body else { return false };
+    entries.iter().any(|e| e.protocol == Some(own.protocol.0) && e.nbma == Some(own.nbma.0))
 }
 
 /// Length of a host's prefix.
