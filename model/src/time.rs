@@ -100,6 +100,18 @@ impl<K: Copy + Ord + Hash> Timers<K> {
         self.order.first().map(|(due, _)| *due)
     }
 
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.order.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.order.is_empty()
+    }
+
     /// Takes the first timer that is due at `now`.
     pub fn expire(&mut self, now: Instant) -> Option<K> {
         let (due, key) = *self.order.first()?;

@@ -11,6 +11,7 @@
 
 mod auth;
 mod cache;
+mod census;
 mod cloud;
 mod complaint;
 mod forward;
@@ -35,6 +36,7 @@ pub mod show;
 pub mod snapshot;
 
 pub use action::Action;
+pub use census::Census;
 pub use engine::Engine;
 pub use event::Event;
 pub use input::{Clear, Input, Sender, Tunnel};

@@ -15,6 +15,8 @@ mod authentication;
 mod bytes;
 #[path = "cloud/clouds.rs"]
 mod clouds;
+#[path = "cloud/day.rs"]
+mod day;
 #[path = "cloud/families.rs"]
 mod families;
 #[path = "cloud/faults.rs"]
@@ -31,3 +33,5 @@ mod registration;
 mod restart;
 #[path = "cloud/shortcuts.rs"]
 mod shortcuts;
+#[path = "cloud/storms.rs"]
+mod storms;

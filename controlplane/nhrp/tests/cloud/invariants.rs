@@ -145,8 +145,10 @@ fn take(net: &mut Net, step: Step) {
 }
 
 /// What is programmed is what is shown; every route and fall-back leads to a binding.
-fn check(net: &Net) {
-    for (i, node) in net.nodes.iter().enumerate() {
+pub(crate) fn check(net: &Net) {
+    // A dead engine knows of nothing that happens.
+    let alive = net.nodes.iter().enumerate().filter(|(_, n)| n.alive && n.has_control);
+    for (i, node) in alive {
         let bound = |next_hop| node.program.contains_key(&Key::Binding(tunnel0(), next_hop));
         for (object, _) in node.program.values() {
             match object {

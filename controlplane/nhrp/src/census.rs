@@ -1,0 +1,40 @@
+//! How much of everything an engine holds: what is over leaves nothing behind, and a test can see that.
+
+use crate::Engine;
+use crate::cloud::Cloud;
+
+/// Numbers of things, over all tunnels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Census {
+    /// Cache entries, those of the configuration too.
+    pub entries: usize,
+    /// Shortcuts.
+    pub shortcuts: usize,
+    /// Addresses that are asked for, or rest.
+    pub asks: usize,
+    /// Answers that are remembered for a purge.
+    pub told: usize,
+    /// Purge requests that wait for their reply.
+    pub purges: usize,
+    /// Flows that redirects are counted for.
+    pub redirected: usize,
+    /// Timers.
+    pub timers: usize,
+}
+
+impl Engine {
+    /// Counts.
+    #[must_use]
+    pub fn census(&self) -> Census {
+        let of_all = |of: fn(&Cloud) -> usize| self.clouds.values().map(of).sum();
+        Census {
+            entries: of_all(|c| c.cache.len()),
+            shortcuts: of_all(|c| c.shortcuts.len()),
+            asks: of_all(|c| c.asks.len()),
+            told: of_all(|c| c.told.len()),
+            purges: of_all(|c| c.purges.len()),
+            redirected: of_all(|c| c.redirected.len()),
+            timers: self.common.timers.len(),
+        }
+    }
+}
