@@ -285,7 +285,6 @@ mod tests {
             registered: vec![("10.255.0.1".parse().unwrap(), "203.0.113.1".parse().unwrap())],
             observed: vec![],
             told: vec![],
-            receivers: vec![],
         };
         let nhrp = Some(nhrp::Snapshot { request_id: 4711, tunnels: vec![tunnel] });
         let ports = [("wan".to_owned(), "02:00:00:00:00:01".parse().unwrap())].into();

@@ -8,7 +8,7 @@
 //!          ^                         |                         |
 //!          +--- holding time over, purge, clear, no room ------+
 //!
-//!    static, nhs: as the configuration says; nothing learnt replaces them
+//!    static, nhs: as the configuration says; nothing learnt replaces them, and what is registered beside them ends by itself
 //! ```
 //!
 //! A cached entry in use is asked for again before its time is over (`used`), and forwards meanwhile. What is being asked
@@ -19,7 +19,7 @@ use std::sync::Arc;
 use model::program::{Binding, Key, Object};
 use model::state::nhrp::{EntryFlags, EntryType};
 use model::time::{HoldingTime, Instant};
-use model::{NbmaAddr, ProtocolAddr};
+use model::{NbmaAddr, Prefix, ProtocolAddr};
 
 use crate::cloud::Cloud;
 use crate::input::Peer;
@@ -67,13 +67,13 @@ pub(crate) struct Entry {
     pub(crate) unique: bool,
     pub(crate) authoritative: bool,
     pub(crate) implicit: bool,
-    /// Gets multicast because it is registered, or was: one of the configuration keeps it until its client takes leave.
+    /// Gets multicast because it is registered.
     pub(crate) replica: bool,
     pub(crate) mtu: u16,
     pub(crate) created: Instant,
-    /// Holding time as it was told; of configured entries without meaning.
+    /// Holding time as it was told.
     pub(crate) holding_time: HoldingTime,
-    /// `None`: never.
+    /// When it ends. Of one that is configured, only what its client registered ends; `None`: it did not.
     pub(crate) expires: Option<Instant>,
     pub(crate) last_used: Option<Instant>,
     /// Who registered it, where IKE knows that.
@@ -105,11 +105,21 @@ impl Entry {
         Peer { nbma: self.nbma, port: self.port }
     }
 
+    /// Whether its client registered it, whatever else is known of it.
+    pub(crate) const fn is_registered(&self) -> bool {
+        matches!(self.origin, Origin::Dynamic) || (self.origin.is_configured() && self.expires.is_some())
+    }
+
+    /// When it is gone; `None`: never.
+    pub(crate) const fn ends(&self) -> Option<Instant> {
+        if self.origin.is_configured() { None } else { self.expires }
+    }
+
     pub(crate) fn flags(&self, now: Instant) -> EntryFlags {
         EntryFlags {
             authoritative: self.authoritative,
             implicit: self.implicit,
-            registered: self.origin == Origin::Dynamic,
+            registered: self.is_registered(),
             unique: self.unique,
             used: self.last_used.is_some_and(|at| now.since(at) <= USED_FOR),
         }
@@ -123,37 +133,77 @@ impl Cloud {
     }
 
     /// Whether another peer would be one too many.
-    pub(crate) fn is_full(&self, turn: &Turn<'_>, address: ProtocolAddr) -> bool {
-        !self.cache.contains_key(&address) && self.cache.len() >= turn.common.limits.entries
+    pub(crate) fn is_full(&self, address: ProtocolAddr) -> bool {
+        self.cache.len() >= self.tunnel.nhrp.limits.entries as usize && !self.cache.contains_key(&address)
     }
 
     /// Takes an entry in place of the one that was there, and programs it. Its age, and that it is in use, stay those of the
-    /// old one if it says the same.
+    /// old one if it says the same. Where it says otherwise, whoever we told the old one is told.
     pub(crate) fn install(&mut self, turn: &mut Turn<'_>, address: ProtocolAddr, mut entry: Entry) {
         let old = self.cache.remove(&address);
-        if let Some(old) = old.as_ref().filter(|o| o.nbma == entry.nbma && o.origin == entry.origin) {
+        let same_place = old.as_ref().filter(|o| o.nbma == entry.nbma);
+        if let Some(old) = same_place.filter(|o| o.origin == entry.origin) {
             entry.created = old.created;
             entry.last_used = old.last_used;
         }
-        let is_client = old.as_ref().is_some_and(|o| o.replica && o.nbma == entry.nbma);
-        entry.replica = (entry.origin == Origin::Dynamic || is_client) && self.replicates_to_clients();
-        if entry.replica {
-            self.acquire_replica(turn, entry.nbma);
+        // The configuration learns of a client that is registered already.
+        if let Some(old) = same_place.filter(|o| o.is_registered())
+            && entry.origin.is_configured()
+            && entry.expires.is_none()
+        {
+            entry = Entry { origin: entry.origin, replica: false, created: entry.created, ..old.clone() };
         }
-        if let Some(old) = old.filter(|o| o.replica) {
-            self.release_replica(turn, old.nbma);
+        entry.replica = entry.is_registered() && self.replicates_to_clients();
+        let is_moved = old.as_ref().is_some_and(|o| o.nbma != entry.nbma);
+        let was_replica = old.as_ref().filter(|o| o.replica).map(|o| o.nbma);
+        if was_replica != entry.replica.then_some(entry.nbma) {
+            if entry.replica {
+                self.acquire_replica(turn, entry.nbma);
+            }
+            if let Some(nbma) = was_replica {
+                self.release_replica(turn, nbma);
+            }
         }
         let timer = Timer::Binding(self.name(), address);
         match entry.expires {
             Some(at) => turn.common.timers.set(timer, at),
             None => turn.cancel(timer),
         }
-        if !entry.origin.is_configured() {
-            turn.save();
-        }
+        turn.save();
+        self.registered_clients += usize::from(entry.origin == Origin::Dynamic);
+        self.registered_clients -= usize::from(old.is_some_and(|o| o.origin == Origin::Dynamic));
         self.program_binding(turn, address, &entry);
         self.cache.insert(address, entry);
         self.wake(turn, address);
+        if is_moved {
+            self.withdraw(turn, address, Prefix::host(address.0));
+        }
+    }
+
+    /// The holding time of a binding is over, or that of what its client registered.
+    pub(crate) fn binding_expired(&mut self, turn: &mut Turn<'_>, address: ProtocolAddr) {
+        if self.cache.get(&address).is_some_and(|e| e.origin.is_configured()) {
+            self.end_registration(turn, address);
+        } else {
+            self.forget(turn, address);
+        }
+    }
+
+    /// A client that the configuration knows took leave, or fell silent. Where it is remains known.
+    pub(crate) fn end_registration(&mut self, turn: &mut Turn<'_>, client: ProtocolAddr) {
+        let tunnel = self.name();
+        let Some(entry) = self.cache.get_mut(&client) else { return };
+        if !entry.origin.is_configured() || !entry.is_registered() {
+            return;
+        }
+        let configured = Entry::configured(entry.origin, entry.nbma, entry.created);
+        let old = std::mem::replace(entry, configured);
+        entry.last_used = old.last_used;
+        turn.cancel(Timer::Binding(tunnel, client));
+        if old.replica {
+            self.release_replica(turn, old.nbma);
+        }
+        turn.save();
     }
 
     fn program_binding(&self, turn: &mut Turn<'_>, address: ProtocolAddr, entry: &Entry) {
@@ -165,7 +215,7 @@ impl Cloud {
             next_hop: address,
             nbma: entry.nbma,
             link: None,
-            expires_in: entry.expires.map(|at| at.since(turn.now)),
+            expires_in: entry.ends().map(|at| at.since(turn.now)),
         }));
     }
 
@@ -189,6 +239,8 @@ impl Cloud {
         if entry.replica {
             self.release_replica(turn, entry.nbma);
         }
+        self.registered_clients -= usize::from(entry.origin == Origin::Dynamic);
+        self.withdraw(turn, address, Prefix::host(address.0));
         if self.is_multipoint() {
             turn.remove(Key::Binding(tunnel, address));
         }
@@ -211,7 +263,7 @@ impl Cloud {
             .into_iter()
             .flatten()
             .filter_map(|prefix| self.shortcuts.get(prefix))
-            .filter(|s| is_stale(s.expires, s.holding_time))
+            .filter(|s| !s.registered && is_stale(s.expires, s.holding_time))
             .map(|s| s.destination)
             .collect();
         let has_shortcuts = shortcuts.is_some_and(|s| !s.is_empty());

@@ -13,7 +13,7 @@ use crate::Tunnel;
 use crate::auth;
 use crate::cache::{Entry, Origin};
 use crate::input::Peer;
-use crate::limits::HOP_COUNT;
+use crate::limits::{HOP_COUNT, Shares};
 use crate::nhs::Server;
 use crate::purge::Purge;
 use crate::redirect::Redirected;
@@ -41,6 +41,12 @@ pub(crate) struct Cloud {
     /// Who was told what.
     pub(crate) told: BTreeMap<(Prefix, ProtocolAddr), Told>,
     pub(crate) redirected: BTreeMap<(Peer, IpAddr, IpAddr), Redirected>,
+    /// How many entries of the cache are registrations.
+    pub(crate) registered_clients: usize,
+    /// How many shortcuts are prefixes that clients registered.
+    pub(crate) registered_prefixes: usize,
+    /// How much peers asked of late.
+    pub(crate) requests: Shares,
     /// Purge requests without a reply.
     pub(crate) purges: BTreeMap<u32, Purge>,
     /// Receivers of multicast, and for how many reasons each.
@@ -68,6 +74,9 @@ impl Cloud {
             via: BTreeMap::new(),
             told: BTreeMap::new(),
             redirected: BTreeMap::new(),
+            registered_clients: 0,
+            registered_prefixes: 0,
+            requests: Shares::default(),
             purges: BTreeMap::new(),
             replicas: BTreeMap::new(),
             configured_replicas: BTreeSet::new(),
@@ -115,6 +124,7 @@ impl Cloud {
         }
         let old = std::mem::replace(&mut self.tunnel, tunnel);
         self.configure_statics(turn);
+        self.drop_unaccepted_prefixes(turn);
         // From the new address; with none there is nobody to say it, and it is said when there is one.
         match (old.nbma.or(self.left), self.tunnel.nbma) {
             (Some(left), None) => self.left = Some(left),
@@ -137,6 +147,8 @@ impl Cloud {
     /// Ends: whoever knows of us through us is told so, and everything is programmed away.
     pub(crate) fn end(mut self, turn: &mut Turn<'_>) {
         self.say_goodbye(turn);
+        // What was told of clients is true without us.
+        self.told.clear();
         self.set_fallback(turn, None);
         let addresses: Vec<_> = self.cache.keys().copied().collect();
         for address in addresses {
@@ -184,7 +196,7 @@ impl Cloud {
             self.forget(turn, address);
         }
         for (address, (nbma, origin)) in wanted {
-            if self.cache.get(&address).is_none_or(|e| e.origin != origin) {
+            if self.cache.get(&address).is_none_or(|e| e.origin != origin || e.nbma != nbma) {
                 self.install(turn, address, Entry::configured(origin, nbma, turn.now));
             }
         }
@@ -208,7 +220,7 @@ impl Cloud {
         let changed: Vec<_> = self
             .cache
             .iter_mut()
-            .filter(|(_, e)| e.replica != replicates && (e.origin == Origin::Dynamic || e.replica))
+            .filter(|(_, e)| e.replica != replicates && e.is_registered())
             .map(|(_, e)| {
                 e.replica = replicates;
                 e.nbma
@@ -217,26 +229,6 @@ impl Cloud {
         for nbma in changed {
             if replicates { self.acquire_replica(turn, nbma) } else { self.release_replica(turn, nbma) }
         }
-    }
-
-    /// A client that the configuration knows registered, or took leave.
-    pub(crate) fn replicate_to_configured(
-        &mut self,
-        turn: &mut Turn<'_>,
-        client: ProtocolAddr,
-        is_client: bool,
-    ) {
-        let replica = is_client && self.replicates_to_clients();
-        let entry = self.cache.get_mut(&client).filter(|e| e.origin.is_configured() && e.replica != replica);
-        let Some(entry) = entry else { return };
-        entry.replica = replica;
-        let nbma = entry.nbma;
-        if replica {
-            self.acquire_replica(turn, nbma)
-        } else {
-            self.release_replica(turn, nbma)
-        }
-        turn.save();
     }
 
     /// One more reason to send multicast there.

@@ -102,7 +102,7 @@ impl Engine {
             match timer {
                 Timer::Register(_, nhs) => cloud.register(turn, nhs),
                 Timer::Ask(_, destination) => cloud.ask_again(turn, destination),
-                Timer::Binding(_, address) => cloud.forget(turn, address),
+                Timer::Binding(_, address) => cloud.binding_expired(turn, address),
                 Timer::Shortcut(_, prefix) => cloud.drop_shortcut(turn, prefix),
                 Timer::Purge(_, id) => cloud.repeat_purge(turn, id),
             }
@@ -119,8 +119,11 @@ impl Engine {
         match input {
             Input::Configure(tunnels) => self.configure(turn, tunnels),
             Input::Packet { tunnel, from, destination: _, bytes } => {
-                if let Err(reject) = self.receive(turn, tunnel, &from, &bytes) {
-                    turn.reject_from(tunnel, from.nbma, reject);
+                match self.receive(turn, tunnel, &from, &bytes) {
+                    Ok(()) => {}
+                    // Of a flood there is a number, and no tale.
+                    Err(Reject::RateLimited) => turn.reject(Reject::RateLimited),
+                    Err(reject) => turn.reject_from(tunnel, from.nbma, reject),
                 }
             }
             Input::Redirect { tunnel, source, port, bytes } => {

@@ -1,7 +1,7 @@
 //! Messages for others: passed on along the routes, hop by hop (RFC 2332 §5.2.0.1: requests and indications towards their
 //! destination, replies towards their source).
 
-use model::{InterfaceName, ProtocolAddr};
+use model::{InterfaceName, Prefix, ProtocolAddr};
 use wire::nhrp::{Body, ErrorCode, ExtensionType, Message};
 
 use crate::complaint::Complaint;
@@ -40,7 +40,15 @@ impl Engine {
         if let Some(peer) = cloud.binding(address) {
             return Toward::Peer { tunnel: from, peer };
         }
-        let Some(found) = routes.lookup(cloud.tunnel.table, address) else { return Toward::Nowhere };
+        let found = routes.lookup(cloud.tunnel.table, address);
+        let registered = cloud.registered_route(address);
+        let is_longest = |prefix: Prefix| found.is_none_or(|f| f.prefix.length() <= prefix.length());
+        if let Some((_, client)) = registered.filter(|(prefix, _)| is_longest(*prefix))
+            && let Some(peer) = cloud.binding(client)
+        {
+            return Toward::Peer { tunnel: from, peer };
+        }
+        let Some(found) = found else { return Toward::Nowhere };
         let hop = match found.to {
             To::Nowhere => return Toward::Nowhere,
             To::Local => return Toward::Own,

@@ -101,7 +101,7 @@ impl Sender {
 }
 
 /// A peer of a tunnel: where its packets come from, and go to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Peer {
     pub(crate) nbma: NbmaAddr,
     /// UDP port where encapsulated: what tells apart those behind one NAT address.

@@ -1,22 +1,22 @@
 //! Every limit and every time of the engine that no configuration sets, in one place.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry as MapEntry;
 use std::time::Duration;
 
 use model::time::{HoldingTime, Instant};
 
-/// How much of everything there may be. What does not fit is refused where it would be made, and counted.
+use crate::input::Peer;
+
+/// How much of everything there may be, beside what the configuration says (`nhrp.limits`). What does not fit is refused where it would be made, and counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Entries in the cache of one tunnel.
-    pub entries: usize,
     /// Shortcuts of one tunnel.
     pub shortcuts: usize,
     /// Addresses of one tunnel that are asked for, or rest after having been asked for in vain.
     pub asks: usize,
     /// Resolution requests begun per second, in all.
     pub asks_per_second: u32,
-    /// Requests received per second, in all.
-    pub requests_per_second: u32,
     /// Answers that are remembered for a purge, per tunnel.
     pub told: usize,
     /// Purge requests that wait for their reply, in all.
@@ -32,11 +32,9 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            entries: 200_000,
             shortcuts: 65_536,
             asks: 16_384,
             asks_per_second: 2_000,
-            requests_per_second: 50_000,
             told: 65_536,
             purges: 16_384,
             redirects: 65_536,
@@ -45,6 +43,8 @@ impl Default for Limits {
         }
     }
 }
+
+const SECOND: Duration = Duration::from_secs(1);
 
 /// Hop count of what we send (as IOS does; 0 is refused there).
 pub(crate) const HOP_COUNT: u8 = 255;
@@ -125,6 +125,57 @@ pub(crate) fn backoff(first: Duration, times_before: u32, longest: Duration) -> 
     first.saturating_mul(1 << times_before.min(16)).min(longest)
 }
 
+/// Peers whose requests are counted each by itself. Those beyond share one allowance.
+const PEERS_COUNTED: usize = 65_536;
+
+/// So many a second of all peers together, and so many of each.
+///
+/// ```text
+///   request --> bucket of its peer --> bucket of all --> taken
+///                    | empty                | empty
+///                    +----------------------+--> dropped
+/// ```
+/// A peer that asks too much uses up its own bucket and not that of all. A bucket that was left alone for a second is full again, as
+/// a new one is, so the peers of the second before the last are forgotten.
+#[derive(Debug, Default)]
+pub(crate) struct Shares {
+    all: Bucket,
+    /// Since `turned`.
+    peers: HashMap<Peer, Bucket>,
+    /// The second before.
+    before: HashMap<Peer, Bucket>,
+    others: Bucket,
+    turned: Instant,
+}
+
+impl Shares {
+    /// Takes one for a peer, if there is one.
+    pub(crate) fn take(&mut self, now: Instant, peer: Peer, per_second: u32, per_second_each: u32) -> bool {
+        let elapsed = now.since(self.turned);
+        if elapsed >= SECOND {
+            self.before = std::mem::take(&mut self.peers);
+            if elapsed >= 2 * SECOND {
+                self.before.clear();
+            }
+            self.turned = now;
+        }
+        let counted = self.peers.len();
+        let bucket = match self.peers.entry(peer) {
+            MapEntry::Occupied(known) => known.into_mut(),
+            MapEntry::Vacant(new) if counted < PEERS_COUNTED => {
+                new.insert(self.before.get(&peer).copied().unwrap_or_default())
+            }
+            MapEntry::Vacant(_) => &mut self.others,
+        };
+        bucket.take(now, per_second_each) && self.all.take(now, per_second)
+    }
+
+    #[cfg(test)]
+    fn counted(&self) -> usize {
+        self.peers.len() + self.before.len()
+    }
+}
+
 /// So many a second, and as many at once.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Bucket {
@@ -159,6 +210,49 @@ mod tests {
         assert_eq!((0..30).filter(|_| bucket.take(at(0), 10)).count(), 10);
         assert!(bucket.take(at(100), 10) && !bucket.take(at(100), 10));
         assert_eq!((0..30).filter(|_| bucket.take(at(60_000), 10)).count(), 10);
+    }
+
+    #[test]
+    fn a_peer_that_asks_too_much_leaves_the_others_their_share() {
+        let mut shares = Shares::default();
+        let peer = |n: u32| Peer::from(model::NbmaAddr::from(std::net::Ipv4Addr::from(n)));
+        let at = |ms| Instant::default() + Duration::from_millis(ms);
+        let mut taken =
+            |now, n: u32, times| (0..times).filter(|_| shares.take(now, peer(n), 100, 10)).count();
+        assert_eq!((taken(at(0), 1, 1000), taken(at(0), 2, 5)), (10, 5));
+        // It is not forgotten that it did, and what was not taken is there again later.
+        assert_eq!(taken(at(1_050), 1, 1000), 10);
+        assert_eq!((taken(at(1_060), 1, 1000), taken(at(1_160), 1, 1000)), (0, 1));
+        // The same address with another port is another peer.
+        let behind_nat = Peer { port: Some(4500), ..peer(1) };
+        assert!(!shares.take(at(1_165), peer(1), 100, 10) && shares.take(at(1_165), behind_nat, 100, 10));
+        // All together have no more than theirs.
+        let all = (100..1100).filter(|n| shares.take(at(60_000), peer(*n), 100, 10)).count();
+        assert_eq!(all, 100);
+    }
+
+    #[test]
+    fn the_peers_that_are_counted_are_bounded_and_forgotten() {
+        let mut shares = Shares::default();
+        let at = |ms| Instant::default() + Duration::from_millis(ms);
+        let mut ask = |now, n: u32| {
+            let peer = Peer::from(model::NbmaAddr::from(std::net::Ipv4Addr::from(n)));
+            shares.take(now, peer, 1_000_000, 10)
+        };
+        let most = u32::try_from(PEERS_COUNTED).unwrap();
+        assert_eq!((0..most).filter(|n| ask(at(0), *n)).count(), PEERS_COUNTED);
+        // Those beyond have one share together.
+        assert_eq!((most..most + 1000).filter(|n| ask(at(0), *n)).count(), 10);
+        assert_eq!(shares.counted(), PEERS_COUNTED);
+        for second in 1..4 {
+            shares.take(
+                at(second * 1000),
+                Peer::from(model::NbmaAddr::from(std::net::Ipv4Addr::from(7))),
+                10,
+                10,
+            );
+        }
+        assert_eq!(shares.counted(), 2);
     }
 
     #[test]

@@ -1,13 +1,13 @@
 //! Purge (RFC 2332 §5.2.5, §5.2.6): told to forget, and telling to forget.
 //!
-//! We tell our servers when we leave an NBMA address or go, and whoever we answered when the answer is no longer true.
+//! We tell our servers when we leave an NBMA address or go, and whoever we answered when the answer is no longer true: of us and what
+//! is behind us, or of a client that we answered for from the cache.
 
 use std::collections::BTreeMap;
 
 use model::{NbmaAddr, Prefix, ProtocolAddr};
 use wire::nhrp::{Body, Cie, Extension, ExtensionType, Family, Flags, Kind, Message};
 
-use crate::Reject;
 use crate::cache::{Entry, Origin};
 use crate::cloud::{Cloud, Identity};
 use crate::input::Peer;
@@ -17,6 +17,7 @@ use crate::overlap::overlapping;
 use crate::registration::fill_responder;
 use crate::resolution::clamped;
 use crate::turn::{Timer, Turn};
+use crate::{Reject, Sender};
 
 /// A purge request without a reply.
 #[derive(Debug)]
@@ -66,11 +67,13 @@ impl Cloud {
     /// Tells all that have a binding of us, from our answers or from our requests, that we are not at `nbma` any more.
     pub(crate) fn purge_self(&mut self, turn: &mut Turn<'_>, nbma: NbmaAddr, is_last_word: bool) {
         let mut peers: BTreeMap<(ProtocolAddr, Peer), Vec<Cie>> = BTreeMap::new();
-        for ((prefix, client), told) in std::mem::take(&mut self.told) {
-            if told.until > turn.now {
-                peers.entry((client, told.peer)).or_default().push(entry_of(prefix));
+        self.told.retain(|(prefix, client), told| {
+            let is_of_us = told.by.is_none();
+            if is_of_us && told.until > turn.now {
+                peers.entry((*client, told.peer)).or_default().push(entry_of(*prefix));
             }
-        }
+            !is_of_us
+        });
         for (address, entry) in self.cache.iter().filter(|(_, e)| e.origin == Origin::Cached) {
             peers.entry((*address, entry.peer())).or_default();
         }
@@ -123,7 +126,7 @@ impl Cloud {
     pub(crate) fn purge_changed(&mut self, turn: &mut Turn<'_>, changed: &[Prefix]) {
         for prefix in changed {
             for key in overlapping(&self.told, *prefix, |(prefix, _)| *prefix) {
-                let Some(told) = self.told.get(&key) else { continue };
+                let Some(told) = self.told.get(&key).filter(|t| t.by.is_none()) else { continue };
                 let (peer, is_over) = (told.peer, told.until <= turn.now);
                 let answer = self.answer_prefix(turn, told.destination);
                 let answer = answer.and_then(|prefix| clamped(prefix, told.destination, told.shortest));
@@ -138,6 +141,38 @@ impl Cloud {
         }
     }
 
+    /// What we answered of a client from our cache is not true any more: whoever was answered is told so. The requests are new ones,
+    /// from us (RFC 2332 §5.2.5). An answer that only passed is the client's, which takes it back itself.
+    pub(crate) fn withdraw(&mut self, turn: &mut Turn<'_>, client: ProtocolAddr, prefix: Prefix) {
+        if self.told.is_empty() {
+            return;
+        }
+        let by_it = overlapping(&self.told, prefix, |(prefix, _)| *prefix).into_iter();
+        let by_it: Vec<_> =
+            by_it.filter(|key| self.told.get(key).is_some_and(|t| t.by == Some(client))).collect();
+        self.retract(turn, by_it);
+    }
+
+    /// As [`Self::withdraw`], but not what was answered of the client's own address.
+    fn withdraw_behind(&mut self, turn: &mut Turn<'_>, client: ProtocolAddr, prefix: Prefix) {
+        let behind = overlapping(&self.told, prefix, |(prefix, _)| *prefix).into_iter();
+        let is_behind = |key: &(Prefix, ProtocolAddr)| {
+            key.0 != Prefix::host(client.0) && self.told.get(key).is_some_and(|t| t.by == Some(client))
+        };
+        let behind: Vec<_> = behind.filter(is_behind).collect();
+        self.retract(turn, behind);
+    }
+
+    fn retract(&mut self, turn: &mut Turn<'_>, answers: Vec<(Prefix, ProtocolAddr)>) {
+        for key in answers {
+            let Some(told) = self.told.remove(&key).filter(|told| told.until > turn.now) else { continue };
+            // It may be elsewhere by now.
+            let peer = self.binding(key.1).unwrap_or(told.peer);
+            self.purge(turn, key.1, key.0, peer);
+            turn.save();
+        }
+    }
+
     /// The last words of a node, or of a tunnel: no reply is waited for.
     pub(crate) fn say_goodbye(&mut self, turn: &mut Turn<'_>) {
         self.leave_servers(turn);
@@ -147,67 +182,86 @@ impl Cloud {
     }
 }
 
+/// Who wants something purged.
+#[derive(Debug, Clone, Copy)]
+struct Purger<'a> {
+    address: ProtocolAddr,
+    identity: Option<&'a str>,
+}
+
 /// Being told.
 impl Cloud {
-    /// A purge request for us.
+    /// A purge request for us. It is answered where it came from, whether or not there was anything to purge, unless no answer is
+    /// wanted (RFC 2332 §5.2.5).
     pub(crate) fn purge_request(
         &mut self,
         turn: &mut Turn<'_>,
-        source: Peer,
+        sender: &Sender,
         mut message: Message,
     ) -> Result<(), Reject> {
-        let client = ProtocolAddr(message.source.ok_or(Reject::Address)?);
+        let address = ProtocolAddr(message.source.ok_or(Reject::Address)?);
+        let passed = message.extension(ExtensionType::FORWARD_TRANSIT).is_some_and(|e| !e.value().is_empty());
+        let identity = sender.identity.as_deref().filter(|_| !passed);
         let families = message.families;
         let Body::Exchange { kind, flags, entries, .. } = &mut message.body else {
             return Err(Reject::Malformed);
         };
         *kind = Kind::PurgeReply;
         for entry in entries.iter() {
-            let Some(address) = entry.protocol else { continue };
+            let Some(address_in_it) = entry.protocol else { continue };
             let length = entry.length(families).unwrap_or(families.protocol.bits());
-            let Some(prefix) = Prefix::new(address, length) else { continue };
-            self.purge_matching(turn, client, prefix, entry.nbma.map(NbmaAddr));
+            let Some(prefix) = Prefix::new(address_in_it, length) else { continue };
+            self.purge_matching(turn, Purger { address, identity }, prefix, entry.nbma.map(NbmaAddr));
         }
         if flags.has(Flags::NO_REPLY) {
             return Ok(());
         }
-        let own = self.identity(client).ok_or(Reject::Unreachable)?;
+        let own = self.identity(address).ok_or(Reject::Unreachable)?;
         message.hop_count = HOP_COUNT;
         fill_responder(&mut message, &self.own_entry(&own));
-        self.send(turn, source, message);
+        self.send(turn, sender.peer(), message);
         Ok(())
     }
 
-    /// Forgets what was learnt of a prefix. A registration is its client's own: only that takes it back.
+    /// Forgets what was learnt of a prefix. A registration is its client's own: only that takes it back, and where IKE knows it, only
+    /// that peer of IKE's. An NBMA address narrows it: a purge of where a client was says nothing of where it is.
     fn purge_matching(
         &mut self,
         turn: &mut Turn<'_>,
-        client: ProtocolAddr,
+        purger: Purger<'_>,
         prefix: Prefix,
         nbma: Option<NbmaAddr>,
     ) {
-        for shortcut in overlapping(&self.shortcuts, prefix, |prefix| *prefix) {
-            self.drop_shortcut(turn, shortcut);
-        }
-        let takes_leave = |entry: &Entry| nbma.is_none_or(|n| n == entry.nbma);
-        if prefix.is_host() && prefix.addr() == client.0 && self.cache.get(&client).is_some_and(takes_leave) {
-            self.replicate_to_configured(turn, client, false);
+        let client = purger.address;
+        let is_meant = |entry: &Entry| nbma.is_none_or(|n| n == entry.nbma || Some(n) == entry.claimed);
+        let is_another =
+            |entry: &Entry| entry.identity.as_deref().zip(purger.identity).is_some_and(|(a, b)| a != b);
+        let takes_back = self.cache.get(&client).is_some_and(|e| is_meant(e) && !is_another(e));
+        for route in overlapping(&self.shortcuts, prefix, |prefix| *prefix) {
+            let is_registered = self.shortcuts.get(&route).is_some_and(|s| s.registered);
+            let is_its_own = self.shortcuts.get(&route).is_some_and(|s| s.next_hop == client);
+            let is_whole = prefix.length() <= route.length();
+            if !is_registered || (takes_back && is_its_own && is_whole) {
+                self.drop_shortcut(turn, route);
+            }
         }
         let goes = |address: &ProtocolAddr| {
-            self.cache.get(address).is_some_and(|entry| {
-                let is_meant = nbma.is_none_or(|n| n == entry.nbma || Some(n) == entry.claimed);
-                match entry.origin {
-                    Origin::Cached => is_meant,
-                    // A purge of a whole subnet is about what is behind its sender (opennhrp sends one after registering).
-                    Origin::Dynamic => is_meant && *address == client && prefix.is_host(),
-                    Origin::Nhs | Origin::Static => false,
+            self.cache.get(address).is_some_and(|entry| match entry.origin {
+                Origin::Cached => is_meant(entry),
+                // A purge of a whole subnet is about what is behind its sender (opennhrp sends one after registering).
+                Origin::Dynamic | Origin::Nhs | Origin::Static => {
+                    takes_back && *address == client && prefix.is_host()
                 }
             })
         };
         let first = ProtocolAddr(prefix.addr());
         let inside = self.cache.range(first..).map(|(a, _)| *a).take_while(|a| prefix.contains(a.0));
         for address in inside.filter(goes).collect::<Vec<_>>() {
-            self.forget(turn, address);
+            // Where one of the configuration is, is known without its client.
+            self.binding_expired(turn, address);
+        }
+        if takes_back && !prefix.is_host() {
+            self.withdraw_behind(turn, client, prefix);
         }
     }
 

@@ -64,8 +64,11 @@ impl Engine {
         let from = ProtocolAddr(message.source.ok_or(Reject::Address)?);
         let to = ProtocolAddr(message.destination.ok_or(Reject::Address)?);
         if !kind.is_reply() {
-            let limits = turn.common.limits;
-            if !turn.common.requests.take(turn.now, limits.requests_per_second) {
+            let cloud = self.clouds.get_mut(&tunnel).ok_or(Reject::NoTunnel)?;
+            let limits = cloud.tunnel.nhrp.limits;
+            let (all, each) = (limits.requests_per_second, limits.requests_per_second_per_peer);
+            // Without an answer: to answer a flood is to make another one.
+            if !cloud.requests.take(turn.now, source, all, each) {
                 return Err(Reject::RateLimited);
             }
             // Our own request, back again.
@@ -87,7 +90,7 @@ impl Engine {
         match kind {
             Kind::RegistrationRequest => cloud.registration_request(turn, sender, message),
             Kind::RegistrationReply => cloud.registration_reply(turn, &message),
-            Kind::PurgeRequest => cloud.purge_request(turn, source, message),
+            Kind::PurgeRequest => cloud.purge_request(turn, sender, message),
             Kind::PurgeReply => cloud.purge_reply(turn, &message),
             Kind::ResolutionReply | Kind::ResolutionRequest => {
                 let Body::Exchange { request_id, .. } = message.body else { return Err(Reject::Malformed) };

@@ -69,6 +69,8 @@ pub(crate) struct Told {
     pub(crate) destination: ProtocolAddr,
     /// It wanted no shorter prefix than this long.
     pub(crate) shortest: u8,
+    /// The client whose binding it was told, from the cache; `None`: what is here.
+    pub(crate) by: Option<ProtocolAddr>,
     /// It forgets by itself then.
     pub(crate) until: Instant,
 }
@@ -243,7 +245,7 @@ impl Cloud {
         let nbma = nat_address(message, Some(next_hop)).or(said).ok_or(Reject::Address)?;
         let claimed = said.filter(|said| *said != nbma);
         check_peer(self, next_hop, nbma)?;
-        if self.is_full(turn, next_hop) {
+        if self.is_full(next_hop) {
             return Err(Reject::NoRoom);
         }
         turn.cancel(Timer::Ask(self.name(), destination));
@@ -351,7 +353,10 @@ impl Cloud {
                 // RFC 2332 §6.3: the shortest that holds no other route.
                 let mut lengths = (shortest..=host_bits(destination))
                     .filter_map(|length| Prefix::new(destination.0, length));
-                lengths.find(|prefix| !turn.routes.is_split(table, *prefix, &found.to)).or(Some(host))
+                let is_whole = |prefix: &Prefix| {
+                    !turn.routes.is_split(table, *prefix, &found.to) && !self.has_registered_part(*prefix)
+                };
+                lengths.find(is_whole).or(Some(host))
             }
         }
     }
@@ -377,7 +382,7 @@ impl Cloud {
         check_peer(self, client, requester)?;
         let peer = Peer { nbma: requester, port: self.port_of(client, requester, source) };
         // RFC 2332 §6.2.1: only what says that it is stable, and for how long.
-        if flags.has(Flags::SOURCE_STABLE) && asked.holding_time > 0 && !self.is_full(turn, client) {
+        if flags.has(Flags::SOURCE_STABLE) && asked.holding_time > 0 && !self.is_full(client) {
             let learnt = Learnt {
                 nbma: requester,
                 port: peer.port,
@@ -399,7 +404,7 @@ impl Cloud {
             self.say_where(&mut message, nbma, next_hop);
         }
         let until = turn.now + self.tunnel.nhrp.holding_time.duration();
-        self.told.insert((prefix, client), Told { peer, destination, shortest, until });
+        self.told.insert((prefix, client), Told { peer, destination, shortest, by: None, until });
         turn.save();
         self.send(turn, peer, message);
         turn.event(Event::ResolutionAnswered { tunnel: self.name(), client, prefix });

@@ -22,6 +22,8 @@ pub(crate) struct Shortcut {
     pub(crate) destination: ProtocolAddr,
     /// Next hop of the route that it leaves aside.
     pub(crate) instead_of: ProtocolAddr,
+    /// Its next hop registered it with us: no shortcut, but a route like one.
+    pub(crate) registered: bool,
     pub(crate) created: Instant,
     pub(crate) holding_time: HoldingTime,
     pub(crate) expires: Instant,
@@ -67,6 +69,10 @@ impl Cloud {
         let length = better.length.unwrap_or(host).max(route_length);
         let length = if length == 0 { host } else { length };
         let prefix = Prefix::new(destination.0, length).ok_or(Reject::Malformed)?;
+        // Where the client itself says that it is.
+        if self.shortcuts.get(&prefix).is_some_and(|s| s.registered) {
+            return Ok(());
+        }
         let is_new = self.shortcuts.get(&prefix).is_none_or(|s| s.next_hop != next_hop);
         if is_new
             && !self.shortcuts.contains_key(&prefix)
@@ -76,7 +82,8 @@ impl Cloud {
         }
         let created = self.shortcuts.get(&prefix).filter(|_| !is_new).map_or(turn.now, |s| s.created);
         let expires = turn.now + holding_time.duration();
-        let shortcut = Shortcut { next_hop, destination, instead_of, created, holding_time, expires };
+        let shortcut =
+            Shortcut { next_hop, destination, instead_of, registered: false, created, holding_time, expires };
         self.install_shortcut(turn, prefix, shortcut);
         if is_new {
             turn.event(Event::ShortcutUp { tunnel: self.name(), prefix, next_hop });
@@ -84,7 +91,10 @@ impl Cloud {
         // The answer for this address was for another prefix before: that one is not true any more.
         let outdated: Vec<_> = overlapping(&self.shortcuts, prefix, |p| *p)
             .into_iter()
-            .filter(|p| *p != prefix && self.shortcuts.get(p).is_some_and(|s| s.destination == destination))
+            .filter(|p| {
+                let is_outdated = |s: &Shortcut| s.destination == destination && !s.registered;
+                *p != prefix && self.shortcuts.get(p).is_some_and(is_outdated)
+            })
             .collect();
         for prefix in outdated {
             self.drop_shortcut(turn, prefix);
@@ -104,7 +114,9 @@ impl Cloud {
         turn.common.timers.set(Timer::Shortcut(self.name(), prefix), shortcut.expires);
         turn.save();
         self.via.entry(shortcut.next_hop).or_default().insert(prefix);
+        self.registered_prefixes += usize::from(shortcut.registered);
         let (next_hop, old) = (shortcut.next_hop, self.shortcuts.insert(prefix, shortcut));
+        self.registered_prefixes -= usize::from(old.as_ref().is_some_and(|o| o.registered));
         if let Some(old) = old.filter(|o| o.next_hop != next_hop) {
             self.unlink(old.next_hop, prefix);
         }
@@ -114,6 +126,10 @@ impl Cloud {
     pub(crate) fn drop_shortcut(&mut self, turn: &mut Turn<'_>, prefix: Prefix) {
         let Some(shortcut) = self.shortcuts.remove(&prefix) else { return };
         self.unlink(shortcut.next_hop, prefix);
+        if shortcut.registered {
+            self.registered_prefixes -= 1;
+            self.withdraw(turn, shortcut.next_hop, prefix);
+        }
         turn.cancel(Timer::Shortcut(self.name(), prefix));
         turn.remove(Key::Route(self.tunnel.table, prefix));
         turn.event(Event::ShortcutDown { tunnel: self.name(), prefix });
@@ -133,7 +149,8 @@ impl Cloud {
     pub(crate) fn drop_outdated_shortcuts(&mut self, turn: &mut Turn<'_>, changed: &[Prefix]) {
         for prefix in changed {
             for key in overlapping(&self.shortcuts, *prefix, |p| *p) {
-                let Some(shortcut) = self.shortcuts.get(&key) else { continue };
+                let shortcut = self.shortcuts.get(&key).filter(|s| !s.registered);
+                let Some(shortcut) = shortcut else { continue };
                 let route = self.route_by_tunnel(turn, shortcut.destination);
                 let holds =
                     route.is_some_and(|(hop, length)| hop == shortcut.instead_of && length <= key.length());

@@ -15,6 +15,7 @@ use crate::cloud::Cloud;
 use crate::engine::Engine;
 use crate::nhs::Standing;
 use crate::resolution::Phase;
+use crate::shortcut::Shortcut;
 use crate::turn::Timer;
 
 /// What was received, sent and not accepted.
@@ -123,7 +124,7 @@ impl Cloud {
             nbma: Some(e.nbma),
             claimed_nbma: e.claimed,
             created: now.since(e.created),
-            expires_in: e.expires.map(|at| at.since(now)),
+            expires_in: e.ends().map(|at| at.since(now)),
             mtu: e.mtu,
             ..self.shown(*address, e.origin.entry_type())
         });
@@ -137,23 +138,32 @@ impl Cloud {
             };
             Some(Entry { created: now.since(ask.created), expires_in, ..self.shown(*address, entry_type) })
         });
-        own.chain(bindings).chain(asked).collect()
+        own.chain(bindings).chain(self.shown_prefixes(now)).chain(asked).collect()
+    }
+
+    /// What clients registered beside their own addresses.
+    fn shown_prefixes(&self, now: Instant) -> impl Iterator<Item = Entry> {
+        let registered = self.shortcuts.iter().filter(|(_, s)| s.registered);
+        registered.map(move |(prefix, s)| self.shown_route(now, *prefix, s, EntryType::Dynamic))
     }
 
     fn shown_shortcuts(&self, now: Instant) -> Vec<Entry> {
-        let shortcut = |(prefix, s): (&Prefix, &crate::shortcut::Shortcut)| {
-            let binding = self.cache.get(&s.next_hop);
-            Entry {
-                prefix: *prefix,
-                flags: binding.map(|b| b.flags(now)).unwrap_or_default(),
-                nbma: binding.map(|b| b.nbma),
-                created: now.since(s.created),
-                expires_in: Some(s.expires.since(now)),
-                mtu: binding.map_or(0, |b| b.mtu),
-                ..self.shown(s.next_hop, EntryType::Cached)
-            }
-        };
-        self.shortcuts.iter().map(shortcut).collect()
+        let shortcuts = self.shortcuts.iter().filter(|(_, s)| !s.registered);
+        shortcuts.map(|(prefix, s)| self.shown_route(now, *prefix, s, EntryType::Cached)).collect()
+    }
+
+    fn shown_route(&self, now: Instant, prefix: Prefix, s: &Shortcut, entry_type: EntryType) -> Entry {
+        let binding = self.cache.get(&s.next_hop);
+        let flags = binding.map(|b| b.flags(now)).unwrap_or_default();
+        Entry {
+            prefix,
+            flags: EntryFlags { registered: s.registered, ..flags },
+            nbma: binding.map(|b| b.nbma),
+            created: now.since(s.created),
+            expires_in: Some(s.expires.since(now)),
+            mtu: binding.map_or(0, |b| b.mtu),
+            ..self.shown(s.next_hop, entry_type)
+        }
     }
 
     fn shown_servers(&self, now: Instant, due: impl Fn(Timer) -> Option<Duration>) -> Vec<Server> {

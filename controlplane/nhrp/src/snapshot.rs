@@ -32,7 +32,7 @@ pub struct Snapshot {
 pub struct RememberedTunnel {
     /// Its name.
     pub name: InterfaceName,
-    /// Bindings that were registered or resolved.
+    /// Bindings that were registered or resolved; those of configured ones that were registered as well.
     pub bindings: Vec<RememberedBinding>,
     /// Shortcuts.
     pub shortcuts: Vec<RememberedShortcut>,
@@ -44,9 +44,6 @@ pub struct RememberedTunnel {
     /// Answers that we gave: those that hold longest, if there are many.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub told: Vec<RememberedAnswer>,
-    /// Clients of the configuration that registered, and get multicast therefore.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub receivers: Vec<ProtocolAddr>,
 }
 
 /// A binding.
@@ -100,6 +97,9 @@ pub struct RememberedAnswer {
     /// It wanted no shorter prefix than this long.
     #[serde(default)]
     pub shortest: u8,
+    /// The client whose binding it was, if it was not of us.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<ProtocolAddr>,
     /// What remains of the holding time that we gave.
     pub remaining: Duration,
 }
@@ -115,6 +115,9 @@ pub struct RememberedShortcut {
     pub destination: ProtocolAddr,
     /// Next hop of the route that it leaves aside.
     pub instead_of: ProtocolAddr,
+    /// Its next hop registered it.
+    #[serde(default)]
+    pub registered: bool,
     /// Holding time as it was told.
     pub holding_time: HoldingTime,
     /// What remains of it.
@@ -194,7 +197,6 @@ impl RememberedTunnel {
             registered: Vec::new(),
             observed: Vec::new(),
             told: Vec::new(),
-            receivers: Vec::new(),
         }
     }
 }
@@ -226,7 +228,7 @@ impl Cloud {
                 port: entry.port,
                 identity: entry.identity.as_deref().map(str::to_owned),
                 claimed: entry.claimed,
-                registered: entry.origin == Origin::Dynamic,
+                registered: entry.is_registered(),
                 unique: entry.unique,
                 authoritative: entry.authoritative,
                 implicit: entry.implicit,
@@ -241,11 +243,11 @@ impl Cloud {
             next_hop: shortcut.next_hop,
             destination: shortcut.destination,
             instead_of: shortcut.instead_of,
+            registered: shortcut.registered,
             holding_time: shortcut.holding_time,
             remaining: shortcut.expires.since(now),
             age: now.since(shortcut.created),
         };
-        let receivers = self.cache.iter().filter(|(_, e)| e.origin.is_configured() && e.replica);
         let registered = self.servers.iter().filter_map(|s| Some((s.protocol?, s.registered?)));
         let observed = self.servers.iter().filter_map(|s| Some((s.protocol?, s.observed?)));
         RememberedTunnel {
@@ -255,7 +257,6 @@ impl Cloud {
             registered: registered.collect(),
             observed: observed.collect(),
             told: self.remembered_answers(now),
-            receivers: receivers.map(|(address, _)| *address).collect(),
         }
     }
 
@@ -267,6 +268,7 @@ impl Cloud {
             port: told.peer.port,
             destination: told.destination,
             shortest: told.shortest,
+            by: told.by,
             remaining: told.until.since(now),
         };
         let holding = self.told.iter().filter(|(_, told)| told.until > now);
@@ -284,15 +286,20 @@ impl Cloud {
         let own = self.tunnel.nbma;
         let is_elsewhere = |nbma: NbmaAddr| own.is_some_and(|own| own.0.is_ipv4() != nbma.0.is_ipv4());
         for b in remembered.bindings {
-            if is_elsewhere(b.nbma)
-                || b.remaining.is_zero()
-                || self.cache.contains_key(&b.address)
-                || self.is_full(turn, b.address)
-            {
+            let learnt = if b.registered { Origin::Dynamic } else { Origin::Cached };
+            // What the configuration says of it stands; beside that, that it is registered where the configuration says.
+            let origin = match self.cache.get(&b.address) {
+                Some(known) if known.origin.is_configured() && known.nbma == b.nbma && b.registered => {
+                    known.origin
+                }
+                Some(_) => continue,
+                None => learnt,
+            };
+            if is_elsewhere(b.nbma) || b.remaining.is_zero() || self.is_full(b.address) {
                 continue;
             }
             let entry = Entry {
-                origin: if b.registered { Origin::Dynamic } else { Origin::Cached },
+                origin,
                 nbma: b.nbma,
                 port: b.port,
                 claimed: b.claimed,
@@ -310,13 +317,15 @@ impl Cloud {
             self.install(turn, b.address, entry);
         }
         for s in remembered.shortcuts {
-            if s.remaining.is_zero() || !self.cache.contains_key(&s.next_hop) {
+            let is_allowed = !s.registered || self.accepts(s.prefix);
+            if s.remaining.is_zero() || !is_allowed || !self.cache.contains_key(&s.next_hop) {
                 continue;
             }
             let shortcut = Shortcut {
                 next_hop: s.next_hop,
                 destination: s.destination,
                 instead_of: s.instead_of,
+                registered: s.registered,
                 created: now - s.age,
                 holding_time: s.holding_time,
                 expires: now + s.remaining,
@@ -324,12 +333,10 @@ impl Cloud {
             self.install_shortcut(turn, s.prefix, shortcut);
         }
         for t in remembered.told {
-            let RememberedAnswer { nbma, port, destination, shortest, .. } = t;
-            let told = Told { peer: Peer { nbma, port }, destination, shortest, until: now + t.remaining };
+            let RememberedAnswer { nbma, port, destination, shortest, by, .. } = t;
+            let told =
+                Told { peer: Peer { nbma, port }, destination, shortest, by, until: now + t.remaining };
             self.told.insert((t.prefix, t.client), told);
-        }
-        for client in remembered.receivers {
-            self.replicate_to_configured(turn, client, true);
         }
         for server in &mut self.servers {
             let of_it =

@@ -38,7 +38,6 @@ pub(crate) struct Common {
     /// The network id of each tunnel that runs NHRP.
     pub(crate) networks: BTreeMap<InterfaceName, u32>,
     pub(crate) asks: Bucket,
-    pub(crate) requests: Bucket,
     pub(crate) redirects: Bucket,
     pub(crate) errors: Bucket,
 }
