@@ -1,6 +1,5 @@
 //! What passes on a wire.
 
-use std::fs::File;
 use std::io::IoSliceMut;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
@@ -138,18 +137,27 @@ fn receive(fd: &OwnedFd, bridge: usize) -> Result<Option<Frame>> {
 /// # Errors
 /// The file cannot be written.
 pub fn save(path: &Path, frames: &[Frame]) -> Result<()> {
-    let file = File::create(path).with_context(|| path.display().to_string())?;
+    std::fs::write(path, pcap(frames)?).with_context(|| path.display().to_string())
+}
+
+/// Frames as the bytes of a pcap file.
+///
+/// # Errors
+/// A frame is longer than such a file can say.
+pub fn pcap(frames: &[Frame]) -> Result<Vec<u8>> {
     let header = PcapHeader { ts_resolution: pcap_file::TsResolution::NanoSecond, ..PcapHeader::default() };
-    let mut writer = PcapWriter::with_header(std::io::BufWriter::new(file), header)?;
+    let mut writer = PcapWriter::with_header(Vec::new(), header)?;
     for frame in frames {
         let length = u32::try_from(frame.length)?;
         writer.write_packet(&PcapPacket::new(frame.at, length, &frame.bytes))?;
     }
-    Ok(())
+    Ok(writer.into_writer())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+
     use super::*;
     use crate::guardian::Guardian;
 

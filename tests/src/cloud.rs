@@ -227,11 +227,16 @@ impl Cloud {
     /// # Errors
     /// As [`Cloud::up`].
     pub fn start_processes(&mut self) -> Result<()> {
-        for index in 0..self.nodes.len() {
-            self.start_dataplane(index)?;
-            self.nodes[index].start_controlplane()?;
-        }
-        Ok(())
+        (0..self.nodes.len()).try_for_each(|index| self.start_node(index))
+    }
+
+    /// Starts the processes of one node.
+    ///
+    /// # Errors
+    /// They do not come up.
+    pub fn start_node(&mut self, index: usize) -> Result<()> {
+        self.start_dataplane(index)?;
+        self.nodes[index].start_controlplane()
     }
 
     /// Waits until the hub has a registration of this spoke, and the spoke knows: of every address family and tunnel that the

@@ -199,6 +199,16 @@ impl Node {
         Ok(())
     }
 
+    /// What its first tunnel has under `nhrp`, to be changed before the control plane is started, or applied.
+    ///
+    /// # Errors
+    /// There is no tunnel, or it has none.
+    pub fn nhrp(&mut self) -> Result<&mut toml::Table> {
+        let tunnel = self.config.get_mut("tunnels").and_then(|tunnels| tunnels.get_mut(0));
+        let nhrp = tunnel.and_then(|tunnel| tunnel.get_mut("nhrp")).and_then(toml::Value::as_table_mut);
+        nhrp.context("no tunnel with nhrp")
+    }
+
     /// Makes the configuration as it stands here the running one (`nave apply`).
     ///
     /// # Errors
@@ -306,6 +316,40 @@ impl Node {
     pub fn nave_json(&self, words: &str) -> Result<Value> {
         let text = self.nave(&format!("{words} --json"))?;
         serde_json::from_str(&text).with_context(|| format!("nave {words} --json printed: {text}"))
+    }
+
+    /// What `nave show nhrp` has of a prefix, if anything.
+    ///
+    /// # Errors
+    /// It fails.
+    pub fn entry(&self, prefix: &str) -> Result<Option<Value>> {
+        let entries = self.nave_json("show nhrp")?;
+        let found = entries.as_array().and_then(|all| all.iter().find(|entry| entry["prefix"] == prefix));
+        Ok(found.cloned())
+    }
+
+    /// Where a tunnel address is, as `nave show nhrp` has it, and what type of entry says so.
+    ///
+    /// # Errors
+    /// It fails.
+    pub fn binding(&self, address: impl Into<IpAddr>) -> Result<Option<(String, IpAddr)>> {
+        let address = address.into();
+        let entry = self.entry(&format!("{address}/{}", if address.is_ipv4() { 32 } else { 128 }))?;
+        let said = |entry: Value| {
+            Some((entry["type"].as_str()?.to_owned(), entry["nbma"].as_str()?.parse().ok()?))
+        };
+        Ok(entry.and_then(said))
+    }
+
+    /// What `nave show nhs` has of a server.
+    ///
+    /// # Errors
+    /// It fails, or has nothing.
+    pub fn server(&self, protocol: impl Into<IpAddr>) -> Result<Value> {
+        let protocol = protocol.into().to_string();
+        let servers = self.nave_json("show nhs")?;
+        let found = servers.as_array().and_then(|all| all.iter().find(|s| s["protocol"] == protocol));
+        found.cloned().with_context(|| format!("no {protocol} in {servers:#}"))
     }
 
     /// `nave watch --json`: one line for each event, on its standard output.
