@@ -39,6 +39,7 @@ use crate::kernel::{Notice, Order, TwinSpec};
 use crate::rib::{Link, Origin, Rib, Target};
 use desired::Desired;
 use path_mtu::PathMtus;
+use peers::Peers;
 use stack::Stack;
 use topology::{Seen, Topology};
 
@@ -47,6 +48,7 @@ mod event;
 mod explain;
 mod follow;
 mod path_mtu;
+mod peers;
 mod show;
 mod stack;
 mod topology;
@@ -168,6 +170,7 @@ pub struct Conductor {
     /// What was ordered last.
     twins: Option<Vec<TwinSpec>>,
     kernel_routes: Option<Vec<Route>>,
+    peers: Peers,
     dataplane: Dataplane,
     connection: u64,
     /// Number of the last steps.
@@ -290,6 +293,7 @@ impl Conductor {
             ports,
             twins: None,
             kernel_routes: None,
+            peers: Peers::default(),
             dataplane: Dataplane::Away,
             connection: 0,
             steps: 0,
@@ -339,7 +343,8 @@ impl Conductor {
             Dataplane::Here { since, .. } => Some(since + KERNEL_PATIENCE),
             _ => None,
         };
-        [engine, patience, self.retry_at, self.parting, self.path_mtus.next_deadline()]
+        let peers = self.peers.due().filter(|_| self.twins.is_some());
+        [engine, patience, self.retry_at, self.parting, peers, self.path_mtus.next_deadline()]
             .into_iter()
             .flatten()
             .min()
@@ -620,6 +625,9 @@ impl Conductor {
             self.follow_topology(now, out);
         }
         self.follow_routes(now, out);
+        if self.peers.due().is_some_and(|due| due <= now) {
+            self.order_routes(now, out);
+        }
         self.expire_paths(now);
         self.leave_here(now, out);
         self.sweep_late(now, out);
@@ -670,6 +678,8 @@ impl Conductor {
         self.held_until = Some(self.steps + 1);
         if is_first {
             self.engine(now, nhrp::Input::Configure(self.topology.nhrp.clone()), out);
+            // Peers that it remembers: static routes by them are in the resync.
+            self.follow_routes(now, out);
         } else {
             self.engine(now, nhrp::Input::Reconnected, out);
         }
@@ -733,6 +743,13 @@ impl Conductor {
             (Some(Link::PointToPoint), Object::Binding(_) | Object::Replica(_) | Object::Fallback(_)) => {
                 return;
             }
+            (_, Object::Route(Route { table, prefix, path: path @ Path::Attached(_), .. })) => {
+                // A peer: static next hops resolve by it, and the box itself reaches it.
+                self.rib.set(Origin::Peer, *table, *prefix, Some(Target::Path(path.clone())));
+                self.peers.set((*table, *prefix), Some(path));
+                self.desired.put(now, Owner::Nhrp, object);
+                return;
+            }
             (Some(Link::PointToPoint), Object::Route(route)) => {
                 if let Path::Via(hop) = &route.path {
                     route.path = Path::Attached(hop.interface);
@@ -753,6 +770,8 @@ impl Conductor {
     fn uninstall(&mut self, key: Key) {
         if let Key::Route(table, prefix) = key {
             self.rib.set(Origin::Shortcut, table, prefix, None);
+            self.rib.set(Origin::Peer, table, prefix, None);
+            self.peers.set((table, prefix), None);
         }
         self.unplace(Owner::Nhrp, key);
         self.desired.remove(Owner::Nhrp, key);

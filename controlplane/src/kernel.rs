@@ -81,7 +81,8 @@ pub enum Order {
     /// The twins that there should be: the whole set; others that we made are removed. Then everything that the kernel knows of
     /// them is told again, and [`Notice::Synced`].
     Twins(Vec<TwinSpec>),
-    /// Static routes of the configuration to keep in the kernel on the twins: the whole set, each in the namespace of its table.
+    /// Static routes of the configuration, and those to peers of tunnels with host addresses, to keep in the kernel on the twins: the
+    /// whole set, each in the namespace of its table.
     Routes(Vec<Route>),
     /// Resolve this neighbour of a port interface (ARP, ND), and keep it resolved for as long as it answers. If it is resolved
     /// already, that is told again. If it does not answer, that is told (after three requests, some three seconds).

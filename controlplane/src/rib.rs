@@ -20,6 +20,8 @@ use nhrp::{Found, Routes, To};
 pub enum Origin {
     /// An NHRP shortcut.
     Shortcut,
+    /// A peer of a tunnel that has host addresses only.
+    Peer,
     /// An address in the configuration: its prefix, itself, its broadcast address.
     Address,
     /// A static route.
@@ -37,7 +39,7 @@ impl Origin {
     #[must_use]
     pub fn owner(self) -> Owner {
         match self {
-            Self::Shortcut => Owner::Nhrp,
+            Self::Shortcut | Self::Peer => Owner::Nhrp,
             Self::Address | Self::Static => Owner::Config,
             Self::LearntAddress | Self::Kernel | Self::Underlay => Owner::Netlink,
         }
@@ -48,6 +50,7 @@ impl Origin {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Shortcut => "shortcut",
+            Self::Peer => "peer",
             Self::Address => "address",
             Self::Static => "static",
             Self::LearntAddress => "learnt address",

@@ -91,6 +91,65 @@ fn phase_3_a_redirect_makes_a_shortcut() {
     assert!(shortcut.best && shortcut.route.expires_in.is_some());
 }
 
+/// Input: the demonstration's phase 3 with host addresses on the tunnels. Output: each peer that is bound has a host route, in the
+/// kernel too, by which static routes count; a server that falls silent takes those by it along, and a restart takes nothing.
+#[test]
+fn peers_of_a_tunnel_with_host_addresses_have_host_routes() {
+    let numbered = |node| {
+        example(3, node)
+            .replace("10.255.0.1/24", "10.255.0.1/32")
+            .replace("/24\"]\n\n[tunnels.nhrp]", "/32\"]\n\n[tunnels.nhrp]")
+    };
+    let mut cloud = Cloud::of(["hub", "spoke1", "spoke2"].map(numbered).as_slice());
+    cloud.start(HUB);
+    cloud.run(seconds(5));
+    assert_eq!(cloud.nodes[HUB].dataplane.way("192.168.11.0/24"), None, "nobody is registered");
+    for node in [SPOKE1, SPOKE2] {
+        cloud.start(node);
+    }
+    cloud.run(seconds(5));
+    let attached = Some(Path::Attached(name("tunnel0")));
+    let hub = &cloud.nodes[HUB];
+    assert_eq!(hub.dataplane.way("10.255.0.11/32"), attached);
+    assert_eq!(hub.dataplane.way("192.168.11.0/24"), Some(Path::Via(hop("tunnel0", "10.255.0.11"))));
+    let told = |node: usize, cloud: &Cloud| {
+        let routes = cloud.nodes[node].orders.iter().rev().find_map(|order| match order {
+            Order::Routes(routes) => Some(routes.iter().map(|r| r.prefix.to_string()).collect::<Vec<_>>()),
+            _ => None,
+        });
+        routes.unwrap_or_default()
+    };
+    let all = ["192.168.11.0/24", "192.168.12.0/24", "10.255.0.11/32", "10.255.0.12/32"];
+    assert_eq!(told(HUB, &cloud), all, "the kernel knows them too");
+
+    // A shortcut as on any tunnel; the other spoke's address is reached by its binding.
+    cloud.redirect("203.0.113.11", "192.168.11.9", "192.168.12.9");
+    cloud.run(seconds(1));
+    let spoke = &cloud.nodes[SPOKE1].dataplane;
+    assert_eq!(spoke.way("192.168.12.0/24"), Some(Path::Via(hop("tunnel0", "10.255.0.12"))));
+    assert_eq!(spoke.way("10.255.0.12/32"), attached);
+    let before = spoke.program();
+    cloud.restart(SPOKE1, seconds(3));
+    cloud.run(seconds(5));
+    assert_eq!(cloud.nodes[SPOKE1].dataplane.program(), before);
+    let removed = &cloud.nodes[SPOKE1].dataplane.removed;
+    assert!(removed.iter().all(|(key, _)| matches!(key, Key::Neighbour(_))), "{removed:?}");
+
+    // The hub is gone: nothing goes by it, and when it is back all does.
+    cloud.nodes[HUB].is_gone = true;
+    cloud.run(seconds(600));
+    let spoke = &cloud.nodes[SPOKE1].dataplane;
+    assert_eq!((spoke.way("10.255.0.1/32"), spoke.way("192.168.0.0/16")), (None, None));
+    assert!(told(SPOKE1, &cloud).is_empty(), "{:?}", told(SPOKE1, &cloud));
+    cloud.nodes[HUB].is_gone = false;
+    cloud.run(seconds(120));
+    let spoke = &cloud.nodes[SPOKE1].dataplane;
+    assert_eq!(spoke.way("192.168.0.0/16"), Some(Path::Via(hop("tunnel0", "10.255.0.1"))));
+    for node in &cloud.nodes {
+        assert!(node.refusals().is_empty(), "{:?}", node.refusals());
+    }
+}
+
 #[test]
 fn a_control_plane_that_was_killed_takes_nothing_away() {
     let mut cloud = Cloud::phase(3);

@@ -335,9 +335,8 @@ impl Node {
     pub fn binding(&self, address: impl Into<IpAddr>) -> Result<Option<(String, IpAddr)>> {
         let address = address.into();
         let entry = self.entry(&format!("{address}/{}", if address.is_ipv4() { 32 } else { 128 }))?;
-        let said = |entry: Value| {
-            Some((entry["type"].as_str()?.to_owned(), entry["nbma"].as_str()?.parse().ok()?))
-        };
+        let said =
+            |entry: Value| Some((entry["type"].as_str()?.to_owned(), entry["nbma"].as_str()?.parse().ok()?));
         Ok(entry.and_then(said))
     }
 

@@ -126,7 +126,9 @@ fn say(fields: &[String]) -> Result<Spoken> {
     let numbers = |at| all(at).map(number).collect::<Result<Vec<u32>>>();
     let addresses = |at| all(at).map(address).collect::<Result<Vec<IpAddr>>>();
     // What an error or a traffic indication quotes comes behind its own.
-    let first = |at: usize, other: usize| Ok::<_, anyhow::Error>([addresses(at)?, addresses(other)?].concat().first().copied());
+    let first = |at: usize, other: usize| {
+        Ok::<_, anyhow::Error>([addresses(at)?, addresses(other)?].concat().first().copied())
+    };
     let kind = *numbers(0)?.first().context("no kind")?;
     Ok(Spoken {
         source: first(1, 3)?.context("no source")?,

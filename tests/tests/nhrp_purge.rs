@@ -41,7 +41,11 @@ fn is_forgotten(cloud: &Cloud, nbma: IpAddr) {
     wait::until("who left to be forgotten", SOON, || {
         for node in [HUB, SPOKE1] {
             let binding = cloud.nodes[node].binding(tunnel)?;
-            anyhow::ensure!(binding.as_ref().is_none_or(|b| b.1 != nbma), "{binding:?} at {}", cloud.nodes[node].name);
+            anyhow::ensure!(
+                binding.as_ref().is_none_or(|b| b.1 != nbma),
+                "{binding:?} at {}",
+                cloud.nodes[node].name
+            );
         }
         let shortcut = cloud.nodes[SPOKE1].entry(LAN2)?;
         anyhow::ensure!(shortcut.as_ref().is_none_or(|s| s["nbma"] != nbma.to_string()), "{shortcut:?}");
@@ -97,12 +101,15 @@ fn a_spoke_that_leaves_is_forgotten_at_once() {
     let heard = tshark::spoken(&wire.finish().unwrap()).unwrap();
     for request in requests(&cloud, &heard, second.into()) {
         assert!(request.flags & NO_REPLY == 0 && request.nbmas.contains(&first.into()), "{request:#?}");
-        let reply = heard.iter().find(|m| {
-            m.is(PURGE_REPLY, request.destination, request.source) && m.request == request.request
-        });
+        let reply = heard
+            .iter()
+            .find(|m| m.is(PURGE_REPLY, request.destination, request.source) && m.request == request.request);
         assert!(reply.is_some(), "no reply to {request:#?} in {heard:#?}");
     }
-    assert_eq!(cloud.nodes[HUB].binding(cloud.nodes[SPOKE2].tunnel).unwrap(), Some(("dynamic".to_owned(), second.into())));
+    assert_eq!(
+        cloud.nodes[HUB].binding(cloud.nodes[SPOKE2].tunnel).unwrap(),
+        Some(("dynamic".to_owned(), second.into()))
+    );
 
     // Without the tunnel, by configuration: the last words need no reply.
     let wire = capture();

@@ -65,7 +65,11 @@ fn a_unique_address_stays_with_who_registered_it_first() {
     wait::until_true("the takeover", SOON, || holder(&cloud) == Some(("dynamic".to_owned(), spoke2)))
         .unwrap_or_else(|e| panic!("{e:#}: {:?}", holder(&cloud)));
     let said = cloud.nodes[SPOKE2].server(server).unwrap();
-    assert_eq!((&said["state"], &said["refusal"]), (&"responding".into(), &serde_json::Value::Null), "{said:#}");
+    assert_eq!(
+        (&said["state"], &said["refusal"]),
+        (&"responding".into(), &serde_json::Value::Null),
+        "{said:#}"
+    );
     cloud.check_alive().unwrap();
 }
 

@@ -173,6 +173,7 @@ impl Cloud {
         self.registered_clients += usize::from(entry.origin == Origin::Dynamic);
         self.registered_clients -= usize::from(old.is_some_and(|o| o.origin == Origin::Dynamic));
         self.program_binding(turn, address, &entry);
+        self.reach(turn, address, &entry);
         self.cache.insert(address, entry);
         self.wake(turn, address);
         if is_moved {
@@ -243,6 +244,7 @@ impl Cloud {
         self.withdraw(turn, address, Prefix::host(address.0));
         if self.is_multipoint() {
             turn.remove(Key::Binding(tunnel, address));
+            self.lose_reach(turn, address);
         }
         if !entry.origin.is_configured() {
             turn.save();

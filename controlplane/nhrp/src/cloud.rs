@@ -36,6 +36,8 @@ pub(crate) struct Cloud {
     /// Request ids of answered resolutions, oldest first.
     pub(crate) answered: VecDeque<u32>,
     pub(crate) shortcuts: BTreeMap<Prefix, Shortcut>,
+    /// Peers that have a host route.
+    pub(crate) reached: BTreeSet<ProtocolAddr>,
     /// Shortcuts by next hop.
     pub(crate) via: BTreeMap<ProtocolAddr, BTreeSet<Prefix>>,
     /// Who was told what.
@@ -71,6 +73,7 @@ impl Cloud {
             asks: BTreeMap::new(),
             answered: VecDeque::new(),
             shortcuts: BTreeMap::new(),
+            reached: BTreeSet::new(),
             via: BTreeMap::new(),
             told: BTreeMap::new(),
             redirected: BTreeMap::new(),

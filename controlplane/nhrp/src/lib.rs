@@ -18,6 +18,7 @@ mod forward;
 mod nhs;
 mod overlap;
 mod purge;
+mod reach;
 mod receive;
 mod redirect;
 mod registration;

@@ -42,6 +42,8 @@ pub(crate) struct Server {
     pub(crate) nbma: Option<NbmaAddr>,
     pub(crate) standing: Standing,
     pub(crate) since: Instant,
+    /// It refused, or did not answer, the last time that it was asked; before that it has the benefit of the doubt.
+    pub(crate) is_silent: bool,
     /// The request that is outstanding: the same id in every retransmission.
     request: Option<u32>,
     /// Requests since the last that was accepted.
@@ -106,6 +108,7 @@ impl Server {
             nhs,
             standing: Standing::Waiting,
             since: now,
+            is_silent: false,
             request: None,
             tries: 0,
             registered: None,
@@ -246,6 +249,7 @@ impl Cloud {
     fn lose_server(&mut self, turn: &mut Turn<'_>, i: usize, standing: Standing) {
         let server = &mut self.servers[i];
         let was = server.standing;
+        server.is_silent = true;
         server.stand(turn, standing);
         let known = server.known();
         if was == Standing::Responding {
@@ -253,6 +257,9 @@ impl Cloud {
                 turn.event(Event::ServerDown { tunnel: self.name(), nhs });
             }
             self.choose_fallback(turn);
+        }
+        if let Some(Known { protocol: nhs, .. }) = known {
+            self.reach_server(turn, nhs);
         }
     }
 
@@ -302,6 +309,7 @@ impl Cloud {
         server.replies += 1;
         server.refusal = None;
         server.tries = 0;
+        server.is_silent = false;
         let refresh = server.standing == Standing::Responding;
         server.stand(turn, Standing::Responding);
         if server.registered != self.tunnel.nbma {
@@ -314,6 +322,7 @@ impl Cloud {
         turn.set(timer, again);
         turn.event(Event::ServerUp { tunnel: self.name(), nhs: nhs.protocol, refresh });
         if !refresh {
+            self.reach_server(turn, nhs.protocol);
             self.choose_fallback(turn);
         }
         Ok(())

@@ -61,7 +61,8 @@ impl Cloud {
         let Some((instead_of, route_length)) = self.route_by_tunnel(turn, destination) else {
             return Err(Reject::Unreachable);
         };
-        if instead_of == next_hop {
+        // A peer of a tunnel with host addresses only has its host route by its binding.
+        if instead_of == next_hop || (destination == next_hop && self.is_off_link(next_hop.0)) {
             return Ok(());
         }
         // No shorter than the route it leaves aside, or it would draw traffic that has another way; and never everything.

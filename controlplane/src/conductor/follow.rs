@@ -38,7 +38,7 @@ impl Conductor {
         self.order_twins(out);
         self.follow_objects(now, &old);
         self.follow_tunnels(now, out);
-        self.order_routes(out);
+        self.order_routes(now, out);
         if self.is_engine_started && old.nhrp != self.topology.nhrp {
             self.engine(now, nhrp::Input::Configure(self.topology.nhrp.clone()), out);
         }
@@ -127,7 +127,7 @@ impl Conductor {
         }
         let statics = &self.topology.routes;
         if changed.iter().any(|&(table, prefix)| statics.contains_key(&(Origin::Static, table, prefix))) {
-            self.order_routes(out);
+            self.order_routes(now, out);
         }
         if self.is_engine_started {
             let mut prefixes: Vec<Prefix> = changed.into_iter().map(|(_, prefix)| prefix).collect();
@@ -136,16 +136,23 @@ impl Conductor {
         }
     }
 
-    /// Static routes go to the kernel as well, each to the network namespace of its table: what the box itself sends takes them.
-    fn order_routes(&mut self, out: &mut Vec<Output>) {
+    /// Static routes and those to peers go to the kernel as well, each to the network namespace of its table: what the box itself sends
+    /// takes them.
+    pub(super) fn order_routes(&mut self, now: Instant, out: &mut Vec<Output>) {
         let statics = self.topology.routes.keys().filter(|(origin, ..)| *origin == Origin::Static);
-        let routes: Vec<Route> = statics
+        let mut routes: Vec<Route> = statics
             .filter_map(|&(origin, table, prefix)| {
                 let path = self.rib.path(origin, table, prefix)?;
                 Some(Route { table, prefix, path, expires_in: None })
             })
             .collect();
+        // The configuration's word on a prefix comes first.
+        let fixed: BTreeSet<_> = routes.iter().map(|route| (route.table, route.prefix)).collect();
+        routes.extend(self.peers.routes().filter(|route| !fixed.contains(&(route.table, route.prefix))));
         // Not before the twins that they leave by.
+        if self.twins.is_some() {
+            self.peers.ordered(now);
+        }
         let before = self.kernel_routes.as_ref();
         if self.twins.is_some() && before != Some(&routes) && (before.is_some() || !routes.is_empty()) {
             self.kernel_routes = Some(routes.clone());

@@ -38,7 +38,7 @@ impl Conductor {
         let route = |Shown { table, prefix, origin, path, best }: Shown| {
             // A next hop that does not resolve is no route.
             let mut route = Route { table, prefix, path: path?, expires_in: None };
-            if origin == Origin::Shortcut
+            if matches!(origin, Origin::Shortcut | Origin::Peer)
                 && let Op::Put(_, Object::Route(told)) =
                     self.desired.step(now, Owner::Nhrp, Key::Route(table, prefix))
             {

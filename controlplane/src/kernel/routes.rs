@@ -1,7 +1,7 @@
 //! Static routes of the configuration, kept in the kernel so that the node's own sockets and daemons go the way that the data
 //! plane goes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use model::Prefix;
@@ -33,7 +33,8 @@ pub(super) async fn settle(netlink: &Netlink, wanted: &[&Route], mirror: &Mirror
         })
         .collect();
     let mut failures = Vec::new();
-    for prefix in ours.keys().filter(|prefix| !wanted.iter().any(|route| route.prefix == **prefix)) {
+    let prefixes: BTreeSet<Prefix> = wanted.iter().map(|route| route.prefix).collect();
+    for prefix in ours.keys().filter(|prefix| !prefixes.contains(prefix)) {
         let mut message = blank(*prefix);
         // Of whatever scope and type.
         message.header.scope = RouteScope::NoWhere;

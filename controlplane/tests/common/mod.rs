@@ -183,6 +183,8 @@ pub(crate) struct Node {
     /// Its kernel says nothing for now.
     pub(crate) is_deaf: bool,
     unheard: Vec<Notice>,
+    /// Its packets and those to it are lost.
+    pub(crate) is_gone: bool,
     /// What the kernel put on its twins.
     addresses: Vec<(InterfaceName, InterfaceAddr)>,
     pub(crate) orders: Vec<Order>,
@@ -362,6 +364,9 @@ impl Cloud {
         };
         let (source, key) = (from.source, from.key);
         for to in 0..self.nodes.len() {
+            if self.nodes[node].is_gone || self.nodes[to].is_gone {
+                continue;
+            }
             let tunnels = self.nodes[to].dataplane.objects.values().filter_map(|(object, _)| match object {
                 Object::Tunnel(t) if t.source == packet.destination && t.key == key => Some(t.name),
                 _ => None,
@@ -432,6 +437,7 @@ pub(crate) fn node(text: &str, kept: Kept) -> Node {
         connection: 0,
         is_deaf: false,
         unheard: Vec::new(),
+        is_gone: false,
         addresses: Vec::new(),
         orders: Vec::new(),
         events: Vec::new(),

@@ -295,6 +295,11 @@ fn is_on_link(addresses: &[InterfaceAddr], addr: IpAddr) -> Option<bool> {
     Some(prefixes.any(|prefix| prefix.contains(addr)))
 }
 
+/// Those of an interface's own addresses that are of the family of another.
+fn of_family(addresses: &[InterfaceAddr], addr: IpAddr) -> Vec<InterfaceAddr> {
+    addresses.iter().filter(|own| own.addr().is_ipv4() == addr.is_ipv4()).copied().collect()
+}
+
 /// Prefixes as they are written in a fault.
 struct Prefixes<'a>(&'a [InterfaceAddr]);
 

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::tunnels::{check_nbma, off_link};
-use super::{Checked, fault, is_on_link, not_a_host};
+use super::{Checked, fault, is_on_link, not_a_host, of_family};
 use crate::ProtocolAddr;
 use crate::config::{
     Config, Interface, MapMulticast, Mode, Nhrp, NhrpLimits, Nhs, NhsNbma, NhsProtocol, Tunnel,
@@ -52,10 +52,11 @@ fn check_protocol(path: &str, protocol: ProtocolAddr, tunnel: &Tunnel) -> Checke
         return fault(path, format_args!("{protocol} is our own address"));
     }
     // What has an address of one family cannot speak of the other.
-    if !tunnel.addresses.iter().any(|own| own.addr().is_ipv4() == protocol.0.is_ipv4()) {
+    let own = of_family(&tunnel.addresses, protocol.0);
+    if own.is_empty() {
         return off_link(path, protocol.0, tunnel);
     }
-    match is_on_link(&tunnel.addresses, protocol.0) {
+    match is_on_link(&own, protocol.0) {
         Some(false) => off_link(path, protocol.0, tunnel),
         _ => Ok(()),
     }

@@ -2,8 +2,8 @@
 
 use std::net::IpAddr;
 
-use super::{Checked, Own, fault, is_link_local, is_on_link, nhrp, not_a_host};
-use crate::config::{Config, Route};
+use super::{Checked, Own, fault, is_link_local, is_on_link, nhrp, not_a_host, of_family};
+use crate::config::{Config, Route, Tunnel};
 use crate::{InterfaceAddr, InterfaceName, TableId, program};
 
 pub(super) fn check(config: &Config) -> Checked {
@@ -77,7 +77,11 @@ fn check_next_hop(config: &Config, path: &str, route: &Route, next_hop: IpAddr, 
         };
     }
     if let Some(name) = route.interface {
-        return match is_on_link(addresses_of(config, name).unwrap_or_default(), next_hop) {
+        // An address of the other family says nothing of it, unless there is no other.
+        let all = addresses_of(config, name).unwrap_or_default();
+        let of_family = of_family(all, next_hop);
+        let own = if of_family.is_empty() { all } else { of_family.as_slice() };
+        return match is_on_link(own, next_hop) {
             Some(false) => fault(path, format_args!("{next_hop} is in no prefix of `{name}`")),
             _ => Ok(()),
         };
@@ -88,7 +92,13 @@ fn check_next_hop(config: &Config, path: &str, route: &Route, next_hop: IpAddr, 
         return Ok(());
     }
     let connected = own.iter().any(|own| own.table == route.table && own.addr.prefix().contains(next_hop));
-    if connected {
+    // A tunnel with host addresses only reaches every peer that NHRP finds.
+    let may_be_peer = |tunnel: &Tunnel| {
+        let of_family = of_family(&tunnel.addresses, next_hop);
+        let is_off_link = !of_family.is_empty() && is_on_link(&of_family, next_hop).is_none();
+        tunnel.table == route.table && tunnel.nhrp.is_some() && is_off_link
+    };
+    if connected || config.tunnels.iter().any(may_be_peer) {
         return Ok(());
     }
     fault(

@@ -528,6 +528,16 @@ fn what_is_unusual_but_right_is_taken() {
     assert_eq!(Config::parse("").unwrap(), Config::default());
 }
 
+/// Input: a route by an address that no prefix holds, with a tunnel of host addresses and without. Output: it may be a peer of that
+/// tunnel, whatever the other family has.
+#[test]
+fn a_next_hop_may_be_any_peer_of_a_tunnel_with_host_addresses() {
+    let text = GOOD.replacen("next_hop = \"203.0.113.254\"", "next_hop = \"172.31.0.9\"", 1);
+    assert!(Config::parse(&text).is_err());
+    let text = text.replacen("\"10.0.0.2/24\"", "\"10.0.0.2/32\", \"fd00::2/64\"", 1);
+    Config::parse(&text).unwrap();
+}
+
 #[test]
 fn the_example_is_right_and_reads_as_it_was_written() {
     let config = Config::parse(GOOD).unwrap();
