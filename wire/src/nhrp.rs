@@ -28,16 +28,19 @@
 //!
 //! [`Message::encode`] is total: whatever a [`Message`] holds, the bytes are a well-formed packet. [`Message::decode`]
 //! takes what real peers send (reserved bits, a missing End, the checksum fault of FRR), so `encode(decode(b)) == b` for
-//! canonical `b`: reserved fields zero, lengths exact, checksum as RFC 2332 has it.
+//! canonical `b`: reserved fields zero, lengths exact, checksum as RFC 2332 has it. A [`Packet`] holds what is not canonical too: it
+//! reads and writes anything byte by byte.
 
 use std::net::IpAddr;
 
 use crate::Malformed;
-use crate::checksum::{Sum, checksum};
+use crate::checksum::checksum;
 
 mod cie;
 mod envelope;
 mod extension;
+mod name;
+mod packet;
 mod read;
 #[cfg(test)]
 mod tests;
@@ -45,6 +48,7 @@ mod tests;
 pub use cie::{Cie, CieCode};
 pub use envelope::{Envelope, offset_of};
 pub use extension::{Extension, ExtensionType};
+pub use packet::{Checksum, Packet, Reserved, ReservedOfEntry};
 
 use read::Reader;
 
@@ -362,10 +366,26 @@ impl Message {
     pub fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
         let header = Header::decode(bytes)?;
         let packet = &bytes[..header.size];
-        verify(packet)?;
+        match Checksum::of(packet) {
+            Checksum::Wrong => Err(Malformed::Checksum("NHRP")),
+            Checksum::Right | Checksum::OddLength => Ok(Self::read(&header, packet)?.0),
+        }
+    }
+
+    /// Reads a packet behind its fixed header.
+    fn read(header: &Header, packet: &[u8]) -> Result<(Self, Reserved), Malformed> {
+        let mut reserved = Reserved {
+            snap: header.snap,
+            source_e164: header.source_nbma_len == read::E164,
+            ..Reserved::default()
+        };
         let (mandatory, extensions) = match header.extensions_at {
             None => (&packet[FIXED..], None),
-            Some(at) => (&packet[FIXED..at], Some(extension::decode_all(&packet[at..])?)),
+            Some(at) => {
+                let (extensions, end) = extension::decode_all(&packet[at..])?;
+                reserved.end = end;
+                (&packet[FIXED..at], Some(extensions))
+            }
         };
         let mut reader = Reader::new(mandatory);
         let source_len = reader.u8("Src Proto Len")?;
@@ -378,8 +398,9 @@ impl Message {
         let source = reader.address(protocol, source_len, "Source Protocol Address")?;
         let destination = reader.address(protocol, destination_len, "Destination Protocol Address")?;
         let (high, low) = ((word >> 16) as u16, word as u16);
-        let exchange = |kind, reader: Reader<'_>| {
-            let entries = cie::decode_all(reader.rest(), header.families)?;
+        let mut exchange = |kind, reader: Reader<'_>| {
+            let (entries, of_entries) = cie::decode_all(reader.rest(), header.families)?;
+            reserved.entries = of_entries;
             Ok::<_, Malformed>(Body::Exchange { kind, flags, request_id: word, entries })
         };
         let body = match header.message_type {
@@ -390,11 +411,15 @@ impl Message {
             MessageType::PurgeRequest => exchange(Kind::PurgeRequest, reader)?,
             MessageType::PurgeReply => exchange(Kind::PurgeReply, reader)?,
             MessageType::ErrorIndication => {
+                reserved.flags = flags.0;
                 Body::Error { code: ErrorCode(high), offset: low, packet: reader.rest().to_vec() }
             }
-            MessageType::TrafficIndication => Body::Traffic { code: high, packet: reader.rest().to_vec() },
+            MessageType::TrafficIndication => {
+                (reserved.flags, reserved.word) = (flags.0, low);
+                Body::Traffic { code: high, packet: reader.rest().to_vec() }
+            }
         };
-        Ok(Self {
+        let message = Self {
             families: header.families,
             hop_count: header.hop_count,
             source_nbma,
@@ -402,7 +427,8 @@ impl Message {
             destination,
             body,
             extensions,
-        })
+        };
+        Ok((message, reserved))
     }
 
     /// Writes the packet, with its lengths and checksum.
@@ -411,33 +437,46 @@ impl Message {
     /// extensions from the last one. Nothing that was decoded comes near.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
+        self.write(&Reserved::ZERO)
+    }
+
+    /// Writes the packet, with something in the places where nothing belongs.
+    fn write(&self, reserved: &Reserved) -> Vec<u8> {
         let Families { nbma, protocol } = self.families;
         let mut out = Vec::with_capacity(160);
         out.extend(nbma.number().to_be_bytes());
         out.extend(protocol.ethertype().to_be_bytes());
-        out.extend([0, 0, 0, 0, 0, self.hop_count]);
+        out.extend(reserved.snap);
+        out.push(self.hop_count);
         // ar$pktsz, ar$chksum and ar$extoff follow when they are known.
         out.extend([0; 6]);
-        out.extend([VERSION, self.message_type() as u8, address_len(self.source_nbma, nbma), 0]);
+        let source_len = match address_len(self.source_nbma, nbma) {
+            0 if reserved.source_e164 => read::E164,
+            len => len,
+        };
+        out.extend([VERSION, self.message_type() as u8, source_len, 0]);
         out.extend([address_len(self.source, protocol), address_len(self.destination, protocol)]);
         let (flags, word) = match &self.body {
             Body::Exchange { flags, request_id, .. } => (flags.0, *request_id),
-            Body::Error { code, offset, .. } => (0, u32::from(code.0) << 16 | u32::from(*offset)),
-            Body::Traffic { code, .. } => (0, u32::from(*code) << 16),
+            Body::Error { code, offset, .. } => {
+                (reserved.flags, u32::from(code.0) << 16 | u32::from(*offset))
+            }
+            Body::Traffic { code, .. } => (reserved.flags, u32::from(*code) << 16 | u32::from(reserved.word)),
         };
         out.extend(flags.to_be_bytes());
         out.extend(word.to_be_bytes());
         write_address(&mut out, self.source_nbma, nbma);
         write_address(&mut out, self.source, protocol);
         write_address(&mut out, self.destination, protocol);
-        let end = if self.extensions.is_some() { Extension::HEADER } else { 0 };
+        let closing = reserved.end.as_deref().unwrap_or(&extension::END);
+        let end = if self.extensions.is_some() { closing.len() } else { 0 };
         match &self.body {
             Body::Exchange { entries, .. } => {
-                for entry in entries {
+                for (at, entry) in entries.iter().enumerate() {
                     if out.len() + entry.size(self.families) + end > LONGEST {
                         break;
                     }
-                    entry.encode(self.families, &mut out);
+                    entry.encode_with(reserved.of_entry(at), self.families, &mut out);
                 }
             }
             Body::Error { packet, .. } | Body::Traffic { packet, .. } => {
@@ -454,7 +493,7 @@ impl Message {
                 }
                 extension.encode(&mut out);
             }
-            out.extend(extension::END);
+            out.extend(closing);
         }
         let size = out.len() as u16;
         out[10..12].copy_from_slice(&size.to_be_bytes());
@@ -467,6 +506,7 @@ impl Message {
 /// The fixed header, checked against the packet's length.
 struct Header {
     families: Families,
+    snap: [u8; 5],
     hop_count: u8,
     size: usize,
     extensions_at: Option<usize>,
@@ -480,7 +520,7 @@ impl Header {
         let afn = reader.u16("ar$afn")?;
         let protocol = reader.u16("ar$pro.type")?;
         // RFC 2332 §5.1: ignored unless ar$pro.type is 0x0080.
-        reader.take(5, "ar$pro.snap")?;
+        let snap = reader.array("ar$pro.snap")?;
         let hop_count = reader.u8("ar$hopcnt")?;
         let size = usize::from(reader.u16("ar$pktsz")?);
         let _checksum = reader.u16("ar$chksum")?;
@@ -509,30 +549,13 @@ impl Header {
         }
         Ok(Self {
             families: Families { nbma, protocol },
+            snap,
             hop_count,
             size,
             extensions_at: (extensions_at != 0).then_some(extensions_at),
             message_type: MessageType::new(number).ok_or(value("ar$op.type", number.into()))?,
             source_nbma_len: shtl,
         })
-    }
-}
-
-/// Verifies `ar$chksum` over a whole packet (RFC 2332 §5.1: an odd length is padded with a zero at the end).
-///
-/// FRR up to 10.3 adds the last byte of an odd length as if the zero stood before it. That sum is accepted too: no other
-/// packet of the same bytes verifies under it by more than the chance of any 16-bit checksum.
-fn verify(packet: &[u8]) -> Result<(), Malformed> {
-    if checksum(packet) == 0 {
-        return Ok(());
-    }
-    match packet.split_last() {
-        Some((last, rest))
-            if rest.len() % 2 == 0 && Sum::new().bytes(rest).u16(u16::from(*last)).checksum() == 0 =>
-        {
-            Ok(())
-        }
-        _ => Err(Malformed::Checksum("NHRP")),
     }
 }
 

@@ -4,7 +4,8 @@ use std::net::IpAddr;
 
 use crate::Malformed;
 
-use super::read::{self, Reader};
+use super::packet::ReservedOfEntry;
+use super::read::{self, E164, Reader};
 use super::{Families, address_len, write_address};
 
 /// What became of an entry: 0 in requests and for success, else a refusal (RFC 2332 §5.2.2, §5.2.4).
@@ -80,20 +81,29 @@ impl Cie {
 
     /// Appends the entry.
     pub fn encode(&self, families: Families, out: &mut Vec<u8>) {
-        out.extend([self.code.0, self.prefix, 0, 0]);
+        self.encode_with(ReservedOfEntry::default(), families, out);
+    }
+
+    /// The same with what its sender put where nothing belongs.
+    pub(super) fn encode_with(&self, reserved: ReservedOfEntry, families: Families, out: &mut Vec<u8>) {
+        out.extend([self.code.0, self.prefix]);
+        out.extend(reserved.unused.to_be_bytes());
         out.extend(self.mtu.to_be_bytes());
         out.extend(self.holding_time.to_be_bytes());
-        let nbma = address_len(self.nbma, families.nbma);
+        let nbma = match address_len(self.nbma, families.nbma) {
+            0 if reserved.e164 => E164,
+            len => len,
+        };
         out.extend([nbma, 0, address_len(self.protocol, families.protocol), self.preference]);
         write_address(out, self.nbma, families.nbma);
         write_address(out, self.protocol, families.protocol);
     }
 }
 
-fn decode(reader: &mut Reader<'_>, families: Families) -> Result<Cie, Malformed> {
+fn decode(reader: &mut Reader<'_>, families: Families) -> Result<(Cie, ReservedOfEntry), Malformed> {
     let code = CieCode(reader.u8("CIE Code")?);
     let prefix = reader.u8("CIE Prefix Length")?;
-    let _unused = reader.u16("CIE unused")?;
+    let unused = reader.u16("CIE unused")?;
     let mtu = reader.u16("CIE Maximum Transmission Unit")?;
     let holding_time = reader.u16("CIE Holding Time")?;
     let nbma_len = reader.u8("Cli Addr T/L")?;
@@ -105,15 +115,23 @@ fn decode(reader: &mut Reader<'_>, families: Families) -> Result<Cie, Malformed>
     }
     let nbma = reader.address(families.nbma, read::address_len(nbma_len), "Client NBMA Address")?;
     let protocol = reader.address(families.protocol, protocol_len, "Client Protocol Address")?;
-    Ok(Cie { code, prefix, mtu, holding_time, preference, nbma, protocol })
+    let reserved = ReservedOfEntry { at: 0, unused, e164: nbma_len == E164 };
+    Ok((Cie { code, prefix, mtu, holding_time, preference, nbma, protocol }, reserved))
 }
 
-/// Reads entries to the end of `bytes`.
-pub(super) fn decode_all(bytes: &[u8], families: Families) -> Result<Vec<Cie>, Malformed> {
+/// Reads entries to the end of `bytes`, and what is in them where nothing belongs: only of those that have something there.
+pub(super) fn decode_all(
+    bytes: &[u8],
+    families: Families,
+) -> Result<(Vec<Cie>, Vec<ReservedOfEntry>), Malformed> {
     let mut reader = Reader::new(bytes);
-    let mut entries = Vec::new();
+    let (mut entries, mut reserved) = (Vec::new(), Vec::new());
     while !reader.is_empty() {
-        entries.push(decode(&mut reader, families)?);
+        let (entry, of_entry) = decode(&mut reader, families)?;
+        if of_entry != ReservedOfEntry::default() {
+            reserved.push(ReservedOfEntry { at: entries.len(), ..of_entry });
+        }
+        entries.push(entry);
     }
-    Ok(entries)
+    Ok((entries, reserved))
 }

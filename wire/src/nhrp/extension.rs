@@ -12,6 +12,9 @@ pub(super) const END: [u8; 4] = [0x80, 0, 0, 0];
 /// The C bit.
 const COMPULSORY: u16 = 0x8000;
 
+/// The u bit: unused, sent as 0 (RFC 2332 §5.3). What has it set is passed on with it.
+const UNUSED: u16 = 0x4000;
+
 /// The bits of the type.
 const TYPE: u16 = 0x3fff;
 
@@ -32,6 +35,8 @@ impl ExtensionType {
     pub const VENDOR: Self = Self(8);
     /// Addresses behind and before a NAT, as CIEs (Cisco).
     pub const NAT: Self = Self(9);
+    /// Authentication of a mobile node (RFC 2520).
+    pub const MOBILE_AUTHENTICATION: Self = Self(10);
 
     /// `None` if it is 0 or has more than 14 bits.
     #[must_use]
@@ -61,6 +66,7 @@ impl ExtensionType {
 pub struct Extension {
     kind: ExtensionType,
     compulsory: bool,
+    unused: bool,
     value: Vec<u8>,
 }
 
@@ -72,13 +78,13 @@ impl Extension {
     #[must_use]
     pub fn new(kind: ExtensionType, compulsory: bool, mut value: Vec<u8>) -> Self {
         value.truncate(usize::from(u16::MAX));
-        Self { kind, compulsory, value }
+        Self { kind, compulsory, unused: false, value }
     }
 
     /// One without a value.
     #[must_use]
     pub const fn empty(kind: ExtensionType, compulsory: bool) -> Self {
-        Self { kind, compulsory, value: Vec::new() }
+        Self { kind, compulsory, unused: false, value: Vec::new() }
     }
 
     /// Its type.
@@ -93,6 +99,12 @@ impl Extension {
         self.compulsory
     }
 
+    /// Whether the bit is set that nobody uses.
+    #[must_use]
+    pub const fn unused(&self) -> bool {
+        self.unused
+    }
+
     /// Its value as it is on the wire.
     #[must_use]
     pub fn value(&self) -> &[u8] {
@@ -104,7 +116,7 @@ impl Extension {
     /// # Errors
     /// It is something else.
     pub fn entries(&self, families: Families) -> Result<Vec<Cie>, Malformed> {
-        super::cie::decode_all(&self.value, families)
+        super::cie::decode_all(&self.value, families).map(|(entries, _)| entries)
     }
 
     /// Appends a CIE to the value; `false`, and no change, if there is no room.
@@ -124,25 +136,33 @@ impl Extension {
     }
 
     pub(super) fn encode(&self, out: &mut Vec<u8>) {
-        let kind = if self.compulsory { self.kind.0 | COMPULSORY } else { self.kind.0 };
+        let bit = |set, bit| if set { bit } else { 0 };
+        let kind = self.kind.0 | bit(self.compulsory, COMPULSORY) | bit(self.unused, UNUSED);
         out.extend(kind.to_be_bytes());
         out.extend((self.value.len() as u16).to_be_bytes());
         out.extend(&self.value);
     }
 }
 
-/// Reads extensions up to End, or to the end of `bytes` where a peer leaves End out.
-pub(super) fn decode_all(bytes: &[u8]) -> Result<Vec<Extension>, Malformed> {
+/// Reads extensions up to End. With them come the bytes from End on, where they are not just [`END`]: none of a peer that leaves End
+/// out.
+pub(super) fn decode_all(bytes: &[u8]) -> Result<(Vec<Extension>, Option<Vec<u8>>), Malformed> {
     let mut reader = Reader::new(bytes);
     let mut extensions = Vec::new();
     while !reader.is_empty() {
+        let from_here = reader.left();
         let number = reader.u16("Extension Type")?;
         let len = reader.u16("Extension Length")?;
         let value = reader.take(len.into(), "Extension Value")?;
         let Some(kind) = ExtensionType::new(number & TYPE) else {
-            break;
+            return Ok((extensions, (from_here != END).then(|| from_here.to_vec())));
         };
-        extensions.push(Extension::new(kind, number & COMPULSORY != 0, value.to_vec()));
+        extensions.push(Extension {
+            kind,
+            compulsory: number & COMPULSORY != 0,
+            unused: number & UNUSED != 0,
+            value: value.to_vec(),
+        });
     }
-    Ok(extensions)
+    Ok((extensions, Some(Vec::new())))
 }

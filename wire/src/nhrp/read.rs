@@ -9,8 +9,11 @@ use super::Family;
 /// The length in a type-and-length byte of an NBMA address. The flag for E.164 (0x40) means nothing beside length 0
 /// (RFC 2332 §5.1), and makes a length that no IP address has elsewhere.
 pub(super) const fn address_len(type_and_length: u8) -> u8 {
-    if type_and_length == 0x40 { 0 } else { type_and_length }
+    if type_and_length == E164 { 0 } else { type_and_length }
 }
+
+/// The flag for E.164 in a type-and-length byte.
+pub(super) const E164: u8 = 0x40;
 
 pub(super) struct Reader<'a> {
     bytes: &'a [u8],
@@ -23,6 +26,11 @@ impl<'a> Reader<'a> {
 
     pub(super) const fn is_empty(&self) -> bool {
         self.bytes.is_empty()
+    }
+
+    /// What has not been read yet.
+    pub(super) const fn left(&self) -> &'a [u8] {
+        self.bytes
     }
 
     pub(super) const fn rest(self) -> &'a [u8] {
@@ -39,7 +47,7 @@ impl<'a> Reader<'a> {
         Ok(taken)
     }
 
-    fn array<const N: usize>(&mut self, field: &'static str) -> Result<[u8; N], Malformed> {
+    pub(super) fn array<const N: usize>(&mut self, field: &'static str) -> Result<[u8; N], Malformed> {
         let mut array = [0; N];
         array.copy_from_slice(self.take(N, field)?);
         Ok(array)

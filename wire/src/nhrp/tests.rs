@@ -5,6 +5,7 @@ use proptest::option;
 use proptest::prelude::*;
 
 use super::*;
+use crate::checksum::Sum;
 
 const V4: Families = Families { nbma: Family::V4, protocol: Family::V4 };
 
@@ -132,6 +133,10 @@ proptest! {
         seal(&mut bytes);
         if let Ok(message) = Message::decode(&bytes) {
             prop_assert_eq!(Message::decode(&message.encode()), Ok(message));
+        }
+        // Read as a packet, everything in it is written again, byte by byte.
+        if let Ok(packet) = Packet::read(&bytes) {
+            prop_assert_eq!(packet.encode(), &bytes[..packet.size]);
         }
     }
 
@@ -277,4 +282,108 @@ fn what_is_reserved_is_ignored() {
 fn a_host_is_written_in_three_ways() {
     let length = |prefix| Cie { prefix, ..Cie::default() }.length(V4);
     assert_eq!((length(0), length(32), length(255), length(24)), (None, None, None, Some(24)));
+}
+
+/// A packet is written as it came, whatever its sender put where zeros belong, and however it ended its extensions.
+#[test]
+fn what_says_nothing_is_kept_by_a_packet() {
+    let nat = Extension::empty(ExtensionType::NAT, false);
+    let entry = Cie { nbma: addr("10.0.0.1"), ..Cie::default() };
+    let mut message = exchange(Kind::PurgeRequest, Flags::default(), entry, vec![nat]);
+    let Body::Exchange { entries, .. } = &mut message.body else { unreachable!() };
+    entries.push(Cie::default());
+    message.source_nbma = None;
+    let canonical = message.encode();
+    let read = |bytes: &[u8]| {
+        let mut bytes = bytes.to_vec();
+        let size = u16::try_from(bytes.len()).unwrap();
+        bytes[10..12].copy_from_slice(&size.to_be_bytes());
+        seal(&mut bytes);
+        let packet = Packet::read(&bytes).unwrap();
+        assert_eq!((packet.checksum, packet.size), (Checksum::Right, bytes.len()));
+        assert_eq!(packet.encode(), bytes);
+        packet
+    };
+    let packet = read(&canonical);
+    assert!(packet.reserved.is_zero() && packet.message == message);
+
+    // SNAP; E.164 of no address; unused field and E.164 of the second CIE; the bit beside C of the extension.
+    let mut bytes = canonical.clone();
+    bytes[4..9].copy_from_slice(&[1, 2, 3, 4, 5]);
+    bytes[18] = 0x40;
+    let second = 36 + 16;
+    bytes[second + 2..second + 4].copy_from_slice(&[6, 7]);
+    bytes[second + 8] = 0x40;
+    let extensions = second + 12;
+    bytes[extensions] |= 0x40;
+    let packet = read(&bytes);
+    let of_entry = ReservedOfEntry { at: 1, unused: 0x0607, e164: true };
+    let reserved = Reserved { snap: [1, 2, 3, 4, 5], source_e164: true, ..Reserved::default() };
+    assert_eq!(packet.reserved, Reserved { entries: vec![of_entry], ..reserved });
+    assert!(packet.message.extension(ExtensionType::NAT).unwrap().unused());
+
+    // No End; End without its C bit; End with a value; something behind End.
+    let before_end = &canonical[..canonical.len() - 4];
+    for end in [&[][..], &[0, 0, 0, 0], &[0x80, 0, 0, 1, 9], &[0x80, 0, 0, 0, 1, 2, 3]] {
+        let packet = read(&[before_end, end].concat());
+        assert_eq!((packet.message, packet.reserved.end.as_deref()), (message.clone(), Some(end)));
+    }
+
+    // Indications have nothing where others have flags, and type 8 nothing behind its code.
+    message.body = Body::Traffic { code: 0, packet: vec![0x45] };
+    let mut bytes = message.encode();
+    bytes[22..24].copy_from_slice(&[1, 2]);
+    bytes[26..28].copy_from_slice(&[3, 4]);
+    let packet = read(&bytes);
+    assert_eq!((packet.reserved.flags, packet.reserved.word), (0x0102, 0x0304));
+    assert_eq!(packet.message, message);
+}
+
+/// What is passed on keeps the bit that nobody uses.
+#[test]
+fn the_unused_bit_of_an_extension_is_passed_on() {
+    let unknown = Extension::new(ExtensionType::new(0x3f).unwrap(), true, vec![1, 2, 3]);
+    let message = exchange(Kind::PurgeRequest, Flags::default(), Cie::default(), vec![unknown]);
+    let mut bytes = message.encode();
+    bytes[52] |= 0x40;
+    seal(&mut bytes);
+    let mut decoded = Message::decode(&bytes).unwrap();
+    assert!(decoded.extensions.as_ref().unwrap()[0].unused());
+    decoded.hop_count -= 1;
+    bytes[9] -= 1;
+    seal(&mut bytes);
+    assert_eq!(decoded.encode(), bytes);
+}
+
+/// A checksum that is wrong is told apart from one that FRR makes, and does not stop who wants to look.
+#[test]
+fn a_packet_says_what_its_checksum_is() {
+    let body = Body::Traffic { code: 0, packet: vec![0x45; 85] };
+    let message = Message {
+        extensions: None,
+        body,
+        ..exchange(Kind::PurgeRequest, Flags::default(), Cie::default(), vec![])
+    };
+    let mut bytes = message.encode();
+    assert_eq!(Packet::read(&bytes).unwrap().checksum, Checksum::Right);
+    bytes[12..14].fill(0);
+    let wrong = Sum::new().bytes(&bytes[..bytes.len() - 1]).u16(0x45).checksum();
+    bytes[12..14].copy_from_slice(&wrong.to_be_bytes());
+    let packet = Packet::read(&bytes).unwrap();
+    assert_eq!((packet.checksum, packet.sum), (Checksum::OddLength, wrong));
+    bytes[12] ^= 1;
+    assert_eq!(Packet::read(&bytes).unwrap().checksum, Checksum::Wrong);
+}
+
+#[test]
+fn names_are_those_of_the_rfc() {
+    assert_eq!(MessageType::ALL.map(MessageType::name)[2], "registration-request");
+    let set = Flags::ROUTER | Flags::SOURCE_STABLE | Flags::NAT;
+    assert_eq!(MessageType::ResolutionRequest.flag_names(set), ["router", "source-stable", "nat"]);
+    assert_eq!(MessageType::RegistrationReply.flag_names(set), ["unique", "nat"]);
+    assert_eq!(MessageType::PurgeRequest.flag_names(set), ["no-reply"]);
+    assert!(MessageType::TrafficIndication.flag_names(set).is_empty());
+    assert!(ErrorCode::ALL.iter().all(|c| c.name().is_some()));
+    assert_eq!((ErrorCode(3).name(), ErrorCode(2).name()), (Some("loop detected"), None));
+    assert_eq!((CieCode(12).name(), CieCode(11).name()), (Some("no binding exists"), None));
 }
