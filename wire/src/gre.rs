@@ -109,6 +109,16 @@ pub fn write(out: &mut [u8], protocol: u16, key: Option<u32>) -> Option<usize> {
     Some(len(key))
 }
 
+/// Header and payload of a GRE packet, and whether its checksum is right if it has one.
+///
+/// # Errors
+/// As [`parse`], but for a wrong checksum.
+pub fn read(bytes: &[u8]) -> Result<(Fields, Option<bool>, &[u8]), Malformed> {
+    let (header, rest) = view::split::<Header>(bytes, "gre header")?;
+    let (fields, summed, payload) = options(bytes, header.flags(), header.protocol(), rest)?;
+    Ok((fields, summed.then(|| checksum::checksum(bytes) == 0), payload))
+}
+
 /// Header and payload of a GRE packet. A checksum, if there is one, is verified (it covers the payload).
 ///
 /// # Errors
@@ -134,8 +144,22 @@ fn parse_options<'a>(
     bytes: &'a [u8],
     flags: u16,
     protocol: u16,
-    mut rest: &'a [u8],
+    rest: &'a [u8],
 ) -> Result<(Fields, &'a [u8]), Malformed> {
+    let (fields, summed, payload) = options(bytes, flags, protocol, rest)?;
+    if summed && checksum::checksum(bytes) != 0 {
+        return Err(Malformed::Checksum("gre"));
+    }
+    Ok((fields, payload))
+}
+
+/// What `rest` has of the options that `flags` names, whether a checksum is among them, and the payload behind them.
+fn options<'a>(
+    bytes: &'a [u8],
+    flags: u16,
+    protocol: u16,
+    mut rest: &'a [u8],
+) -> Result<(Fields, bool, &'a [u8]), Malformed> {
     if flags & REFUSED != 0 {
         return Err(Malformed::Value { field: "gre flags", found: flags.into() });
     }
@@ -150,10 +174,7 @@ fn parse_options<'a>(
     let sum = optional(CHECKSUM, "gre checksum")?;
     let key = optional(KEY, "gre key")?;
     let sequence = optional(SEQUENCE, "gre sequence number")?;
-    if sum.is_some() && checksum::checksum(bytes) != 0 {
-        return Err(Malformed::Checksum("gre"));
-    }
-    Ok((Fields { protocol, key, sequence, len: bytes.len() - rest.len() }, rest))
+    Ok((Fields { protocol, key, sequence, len: bytes.len() - rest.len() }, sum.is_some(), rest))
 }
 
 #[cfg(test)]
@@ -184,8 +205,10 @@ mod tests {
         let (fields, payload) = parse(&bytes).unwrap();
         assert_eq!(fields, Fields { protocol: NHRP, key: Some(7), sequence: Some(256), len: 16 });
         assert_eq!(payload, b"xyz");
+        assert_eq!(read(&bytes), Ok((fields, Some(true), payload)));
         bytes[18] ^= 1;
         assert_eq!(parse(&bytes), Err(Malformed::Checksum("gre")));
+        assert_eq!(read(&bytes).map(|(_, right, _)| right), Ok(Some(false)));
         for cut in 4..16 {
             assert!(matches!(parse(&bytes[..cut]), Err(Malformed::Truncated { .. })), "{cut}");
         }
