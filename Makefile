@@ -3,7 +3,7 @@
 #
 #   make run [ARGS="--once --phase 3 --ports tap"]   the demonstration cloud (target/release/nave-cloud --help)
 #   make test        unit tests and black-box tests
-#   make test-all    the same, the model check of table publication, and interop with a Linux + FRR spoke in a virtual machine
+#   make test-all    the same, the model check of table publication, and interop with Linux + FRR hubs and spokes in virtual machines
 #   make lint        formatting, clippy and rustdoc, warnings as errors
 #   make walk        makes the blocks of docs/walk.md anew: traced and captured packets of a run
 #   make bench       cycles per packet of the graph and per look-up of the FIB, a million routes through gRPC (nave-perf)
@@ -22,8 +22,8 @@ BUILD_PACKAGES := build-essential pkg-config libdpdk-dev clang-14 libclang-14-de
 RUN_PACKAGES := iproute2 iputils-ping ethtool tcpdump
 # Of the tests: other people's dissector, traffic and routing daemons.
 TEST_PACKAGES := tshark iperf3 frr traceroute iputils-tracepath
-# Of the virtual machines of `make test-interop`.
-INTEROP_PACKAGES := bc xz-utils
+# Of `make test-interop`: its virtual machines, and the NAT that some of them are behind.
+INTEROP_PACKAGES := bc xz-utils nftables
 
 .PHONY: run test test-all test-interop walk loom lint bench build deps root toolchain
 .DEFAULT_GOAL := build
@@ -46,7 +46,7 @@ test-all: test loom test-interop
 test-interop: root deps
 	$(call install,$(TEST_PACKAGES) $(INTEROP_PACKAGES))
 	$(CARGO) build --workspace --bins --tests
-	$(CARGO) test --package tests --test interop -- --ignored
+	$(CARGO) test --package tests --no-fail-fast --test 'interop*' -- --ignored
 
 # One profile for the programs and for the one that runs them, as for the tests.
 walk: root deps

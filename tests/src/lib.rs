@@ -8,7 +8,8 @@
 //! - [`traffic`] numbered UDP packets and what became of them
 //! - [`capture`] what passes on the underlay, [`trail`] what it means, [`tshark`] what others say it means
 //! - [`frame`] packets made by hand, right and wrong ones; [`probe`] a station on the underlay that sends them
-//! - [`frr`] routing daemons that nobody here wrote, [`vm`] a whole spoke of that kind
+//! - [`frr`] routing daemons that nobody here wrote, [`vm`] whole hubs and spokes of that kind, [`guest`] what they are told to be
+//! - [`nat`] a router with NAT
 //! - [`wait`] waiting with a deadline and a reason, [`lock`] one heavy test at a time
 //!
 //! Nothing here uses the code under test to judge it: packets are taken apart and put together by hand.
@@ -19,7 +20,9 @@ pub mod cloud;
 pub mod frame;
 pub mod frr;
 pub mod guardian;
+pub mod guest;
 pub mod lock;
+pub mod nat;
 pub mod netns;
 pub mod node;
 pub mod path;

@@ -333,8 +333,7 @@ impl Node {
     /// # Errors
     /// It fails.
     pub fn binding(&self, address: impl Into<IpAddr>) -> Result<Option<(String, IpAddr)>> {
-        let address = address.into();
-        let entry = self.entry(&format!("{address}/{}", if address.is_ipv4() { 32 } else { 128 }))?;
+        let entry = self.entry_of(address)?;
         let said =
             |entry: Value| Some((entry["type"].as_str()?.to_owned(), entry["nbma"].as_str()?.parse().ok()?));
         Ok(entry.and_then(said))
@@ -349,6 +348,15 @@ impl Node {
         let servers = self.nave_json("show nhs")?;
         let found = servers.as_array().and_then(|all| all.iter().find(|s| s["protocol"] == protocol));
         found.cloned().with_context(|| format!("no {protocol} in {servers:#}"))
+    }
+
+    /// What `nave show nhrp` has of exactly this address.
+    ///
+    /// # Errors
+    /// As [`Node::entry`].
+    pub fn entry_of(&self, address: impl Into<IpAddr>) -> Result<Option<Value>> {
+        let address = address.into();
+        self.entry(&format!("{address}/{}", if address.is_ipv4() { 32 } else { 128 }))
     }
 
     /// `nave watch --json`: one line for each event, on its standard output.

@@ -131,6 +131,24 @@ pub fn legs(frames: &[Frame], ends: (IpAddr, IpAddr)) -> Vec<(Duration, IpAddr, 
     frames.iter().filter_map(leg).collect()
 }
 
+/// Follows what passed between two LAN addresses, each given with the NBMA address of its node, both ways: it began by way of the
+/// hub and ended directly, and went no other way.
+///
+/// # Errors
+/// It did not.
+pub fn by_the_hub_then_direct(frames: &[Frame], hub: IpAddr, ends: [(IpAddr, IpAddr); 2]) -> Result<()> {
+    let [left, right] = ends;
+    for ((source, from), (destination, to)) in [(left, right), (right, left)] {
+        let legs: Vec<_> = legs(frames, (source, destination)).into_iter().map(|(_, a, b)| (a, b)).collect();
+        let way = || format!("{source} → {destination} went {legs:?}");
+        ensure!(legs.first() == Some(&(from, hub)), "it does not begin by the hub: {}", way());
+        ensure!(legs.last() == Some(&(from, to)), "it does not end directly: {}", way());
+        let known = |leg| [(from, hub), (hub, to), (from, to)].contains(leg);
+        ensure!(legs.iter().all(known), "it goes astray: {}", way());
+    }
+    Ok(())
+}
+
 /// How many packets to `destination` passed inside GRE.
 #[must_use]
 pub fn inner_packets_to(frames: &[Frame], destination: IpAddr) -> usize {
@@ -272,6 +290,27 @@ mod tests {
         assert!(way(&[(LEFT, RIGHT, 0), (LEFT, RIGHT, 0)]).is_err(), "twice");
         assert!(way(&[(LEFT, RIGHT, 0), (LEFT, HUB, 1), (HUB, RIGHT, 1)]).is_err(), "back to the hub");
         assert!(way(&[(RIGHT, LEFT, 0)]).is_err(), "backwards");
+    }
+
+    #[test]
+    fn both_ways_begin_by_the_hub_and_end_directly() {
+        let ends = [(ENDS.0.into(), LEFT.into()), (ENDS.1.into(), RIGHT.into())];
+        let follow = |frames: &[Frame]| by_the_hub_then_direct(frames, HUB.into(), ends);
+        let there = [(LEFT, HUB), (HUB, RIGHT), (LEFT, RIGHT)].map(|legs| captured(0, legs, 0));
+        assert!(follow(&there).is_err(), "nothing came back");
+        let back = [(RIGHT, HUB), (HUB, LEFT), (RIGHT, LEFT)].map(|legs| {
+            let mut frame = captured(0, legs, 0);
+            let at = frame.length - PAYLOAD - 8 - 8; // Of the inner source and destination.
+            frame.bytes[at..at + 4].copy_from_slice(&ENDS.1.octets());
+            frame.bytes[at + 4..at + 8].copy_from_slice(&ENDS.0.octets());
+            frame
+        });
+        let both = [&there[..], &back[..]].concat();
+        follow(&both).unwrap();
+        assert!(follow(&both[1..]).is_err(), "no beginning");
+        assert!(follow(&both[..5]).is_err(), "no end");
+        let astray = [&both[..], &[captured(0, (HUB, LEFT), 0), captured(0, (LEFT, RIGHT), 0)]].concat();
+        assert!(follow(&astray).is_err());
     }
 
     #[test]

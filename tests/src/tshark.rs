@@ -167,6 +167,17 @@ fn address(text: &str) -> Result<IpAddr> {
     }
 }
 
+/// The NHRP messages of a capture that tshark finds fault with, if they do not come from these addresses.
+///
+/// # Errors
+/// As [`nhrp`], or there are none at all.
+pub fn faults(path: &Path, except: &[String]) -> Result<Vec<Dissected>> {
+    let messages = nhrp(path)?;
+    ensure!(messages.len() > 6, "of {} messages not much can be said", messages.len());
+    let is_bad = |m: &Dissected| !m.checksum_good || !m.complaints.is_empty();
+    Ok(messages.into_iter().filter(|m| !except.contains(&m.source) && is_bad(m)).collect())
+}
+
 /// Fields of each packet in a capture, as tshark names and prints them; of one that occurs several times all, with commas.
 ///
 /// # Errors
