@@ -21,6 +21,7 @@ pub enum Action {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         port: Option<u16>,
         /// The packet, from its fixed header on.
+        #[serde(with = "crate::hex")]
         bytes: Vec<u8>,
     },
     /// Program this for owner NHRP: a binding, a shortcut (route), a replica or a fall-back. `link` is `None` in it: what an NBMA

@@ -22,6 +22,7 @@ pub enum Input {
         /// Destination of the outer header.
         destination: NbmaAddr,
         /// The NHRP packet, from its fixed header on.
+        #[serde(with = "crate::hex")]
         bytes: Vec<u8>,
     },
     /// The data plane forwarded a packet out by the network that it came from (hub, phase 3).
@@ -34,6 +35,7 @@ pub enum Input {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         port: Option<u16>,
         /// The first octets of the inner IP packet.
+        #[serde(with = "crate::hex")]
         bytes: Vec<u8>,
     },
     /// Packets want a next hop of a tunnel that has no binding (phase 2).

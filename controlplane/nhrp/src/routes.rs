@@ -1,8 +1,9 @@
 //! What the engine asks the RIB. Not an input, but a view that the caller lends for the time of one `handle`: a RIB of a
-//! million routes is not kept twice. A journal records changes of the RIB beside the inputs, so replay sees the same answers.
+//! million routes is not kept twice. A journal records the answers beside the inputs ([`crate::journal`]), so replay sees the same ones.
 
 use model::program::Hop;
 use model::{InterfaceName, Prefix, ProtocolAddr, TableId};
+use serde::{Deserialize, Serialize};
 
 /// Routes of every owner but NHRP: an answer must never rest on a shortcut.
 pub trait Routes {
@@ -15,7 +16,7 @@ pub trait Routes {
 }
 
 /// A route that matched.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Found {
     /// Its prefix.
     pub prefix: Prefix,
@@ -24,7 +25,8 @@ pub struct Found {
 }
 
 /// Where a route leads.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum To {
     /// To an address of this box.
     Local,

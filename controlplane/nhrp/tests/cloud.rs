@@ -25,6 +25,8 @@ mod faults;
 mod forwarding;
 #[path = "cloud/invariants.rs"]
 mod invariants;
+#[path = "cloud/journal.rs"]
+mod journal;
 #[path = "cloud/purge.rs"]
 mod purge;
 #[path = "cloud/registration.rs"]

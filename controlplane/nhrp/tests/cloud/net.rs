@@ -12,7 +12,8 @@ use model::config::{MapMulticast, Nhrp, Nhs, Registration};
 use model::program::{Key, Object, Path, TunnelMode};
 use model::time::{HoldingTime, Instant};
 use model::{InterfaceName, NbmaAddr, Prefix, ProtocolAddr, TableId};
-use nhrp::{Action, Engine, Event, Input, Limits, Reject, Sender, Snapshot, Tunnel};
+use nhrp::journal::{self, Line};
+use nhrp::{Action, Engine, Event, Input, Reject, Sender, Snapshot, Tunnel};
 use wire::nhrp::{Message, MessageType};
 
 pub(crate) use crate::rib::{Lead, Rib};
@@ -64,6 +65,8 @@ pub(crate) struct Node {
     pub(crate) events: Vec<(Instant, Event)>,
     pub(crate) sent: Vec<(Instant, NbmaAddr, Vec<u8>)>,
     pub(crate) saved: (Instant, Snapshot),
+    /// Its journal, if it is kept ([`Net::record`]).
+    pub(crate) journal: Option<Vec<String>>,
     /// The whole box.
     pub(crate) alive: bool,
     /// Its control plane; without it, the data plane goes on with what it has.
@@ -266,6 +269,7 @@ impl Net {
             events: Vec::new(),
             sent: Vec::new(),
             saved: Default::default(),
+            journal: None,
             alive: true,
             has_control: true,
             lives: 0,
@@ -314,6 +318,12 @@ impl Net {
         self.give(node, Input::Configure(vec![tunnel]));
     }
 
+    /// A node that was not started yet keeps a journal from here on.
+    pub(crate) fn record(&mut self, node: usize) {
+        let opened = Line::opened(Instant::default(), node as u64, None);
+        self.nodes[node].journal = Some(vec![opened.to_text().unwrap()]);
+    }
+
     /// Where others see a node.
     pub(crate) fn outside(&self, node: usize) -> NbmaAddr {
         let pat = self.pat.get(&node).map(|(nbma, _)| *nbma);
@@ -352,7 +362,11 @@ impl Net {
     fn begin_again(&mut self, node: usize, snapshot: Option<Snapshot>) {
         let n = &mut self.nodes[node];
         n.lives += 1;
-        n.engine = Engine::with_limits(self.now, node as u64 + 1000 * n.lives, snapshot, Limits::default());
+        let seed = node as u64 + 1000 * n.lives;
+        if let Some(journal) = &mut n.journal {
+            journal.push(Line::opened(self.now, seed, snapshot.clone()).to_text().unwrap());
+        }
+        n.engine = Engine::new(self.now, seed, snapshot);
         n.program.clear();
         n.events.clear();
         n.sent.clear();
@@ -375,7 +389,13 @@ impl Net {
             return self.unwind(node);
         }
         let mut actions = Vec::new();
-        n.engine.handle(self.now, input, &n.rib, &mut actions);
+        match &mut n.journal {
+            Some(journal) => {
+                let line = journal::handle(&mut n.engine, self.now, input, &n.rib, &mut actions);
+                journal.push(line.to_text().unwrap());
+            }
+            None => n.engine.handle(self.now, input, &n.rib, &mut actions),
+        }
         let deadline = n.engine.next_deadline();
         if deadline != n.deadline {
             if let Some(old) = n.deadline {

@@ -258,6 +258,8 @@ proptest! {
         (net.lost, net.doubled) = (weather.0, weather.1);
         net.shaken = millis(weather.2);
         let mut storm = Storm::new(net, vec![(2, 3), (2, 4), (4, 5), (3, 5)]);
+        let witness = (seed % 6) as usize;
+        storm.net.record(witness);
         storm.net.start_all();
         storm.run(5);
         for (node, death, out, after) in deaths {
@@ -265,6 +267,10 @@ proptest! {
             storm.run(after);
         }
         storm.heal(400);
+        // All that one of them did follows from its journal.
+        let journal = storm.net.nodes[witness].journal.take().unwrap();
+        let replayed = nhrp::journal::replay(journal.iter().map(String::as_str));
+        prop_assert!(replayed.is_ok(), "{}", replayed.unwrap_err());
         storm.end();
     }
 }
