@@ -10,6 +10,7 @@ use model::{InterfaceName, NbmaAddr, Prefix, ProtocolAddr};
 use wire::nhrp::{Body, Cie, Extension, ExtensionType, Families, Family, Flags, Kind, Message};
 
 use crate::Tunnel;
+use crate::answer::Told;
 use crate::auth;
 use crate::cache::{Entry, Origin};
 use crate::input::Peer;
@@ -17,7 +18,7 @@ use crate::limits::{HOP_COUNT, Shares};
 use crate::nhs::Server;
 use crate::purge::Purge;
 use crate::redirect::Redirected;
-use crate::resolution::{Ask, Told};
+use crate::resolution::Ask;
 use crate::shortcut::Shortcut;
 use crate::snapshot::RememberedTunnel;
 use crate::turn::{Timer, Turn};
@@ -60,6 +61,8 @@ pub(crate) struct Cloud {
     left: Option<NbmaAddr>,
     /// Messages sent and received, by type.
     pub(crate) messages: [(u64, u64); 8],
+    /// Error indications sent and received, by code; 0: all others.
+    pub(crate) errors: BTreeMap<u16, (u64, u64)>,
 }
 
 impl Cloud {
@@ -86,6 +89,7 @@ impl Cloud {
             fallback: None,
             left: None,
             messages: [(0, 0); 8],
+            errors: BTreeMap::new(),
         }
     }
 

@@ -1,14 +1,29 @@
 //! Messages for others: passed on along the routes, hop by hop (RFC 2332 §5.2.0.1: requests and indications towards their
 //! destination, replies towards their source).
+//!
+//! 1. Who is known here is reached straight. 2. Else the routes lead the way: nothing depends on what servers know of each other.
+//! 3. Where they end, a server asks its own servers, if it has any: not the one that the message comes from, and none that it has passed.
+//!
+//! Every server that a message passes takes a hop, names itself in the record of its direction, makes its authentication anew, and says
+//! where its own client is seen that is behind a NAT and does not say so (`nat`). One that does not know a compulsory extension of it
+//! takes the hop and makes the authentication anew, and that is all (RFC 2332 §5.3).
+
+use std::net::IpAddr;
 
 use model::{InterfaceName, Prefix, ProtocolAddr};
-use wire::nhrp::{Body, ErrorCode, ExtensionType, Message};
+use wire::nhrp::{Body, ErrorCode, ExtensionType, Family, Message};
 
-use crate::complaint::Complaint;
+use crate::cloud::Cloud;
+use crate::complaint::culprit;
 use crate::engine::Engine;
+use crate::extension;
 use crate::input::Peer;
+use crate::receive::Came;
 use crate::turn::Turn;
 use crate::{Reject, Routes, To};
+
+/// More than is ever added to a message that is passed on: six entries and a text.
+const ADDED: usize = 6 * 44 + 16;
 
 /// Where an address is, seen from here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,9 +39,9 @@ pub(crate) enum Toward {
         /// It is this one.
         peer: Peer,
     },
-    /// By way of a peer that nothing is known of.
+    /// By way of a peer that nothing is known of, or there is no route.
     Unbound,
-    /// Nowhere.
+    /// Nowhere: a route says so.
     Nowhere,
 }
 
@@ -40,6 +55,10 @@ impl Engine {
         if let Some(peer) = cloud.binding(address) {
             return Toward::Peer { tunnel: from, peer };
         }
+        // On every link there may be the same one: no route says by which.
+        if address.is_link_local() {
+            return Toward::Unbound;
+        }
         let found = routes.lookup(cloud.tunnel.table, address);
         let registered = cloud.registered_route(address);
         let is_longest = |prefix: Prefix| found.is_none_or(|f| f.prefix.length() <= prefix.length());
@@ -48,7 +67,7 @@ impl Engine {
         {
             return Toward::Peer { tunnel: from, peer };
         }
-        let Some(found) = found else { return Toward::Nowhere };
+        let Some(found) = found else { return Toward::Unbound };
         let hop = match found.to {
             To::Nowhere => return Toward::Nowhere,
             To::Local => return Toward::Own,
@@ -65,97 +84,157 @@ impl Engine {
         }
     }
 
-    /// As [`Self::toward`], and what has no binding is known to the server, if there is one: a server asks its own.
+    /// As [`Self::toward`] for a message that came, and what is not known here is known to a server, if there is one that has not seen the
+    /// message yet: a server asks its own.
     pub(crate) fn toward_or_server(
         &self,
-        from: InterfaceName,
-        source: Peer,
+        came: Came<'_>,
+        message: &Message,
         address: ProtocolAddr,
         routes: &dyn Routes,
     ) -> Toward {
-        match self.toward(from, address, routes) {
-            Toward::Unbound => {
-                let servers = self.clouds.get(&from).map(|c| &c.servers);
-                let of_family = servers.into_iter().flatten().filter(|s| s.is_of_family(address));
-                let up = of_family.into_iter().find(|s| s.is_up() && s.nbma != Some(source.nbma));
-                let nbma = up.and_then(|s| s.nbma);
-                nbma.map_or(Toward::Unbound, |nbma| Toward::Peer { tunnel: from, peer: nbma.into() })
-            }
-            toward => toward,
+        let toward = self.toward(came.tunnel, address, routes);
+        if toward != Toward::Unbound {
+            return toward;
+        }
+        let passed = recorded(message, record_of(message));
+        let is_new = |server: &crate::nhs::Server| {
+            server.is_of_family(address)
+                && server.is_up()
+                && server.nbma != Some(came.from.nbma)
+                && server.protocol.is_none_or(|p| Some(p.0) != message.source && !passed.contains(&p.0))
+        };
+        let cloud = self.clouds.get(&came.tunnel);
+        let server = cloud.and_then(|c| c.servers.iter().find(|s| is_new(s)));
+        match server.and_then(|s| s.nbma) {
+            Some(nbma) => Toward::Peer { tunnel: came.tunnel, peer: nbma.into() },
+            None => Toward::Unbound,
         }
     }
 
-    /// Passes a message on that came by `tunnel` from `source`.
+    /// Passes a message on that came.
     pub(crate) fn forward(
         &mut self,
         turn: &mut Turn<'_>,
-        tunnel: InterfaceName,
-        source: Peer,
-        mut message: Message,
-        bytes: &[u8],
+        came: Came<'_>,
+        message: Message,
     ) -> Result<(), Reject> {
-        let is_reply = matches!(&message.body, Body::Exchange { kind, .. } if kind.is_reply());
-        let target = if is_reply { message.source } else { message.destination };
-        let target = ProtocolAddr(target.ok_or(Reject::Address)?);
-        let complain = |engine: &mut Self, turn: &mut Turn<'_>, message: &Message, code, offset| {
-            engine.complain(turn, Complaint { tunnel, source, message, bytes, code, offset });
+        let target = ProtocolAddr(target_of(&message).ok_or(Reject::Address)?);
+        self.check_way(turn, came, &message)?;
+        let toward = self.toward_or_server(came, &message, target, turn.routes);
+        self.pass_on(turn, came, message, toward)
+    }
+
+    /// Passes a message on, the way of which has been looked at.
+    pub(crate) fn pass_on(
+        &mut self,
+        turn: &mut Turn<'_>,
+        came: Came<'_>,
+        mut message: Message,
+        toward: Toward,
+    ) -> Result<(), Reject> {
+        let target = ProtocolAddr(target_of(&message).ok_or(Reject::Address)?);
+        let culprit = culprit(&message);
+        let (out, peer) = match toward {
+            // In an underlay of the other family nobody is where the message says.
+            Toward::Peer { tunnel, peer } if Family::of(peer.nbma.0) == message.families.nbma => {
+                (tunnel, peer)
+            }
+            _ => {
+                self.complain(turn, came, culprit, ErrorCode::PROTOCOL_ADDRESS_UNREACHABLE, 0);
+                return Err(Reject::Unreachable);
+            }
         };
-        let Toward::Peer { tunnel: out, peer } = self.toward_or_server(tunnel, source, target, turn.routes)
-        else {
-            complain(self, turn, &message, ErrorCode::PROTOCOL_ADDRESS_UNREACHABLE, 0);
-            return Err(Reject::Unreachable);
-        };
-        if out == tunnel && peer == source {
+        if out == came.tunnel && peer == came.source() {
+            self.complain(turn, came, culprit, ErrorCode::LOOP_DETECTED, 0);
             return Err(Reject::Loop);
         }
+        // RFC 2332 §5.1: what comes with 0 has no hop left.
         if message.hop_count == 0 {
-            complain(self, turn, &message, ErrorCode::HOP_COUNT_EXCEEDED, 9);
+            self.complain(turn, came, culprit, ErrorCode::HOP_COUNT_EXCEEDED, 9);
             return Err(Reject::HopCount);
         }
         message.hop_count -= 1;
-        let record = if is_reply { ExtensionType::REVERSE_TRANSIT } else { ExtensionType::FORWARD_TRANSIT };
-        if self.has_passed(tunnel, &message, record)
-            || (is_reply && self.has_passed(tunnel, &message, ExtensionType::RESPONDER))
-        {
-            complain(self, turn, &message, ErrorCode::LOOP_DETECTED, 0);
-            return Err(Reject::Loop);
+        // RFC 2332 §5.3: who does not know a compulsory extension passes it on, and does not name itself.
+        if extension::unrecognized(&message).is_none() {
+            if let Some(cloud) = self.clouds.get(&came.tunnel) {
+                cloud.say_where_clients_are(&mut message);
+            }
+            if let Some(cloud) = self.clouds.get(&out) {
+                cloud.sign(&mut message, target);
+            }
         }
         let Some(cloud) = self.clouds.get_mut(&out) else { return Err(Reject::NoTunnel) };
-        // RFC 2332 §5.3: who does not know a compulsory extension passes it on, and does not name itself.
-        if unrecognized(&message).is_none()
-            && let Some(own) = cloud.identity(target)
-        {
-            let (families, entry) = (message.families, cloud.own_entry(&own));
-            if let Some(passed) = message.extension_mut(record)
-                && !passed.push(&entry, families)
-            {
-                return Err(Reject::NoRoom);
-            }
+        if came.bytes.len() + ADDED > usize::from(cloud.tunnel.mtu) && !cloud.fits(&message) {
+            self.complain(turn, came, culprit, ErrorCode::SDU_SIZE_EXCEEDED, 0);
+            return Err(Reject::TooLong);
         }
         cloud.send(turn, peer, message);
         Ok(())
     }
 
-    /// Whether a record of servers in a message that came by a tunnel names this node (RFC 2332 §5.3.2: by its protocol address).
-    fn has_passed(&self, tunnel: InterfaceName, message: &Message, record: ExtensionType) -> bool {
-        let Some(Ok(entries)) = message.extension(record).map(|e| e.entries(message.families)) else {
-            return false;
+    /// Refuses to pass on what has passed here before (RFC 2332 §5.3.1, §5.3.2, §5.3.3), and what hides whether it has.
+    pub(crate) fn check_way(
+        &mut self,
+        turn: &mut Turn<'_>,
+        came: Came<'_>,
+        message: &Message,
+    ) -> Result<(), Reject> {
+        // Of that, the rest is not our business.
+        if extension::unrecognized(message).is_some() {
+            return Ok(());
+        }
+        if let Some(place) = extension::invalid(message) {
+            let offset = extension::offset(message, place, came.bytes);
+            self.complain(turn, came, culprit(message), ErrorCode::INVALID_EXTENSION, offset);
+            return Err(Reject::InvalidExtension);
+        }
+        let mut records = vec![record_of(message)];
+        records.extend(is_reply(message).then_some(ExtensionType::RESPONDER));
+        let names_us = |record: &ExtensionType| {
+            recorded(message, *record).iter().any(|a| self.is_own(came.tunnel, ProtocolAddr(*a)))
         };
-        let protocols = entries.iter().filter_map(|e| e.protocol);
-        protocols.into_iter().any(|a| self.is_own(tunnel, ProtocolAddr(a)))
+        let Some(record) = records.into_iter().find(names_us) else { return Ok(()) };
+        let place = message.extensions.iter().flatten().position(|e| e.kind() == record);
+        let offset = place.map_or(0, |place| extension::offset(message, place, came.bytes));
+        self.complain(turn, came, culprit(message), ErrorCode::LOOP_DETECTED, offset);
+        Err(Reject::Loop)
     }
 }
 
-/// The first compulsory extension that is not known here.
-pub(crate) fn unrecognized(message: &Message) -> Option<ExtensionType> {
-    const KNOWN: [ExtensionType; 6] = [
-        ExtensionType::RESPONDER,
-        ExtensionType::FORWARD_TRANSIT,
-        ExtensionType::REVERSE_TRANSIT,
-        ExtensionType::AUTHENTICATION,
-        ExtensionType::VENDOR,
-        ExtensionType::NAT,
-    ];
-    let extensions = message.extensions.iter().flatten();
-    extensions.filter(|e| e.compulsory()).map(|e| e.kind()).find(|k| !KNOWN.contains(k))
+impl Cloud {
+    /// Names this node in the record of a message that leaves towards `target`, if its sender wants that.
+    fn sign(&self, message: &mut Message, target: ProtocolAddr) {
+        let Some(own) = self.identity(target) else { return };
+        let (families, record, entry) = (message.families, record_of(message), self.own_entry(&own));
+        if let Some(passed) = message.extension_mut(record) {
+            // What has no room here is too long for every way.
+            let _ = passed.push(&entry, families);
+        }
+    }
+
+    /// Whether a message is as short as the tunnel takes.
+    pub(crate) fn fits(&self, message: &Message) -> bool {
+        message.encode().len() <= usize::from(self.tunnel.mtu)
+    }
+}
+
+/// The extension in which the servers name themselves that a message passes.
+fn record_of(message: &Message) -> ExtensionType {
+    if is_reply(message) { ExtensionType::REVERSE_TRANSIT } else { ExtensionType::FORWARD_TRANSIT }
+}
+
+/// The protocol address that a message travels to.
+fn target_of(message: &Message) -> Option<IpAddr> {
+    if is_reply(message) { message.source } else { message.destination }
+}
+
+fn is_reply(message: &Message) -> bool {
+    matches!(&message.body, Body::Exchange { kind, .. } if kind.is_reply())
+}
+
+/// The protocol addresses that an extension names.
+fn recorded(message: &Message, record: ExtensionType) -> Vec<IpAddr> {
+    let entries = message.extension(record).and_then(|e| e.entries(message.families).ok());
+    entries.into_iter().flatten().filter_map(|e| e.protocol).collect()
 }

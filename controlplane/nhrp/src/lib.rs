@@ -9,13 +9,16 @@
 //! is programmed. `complaint` sends error indications. Every limit and interval is in [`limits`].
 #![forbid(unsafe_code)]
 
+mod answer;
 mod auth;
 mod cache;
 mod census;
 mod cloud;
 mod complaint;
+mod extension;
 mod forward;
 mod hex;
+mod nat;
 mod nhs;
 mod overlap;
 mod purge;

@@ -27,6 +27,8 @@ pub struct Limits {
     pub redirects_per_second: u32,
     /// Error indications sent per second, in all.
     pub errors_per_second: u32,
+    /// Error indications sent per second to one peer.
+    pub errors_per_second_per_peer: u32,
 }
 
 impl Default for Limits {
@@ -39,7 +41,8 @@ impl Default for Limits {
             purges: 16_384,
             redirects: 65_536,
             redirects_per_second: 2_000,
-            errors_per_second: 10,
+            errors_per_second: 100,
+            errors_per_second_per_peer: 4,
         }
     }
 }
@@ -99,6 +102,9 @@ pub(crate) const PRUNE_EVERY: Duration = Duration::from_secs(60);
 
 /// Octets of the offending packet in an error indication: an even number, see [`crate::complaint`].
 pub(crate) const ERROR_CONTENTS: usize = 256;
+
+/// Peers whose error indications of this second are counted; beyond them nobody new is told.
+pub(crate) const COMPLAINED_TO: usize = 1024;
 
 /// Request ids are reserved in the snapshot this many at a time. RFC 2332 §5.2.3 says 50 or 100; but half of them must last until
 /// the snapshot is on the disk, and there may be 2,000 a second ([`Limits::asks_per_second`]), and as many purges at once.

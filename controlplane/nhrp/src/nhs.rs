@@ -18,11 +18,11 @@ use std::time::Duration;
 use model::config;
 use model::time::Instant;
 use model::{NbmaAddr, ProtocolAddr};
-use wire::nhrp::{Body, Cie, CieCode, Flags, Kind, Message};
+use wire::nhrp::{Body, Cie, CieCode, ErrorCode, Flags, Kind, Message};
 
 use crate::cloud::{Cloud, request_extensions};
 use crate::limits::{REGISTER_PATIENCE, REGISTER_RETRY_LONGEST, RETRY_FIRST, backoff};
-use crate::resolution::nat_address;
+use crate::nat::nat_address;
 use crate::turn::{Timer, Turn};
 use crate::{Event, Reject};
 
@@ -56,6 +56,8 @@ pub(crate) struct Server {
     pub(crate) replies: u64,
     pub(crate) refusals: u64,
     pub(crate) refusal: Option<CieCode>,
+    /// What it, or a node on the way to it, said was wrong with our request; until it accepts one.
+    pub(crate) error: Option<ErrorCode>,
 }
 
 /// A server whose addresses are known.
@@ -117,6 +119,7 @@ impl Server {
             replies: 0,
             refusals: 0,
             refusal: None,
+            error: None,
         }
     }
 
@@ -281,7 +284,7 @@ impl Cloud {
         let i = self.servers.iter().position(|s| s.request == Some(*request_id));
         let i = i.ok_or(Reject::Unsolicited)?;
         let code = entries.iter().map(|e| e.code).find(|c| *c != CieCode::SUCCESS).unwrap_or_default();
-        let observed = nat_address(message, message.source.map(ProtocolAddr));
+        let observed = message.source.and_then(|us| nat_address(message, ProtocolAddr(us)));
         let observed = observed.filter(|nbma| Some(*nbma) != self.tunnel.nbma);
         let server = &mut self.servers[i];
         let nhs = server.known().ok_or(Reject::Unsolicited)?;
@@ -308,6 +311,7 @@ impl Cloud {
         }
         server.replies += 1;
         server.refusal = None;
+        server.error = None;
         server.tries = 0;
         server.is_silent = false;
         let refresh = server.standing == Standing::Responding;
@@ -326,6 +330,14 @@ impl Cloud {
             self.choose_fallback(turn);
         }
         Ok(())
+    }
+
+    /// An error indication came about one of our registration requests: what may be the reason why there is no reply. It is asked on.
+    pub(crate) fn registration_error(&mut self, request_id: u32, code: ErrorCode) {
+        if let Some(server) = self.servers.iter_mut().find(|s| s.request == Some(request_id)) {
+            server.error = Some(code);
+            server.refusals += 1;
+        }
     }
 
     /// A server says where it sees us. Whoever heard otherwise from us before, as who asked before the server answered, is told.

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use model::{NbmaAddr, Prefix, ProtocolAddr};
 use wire::nhrp::{Body, Cie, Extension, ExtensionType, Family, Flags, Kind, Message};
 
+use crate::answer::clamped;
 use crate::cache::{Entry, Origin};
 use crate::cloud::{Cloud, Identity};
 use crate::input::Peer;
@@ -15,7 +16,6 @@ use crate::limits::{HOP_COUNT, PURGE_ATTEMPTS, PURGE_ENTRIES, RETRY_FIRST, backo
 use crate::nhs::ServerAt;
 use crate::overlap::overlapping;
 use crate::registration::fill_responder;
-use crate::resolution::clamped;
 use crate::turn::{Timer, Turn};
 use crate::{Reject, Sender};
 

@@ -1,15 +1,33 @@
 //! A packet that came: read, authenticated, and brought to whom it is for.
 
 use model::{InterfaceName, ProtocolAddr};
-use wire::nhrp::{Body, CieCode, ErrorCode, Kind, Message};
+use wire::nhrp::{Body, CieCode, ErrorCode, ExtensionType, Kind, Message, offset_of};
 
 use crate::auth;
-use crate::complaint::Complaint;
+use crate::complaint::{culprit, culprit_of_unreadable};
 use crate::engine::Engine;
-use crate::forward::{Toward, unrecognized};
+use crate::extension;
+use crate::forward::Toward;
 use crate::input::Peer;
 use crate::turn::Turn;
 use crate::{Reject, Sender};
+
+/// How a message came.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Came<'a> {
+    /// By which tunnel.
+    pub(crate) tunnel: InterfaceName,
+    pub(crate) from: &'a Sender,
+    /// As it was on the wire.
+    pub(crate) bytes: &'a [u8],
+}
+
+impl Came<'_> {
+    /// Where it came from: its sender, or the last server that it passed.
+    pub(crate) const fn source(&self) -> Peer {
+        self.from.peer()
+    }
+}
 
 impl Engine {
     /// A packet came by a tunnel. The path:
@@ -22,30 +40,42 @@ impl Engine {
         from: &Sender,
         bytes: &[u8],
     ) -> Result<(), Reject> {
-        let source = from.peer();
+        let came = Came { tunnel, from, bytes };
         let cloud = self.clouds.get_mut(&tunnel).ok_or(Reject::NoTunnel)?;
-        let message = Message::decode(bytes)?;
+        let message = match Message::decode(bytes) {
+            Ok(message) => message,
+            Err(malformed) => {
+                let culprit = culprit_of_unreadable(bytes);
+                self.complain(turn, came, culprit, ErrorCode::PROTOCOL_ERROR, offset_of(&malformed));
+                return Err(malformed.into());
+            }
+        };
         cloud.messages[message.message_type() as usize - 1].1 += 1;
         if let Err(reject) = auth::check(&message, cloud.tunnel.nhrp.authentication.as_deref()) {
-            let code = ErrorCode::AUTHENTICATION_FAILURE;
-            let complaint = Complaint { tunnel, source, message: &message, bytes, code, offset: 0 };
-            self.complain(turn, complaint);
+            let extensions = message.extensions.iter().flatten();
+            let place = extensions.clone().position(|e| e.kind() == ExtensionType::AUTHENTICATION);
+            let offset = place.map_or(0, |place| extension::offset(&message, place, bytes));
+            self.complain(turn, came, culprit(&message), ErrorCode::AUTHENTICATION_FAILURE, offset);
             return Err(reject);
         }
         match &message.body {
             Body::Exchange { kind, .. } => {
                 let kind = *kind;
-                self.exchange(turn, tunnel, from, kind, message, bytes)
+                self.exchange(turn, came, kind, message)
             }
             Body::Traffic { packet, .. } => cloud.traffic_indication(turn, packet),
-            // Nothing is done upon one. It is passed on if it is for somebody else; one about us from us is dropped.
-            Body::Error { .. } => {
-                let is_ours =
-                    |a: Option<std::net::IpAddr>| a.is_none_or(|a| self.is_own(tunnel, ProtocolAddr(a)));
-                if is_ours(message.destination) || is_ours(message.source) {
+            Body::Error { code, packet, .. } => {
+                cloud.count_error(*code);
+                let is_own = |a: std::net::IpAddr| self.is_own(tunnel, ProtocolAddr(a));
+                // From us, and back again: quietly dropped (RFC 2332 §5.2.7).
+                if message.source.is_some_and(is_own) {
+                    return Err(Reject::Loop);
+                }
+                if message.destination.is_none_or(is_own) {
+                    self.error_indication(turn, tunnel, *code, packet);
                     return Ok(());
                 }
-                self.forward(turn, tunnel, source, message, bytes)
+                self.forward(turn, came, message)
             }
         }
     }
@@ -54,13 +84,11 @@ impl Engine {
     fn exchange(
         &mut self,
         turn: &mut Turn<'_>,
-        tunnel: InterfaceName,
-        sender: &Sender,
+        came: Came<'_>,
         kind: Kind,
         message: Message,
-        bytes: &[u8],
     ) -> Result<(), Reject> {
-        let source = sender.peer();
+        let Came { tunnel, .. } = came;
         let from = ProtocolAddr(message.source.ok_or(Reject::Address)?);
         let to = ProtocolAddr(message.destination.ok_or(Reject::Address)?);
         if !kind.is_reply() {
@@ -68,7 +96,7 @@ impl Engine {
             let limits = cloud.tunnel.nhrp.limits;
             let (all, each) = (limits.requests_per_second, limits.requests_per_second_per_peer);
             // Without an answer: to answer a flood is to make another one.
-            if !cloud.requests.take(turn.now, source, all, each) {
+            if !cloud.requests.take(turn.now, came.source(), all, each) {
                 return Err(Reject::RateLimited);
             }
             // Our own request, back again.
@@ -77,29 +105,28 @@ impl Engine {
             }
         }
         if kind == Kind::ResolutionRequest {
-            return self.resolution_request(turn, tunnel, source, to, message, bytes);
+            return self.resolution_request(turn, came, to, message);
         }
         // A client that does not know its server names itself (RFC 2332 §5.2.3, §5.2.5).
         let is_own = |address| self.is_own(tunnel, address);
         let is_for_us = if kind.is_reply() { is_own(from) } else { is_own(to) || from == to };
         if !is_for_us {
-            return self.forward(turn, tunnel, source, message, bytes);
+            return self.forward(turn, came, message);
         }
-        self.check_extensions(turn, tunnel, source, &message, bytes)?;
+        self.check_extensions(turn, came, &message)?;
         let cloud = self.clouds.get_mut(&tunnel).ok_or(Reject::NoTunnel)?;
         match kind {
-            Kind::RegistrationRequest => cloud.registration_request(turn, sender, message),
+            Kind::RegistrationRequest => cloud.registration_request(turn, came.from, message),
             Kind::RegistrationReply => cloud.registration_reply(turn, &message),
-            Kind::PurgeRequest => cloud.purge_request(turn, sender, message),
+            Kind::PurgeRequest => cloud.purge_request(turn, came.from, message),
             Kind::PurgeReply => cloud.purge_reply(turn, &message),
             Kind::ResolutionReply | Kind::ResolutionRequest => {
                 let Body::Exchange { request_id, .. } = message.body else { return Err(Reject::Malformed) };
                 let is_duplicate = cloud.answered.contains(&request_id);
-                let done = cloud.resolution_reply(turn, &message);
+                let done = cloud.resolution_reply(turn, came.source(), &message);
                 if done == Err(Reject::Unsolicited) && !is_duplicate {
                     let code = ErrorCode::INVALID_RESOLUTION_REPLY;
-                    let complaint = Complaint { tunnel, source, message: &message, bytes, code, offset: 0 };
-                    self.complain(turn, complaint);
+                    self.complain(turn, came, culprit(&message), code, 0);
                 }
                 done
             }
@@ -110,54 +137,90 @@ impl Engine {
     fn resolution_request(
         &mut self,
         turn: &mut Turn<'_>,
-        tunnel: InterfaceName,
-        source: Peer,
+        came: Came<'_>,
         destination: ProtocolAddr,
         message: Message,
-        bytes: &[u8],
     ) -> Result<(), Reject> {
-        let toward = self.toward_or_server(tunnel, source, destination, turn.routes);
-        let cloud = self.clouds.get_mut(&tunnel).ok_or(Reject::NoTunnel)?;
-        let (code, reject) = match toward {
+        let Came { tunnel, .. } = came;
+        let mut toward = self.toward(tunnel, destination, turn.routes);
+        let cloud = self.clouds.get(&tunnel).ok_or(Reject::NoTunnel)?;
+        let refusal = match toward {
             Toward::Own | Toward::Egress => {
-                let prefix = cloud.answer_prefix(turn, destination);
-                match prefix.filter(|_| cloud.is_multipoint()) {
-                    None => (CieCode::ADMINISTRATIVELY_PROHIBITED, Reject::Prohibited),
-                    Some(_) if cloud.has_told_enough(turn) => {
-                        (CieCode::INSUFFICIENT_RESOURCES, Reject::NoRoom)
-                    }
+                let prefix = cloud.answer_prefix(turn, destination).filter(|_| cloud.is_multipoint());
+                match prefix {
+                    None => Some((CieCode::ADMINISTRATIVELY_PROHIBITED, Reject::Prohibited)),
                     Some(prefix) => {
-                        self.check_extensions(turn, tunnel, source, &message, bytes)?;
+                        self.check_extensions(turn, came, &message)?;
                         let cloud = self.clouds.get_mut(&tunnel).ok_or(Reject::NoTunnel)?;
-                        return cloud.answer(turn, source, message, prefix);
+                        let culprit = culprit(&message);
+                        let done = cloud.answer_own(turn, came.source(), message, prefix);
+                        return self.after_answer(turn, came, culprit, done);
                     }
                 }
             }
-            // Behind the requester itself: it has no better way than the one that it has.
-            Toward::Peer { tunnel: out, peer } if out == tunnel && peer == source => {
-                (CieCode::NO_BINDING, Reject::NoBinding)
+            _ if cloud.may_answer_for(turn, &message, destination) => {
+                self.check_extensions(turn, came, &message)?;
+                let cloud = self.clouds.get_mut(&tunnel).ok_or(Reject::NoTunnel)?;
+                let culprit = culprit(&message);
+                let done = cloud.answer_for(turn, came.source(), message, destination);
+                return self.after_answer(turn, came, culprit, done);
             }
-            Toward::Peer { .. } => return self.forward(turn, tunnel, source, message, bytes),
-            Toward::Unbound | Toward::Nowhere => (CieCode::NO_BINDING, Reject::NoBinding),
+            _ => None,
         };
-        cloud.refuse(turn, source, message, code);
+        if refusal.is_none() {
+            self.check_way(turn, came, &message)?;
+            toward = self.toward_or_server(came, &message, destination, turn.routes);
+        }
+        let no_binding = (CieCode::NO_BINDING, Reject::NoBinding);
+        let (code, reject) = match (refusal, toward) {
+            (Some(refusal), _) => refusal,
+            // Behind the requester itself: it has no better way than the one that it has.
+            (None, Toward::Peer { tunnel: out, peer }) if out == tunnel && peer == came.source() => {
+                no_binding
+            }
+            // Both behind a NAT that gives ports: by way of us is the only way.
+            (None, Toward::Peer { tunnel: out, peer }) if self.is_pat_to_pat(came, out, peer) => {
+                (CieCode::ADMINISTRATIVELY_PROHIBITED, Reject::Unproven)
+            }
+            (None, Toward::Peer { .. }) => return self.pass_on(turn, came, message, toward),
+            (None, _) => no_binding,
+        };
+        let cloud = self.clouds.get_mut(&tunnel).ok_or(Reject::NoTunnel)?;
+        cloud.refuse(turn, came.source(), message, code);
         Err(reject)
     }
 
-    /// Refuses a message for us with a compulsory extension that is not known here (RFC 2332 §5.3).
+    /// An answer that would be larger than its way is an error of the request, whose records are in it.
+    fn after_answer(
+        &mut self,
+        turn: &mut Turn<'_>,
+        came: Came<'_>,
+        culprit: Option<ProtocolAddr>,
+        done: Result<(), Reject>,
+    ) -> Result<(), Reject> {
+        if done == Err(Reject::TooLong) {
+            self.complain(turn, came, culprit, ErrorCode::SDU_SIZE_EXCEEDED, 0);
+        }
+        done
+    }
+
+    /// Refuses a message for us with a compulsory extension that is not known here, or with a known one that is not as it must be
+    /// (RFC 2332 §5.3).
     fn check_extensions(
         &mut self,
         turn: &mut Turn<'_>,
-        tunnel: InterfaceName,
-        source: Peer,
+        came: Came<'_>,
         message: &Message,
-        bytes: &[u8],
     ) -> Result<(), Reject> {
-        if unrecognized(message).is_none() {
+        let (place, code, reject) = if let Some(place) = extension::unrecognized(message) {
+            (place, ErrorCode::UNRECOGNIZED_EXTENSION, Reject::UnrecognizedExtension)
+        } else if let Some(place) = extension::invalid(message) {
+            (place, ErrorCode::INVALID_EXTENSION, Reject::InvalidExtension)
+        } else {
             return Ok(());
-        }
-        let code = ErrorCode::UNRECOGNIZED_EXTENSION;
-        self.complain(turn, Complaint { tunnel, source, message, bytes, code, offset: 0 });
-        Err(Reject::UnrecognizedExtension)
+        };
+        let offset = extension::offset(message, place, came.bytes);
+        self.complain(turn, came, culprit(message), code, offset);
+        Err(reject)
     }
 }

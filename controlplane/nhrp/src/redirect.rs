@@ -49,6 +49,11 @@ pub(crate) fn addresses(packet: &[u8]) -> Option<(IpAddr, IpAddr)> {
     }
 }
 
+/// Whether a packet stays on its link by its addresses: it has no better way.
+fn is_of_one_link(from: IpAddr, to: IpAddr) -> bool {
+    ProtocolAddr(from).is_link_local() || ProtocolAddr(to).is_link_local() || to.is_multicast()
+}
+
 /// The hub.
 impl Cloud {
     /// The data plane forwarded a packet out by the cloud that it came from. `better` is the peer that the routes lead to.
@@ -62,6 +67,9 @@ impl Cloud {
     ) -> Result<(), Reject> {
         if !self.tunnel.nhrp.redirect {
             return Err(Reject::Prohibited);
+        }
+        if is_of_one_link(from, to) {
+            return Err(Reject::Address);
         }
         let own = self.identity(ProtocolAddr(from)).ok_or(Reject::Unreachable)?;
         // Nothing is better than where it came from; and of a way that is not there, nobody is told.
@@ -117,6 +125,9 @@ impl Cloud {
         let (from, to) = addresses(packet).ok_or(Reject::Malformed)?;
         if !self.tunnel.nhrp.shortcut || !self.is_multipoint() {
             return Err(Reject::Prohibited);
+        }
+        if is_of_one_link(from, to) {
+            return Err(Reject::Address);
         }
         // RFC 2332 §6.4, draft §4: only where the flow enters the cloud may it be asked for.
         let route = turn.routes.lookup(self.tunnel.table, ProtocolAddr(from));

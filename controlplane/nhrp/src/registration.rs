@@ -288,17 +288,6 @@ impl Cloud {
             let _ = addresses.push(&observed, families);
         }
     }
-
-    /// Where a node is seen, as an entry of the NAT extension.
-    pub(crate) fn seen_entry(&self, families: Families, nbma: NbmaAddr, node: ProtocolAddr) -> Cie {
-        Cie {
-            prefix: families.protocol.bits(),
-            mtu: self.tunnel.mtu,
-            nbma: Some(nbma.0),
-            protocol: Some(node.0),
-            ..Cie::default()
-        }
-    }
 }
 
 /// Room.

@@ -21,6 +21,8 @@ pub enum Reject {
     Authentication,
     /// A compulsory extension that is not known here.
     UnrecognizedExtension,
+    /// A known extension that stands there twice, or cannot be read.
+    InvalidExtension,
     /// It came back to us.
     Loop,
     /// Its hop count is used up.
@@ -33,10 +35,16 @@ pub enum Reject {
     Prohibited,
     /// The address is registered from elsewhere, uniquely.
     AlreadyRegistered,
+    /// The binding that was asked for is not unique.
+    NotUnique,
     /// Nobody here knows the address.
     NoBinding,
     /// No way to whom it is for.
     Unreachable,
+    /// With what is added on its way it is larger than that way takes.
+    TooLong,
+    /// A way between two nodes behind a NAT that nothing has come by yet.
+    Unproven,
     /// A traffic indication for a flow that does not begin here.
     Intermediate,
     /// The flow was redirected a moment ago.
@@ -49,21 +57,25 @@ pub enum Reject {
 
 impl Reject {
     /// All of them.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 22] = [
         Self::Truncated,
         Self::Malformed,
         Self::Checksum,
         Self::NoTunnel,
         Self::Authentication,
         Self::UnrecognizedExtension,
+        Self::InvalidExtension,
         Self::Loop,
         Self::HopCount,
         Self::Address,
         Self::Unsolicited,
         Self::Prohibited,
         Self::AlreadyRegistered,
+        Self::NotUnique,
         Self::NoBinding,
         Self::Unreachable,
+        Self::TooLong,
+        Self::Unproven,
         Self::Intermediate,
         Self::Redirected,
         Self::NoRoom,
@@ -80,14 +92,18 @@ impl Reject {
             Self::NoTunnel => "no-tunnel",
             Self::Authentication => "authentication",
             Self::UnrecognizedExtension => "unrecognized-extension",
+            Self::InvalidExtension => "invalid-extension",
             Self::Loop => "loop",
             Self::HopCount => "hop-count",
             Self::Address => "address",
             Self::Unsolicited => "unsolicited",
             Self::Prohibited => "prohibited",
             Self::AlreadyRegistered => "already-registered",
+            Self::NotUnique => "not-unique",
             Self::NoBinding => "no-binding",
             Self::Unreachable => "unreachable",
+            Self::TooLong => "too-long",
+            Self::Unproven => "unproven",
             Self::Intermediate => "intermediate",
             Self::Redirected => "redirected",
             Self::NoRoom => "no-room",
@@ -105,6 +121,7 @@ impl Reject {
             Self::NoTunnel => "The message came by a tunnel that runs no NHRP.",
             Self::Authentication => "The authentication extension is missing or wrong.",
             Self::UnrecognizedExtension => "The message has a compulsory extension that is not known here.",
+            Self::InvalidExtension => "An extension of the message stands there twice or cannot be read.",
             Self::Loop => "The message came back to a node that it had passed.",
             Self::HopCount => "The message had passed as many servers as it may.",
             Self::Address => "An address is missing, is our own, or is none that a peer can have.",
@@ -113,8 +130,13 @@ impl Reject {
             Self::AlreadyRegistered => {
                 "The protocol address is registered uniquely from another NBMA address."
             }
+            Self::NotUnique => "A unique binding was asked for, and the one that there is is not.",
             Self::NoBinding => "No binding is known for the address that was asked for.",
             Self::Unreachable => "There is no way to whom the message, or the packet in it, is for.",
+            Self::TooLong => "The message is larger than the way on takes.",
+            Self::Unproven => {
+                "The way between two nodes behind a NAT is not taken: nothing came straight by it."
+            }
             Self::Intermediate => "A redirect for a packet whose source is not behind this node.",
             Self::Redirected => "The sender of the packet was told of a better way a moment ago.",
             Self::NoRoom => "A limit on entries is reached.",

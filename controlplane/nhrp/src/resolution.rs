@@ -1,4 +1,4 @@
-//! Resolution (RFC 2332 §5.2.1, §5.2.2): asking for the way to an address, and answering.
+//! Resolution (RFC 2332 §5.2.1, §5.2.2): asking for the way to an address.
 //!
 //! Asking, one state for each address:
 //!
@@ -12,27 +12,23 @@
 //!
 //! Whatever the state, traffic has a way: by the server. A refusal takes nothing away.
 //!
-//! Answering: the node where the route to the address leaves the cloud answers, with the prefix of that route; every node
-//! before it passes the request on (`forward`). It takes the requester's binding from the request, and answers straight to it.
-//!
-//! Behind a NAT, a node says in the NAT extension (Cisco's) of what it asks and answers where its server sees it.
+//! Answering is in `answer`. Behind a NAT, a node says where its server sees it (`nat`).
 
 use model::time::{HoldingTime, Instant};
 use model::{NbmaAddr, Prefix, ProtocolAddr};
-use wire::nhrp::{Body, Cie, CieCode, Extension, ExtensionType, Flags, Kind, Message};
+use wire::nhrp::{Body, CieCode, ErrorCode, Flags, Kind, Message};
 
 use crate::cache::{Entry, Origin, check_peer};
 use crate::cloud::{Cloud, request_extensions};
 use crate::input::Peer;
 use crate::limits::{
-    ANSWERED, ASK_ATTEMPTS, ASK_RETRY_LONGEST, HOP_COUNT, REST_FIRST, REST_LONGEST, REST_MEMORY, RETRY_FIRST,
-    backoff, shortest_answer,
+    ANSWERED, ASK_ATTEMPTS, ASK_RETRY_LONGEST, REST_FIRST, REST_LONGEST, REST_MEMORY, RETRY_FIRST, backoff,
 };
+use crate::nat::nat_address;
 use crate::purge::host_bits;
-use crate::registration::fill_responder;
 use crate::shortcut::Better;
 use crate::turn::{Timer, Turn};
-use crate::{Event, Reject, To};
+use crate::{Event, Reject};
 
 /// An address that is asked for, or rests.
 #[derive(Debug)]
@@ -58,21 +54,6 @@ pub(crate) enum Phase {
         /// Then.
         until: Instant,
     },
-}
-
-/// What somebody was told of us.
-#[derive(Debug)]
-pub(crate) struct Told {
-    /// Where it is.
-    pub(crate) peer: Peer,
-    /// The address that it asked for.
-    pub(crate) destination: ProtocolAddr,
-    /// It wanted no shorter prefix than this long.
-    pub(crate) shortest: u8,
-    /// The client whose binding it was told, from the cache; `None`: what is here.
-    pub(crate) by: Option<ProtocolAddr>,
-    /// It forgets by itself then.
-    pub(crate) until: Instant,
 }
 
 /// Asking.
@@ -220,40 +201,51 @@ impl Cloud {
     }
 
     /// A reply to one of our resolution requests; it may come by the server or straight.
-    pub(crate) fn resolution_reply(&mut self, turn: &mut Turn<'_>, message: &Message) -> Result<(), Reject> {
+    pub(crate) fn resolution_reply(
+        &mut self,
+        turn: &mut Turn<'_>,
+        came: Peer,
+        message: &Message,
+    ) -> Result<(), Reject> {
         let Body::Exchange { request_id, flags, entries, .. } = &message.body else {
             return Err(Reject::Malformed);
         };
         let destination = ProtocolAddr(message.destination.ok_or(Reject::Address)?);
-        let outstanding = self.asks.get(&destination).map(|a| a.phase);
-        if !matches!(outstanding, Some(Phase::Asking { id, .. }) if id == *request_id) {
+        if !self.is_asking(destination, *request_id) {
             return Err(Reject::Unsolicited);
+        }
+        // The first of the best (RFC 2332 §5.2.2).
+        let usable = entries.iter().filter(|e| e.code == CieCode::SUCCESS && e.holding_time > 0);
+        let best = usable.rev().max_by_key(|e| e.preference);
+        let next_hop = ProtocolAddr(best.and_then(|e| e.protocol).unwrap_or(destination.0));
+        let said = best.and_then(|e| e.nbma).map(NbmaAddr);
+        let nbma = nat_address(message, next_hop).or(said);
+        let claimed = said.filter(|said| Some(*said) != nbma);
+        // Between two behind NATs only what came straight proves the way; that may still come.
+        if claimed.is_some() && self.public().is_some() && nbma != Some(came.nbma) {
+            return Err(Reject::Unproven);
         }
         self.answered.push_back(*request_id);
         if self.answered.len() > ANSWERED {
             self.answered.pop_front();
         }
-        // The first of the best (RFC 2332 §5.2.2).
-        let usable = entries.iter().filter(|e| e.code == CieCode::SUCCESS && e.holding_time > 0);
-        let Some(entry) = usable.rev().max_by_key(|e| e.preference) else {
-            turn.cancel(Timer::Ask(self.name(), destination));
+        let Some(entry) = best else {
             self.rest(turn, destination);
             return Ok(());
         };
-        let next_hop = ProtocolAddr(entry.protocol.unwrap_or(destination.0));
-        let said = entry.nbma.map(NbmaAddr);
-        let nbma = nat_address(message, Some(next_hop)).or(said).ok_or(Reject::Address)?;
-        let claimed = said.filter(|said| *said != nbma);
-        check_peer(self, next_hop, nbma)?;
-        if self.is_full(next_hop) {
-            return Err(Reject::NoRoom);
-        }
+        let nbma = match self.check_answer(next_hop, nbma) {
+            Ok(nbma) => nbma,
+            Err(reject) => {
+                self.rest(turn, destination);
+                return Err(reject);
+            }
+        };
         turn.cancel(Timer::Ask(self.name(), destination));
         self.asks.remove(&destination);
         let holding_time = HoldingTime(entry.holding_time);
         let learnt = Learnt {
             nbma,
-            port: None,
+            port: came.port.filter(|_| came.nbma == nbma),
             claimed,
             holding_time,
             mtu: entry.mtu,
@@ -261,12 +253,54 @@ impl Cloud {
             implicit: false,
         };
         self.learn(turn, next_hop, learnt);
+        // What says something on this link only has no route, and wants none.
+        if destination.is_link_local() {
+            return Ok(());
+        }
         let length = entry.length(message.families);
         self.take_shortcut(turn, Better { destination, next_hop, length, holding_time })
     }
 
+    /// The NBMA address that an answer gives, if a peer can be there, and there is room for it.
+    fn check_answer(&self, next_hop: ProtocolAddr, nbma: Option<NbmaAddr>) -> Result<NbmaAddr, Reject> {
+        let nbma = nbma.ok_or(Reject::Address)?;
+        check_peer(self, next_hop, nbma)?;
+        // Seen at the same address as we: the NAT sends nothing back inside.
+        if self.public() == Some(nbma) {
+            return Err(Reject::Unproven);
+        }
+        if self.is_full(next_hop) {
+            return Err(Reject::NoRoom);
+        }
+        Ok(nbma)
+    }
+
+    /// Whether this is the id of the request for an address that is outstanding.
+    fn is_asking(&self, destination: ProtocolAddr, request_id: u32) -> bool {
+        let outstanding = self.asks.get(&destination).map(|a| a.phase);
+        matches!(outstanding, Some(Phase::Asking { id, .. }) if id == request_id)
+    }
+
+    /// An error indication came about one of our requests. Where the same request would meet the same error, it is not sent again.
+    pub(crate) fn resolution_error(
+        &mut self,
+        turn: &mut Turn<'_>,
+        destination: ProtocolAddr,
+        request_id: u32,
+        code: ErrorCode,
+    ) {
+        // A protocol error may be one of the way: a checksum. An invalid reply is no error of a request.
+        let passes = [ErrorCode::PROTOCOL_ERROR, ErrorCode::INVALID_RESOLUTION_REPLY];
+        if ErrorCode::ALL.contains(&code)
+            && !passes.contains(&code)
+            && self.is_asking(destination, request_id)
+        {
+            self.rest(turn, destination);
+        }
+    }
+
     /// Takes a binding that came by a resolution, unless a better one is there.
-    fn learn(&mut self, turn: &mut Turn<'_>, address: ProtocolAddr, learnt: Learnt) {
+    pub(crate) fn learn(&mut self, turn: &mut Turn<'_>, address: ProtocolAddr, learnt: Learnt) {
         let Learnt { nbma, port, claimed, holding_time, mtu, authoritative, implicit } = learnt;
         let old = self.cache.get(&address);
         if old.is_some_and(|o| o.origin > Origin::Cached) {
@@ -308,158 +342,14 @@ impl Cloud {
 }
 
 /// A binding that came by a resolution.
-struct Learnt {
-    nbma: NbmaAddr,
+pub(crate) struct Learnt {
+    pub(crate) nbma: NbmaAddr,
     /// UDP port of its packets, where that is known.
-    port: Option<u16>,
+    pub(crate) port: Option<u16>,
     /// What it says itself, behind a NAT.
-    claimed: Option<NbmaAddr>,
-    holding_time: HoldingTime,
-    mtu: u16,
-    authoritative: bool,
-    implicit: bool,
-}
-
-/// The public address of a node behind a NAT: the NAT extension's entry for it, or its first one.
-pub(crate) fn nat_address(message: &Message, of: Option<ProtocolAddr>) -> Option<NbmaAddr> {
-    let entries = message.extension(ExtensionType::NAT)?.entries(message.families).ok()?;
-    let meant = entries.iter().find(|e| of.is_none_or(|of| e.protocol == Some(of.0)));
-    meant.and_then(|e| e.nbma).map(NbmaAddr)
-}
-
-/// Answering.
-impl Cloud {
-    /// The prefix that this node answers for when it is asked for an address; `None` if the address is not behind it.
-    pub(crate) fn answer_prefix(&self, turn: &Turn<'_>, destination: ProtocolAddr) -> Option<Prefix> {
-        let host = Prefix::host(destination.0);
-        if self.is_own(destination) {
-            return Some(host);
-        }
-        // What is behind this node is told only where that is wanted.
-        if !self.tunnel.nhrp.shortcut {
-            return None;
-        }
-        let table = self.tunnel.table;
-        let found = turn.routes.lookup(table, destination)?;
-        match found.to {
-            To::Local => Some(host),
-            To::Nowhere => None,
-            To::Tunnel(hop) if turn.is_in_network(hop.interface, self.tunnel.nhrp.network_id) => None,
-            To::Tunnel(_) | To::Elsewhere(_) => {
-                let shortest = found.prefix.length();
-                if shortest < shortest_answer(destination.0.is_ipv4()) {
-                    return Some(host);
-                }
-                // RFC 2332 §6.3: the shortest that holds no other route.
-                let mut lengths = (shortest..=host_bits(destination))
-                    .filter_map(|length| Prefix::new(destination.0, length));
-                let is_whole = |prefix: &Prefix| {
-                    !turn.routes.is_split(table, *prefix, &found.to) && !self.has_registered_part(*prefix)
-                };
-                lengths.find(is_whole).or(Some(host))
-            }
-        }
-    }
-
-    /// Answers a resolution request: for `prefix`, straight to the requester.
-    pub(crate) fn answer(
-        &mut self,
-        turn: &mut Turn<'_>,
-        source: Peer,
-        mut message: Message,
-        prefix: Prefix,
-    ) -> Result<(), Reject> {
-        let client = ProtocolAddr(message.source.ok_or(Reject::Address)?);
-        let destination = ProtocolAddr(message.destination.ok_or(Reject::Address)?);
-        let own = self.identity(client).ok_or(Reject::Unreachable)?;
-        let Body::Exchange { flags, entries, .. } = &message.body else { return Err(Reject::Malformed) };
-        let (flags, asked) = (*flags, entries.first().copied().unwrap_or_default());
-        // A requester may want nothing wider than this; 0, 0xff and a host say nothing (RFC 2332 §5.2.1).
-        let shortest = asked.length(message.families).unwrap_or(0);
-        let prefix = clamped(prefix, destination, shortest).ok_or(Reject::Malformed)?;
-        let public = nat_address(&message, None);
-        let requester = public.or(message.source_nbma.map(NbmaAddr)).unwrap_or(source.nbma);
-        check_peer(self, client, requester)?;
-        let peer = Peer { nbma: requester, port: self.port_of(client, requester, source) };
-        // RFC 2332 §6.2.1: only what says that it is stable, and for how long.
-        if flags.has(Flags::SOURCE_STABLE) && asked.holding_time > 0 && !self.is_full(client) {
-            let learnt = Learnt {
-                nbma: requester,
-                port: peer.port,
-                claimed: message.source_nbma.map(NbmaAddr).filter(|said| *said != requester),
-                holding_time: HoldingTime(asked.holding_time),
-                mtu: asked.mtu,
-                authoritative: false,
-                implicit: true,
-            };
-            self.learn(turn, client, learnt);
-        }
-        let next_hop = if self.is_own(destination) { destination } else { own.protocol };
-        let entry = Cie { prefix: prefix.length(), protocol: Some(next_hop.0), ..self.own_entry(&own) };
-        let kept = Flags::ROUTER | Flags::SOURCE_STABLE | Flags::NAT;
-        let given = Flags::AUTHORITATIVE | Flags::DESTINATION_STABLE;
-        make_reply(&mut message, (flags & kept) | given, entry);
-        fill_responder(&mut message, &self.own_entry(&own));
-        if let Some(nbma) = self.public() {
-            self.say_where(&mut message, nbma, next_hop);
-        }
-        let until = turn.now + self.tunnel.nhrp.holding_time.duration();
-        self.told.insert((prefix, client), Told { peer, destination, shortest, by: None, until });
-        turn.save();
-        self.send(turn, peer, message);
-        turn.event(Event::ResolutionAnswered { tunnel: self.name(), client, prefix });
-        Ok(())
-    }
-
-    /// The UDP port of a peer that is at `nbma`: that of the message, if it came straight from it, or else that which is known.
-    fn port_of(&self, peer: ProtocolAddr, nbma: NbmaAddr, source: Peer) -> Option<u16> {
-        if source.nbma == nbma {
-            return source.port;
-        }
-        self.binding(peer).filter(|known| known.nbma == nbma).and_then(|known| known.port)
-    }
-
-    /// Says in a reply where we are seen, beside what its requester may say of itself.
-    fn say_where(&self, message: &mut Message, nbma: NbmaAddr, us: ProtocolAddr) {
-        let families = message.families;
-        let entry = self.seen_entry(families, nbma, us);
-        if message.extension(ExtensionType::NAT).is_none() {
-            let extensions = message.extensions.get_or_insert_default();
-            extensions.push(Extension::empty(ExtensionType::NAT, false));
-        }
-        if let Some(addresses) = message.extension_mut(ExtensionType::NAT) {
-            // A few entries have room.
-            let _ = addresses.push(&entry, families);
-        }
-    }
-
-    /// Refuses a resolution request. The refusal takes the way back that the request came.
-    pub(crate) fn refuse(&mut self, turn: &mut Turn<'_>, source: Peer, mut message: Message, code: CieCode) {
-        let Some(own) = message.source.and_then(|s| self.identity(ProtocolAddr(s))) else { return };
-        let Body::Exchange { flags, .. } = &message.body else { return };
-        let flags = *flags & (Flags::ROUTER | Flags::SOURCE_STABLE | Flags::NAT);
-        make_reply(&mut message, flags, Cie { code, ..Cie::default() });
-        fill_responder(&mut message, &self.own_entry(&own));
-        self.send(turn, source, message);
-    }
-
-    /// Whether no more answers can be remembered; without that they could not be purged (RFC 2332 §5.2.2, code 5).
-    pub(crate) fn has_told_enough(&self, turn: &Turn<'_>) -> bool {
-        self.told.len() >= turn.common.limits.told
-    }
-}
-
-/// The part of `prefix` around an address that is no shorter than its requester wants.
-pub(crate) fn clamped(prefix: Prefix, destination: ProtocolAddr, shortest: u8) -> Option<Prefix> {
-    Prefix::new(destination.0, prefix.length().max(shortest))
-}
-
-/// Makes a resolution request its own reply; extensions stay (RFC 2332 §5.2.2).
-fn make_reply(message: &mut Message, reply_flags: Flags, entry: Cie) {
-    message.hop_count = HOP_COUNT;
-    if let Body::Exchange { kind, flags, entries, .. } = &mut message.body {
-        *kind = Kind::ResolutionReply;
-        *flags = reply_flags;
-        *entries = vec![entry];
-    }
+    pub(crate) claimed: Option<NbmaAddr>,
+    pub(crate) holding_time: HoldingTime,
+    pub(crate) mtu: u16,
+    pub(crate) authoritative: bool,
+    pub(crate) implicit: bool,
 }

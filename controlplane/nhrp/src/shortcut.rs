@@ -9,6 +9,7 @@ use model::time::{HoldingTime, Instant};
 use model::{Prefix, ProtocolAddr};
 
 use crate::cloud::Cloud;
+use crate::limits::USED_FOR;
 use crate::overlap::overlapping;
 use crate::purge::host_bits;
 use crate::turn::{Timer, Turn};
@@ -137,6 +138,23 @@ impl Cloud {
         turn.save();
     }
 
+    /// Removes a shortcut whose answer is not true any more. If packets went by it lately, another answer is asked for at once: until it is
+    /// there they go by the server, which may not redirect them again for a while.
+    pub(crate) fn replace_shortcut(&mut self, turn: &mut Turn<'_>, prefix: Prefix) {
+        let Some((next_hop, destination)) = self.shortcuts.get(&prefix).map(|s| (s.next_hop, s.destination))
+        else {
+            return;
+        };
+        let now = turn.now;
+        let used = self.cache.get(&next_hop).and_then(|e| e.last_used);
+        self.drop_shortcut(turn, prefix);
+        if used.is_some_and(|at| now.since(at) <= USED_FOR)
+            && self.route_by_tunnel(turn, destination).is_some_and(|(hop, _)| self.is_server(hop))
+        {
+            self.ask(turn, destination);
+        }
+    }
+
     fn unlink(&mut self, next_hop: ProtocolAddr, prefix: Prefix) {
         if let Some(prefixes) = self.via.get_mut(&next_hop) {
             prefixes.remove(&prefix);
@@ -156,7 +174,7 @@ impl Cloud {
                 let holds =
                     route.is_some_and(|(hop, length)| hop == shortcut.instead_of && length <= key.length());
                 if !holds {
-                    self.drop_shortcut(turn, key);
+                    self.replace_shortcut(turn, key);
                 }
             }
         }

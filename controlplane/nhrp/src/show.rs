@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use model::config::NhsNbma;
-use model::state::counters::{Counter, MessageCounter};
+use model::state::counters::{Counter, ErrorCounter, MessageCounter};
 use model::state::nhrp::{Entry, EntryFlags, EntryType};
 use model::state::nhs::{Server, ServerState};
 use model::time::Instant;
 use model::{Prefix, ProtocolAddr};
-use wire::nhrp::{CieCode, MessageType};
+use wire::nhrp::{CieCode, ErrorCode, MessageType};
 
 use crate::Reject;
 use crate::cloud::Cloud;
@@ -25,6 +25,8 @@ pub struct Traffic {
     pub messages: Vec<MessageCounter>,
     /// Messages, and words of the data plane, that were not acted upon, by reason; all reasons, in their order.
     pub rejects: Vec<Counter>,
+    /// Error indications by tunnel and code; those that there were.
+    pub errors: Vec<ErrorCounter>,
 }
 
 /// The name of a message type, as dissectors have it but in lower case.
@@ -53,6 +55,11 @@ fn code_name(code: CieCode) -> String {
         CieCode::ALREADY_REGISTERED => "unique address already registered".to_owned(),
         CieCode(code) => format!("code {code}"),
     }
+}
+
+/// The name of an error code (RFC 2332 §5.2.7).
+fn error_name(code: ErrorCode) -> String {
+    code.name().map_or_else(|| "other error".to_owned(), str::to_owned)
 }
 
 impl Engine {
@@ -93,7 +100,16 @@ impl Engine {
             sentence: reject.sentence().to_owned(),
             count: self.common.rejects.get(&reject).copied().unwrap_or(0),
         });
-        Traffic { messages: messages.collect(), rejects: rejects.into() }
+        let errors = self.clouds.values().flat_map(|cloud| {
+            cloud.errors.iter().map(|(code, (sent, received))| ErrorCounter {
+                tunnel: cloud.name(),
+                code: *code,
+                name: error_name(ErrorCode(*code)),
+                sent: *sent,
+                received: *received,
+            })
+        });
+        Traffic { messages: messages.collect(), rejects: rejects.into(), errors: errors.collect() }
     }
 }
 
@@ -186,7 +202,7 @@ impl Cloud {
             requests: s.requests,
             replies: s.replies,
             refusals: s.refusals,
-            refusal: s.refusal.map(code_name),
+            refusal: s.refusal.map(code_name).or(s.error.map(error_name)),
             next_request: due(Timer::Register(self.name(), s.id)),
         };
         self.servers.iter().map(server).collect()

@@ -9,12 +9,12 @@ use model::time::{HoldingTime, Instant};
 use model::{InterfaceName, NbmaAddr, Prefix, ProtocolAddr};
 use serde::{Deserialize, Serialize};
 
+use crate::answer::Told;
 use crate::cache::{Entry, Origin};
 use crate::cloud::Cloud;
 use crate::engine::Engine;
 use crate::input::Peer;
 use crate::limits::ANSWERS_REMEMBERED;
-use crate::resolution::Told;
 use crate::shortcut::Shortcut;
 use crate::turn::Turn;
 

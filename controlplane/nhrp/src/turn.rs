@@ -40,6 +40,8 @@ pub(crate) struct Common {
     pub(crate) asks: Bucket,
     pub(crate) redirects: Bucket,
     pub(crate) errors: Bucket,
+    /// Who was sent an error indication lately, and when.
+    pub(crate) complained: BTreeMap<NbmaAddr, (Instant, Bucket)>,
 }
 
 /// One call.

@@ -17,6 +17,8 @@ mod bytes;
 mod clouds;
 #[path = "cloud/day.rs"]
 mod day;
+#[path = "cloud/errors.rs"]
+mod errors;
 #[path = "cloud/families.rs"]
 mod families;
 #[path = "cloud/faults.rs"]

@@ -52,7 +52,7 @@ impl Conductor {
     fn show_counters(&self) -> Counters {
         let counter =
             |name: &str, sentence: String, count| Counter { name: name.to_owned(), sentence, count };
-        let nhrp::Traffic { messages, rejects } = self.engine.traffic();
+        let nhrp::Traffic { messages, rejects, .. } = self.engine.traffic();
         let mut counters = Counters { messages, rejects, ..Counters::default() };
         for (reason, &count) in &self.counted.punts_lost {
             let sentence = format!("packets ({reason:?}) for which the data plane's punt queue had no room");

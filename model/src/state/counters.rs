@@ -34,6 +34,21 @@ pub struct MessageCounter {
     pub received: u64,
 }
 
+/// NHRP error indications of one code on one tunnel.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorCounter {
+    /// The tunnel.
+    pub tunnel: InterfaceName,
+    /// The code; 0: all that RFC 2332 does not name.
+    pub code: u16,
+    /// Its name.
+    pub name: String,
+    /// Sent.
+    pub sent: u64,
+    /// Received.
+    pub received: u64,
+}
+
 /// Something counted that has a name and a sentence: a drop reason, a reject, a term of the conservation law.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counter {
