@@ -29,6 +29,10 @@ mod forwarding;
 mod invariants;
 #[path = "cloud/journal.rs"]
 mod journal;
+#[path = "cloud/limits.rs"]
+mod limits;
+#[path = "cloud/prefixes.rs"]
+mod prefixes;
 #[path = "cloud/purge.rs"]
 mod purge;
 #[path = "cloud/registration.rs"]

@@ -1,11 +1,12 @@
 //! Registration, refresh, refusal.
 
+use model::Prefix;
 use model::config::MapMulticast;
 use model::program::Key;
 use model::state::nhrp::EntryType;
 use model::state::nhs::ServerState;
-use nhrp::{Clear, Event, Input, Reject};
-use wire::nhrp::{Body, CieCode, Message, MessageType};
+use nhrp::{Clear, Event, Input, Reject, Sender};
+use wire::nhrp::{Body, Cie, CieCode, ExtensionType, Flags, Kind, Message, MessageType};
 
 use crate::net::*;
 
@@ -351,4 +352,254 @@ fn silent_servers_are_asked_at_once_when_the_data_plane_is_back() {
     // Nothing is awaited from a server that answered.
     net.give(1, Input::Reconnected);
     assert_eq!(net.messages(1, MessageType::RegistrationRequest).len(), asked + 1);
+}
+
+/// What the hub answers to a registration request from `sender`: the code of each entry.
+pub(crate) fn register(net: &mut Net, sender: &Sender, request: &Message) -> Vec<CieCode> {
+    let before = net.messages(0, MessageType::RegistrationReply).len();
+    let (from, bytes) = (sender.clone(), request.encode());
+    net.give(0, Input::Packet { tunnel: tunnel0(), from, destination: nbma(0), bytes });
+    let replies = net.messages(0, MessageType::RegistrationReply);
+    assert_eq!(replies.len(), before + 1, "one answer");
+    let Body::Exchange { entries, .. } = &replies[before].2.body else { panic!() };
+    assert!(entries.iter().all(|e| (e.code == CieCode::SUCCESS) == (e.holding_time > 0)), "0 in a refusal");
+    entries.iter().map(|e| e.code).collect()
+}
+
+/// A registration request of a node of the bench, as it was sent last.
+pub(crate) fn request_of(net: &Net, node: usize) -> Message {
+    net.messages(node, MessageType::RegistrationRequest).pop().unwrap().2
+}
+
+pub(crate) fn with_flags(mut message: Message, wanted: Flags) -> Message {
+    if let Body::Exchange { flags, .. } = &mut message.body {
+        *flags = wanted;
+    }
+    message
+}
+
+pub(crate) fn with_entries(mut message: Message, wanted: &[Cie]) -> Message {
+    if let Body::Exchange { entries, .. } = &mut message.body {
+        *entries = wanted.to_vec();
+    }
+    message
+}
+
+pub(crate) fn sender(node: usize, port: Option<u16>, identity: Option<&str>) -> Sender {
+    Sender { nbma: nbma(node), port, identity: identity.map(str::to_owned) }
+}
+
+pub(crate) fn entry(net: &Net, node: usize, target: Prefix) -> Option<model::state::nhrp::Entry> {
+    net.nodes[node].engine.entries(net.now).into_iter().find(|e| e.prefix == target)
+}
+
+pub(crate) const TAKEN: [CieCode; 1] = [CieCode::SUCCESS];
+pub(crate) const KEPT: [CieCode; 1] = [CieCode::ALREADY_REGISTERED];
+pub(crate) const PROHIBITED: [CieCode; 1] = [CieCode::ADMINISTRATIVELY_PROHIBITED];
+
+/// The address of a client that moves without saying so is kept from it, unless IKE says that it is the one who registered it.
+#[test]
+fn a_unique_address_moves_with_its_ike_identity_and_no_other() {
+    let mut net = Net::new(1, &Setup::default());
+    net.run(seconds(1));
+    let request = request_of(&net, 1);
+    let moved = Message { source_nbma: Some(nbma(7).0), ..request.clone() };
+    assert_eq!(register(&mut net, &sender(1, None, Some("spoke1")), &request), TAKEN);
+    assert_eq!(register(&mut net, &sender(7, None, Some("spoke2")), &moved), KEPT);
+    assert_eq!(register(&mut net, &sender(7, None, None), &moved), KEPT);
+    assert_eq!(net.binding(0, overlay(1)), Some(nbma(1)));
+    assert_eq!(register(&mut net, &sender(7, None, Some("spoke1")), &moved), TAKEN);
+    assert_eq!(net.binding(0, overlay(1)), Some(nbma(7)));
+    assert!(!net.has(0, Key::Replica(tunnel0(), nbma(1))) && net.has(0, Key::Replica(tunnel0(), nbma(7))));
+    // It is remembered over a restart who that was; that nobody is known is nobody's identity.
+    net.restart(0);
+    assert_eq!(register(&mut net, &sender(1, None, Some("spoke1")), &request), TAKEN);
+    assert_eq!(register(&mut net, &sender(1, None, None), &request), TAKEN);
+    assert_eq!(register(&mut net, &sender(7, None, None), &moved), KEPT);
+}
+
+/// What passed another server was protected by that server's identity, not by the client's.
+#[test]
+fn the_identity_of_a_server_on_the_way_is_not_the_clients() {
+    let mut net = Net::new(1, &Setup::default());
+    net.run(seconds(1));
+    let request = request_of(&net, 1);
+    let mut passed = Message { source_nbma: Some(nbma(7).0), ..request.clone() };
+    let hub = Cie { nbma: Some(nbma(9).0), protocol: Some(overlay(9).0), ..Cie::default() };
+    let families = passed.families;
+    assert!(passed.extension_mut(ExtensionType::FORWARD_TRANSIT).unwrap().push(&hub, families));
+    assert_eq!(register(&mut net, &sender(1, None, Some("hub9")), &request), TAKEN);
+    assert_eq!(register(&mut net, &sender(9, None, Some("hub9")), &passed), KEPT);
+}
+
+/// A NAT gives its client another port now and then; it is the same client, and answered there.
+#[test]
+fn a_client_behind_a_nat_may_change_its_udp_port() {
+    let mut net = Net::new(1, &Setup::default());
+    net.run(seconds(1));
+    let inside = "192.0.2.9".parse().ok();
+    let request = Message { source: Some(overlay(5).0), source_nbma: inside, ..request_of(&net, 1) };
+    for port in [4500, 1024] {
+        assert_eq!(register(&mut net, &sender(1, Some(port), None), &request), TAKEN);
+    }
+    // Another one behind the same NAT that claims the address is not it, nor is it by the word of IKE.
+    let other = Message { source_nbma: "192.0.2.10".parse().ok(), ..request.clone() };
+    assert_eq!(register(&mut net, &sender(1, Some(2048), None), &other), KEPT);
+    assert_eq!(register(&mut net, &sender(1, Some(1024), Some("spoke5")), &request), TAKEN);
+    assert_eq!(register(&mut net, &sender(1, Some(2048), Some("spoke6")), &request), KEPT);
+}
+
+#[test]
+fn a_registration_that_is_not_unique_takes_no_unique_address() {
+    let mut net = Net::new(1, &Setup::default());
+    net.run(seconds(1));
+    let request = request_of(&net, 1);
+    let moved = with_flags(Message { source_nbma: Some(nbma(7).0), ..request }, Flags::default());
+    assert_eq!(register(&mut net, &sender(7, None, None), &moved), KEPT);
+    assert_eq!(net.binding(0, overlay(1)), Some(nbma(1)));
+}
+
+/// Of one that is not unique, the newest holds; with U it is kept from then on (RFC 2332 §5.2.3), and without U no more.
+#[test]
+fn uniqueness_is_as_it_was_registered_last() {
+    let mut net = Net::new(1, &Setup { unique: false, ..Setup::default() });
+    net.run(seconds(1));
+    let open = request_of(&net, 1);
+    assert!(matches!(open.body, Body::Exchange { flags, .. } if !flags.has(Flags::UNIQUE)));
+    assert!(!entry(&net, 0, Prefix::host(overlay(1).0)).unwrap().flags.unique);
+    let moved = Message { source_nbma: Some(nbma(7).0), ..open.clone() };
+    let unique = with_flags(moved.clone(), Flags::UNIQUE);
+    assert_eq!(register(&mut net, &sender(7, None, None), &unique), TAKEN);
+    assert!(entry(&net, 0, Prefix::host(overlay(1).0)).unwrap().flags.unique);
+    assert_eq!(register(&mut net, &sender(1, None, None), &open), KEPT);
+    assert_eq!(register(&mut net, &sender(7, None, None), &moved), TAKEN);
+    assert_eq!(register(&mut net, &sender(1, None, None), &open), TAKEN);
+}
+
+/// RFC 2332 §5.2.4: what can be registered is, and what not has its code. With U there is one entry.
+#[test]
+fn each_entry_of_a_request_has_its_own_code() {
+    let mut net = Net::new(2, &Setup::default());
+    net.run(seconds(1));
+    let of = |node: usize| Cie { holding_time: 60, protocol: Some(overlay(node).0), ..Cie::default() };
+    let wider = Cie { prefix: 24, ..of(6) };
+    let request = with_entries(request_of(&net, 1), &[of(5), of(2), wider, of(6), of(0)]);
+    let codes = register(&mut net, &sender(1, None, None), &with_flags(request.clone(), Flags::default()));
+    let prohibited = CieCode::ADMINISTRATIVELY_PROHIBITED;
+    let ok = CieCode::SUCCESS;
+    assert_eq!(codes, [ok, CieCode::ALREADY_REGISTERED, prohibited, ok, prohibited]);
+    assert_eq!((net.binding(0, overlay(5)), net.binding(0, overlay(6))), (Some(nbma(1)), Some(nbma(1))));
+    assert_eq!(net.binding(0, overlay(2)), Some(nbma(2)));
+    let bytes = request.encode();
+    net.give(0, Input::Packet { tunnel: tunnel0(), from: nbma(1).into(), destination: nbma(0), bytes });
+    assert_eq!(net.rejects(0, Reject::Malformed), 1);
+}
+
+/// Addresses of the other family than the underlay's are nobody's.
+#[test]
+fn a_client_of_another_underlay_is_not_taken() {
+    let mut net = Net::new(1, &Setup::default());
+    net.run(seconds(1));
+    let mut request = request_of(&net, 1);
+    request.families.nbma = wire::nhrp::Family::V6;
+    request.source_nbma = "2001:db8::1".parse().ok();
+    request.extensions = Some(vec![]);
+    let bytes = request.encode();
+    net.give(0, Input::Packet { tunnel: tunnel0(), from: nbma(1).into(), destination: nbma(0), bytes });
+    assert_eq!(net.rejects(0, Reject::Address), 1);
+    assert_eq!(net.messages(0, MessageType::RegistrationReply).len(), 1);
+}
+
+/// A client that the configuration knows as well and that falls silent gets no more multicast when its holding time is over, and
+/// again when it is back. Where it is remains known all the time.
+#[test]
+fn a_configured_client_that_falls_silent_gets_no_multicast() {
+    let mut net = Net::idle(1, &Setup { holding: 60, ..Setup::default() });
+    net.nodes[0].tunnel.nhrp.map.push(model::config::Map { protocol: overlay(1), nbma: nbma(1) });
+    let (binding, replica) = (Key::Binding(tunnel0(), overlay(1)), Key::Replica(tunnel0(), nbma(1)));
+    let registered = |net: &Net| {
+        let entry = entry(net, 0, Prefix::host(overlay(1).0)).unwrap();
+        assert_eq!((entry.entry_type, entry.expires_in), (EntryType::Static, None));
+        entry.flags.registered
+    };
+    net.start(0);
+    net.start(1);
+    net.run(seconds(1));
+    assert!(net.has(0, replica) && registered(&net));
+    net.nodes[1].alive = false;
+    net.run(seconds(30));
+    // A restart meanwhile makes it no longer.
+    net.restart(0);
+    assert!(net.has(0, replica) && registered(&net));
+    net.run(seconds(31));
+    assert!(net.has(0, binding) && !net.has(0, replica) && !registered(&net));
+    net.revive(1);
+    net.run(seconds(30));
+    assert!(net.has(0, binding) && net.has(0, replica) && registered(&net));
+}
+
+/// A map for a client that is registered already: nothing of its registration is lost, and it ends when it would have.
+#[test]
+fn a_map_for_a_registered_client_keeps_its_registration() {
+    let mut net = Net::new(1, &Setup { holding: 60, ..Setup::default() });
+    net.run(seconds(1));
+    let replica = Key::Replica(tunnel0(), nbma(1));
+    net.nodes[0].tunnel.nhrp.map.push(model::config::Map { protocol: overlay(1), nbma: nbma(1) });
+    net.start(0);
+    assert!(net.has(0, replica));
+    net.nodes[1].alive = false;
+    net.run(seconds(61));
+    assert!(net.has(0, Key::Binding(tunnel0(), overlay(1))) && !net.has(0, replica));
+}
+
+/// Two clients behind one NAT address, told apart by their UDP ports: each has its own entry and its own answers, and what one says
+/// or leaves unsaid takes nothing of the other.
+#[test]
+fn clients_behind_one_address_do_not_disturb_each_other() {
+    let mut net = Net::idle(2, &Setup { holding: 60, ..Setup::default() });
+    let public = nbma(200);
+    net.pat.insert(1, (public, 4500));
+    net.pat.insert(2, (public, 1024));
+    net.start_all();
+    net.run(seconds(1));
+    let replica = Key::Replica(tunnel0(), public);
+    for (node, server) in [1, 2].map(|n| (n, net.nodes[n].engine.servers(net.now))) {
+        assert_eq!(server[0].state, ServerState::Responding, "{node}");
+        let entry = entry(&net, 0, Prefix::host(overlay(node).0)).unwrap();
+        assert_eq!((entry.nbma, entry.claimed_nbma), (Some(public), Some(nbma(node))));
+    }
+    net.give(1, Input::Shutdown);
+    net.run(millis(50));
+    assert_eq!((net.binding(0, overlay(1)), net.binding(0, overlay(2))), (None, Some(public)));
+    assert!(net.has(0, replica));
+    net.nodes[1].alive = false;
+    net.run(seconds(120));
+    assert!(net.binding(0, overlay(2)) == Some(public) && net.has(0, replica));
+    net.nodes[2].alive = false;
+    net.run(seconds(61));
+    assert!(net.binding(0, overlay(2)).is_none() && !net.has(0, replica));
+}
+
+/// The same where the NAT lets GRE through and there are no ports.
+#[test]
+fn clients_behind_one_address_without_ports_are_entries_of_their_own() {
+    let mut net = Net::new(1, &Setup::default());
+    net.run(seconds(1));
+    let template = request_of(&net, 1);
+    let request = |node: usize| Message {
+        source: Some(overlay(node).0),
+        source_nbma: Some(nbma(100 + node).0),
+        ..template.clone()
+    };
+    for node in [5, 6] {
+        assert_eq!(register(&mut net, &sender(9, None, None), &request(node)), TAKEN);
+    }
+    let mut leave = request(5);
+    let gone = Cie { prefix: 32, protocol: Some(overlay(5).0), ..Cie::default() };
+    let flags = Flags::NO_REPLY;
+    leave.body = Body::Exchange { kind: Kind::PurgeRequest, flags, request_id: 9, entries: vec![gone] };
+    let bytes = leave.encode();
+    net.give(0, Input::Packet { tunnel: tunnel0(), from: nbma(9).into(), destination: nbma(0), bytes });
+    assert_eq!((net.binding(0, overlay(5)), net.binding(0, overlay(6))), (None, Some(nbma(9))));
+    assert!(net.has(0, Key::Replica(tunnel0(), nbma(9))));
 }
