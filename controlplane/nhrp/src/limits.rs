@@ -80,7 +80,7 @@ pub(crate) const REST_LONGEST: Duration = Duration::from_secs(240);
 pub(crate) const REST_MEMORY: Duration = Duration::from_secs(300);
 
 /// Purge requests are sent this often while no reply comes.
-pub(crate) const PURGE_ATTEMPTS: u32 = 3;
+pub(crate) const PURGE_ATTEMPTS: u32 = 5;
 
 /// Entries in one purge request, so that it fits into any MTU.
 pub(crate) const PURGE_ENTRIES: usize = 32;

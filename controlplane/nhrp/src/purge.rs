@@ -241,7 +241,9 @@ impl Cloud {
             let is_registered = self.shortcuts.get(&route).is_some_and(|s| s.registered);
             let is_its_own = self.shortcuts.get(&route).is_some_and(|s| s.next_hop == client);
             let is_whole = prefix.length() <= route.length();
-            if !is_registered || (takes_back && is_its_own && is_whole) {
+            if !is_registered {
+                self.replace_shortcut(turn, route);
+            } else if takes_back && is_its_own && is_whole {
                 self.drop_shortcut(turn, route);
             }
         }

@@ -1,8 +1,8 @@
 //! Purge: what is no longer true is forgotten where it was told.
 
-use model::Prefix;
-use nhrp::{Input, Reject};
-use wire::nhrp::{Body, Cie, Flags, Kind, Message, MessageType};
+use model::{Prefix, ProtocolAddr};
+use nhrp::{Input, Reject, Sender};
+use wire::nhrp::{Body, Cie, ExtensionType, Flags, Kind, Message, MessageType};
 
 use crate::net::*;
 
@@ -33,7 +33,10 @@ fn a_withdrawn_route_is_purged_where_it_was_told() {
     let (_, _, reply) = net.messages(1, MessageType::PurgeReply).pop().unwrap();
     assert!(matches!((&reply.body, &purge.body),
         (Body::Exchange { request_id: a, kind: Kind::PurgeReply, .. }, Body::Exchange { request_id: b, .. }) if a == b));
-    // It comes back, wider: asked for again, it is answered as it is now.
+    // Packets went there, so it was asked for again at once, and there was nothing. It comes back, wider: asked for after the rest, it is
+    // answered as it is now.
+    assert!(net.has_event(1, |e| matches!(e, nhrp::Event::Unresolved { .. })));
+    net.run(seconds(16));
     net.nodes[2].rib.0.insert(prefix("192.168.2.0/23"), Lead::Lan);
     net.packet(1, host(1, 9), host(2, 9));
     net.run(millis(50));
@@ -104,8 +107,12 @@ fn a_purge_is_repeated_and_then_left() {
     net.nodes[1].alive = false;
     net.nodes[2].rib.0.remove(&lan(2));
     net.routes_changed(2, &[lan(2)]);
-    net.run(seconds(30));
-    assert_eq!(net.messages(2, MessageType::PurgeRequest).len(), 3);
+    net.run(seconds(300));
+    let purges = net.messages(2, MessageType::PurgeRequest);
+    let pauses: Vec<_> = purges.windows(2).map(|w| w[1].0.since(w[0].0).as_secs()).collect();
+    assert_eq!(pauses, [1, 2, 4, 8]);
+    assert!(purges.iter().all(|(_, _, m)| m == &purges[0].2), "one request");
+    assert_eq!(net.nodes[2].engine.census().purges, 0);
 }
 
 fn purge(net: &Net, from: usize, protocol: model::ProtocolAddr, prefix: u8, flags: Flags) -> Message {
@@ -221,4 +228,211 @@ fn an_operators_clear_forgets_what_matches() {
     net.give(1, Input::Clear(clear(None)));
     assert_eq!(net.routes(1), [] as [Prefix; 0]);
     assert_eq!(net.binding(1, overlay(0)), Some(nbma(0)), "the server is configured");
+}
+
+/// A hub that answers for its clients from its cache, and has told node 1 where node 2 is.
+fn told_by_the_hub(setup: &Setup) -> Net {
+    let mut net = Net::idle(3, setup);
+    net.nodes[0].tunnel.nhrp.answer_from_cache = true;
+    net.start_all();
+    net.run(seconds(1));
+    net.packet(1, overlay(1), overlay(2));
+    net.run(millis(50));
+    assert_eq!(net.binding(1, overlay(2)), Some(nbma(2)));
+    assert_eq!(net.received(2, MessageType::ResolutionRequest), 0, "the hub answered");
+    net
+}
+
+/// What the hub tells others to forget.
+fn purged_by_the_hub(net: &Net) -> Vec<(model::NbmaAddr, ProtocolAddr)> {
+    let purges = net.messages(0, MessageType::PurgeRequest);
+    let of = |m: &Message| match &m.body {
+        Body::Exchange { entries, .. } => ProtocolAddr(entries[0].protocol.unwrap()),
+        _ => panic!(),
+    };
+    purges.iter().map(|(_, to, m)| (*to, of(m))).collect()
+}
+
+/// RFC 2332 §5.2.5: a server that is told to forget a client tells whom it had told of it, with a request of its own.
+#[test]
+fn a_server_tells_those_that_it_told_when_a_client_leaves() {
+    let mut net = told_by_the_hub(&Setup::default());
+    net.give(2, Input::Shutdown);
+    net.kill(2);
+    net.run(millis(25));
+    assert_eq!((net.binding(0, overlay(2)), net.binding(1, overlay(2))), (None, None));
+    let (_, to, purge) = net.messages(0, MessageType::PurgeRequest).pop().unwrap();
+    assert_eq!((to, purge.source, purge.destination), (nbma(1), Some(overlay(0).0), Some(overlay(1).0)));
+    assert_eq!(purge.source_nbma, Some(nbma(0).0));
+    let Body::Exchange { entries, flags, .. } = &purge.body else { panic!() };
+    let wanted = Cie { prefix: 32, protocol: Some(overlay(2).0), ..Cie::default() };
+    assert_eq!((entries.as_slice(), *flags), (&[wanted][..], Flags::default()));
+    // It is answered, and said once.
+    net.run(seconds(60));
+    assert_eq!(purged_by_the_hub(&net), [(nbma(1), overlay(2))]);
+    assert_eq!(net.nodes[0].engine.census().told, 0);
+}
+
+/// What is asked for again after a purge is asked with authority, and heard as it is now.
+#[test]
+fn what_was_purged_is_asked_for_again_where_it_is_wanted() {
+    let mut net = told_by_the_hub(&Setup::default());
+    net.nodes[2].tunnel.nbma = Some(nbma(7));
+    net.start(2);
+    net.run(millis(50));
+    assert_eq!(net.binding(1, overlay(2)), None);
+    net.packet(1, overlay(1), overlay(2));
+    net.run(millis(50));
+    assert_eq!(net.binding(1, overlay(2)), Some(nbma(7)));
+    let (_, _, request) = net.messages(1, MessageType::ResolutionRequest).pop().unwrap();
+    assert!(matches!(request.body, Body::Exchange { flags, .. } if flags.has(Flags::AUTHORITATIVE)));
+}
+
+/// A client that is elsewhere, without having said that it left: by a registration that takes the place of the other.
+#[test]
+fn a_server_tells_those_that_it_told_when_a_client_moves() {
+    let mut net = told_by_the_hub(&Setup { unique: false, ..Setup::default() });
+    net.kill(2);
+    net.nodes[3].tunnel.addresses = net.nodes[2].tunnel.addresses.clone();
+    net.start(3);
+    net.run(millis(100));
+    assert_eq!((net.binding(0, overlay(2)), net.binding(1, overlay(2))), (Some(nbma(3)), None));
+    assert_eq!(purged_by_the_hub(&net), [(nbma(1), overlay(2))]);
+}
+
+/// A refresh is no move, and of what ends by itself at the same time nobody need be told.
+#[test]
+fn a_refresh_and_an_end_that_was_foretold_purge_nothing() {
+    let mut net = told_by_the_hub(&Setup { holding: 60, ..Setup::default() });
+    net.run(seconds(30));
+    assert_eq!(purged_by_the_hub(&net), []);
+    net.kill(2);
+    net.run(seconds(120));
+    assert_eq!((net.binding(0, overlay(2)), net.binding(1, overlay(2))), (None, None));
+    assert_eq!(purged_by_the_hub(&net), []);
+}
+
+/// The operator clears the entry, or says himself where the client is.
+#[test]
+fn a_server_tells_those_that_it_told_when_its_operator_says_otherwise() {
+    let mut net = told_by_the_hub(&Setup::default());
+    net.give(0, Input::Clear(nhrp::Clear { tunnel: None, address: Some(overlay(2)) }));
+    net.run(millis(50));
+    assert_eq!(net.binding(1, overlay(2)), None);
+    let mut net = told_by_the_hub(&Setup::default());
+    net.nodes[0].tunnel.nhrp.map.push(model::config::Map { protocol: overlay(2), nbma: nbma(9) });
+    net.start(0);
+    net.run(millis(50));
+    assert_eq!(net.binding(1, overlay(2)), None);
+    assert_eq!(purged_by_the_hub(&net), [(nbma(1), overlay(2))]);
+    // And when he takes that back, or says something else.
+    net.packet(1, overlay(1), overlay(2));
+    net.run(millis(50));
+    assert_eq!(net.binding(1, overlay(2)), Some(nbma(9)));
+    net.nodes[0].tunnel.nhrp.map.clear();
+    net.start(0);
+    net.run(millis(50));
+    assert_eq!(net.binding(1, overlay(2)), None);
+}
+
+/// It is said again until it is answered, also after a restart of the server between the answer and the purge.
+#[test]
+fn those_that_were_told_are_told_through_loss_and_restart() {
+    let mut net = told_by_the_hub(&Setup::default());
+    net.restart(0);
+    net.give(2, Input::Shutdown);
+    net.kill(2);
+    net.cut.insert((0, 1));
+    net.run(seconds(2));
+    assert_eq!(net.binding(1, overlay(2)), Some(nbma(2)));
+    net.cut.clear();
+    net.run(seconds(5));
+    assert_eq!(net.binding(1, overlay(2)), None);
+    assert_eq!(net.nodes[0].engine.census().purges, 0);
+}
+
+/// The answer that a client gave itself it takes back itself; its server only passes on what is for others.
+#[test]
+fn an_answer_that_only_passed_is_taken_back_by_its_client() {
+    let mut net = Net::new(2, &Setup::default());
+    net.run(seconds(1));
+    net.packet(1, overlay(1), overlay(2));
+    net.run(millis(50));
+    assert_eq!(net.received(2, MessageType::ResolutionRequest), 1);
+    net.give(2, Input::Shutdown);
+    net.run(millis(50));
+    assert_eq!(net.binding(1, overlay(2)), None);
+    assert_eq!(purged_by_the_hub(&net), []);
+}
+
+/// Nobody takes back what another registered: nothing is forgotten, nobody is told, and it is answered as any.
+#[test]
+fn nobody_takes_back_what_another_registered() {
+    let mut net = told_by_the_hub(&Setup::default());
+    let message = purge(&net, 3, overlay(2), 32, Flags::default());
+    give(&mut net, 0, 3, &message);
+    assert_eq!(net.binding(0, overlay(2)), Some(nbma(2)));
+    assert_eq!(net.messages(0, MessageType::PurgeReply).len(), 1);
+    // Nor in its name, where IKE knows who it is.
+    let registration = net.messages(2, MessageType::RegistrationRequest).pop().unwrap().2;
+    let by = |identity: &str| Sender { nbma: nbma(2), port: None, identity: Some(identity.to_owned()) };
+    let mut say = |from: Sender, message: &Message| {
+        let bytes = message.encode();
+        net.give(0, Input::Packet { tunnel: tunnel0(), from, destination: nbma(0), bytes });
+        net.binding(0, overlay(2))
+    };
+    let mut leave = registration.clone();
+    let entry = Cie { prefix: 32, protocol: Some(overlay(2).0), ..Cie::default() };
+    leave.body = Body::Exchange {
+        kind: Kind::PurgeRequest,
+        flags: Flags::NO_REPLY,
+        request_id: 7,
+        entries: vec![entry],
+    };
+    say(by("spoke2"), &registration);
+    assert_eq!(say(by("spoke3"), &leave), Some(nbma(2)));
+    // A purge of where it was, that comes late, is none of where it is.
+    let mut late = leave.clone();
+    if let Body::Exchange { entries, .. } = &mut late.body {
+        entries[0].nbma = Some(nbma(9).0);
+    }
+    assert_eq!(say(by("spoke2"), &late), Some(nbma(2)));
+    assert_eq!(say(by("spoke2"), &leave), None);
+    net.run(millis(50));
+    assert_eq!(purged_by_the_hub(&net), [(nbma(1), overlay(2))]);
+}
+
+/// RFC 2332 §5.2.6: the reply is the request with its type changed and its extensions filled.
+#[test]
+fn a_purge_reply_is_the_request_with_its_extensions_filled() {
+    let mut net = Net::new(1, &Setup { authentication: Some("secret".to_owned()), ..Setup::default() });
+    net.run(seconds(1));
+    let mut request = purge(&net, 1, overlay(7), 32, Flags::default());
+    // Without knowledge of its server, a client names itself (RFC 2332 §5.2.5).
+    request.destination = request.source;
+    give(&mut net, 0, 1, &request);
+    let (_, to, reply) = net.messages(0, MessageType::PurgeReply).pop().unwrap();
+    assert_eq!(to, nbma(1));
+    let Body::Exchange { flags, request_id, entries, .. } = request.body.clone() else { panic!() };
+    assert_eq!(reply.body, Body::Exchange { kind: Kind::PurgeReply, flags, request_id, entries });
+    assert_eq!(
+        (reply.source, reply.source_nbma, reply.destination),
+        (request.source, request.source_nbma, request.destination)
+    );
+    let kinds = |m: &Message| m.extensions.iter().flatten().map(|e| e.kind()).collect::<Vec<_>>();
+    assert_eq!(kinds(&reply), kinds(&request));
+    let responder = reply.extension(ExtensionType::RESPONDER).unwrap().entries(reply.families).unwrap();
+    assert_eq!((responder[0].protocol, responder[0].nbma), (Some(overlay(0).0), Some(nbma(0).0)));
+}
+
+/// A prefix of a node that is withdrawn while packets go there: the way that is left is asked for at once, not when the server
+/// redirects again.
+#[test]
+fn a_purged_shortcut_in_use_is_asked_for_again_at_once() {
+    let mut net = conversing();
+    net.nodes[2].rib.0.remove(&lan(2));
+    net.nodes[2].rib.0.insert(prefix("192.168.2.0/25"), Lead::Lan);
+    net.routes_changed(2, &[lan(2), prefix("192.168.2.0/25")]);
+    net.run(millis(100));
+    assert_eq!((net.route(1, lan(2)), net.route(1, prefix("192.168.2.0/25"))), (None, Some(overlay(2))));
 }
