@@ -282,8 +282,7 @@ mod tests {
             name: "tunnel0".parse().unwrap(),
             bindings,
             shortcuts: Vec::new(),
-            registered: vec![("10.255.0.1".parse().unwrap(), "203.0.113.1".parse().unwrap())],
-            observed: vec![],
+            servers: vec![],
             told: vec![],
         };
         let nhrp = Some(nhrp::Snapshot { request_id: 4711, tunnels: vec![tunnel] });

@@ -14,6 +14,7 @@
 //! A cached entry in use is asked for again before its time is over (`used`), and forwards meanwhile. What is being asked
 //! for, or could not be resolved, is in `resolution`.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use model::program::{Binding, Key, Object};
@@ -307,15 +308,13 @@ impl Cloud {
 
 /// Refuses addresses that no peer can have.
 pub(crate) fn check_peer(cloud: &Cloud, address: ProtocolAddr, nbma: NbmaAddr) -> Result<(), Reject> {
-    let ip = address.0;
-    let is_host = |ip: std::net::IpAddr| {
-        !ip.is_unspecified()
-            && !ip.is_multicast()
-            && !ip.is_loopback()
-            && ip != std::net::IpAddr::V4(std::net::Ipv4Addr::BROADCAST)
-    };
-    if !is_host(ip) || !is_host(nbma.0) || cloud.is_own(address) || cloud.tunnel.nbma == Some(nbma) {
+    if !is_host(address.0) || !is_host(nbma.0) || cloud.is_own(address) || cloud.tunnel.nbma == Some(nbma) {
         return Err(Reject::Address);
     }
     Ok(())
+}
+
+/// Whether a host can have an address.
+pub(crate) fn is_host(ip: IpAddr) -> bool {
+    !ip.is_unspecified() && !ip.is_multicast() && !ip.is_loopback() && ip != IpAddr::V4(Ipv4Addr::BROADCAST)
 }

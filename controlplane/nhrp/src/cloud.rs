@@ -15,7 +15,7 @@ use crate::auth;
 use crate::cache::{Entry, Origin};
 use crate::input::Peer;
 use crate::limits::{HOP_COUNT, Shares};
-use crate::nhs::Server;
+use crate::nhs::{Server, timers_of};
 use crate::purge::Purge;
 use crate::redirect::Redirected;
 use crate::resolution::Ask;
@@ -30,6 +30,12 @@ pub(crate) struct Cloud {
     pub(crate) cache: BTreeMap<ProtocolAddr, Entry>,
     /// In the order of the configuration.
     pub(crate) servers: Vec<Server>,
+    /// Bindings of the servers, as far as they are known.
+    pub(crate) bound_servers: BTreeMap<ProtocolAddr, NbmaAddr>,
+    /// Look-ups of names of servers that are not answered yet, and since when.
+    pub(crate) look_ups: BTreeMap<String, Instant>,
+    /// Where others were told that they see us, if that is not where we are.
+    pub(crate) seen_at: Option<NbmaAddr>,
     /// Ids of servers given so far.
     pub(crate) server_ids: u32,
     /// What is asked for, by address.
@@ -72,6 +78,9 @@ impl Cloud {
             tunnel,
             cache: BTreeMap::new(),
             servers: Vec::new(),
+            bound_servers: BTreeMap::new(),
+            look_ups: BTreeMap::new(),
+            seen_at: None,
             server_ids: 0,
             asks: BTreeMap::new(),
             answered: VecDeque::new(),
@@ -170,21 +179,18 @@ impl Cloud {
         for id in self.purges.keys() {
             turn.cancel(Timer::Purge(self.tunnel.name, *id));
         }
-        for server in &self.servers {
-            turn.cancel(Timer::Register(self.tunnel.name, server.id));
+        for timer in self.servers.iter().flat_map(|s| timers_of(self.tunnel.name, s.id)) {
+            turn.cancel(timer);
         }
         for nbma in std::mem::take(&mut self.configured_replicas) {
             self.release_replica(turn, nbma);
         }
     }
 
-    /// Static bindings, those of the servers, and receivers of multicast.
+    /// Static bindings, and receivers of multicast.
     fn configure_statics(&mut self, turn: &mut Turn<'_>) {
         let nhrp = &self.tunnel.nhrp;
-        let mut wanted: BTreeMap<_, _> =
-            nhrp.map.iter().map(|m| (m.protocol, (m.nbma, Origin::Static))).collect();
-        let servers = nhrp.nhs.iter().filter_map(|n| Some((n.protocol.addr()?, n.nbma.addr()?)));
-        wanted.extend(servers.map(|(protocol, nbma)| (protocol, (nbma, Origin::Nhs))));
+        let wanted: BTreeMap<_, _> = nhrp.map.iter().map(|m| (m.protocol, m.nbma)).collect();
         let receivers: BTreeSet<_> = nhrp
             .map_multicast
             .iter()
@@ -196,15 +202,15 @@ impl Cloud {
         let gone: Vec<_> = self
             .cache
             .iter()
-            .filter(|(a, e)| e.origin.is_configured() && wanted.get(a) != Some(&(e.nbma, e.origin)))
+            .filter(|(a, e)| e.origin == Origin::Static && wanted.get(a) != Some(&e.nbma))
             .map(|(a, _)| *a)
             .collect();
         for address in gone {
             self.forget(turn, address);
         }
-        for (address, (nbma, origin)) in wanted {
-            if self.cache.get(&address).is_none_or(|e| e.origin != origin || e.nbma != nbma) {
-                self.install(turn, address, Entry::configured(origin, nbma, turn.now));
+        for (address, nbma) in wanted {
+            if self.cache.get(&address).is_none_or(|e| !e.origin.is_configured()) {
+                self.install(turn, address, Entry::configured(Origin::Static, nbma, turn.now));
             }
         }
         for nbma in self.configured_replicas.difference(&receivers).copied().collect::<Vec<_>>() {
@@ -259,10 +265,10 @@ impl Cloud {
         }
     }
 
-    /// Where packets go whose next hop has no binding.
-    pub(crate) fn set_fallback(&mut self, turn: &mut Turn<'_>, server: Option<ProtocolAddr>) {
+    /// Where packets go whose next hop has no binding. Whether it is elsewhere than before.
+    pub(crate) fn set_fallback(&mut self, turn: &mut Turn<'_>, server: Option<ProtocolAddr>) -> bool {
         if self.fallback == server {
-            return;
+            return false;
         }
         self.fallback = server;
         let tunnel = self.tunnel.name;
@@ -271,6 +277,7 @@ impl Cloud {
             Some(next_hop) => turn.put(Object::Fallback(Fallback { tunnel, next_hop })),
             None => turn.remove(Key::Fallback(tunnel)),
         }
+        true
     }
 
     pub(crate) fn name(&self) -> InterfaceName {
@@ -308,7 +315,6 @@ impl Cloud {
     }
 
     /// Own link-local address: the first.
-    #[expect(dead_code, reason = "registered next")]
     pub(crate) fn own_link_local(&self) -> Option<ProtocolAddr> {
         self.own_of(Family::V6).find(|a| a.is_link_local())
     }

@@ -94,6 +94,8 @@ impl Engine {
     fn expire(&mut self, turn: &mut Turn<'_>) {
         while let Some(timer) = turn.common.timers.expire(turn.now) {
             let (Timer::Register(tunnel, _)
+            | Timer::LinkLocal(tunnel, _)
+            | Timer::FallBack(tunnel, _)
             | Timer::Ask(tunnel, _)
             | Timer::Binding(tunnel, _)
             | Timer::Shortcut(tunnel, _)
@@ -101,6 +103,8 @@ impl Engine {
             let Some(cloud) = self.clouds.get_mut(&tunnel) else { continue };
             match timer {
                 Timer::Register(_, nhs) => cloud.register(turn, nhs),
+                Timer::LinkLocal(_, nhs) => cloud.register_link_local(turn, nhs),
+                Timer::FallBack(..) => cloud.elect(turn),
                 Timer::Ask(_, destination) => cloud.ask_again(turn, destination),
                 Timer::Binding(_, address) => cloud.binding_expired(turn, address),
                 Timer::Shortcut(_, prefix) => cloud.drop_shortcut(turn, prefix),
@@ -151,7 +155,11 @@ impl Engine {
                     cloud.wake_changed(turn, &prefixes);
                 }
             }
-            Input::LookedUp { .. } => {}
+            Input::LookedUp { tunnel, name, addresses } => {
+                if let Some(cloud) = self.clouds.get_mut(&tunnel) {
+                    cloud.looked_up(turn, &name, addresses);
+                }
+            }
             Input::Clear(clear) => {
                 let is_meant = |name| clear.tunnel.is_none_or(|t| t == name);
                 for cloud in self.clouds.values_mut().filter(|c| is_meant(c.name())) {

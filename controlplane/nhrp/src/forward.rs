@@ -18,6 +18,7 @@ use crate::complaint::culprit;
 use crate::engine::Engine;
 use crate::extension;
 use crate::input::Peer;
+use crate::nhs::Server;
 use crate::receive::Came;
 use crate::turn::Turn;
 use crate::{Reject, Routes, To};
@@ -98,15 +99,12 @@ impl Engine {
             return toward;
         }
         let passed = recorded(message, record_of(message));
-        let is_new = |server: &crate::nhs::Server| {
-            server.is_of_family(address)
-                && server.is_up()
-                && server.nbma != Some(came.from.nbma)
+        let is_new = |server: &Server| {
+            server.at() != Some(came.from.nbma)
                 && server.protocol.is_none_or(|p| Some(p.0) != message.source && !passed.contains(&p.0))
         };
         let cloud = self.clouds.get(&came.tunnel);
-        let server = cloud.and_then(|c| c.servers.iter().find(|s| is_new(s)));
-        match server.and_then(|s| s.nbma) {
+        match cloud.and_then(|c| c.best_server(address, is_new)) {
             Some(nbma) => Toward::Peer { tunnel: came.tunnel, peer: nbma.into() },
             None => Toward::Unbound,
         }

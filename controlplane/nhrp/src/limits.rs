@@ -64,6 +64,21 @@ pub(crate) const REGISTER_RETRY_LONGEST: Duration = Duration::from_secs(64);
 /// Registration requests that a server may leave unanswered before it is down.
 pub(crate) const REGISTER_PATIENCE: u32 = 3;
 
+/// A server that refused is asked again after this, then after twice as long, and so on.
+pub(crate) const REFUSED_FIRST: Duration = Duration::from_secs(5);
+
+/// The DNS name of a server that has no address is looked up again after this, then after twice as long, and so on.
+pub(crate) const LOOK_UP_FIRST: Duration = Duration::from_secs(5);
+
+/// The longest time between two look-ups of such a name.
+pub(crate) const LOOK_UP_LONGEST: Duration = Duration::from_secs(64);
+
+/// A look-up that was not answered for this long was lost.
+pub(crate) const LOOK_UP_PATIENCE: Duration = Duration::from_secs(30);
+
+/// Addresses of one DNS name that are tried: the first so many.
+pub(crate) const ADDRESSES_OF_A_NAME: usize = 16;
+
 /// The longest time between two resolution requests.
 pub(crate) const ASK_RETRY_LONGEST: Duration = Duration::from_secs(8);
 

@@ -20,14 +20,13 @@ impl Cloud {
         self.is_multipoint() && own.peek().is_some() && own.all(|own| own.prefix().is_host())
     }
 
-    /// A peer has this binding now: it is reached through the tunnel. A server not while it is silent.
+    /// A peer has this binding now: it is reached through the tunnel. A server not while it is silent, or others are used in its place.
     pub(crate) fn reach(&mut self, turn: &mut Turn<'_>, peer: ProtocolAddr, entry: &Entry) {
         if !self.is_off_link(peer.0) {
             return;
         }
-        let is_silent = entry.origin == Origin::Nhs
-            && self.servers.iter().any(|server| server.protocol == Some(peer) && server.is_silent);
-        if is_silent || self.is_somebody_elses(turn, peer) {
+        let is_unused = entry.origin == Origin::Nhs && !self.uses_server(peer);
+        if is_unused || self.is_somebody_elses(turn, peer) {
             return self.lose_reach(turn, peer);
         }
         self.reached.insert(peer);
@@ -39,7 +38,7 @@ impl Cloud {
         }));
     }
 
-    /// A server answers now, or has fallen silent.
+    /// A server is used now, or not any more.
     pub(crate) fn reach_server(&mut self, turn: &mut Turn<'_>, server: ProtocolAddr) {
         if let Some(entry) = self.cache.get(&server).cloned() {
             self.reach(turn, server, &entry);

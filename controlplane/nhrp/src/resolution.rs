@@ -156,21 +156,6 @@ impl Cloud {
         }
     }
 
-    /// Whether an address is that of one of our servers.
-    pub(crate) fn is_server(&self, address: ProtocolAddr) -> bool {
-        self.servers.iter().any(|s| s.protocol == Some(address))
-    }
-
-    /// The server to ask: the one that the routes lead by, else the first that responds, else the first; of those that we are
-    /// registered with in the family of the address.
-    fn server_for(&self, turn: &Turn<'_>, destination: ProtocolAddr) -> Option<NbmaAddr> {
-        let hop = self.route_by_tunnel(turn, destination).map(|(hop, _)| hop);
-        let mut servers = self.servers.iter().filter(|s| s.is_of_family(destination));
-        let by_route = servers.clone().find(|s| hop.is_some() && s.protocol == hop);
-        let up = servers.clone().find(|s| s.is_up());
-        by_route.or(up).or(servers.next()).and_then(|s| s.nbma)
-    }
-
     /// It could not be resolved. Traffic stays where it is.
     fn rest(&mut self, turn: &mut Turn<'_>, destination: ProtocolAddr) {
         let Some(ask) = self.asks.get_mut(&destination) else { return };

@@ -13,7 +13,7 @@ use wire::nhrp::{CieCode, ErrorCode, MessageType};
 use crate::Reject;
 use crate::cloud::Cloud;
 use crate::engine::Engine;
-use crate::nhs::Standing;
+use crate::nhs::{Refusal, Standing};
 use crate::resolution::Phase;
 use crate::shortcut::Shortcut;
 use crate::turn::Timer;
@@ -54,6 +54,14 @@ fn code_name(code: CieCode) -> String {
         CieCode::NOT_UNIQUE => "binding is not unique".to_owned(),
         CieCode::ALREADY_REGISTERED => "unique address already registered".to_owned(),
         CieCode(code) => format!("code {code}"),
+    }
+}
+
+/// Why a server said no.
+fn refusal_name(refusal: Refusal) -> String {
+    match refusal {
+        Refusal::Entry(code) => code_name(code),
+        Refusal::Error(code) => error_name(code),
     }
 }
 
@@ -186,7 +194,7 @@ impl Cloud {
         let server = |s: &crate::nhs::Server| Server {
             tunnel: self.name(),
             protocol: s.protocol,
-            nbma: s.nbma,
+            nbma: s.at(),
             name: match &s.nhs.nbma {
                 NhsNbma::Addr(_) => None,
                 NhsNbma::Name(name) => Some(name.clone()),
@@ -194,6 +202,7 @@ impl Cloud {
             priority: s.nhs.priority,
             cluster: s.nhs.cluster,
             state: match s.standing {
+                _ if s.nbma.is_none() => ServerState::Waiting,
                 Standing::Waiting => ServerState::Waiting,
                 Standing::Expecting => ServerState::Expecting,
                 Standing::Responding => ServerState::Responding,
@@ -202,7 +211,7 @@ impl Cloud {
             requests: s.requests,
             replies: s.replies,
             refusals: s.refusals,
-            refusal: s.refusal.map(code_name).or(s.error.map(error_name)),
+            refusal: s.refusal.map(refusal_name),
             next_request: due(Timer::Register(self.name(), s.id)),
         };
         self.servers.iter().map(server).collect()

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use model::config::{NhsNbma, NhsProtocol};
 use model::program::Binding;
 use model::time::{HoldingTime, Instant};
 use model::{InterfaceName, NbmaAddr, Prefix, ProtocolAddr};
@@ -15,6 +16,7 @@ use crate::cloud::Cloud;
 use crate::engine::Engine;
 use crate::input::Peer;
 use crate::limits::ANSWERS_REMEMBERED;
+use crate::nhs::{Held, Known, Server};
 use crate::shortcut::Shortcut;
 use crate::turn::Turn;
 
@@ -36,11 +38,9 @@ pub struct RememberedTunnel {
     pub bindings: Vec<RememberedBinding>,
     /// Shortcuts.
     pub shortcuts: Vec<RememberedShortcut>,
-    /// Servers that accepted our registration, and the NBMA address that they have of us.
-    pub registered: Vec<(ProtocolAddr, NbmaAddr)>,
-    /// Servers that see us where we are not (NAT), and where.
+    /// Servers that we registered with.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub observed: Vec<(ProtocolAddr, NbmaAddr)>,
+    pub servers: Vec<RememberedServer>,
     /// Answers that we gave: those that hold longest, if there are many.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub told: Vec<RememberedAnswer>,
@@ -78,6 +78,40 @@ pub struct RememberedBinding {
     pub remaining: Duration,
     /// Time since it was created.
     pub age: Duration,
+}
+
+/// A server that has us.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RememberedServer {
+    /// As the configuration has it: its protocol address,
+    pub protocol: NhsProtocol,
+    /// and its NBMA address or name.
+    pub nbma: NhsNbma,
+    /// Its addresses, when it accepted last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accepted_at: Option<(ProtocolAddr, NbmaAddr)>,
+    /// It was one of those that we registered with to use them.
+    #[serde(default)]
+    pub is_taken: bool,
+    /// What it has of us: first of our global address, then of the link-local one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub has: Vec<RememberedRegistration>,
+    /// Where it sees us, where that is not where we are (NAT).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed: Option<NbmaAddr>,
+}
+
+/// A registration of ours.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RememberedRegistration {
+    /// This address
+    pub protocol: ProtocolAddr,
+    /// at this one,
+    pub nbma: NbmaAddr,
+    /// as the server was told at this address of its own.
+    pub at: NbmaAddr,
+    /// It said that it has it; else it may have.
+    pub is_accepted: bool,
 }
 
 /// An answer that we gave: who has it is told when it is not true any more.
@@ -190,14 +224,7 @@ impl Snapshot {
 
 impl RememberedTunnel {
     const fn new(name: InterfaceName) -> Self {
-        Self {
-            name,
-            bindings: Vec::new(),
-            shortcuts: Vec::new(),
-            registered: Vec::new(),
-            observed: Vec::new(),
-            told: Vec::new(),
-        }
+        Self { name, bindings: Vec::new(), shortcuts: Vec::new(), servers: Vec::new(), told: Vec::new() }
     }
 }
 
@@ -248,14 +275,11 @@ impl Cloud {
             remaining: shortcut.expires.since(now),
             age: now.since(shortcut.created),
         };
-        let registered = self.servers.iter().filter_map(|s| Some((s.protocol?, s.registered?)));
-        let observed = self.servers.iter().filter_map(|s| Some((s.protocol?, s.observed?)));
         RememberedTunnel {
             name: self.name(),
             bindings: self.cache.iter().filter_map(binding).collect(),
             shortcuts: self.shortcuts.iter().map(shortcut).collect(),
-            registered: registered.collect(),
-            observed: observed.collect(),
+            servers: self.servers.iter().filter(|s| s.global.held.is_some()).map(remembered_server).collect(),
             told: self.remembered_answers(now),
         }
     }
@@ -285,6 +309,11 @@ impl Cloud {
         let now = turn.now;
         let own = self.tunnel.nbma;
         let is_elsewhere = |nbma: NbmaAddr| own.is_some_and(|own| own.0.is_ipv4() != nbma.0.is_ipv4());
+        for r in remembered.servers {
+            self.remember_server(turn, r);
+        }
+        self.seen_at = self.public();
+        self.bind_servers(turn);
         for b in remembered.bindings {
             let learnt = if b.registered { Origin::Dynamic } else { Origin::Cached };
             // What the configuration says of it stands; beside that, that it is registered where the configuration says.
@@ -338,14 +367,43 @@ impl Cloud {
                 Told { peer: Peer { nbma, port }, destination, shortest, by, until: now + t.remaining };
             self.told.insert((t.prefix, t.client), told);
         }
-        for server in &mut self.servers {
-            let of_it =
-                |(nhs, nbma): &(ProtocolAddr, NbmaAddr)| (Some(*nhs) == server.protocol).then_some(*nbma);
-            server.registered = remembered.registered.iter().find_map(of_it);
-            // Where we are has not changed, as far as anybody knows.
-            if server.registered == self.tunnel.nbma {
-                server.observed = remembered.observed.iter().find_map(of_it);
-            }
+    }
+
+    fn remember_server(&mut self, turn: &mut Turn<'_>, remembered: RememberedServer) {
+        let own = self.tunnel.nbma;
+        let RememberedServer { protocol, nbma, accepted_at, is_taken, has, observed } = remembered;
+        let is_it = |s: &&mut Server| s.nhs.protocol == protocol && s.nhs.nbma == nbma;
+        let Some(server) = self.servers.iter_mut().find(is_it) else { return };
+        let known = accepted_at.map(|(protocol, nbma)| Known { protocol, nbma });
+        // What is in an underlay of the other family is not there any more.
+        let is_here = |known: &Known| own.is_none_or(|own| own.0.is_ipv4() == known.nbma.0.is_ipv4());
+        server.restore(turn.now, known.filter(is_here), is_taken);
+        for r in has {
+            let RememberedRegistration { protocol, nbma, at, is_accepted } = r;
+            let held = Held { protocol, nbma, at, is_accepted };
+            let which = if protocol.is_link_local() { &mut server.link_local } else { &mut server.global };
+            which.held = Some(held);
         }
+        // Where we are has not changed, as far as anybody knows.
+        if server.global.held.map(|held| held.nbma) == own {
+            server.observed = observed;
+        }
+    }
+}
+
+fn remembered_server(server: &Server) -> RememberedServer {
+    let held = |held: Held| RememberedRegistration {
+        protocol: held.protocol,
+        nbma: held.nbma,
+        at: held.at,
+        is_accepted: held.is_accepted,
+    };
+    RememberedServer {
+        protocol: server.nhs.protocol,
+        nbma: server.nhs.nbma.clone(),
+        accepted_at: server.accepted_at.map(|known| (known.protocol, known.nbma)),
+        is_taken: server.is_taken && server.global.held.is_some_and(|held| held.is_accepted),
+        has: [server.global.held, server.link_local.held].into_iter().flatten().map(held).collect(),
+        observed: server.observed,
     }
 }

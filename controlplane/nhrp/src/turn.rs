@@ -17,6 +17,10 @@ use crate::{Action, Event, Limits, Reject, Routes};
 pub(crate) enum Timer {
     /// A registration is due with this server: the first one, a refresh, or a retry.
     Register(InterfaceName, ServerId),
+    /// The same for the link-local address.
+    LinkLocal(InterfaceName, ServerId),
+    /// This server has answered for long enough to take the place of a worse one.
+    FallBack(InterfaceName, ServerId),
     /// A resolution is asked again, or its rest ends.
     Ask(InterfaceName, ProtocolAddr),
     /// The holding time of a binding ends.
@@ -82,6 +86,10 @@ impl<'a> Turn<'a> {
     pub(crate) fn send(&mut self, tunnel: InterfaceName, to: Peer, bytes: Vec<u8>) {
         let Peer { nbma: to, port } = to;
         self.actions.push(Action::Send { tunnel, to, port, bytes });
+    }
+
+    pub(crate) fn look_up(&mut self, tunnel: InterfaceName, name: String) {
+        self.actions.push(Action::LookUp { tunnel, name });
     }
 
     pub(crate) fn event(&mut self, event: Event) {

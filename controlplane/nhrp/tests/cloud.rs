@@ -39,6 +39,8 @@ mod purge;
 mod registration;
 #[path = "cloud/restart.rs"]
 mod restart;
+#[path = "cloud/servers.rs"]
+mod servers;
 #[path = "cloud/shortcuts.rs"]
 mod shortcuts;
 #[path = "cloud/storms.rs"]

@@ -27,10 +27,10 @@ fn a_cloud_converges_over_a_bad_underlay() {
         net.converse(spoke, spoke + 1, seconds(30));
         assert_eq!(net.packet(spoke, host(spoke, 9), host(spoke + 1, 9)), Some(vec![spoke, spoke + 1]));
     }
-    // Duplicates of replies are counted, and start no quarrel.
+    // Duplicates of replies are no offence, and start no quarrel; those of purges that were answered are counted.
     let unsolicited: u64 = (0..=200).map(|n| net.rejects(n, Reject::Unsolicited)).sum();
     let errors: usize = (0..=200).map(|n| net.messages(n, MessageType::ErrorIndication).len()).sum();
-    assert!(unsolicited > 100 && errors <= 5, "{unsolicited} {errors}");
+    assert!(unsolicited <= 50 && errors <= 5, "{unsolicited} {errors}");
 }
 
 /// All of them talk to one at the same time.

@@ -520,7 +520,7 @@ impl Net {
             if node.alive && node.has_control {
                 let left = node.program.iter().find(|(_, (_, expires))| is_over(expires));
                 assert!(left.is_none(), "{left:?} outlived its holding time");
-            } else {
+            } else if node.alive {
                 // Nobody else ends them.
                 node.program.retain(|_, (_, expires)| !is_over(expires));
             }
