@@ -139,7 +139,7 @@ fn golden_second_registration_of_a_unique_address() {
         net.kill(1);
         net.nodes[1].tunnel.nbma = Some(nbma(7));
         net.restart_without_snapshot(1);
-        net.run(seconds(1));
+        net.run(seconds(6));
         journal_of(net, 0)
     });
     let codes: Vec<_> = sent(&lines)
