@@ -8,9 +8,9 @@
 //! - whoever has the address in its cache, if the request does not insist on authority. What was only learnt from resolutions is never given
 //!   out as authoritative.
 //!
-//! The answer of who has the address, or the prefix, goes straight to the requester, whose binding is taken from the request. That of a
-//! server for its client goes straight to a requester that is registered here, too, and else the way back that the request came; it learns
-//! nothing from it. Each answer is remembered, so that it can be taken back (`purge`).
+//! The answer of who has the address, or the prefix, goes straight to the requester, whose binding is taken from the request (behind a NAT
+//! there is more to it, see `nat`). That of a server for its client goes straight to a requester that is registered here, too, and else the
+//! way back that the request came; it learns nothing from it. Each answer is remembered, so that it can be taken back (`purge`).
 //!
 //! A requester may want a unique binding (U). Ours is, unless we register it otherwise; a registered one is if its registration says so,
 //! a configured one always; a learnt one never is (code 13). What is behind us is answered for address by address then: it has one way, by us.
@@ -159,6 +159,8 @@ impl Cloud {
             return Err(Reject::TooLong);
         }
         let peer = Peer { nbma: requester.nbma, port: self.port_of(client, requester.nbma, came) };
+        // Nothing of us gets through its NAT before it has sent something to us.
+        let is_shut_out = !requester.is_proven(came) && self.public().is_none();
         // RFC 2332 §6.2.1: only what says that it is stable, and for how long.
         if flags.has(Flags::SOURCE_STABLE)
             && itself.holding_time > 0
@@ -179,7 +181,7 @@ impl Cloud {
         let until = turn.now + self.tunnel.nhrp.holding_time.duration();
         self.told.insert((prefix, client), Told { peer, destination, shortest, until, by: None });
         turn.save();
-        self.send(turn, peer, message);
+        self.send(turn, if is_shut_out { came } else { peer }, message);
         turn.event(Event::ResolutionAnswered { tunnel: self.name(), client, prefix });
         Ok(())
     }
@@ -192,13 +194,22 @@ impl Cloud {
         destination: ProtocolAddr,
     ) -> bool {
         let Body::Exchange { flags, .. } = &message.body else { return false };
-        let Some(entry) = self.cache.get(&destination) else { return false };
+        let Some((_, client)) = self.held(destination) else { return false };
+        let Some(entry) = self.cache.get(&client) else { return false };
         let insists = flags.has(Flags::AUTHORITATIVE);
         let is_wanted = !insists || (is_authority(entry) && self.tunnel.nhrp.answer_from_cache);
         is_wanted
             && self.is_multipoint()
             && self.remaining(turn, entry).0 > 0
-            && message.source != Some(destination.0)
+            && message.source != Some(client.0)
+    }
+
+    /// What the cache has an address in: the address itself, or the prefix that a client registered; and whose it is.
+    fn held(&self, destination: ProtocolAddr) -> Option<(Prefix, ProtocolAddr)> {
+        if self.cache.contains_key(&destination) {
+            return Some((Prefix::host(destination.0), destination));
+        }
+        self.registered_route(destination)
     }
 
     /// Answers a resolution request with what the cache has of a peer.
@@ -211,16 +222,20 @@ impl Cloud {
     ) -> Result<(), Reject> {
         let wanted = Wanted::read(&message, came)?;
         let (client, requester) = (wanted.client, wanted.requester);
-        let entry = self.cache.get(&destination).ok_or(Reject::NoBinding)?;
+        let (prefix, holder) = self.held(destination).ok_or(Reject::NoBinding)?;
+        let entry = self.cache.get(&holder).ok_or(Reject::NoBinding)?;
         let holding_time = self.remaining(turn, entry);
         let (nbma, claimed, is_authority) = (entry.nbma, entry.claimed, is_authority(entry));
-        let is_unique = entry.unique || entry.origin.is_configured();
+        // A prefix is more than one binding (RFC 2332 §5.2.1).
+        let is_unique = prefix.is_host() && (entry.unique || entry.origin.is_configured());
+        let shortest = wanted.itself.length(message.families).unwrap_or(0);
+        let prefix = clamped(prefix, destination, shortest).ok_or(Reject::Malformed)?;
         let given = Cie {
-            prefix: host_bits(destination),
+            prefix: prefix.length(),
             mtu: entry.mtu,
             holding_time: holding_time.0,
             nbma: Some(nbma.0),
-            protocol: Some(destination.0),
+            protocol: Some(holder.0),
             ..Cie::default()
         };
         let refusal = if nbma == requester.nbma {
@@ -241,15 +256,13 @@ impl Cloud {
         let given_flags =
             if is_authority { Flags::AUTHORITATIVE | Flags::DESTINATION_STABLE } else { Flags::default() };
         let answer = Answer { entry: given, flags: given_flags, seen: claimed.map(|_| nbma) };
-        self.make_reply(&mut message, &wanted, answer, destination);
+        self.make_reply(&mut message, &wanted, answer, holder);
         if !self.fits(&message) {
             return Err(Reject::TooLong);
         }
         let peer = self.binding(client).unwrap_or(came);
         let until = turn.now + holding_time.duration();
-        let prefix = Prefix::host(destination.0);
-        let shortest = host_bits(destination);
-        let told = Told { peer, destination, shortest, until, by: Some(destination) };
+        let told = Told { peer, destination, shortest, until, by: Some(holder) };
         self.told.insert((prefix, client), told);
         turn.save();
         self.send(turn, peer, message);

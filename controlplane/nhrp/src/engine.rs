@@ -167,6 +167,7 @@ impl Engine {
                 }
             }
             Input::Shutdown => {
+                turn.common.is_leaving = true;
                 for cloud in self.clouds.values_mut() {
                     cloud.say_goodbye(turn);
                 }

@@ -1,8 +1,10 @@
 //! Messages for others: passed on along the routes, hop by hop (RFC 2332 §5.2.0.1: requests and indications towards their
 //! destination, replies towards their source).
 //!
-//! 1. Who is known here is reached straight. 2. Else the routes lead the way: nothing depends on what servers know of each other.
-//! 3. Where they end, a server asks its own servers, if it has any: not the one that the message comes from, and none that it has passed.
+//! 1. Who is known here is reached straight.
+//! 2. Else the routes lead the way: nothing depends on what servers know of each other. Where they end, a reply goes back to the server that
+//!    its request came from, as the record of the request says.
+//! 3. Else a server asks its own servers, if it has any: not the one that the message comes from, and none that it has passed.
 //!
 //! Every server that a message passes takes a hop, names itself in the record of its direction, makes its authentication anew, and says
 //! where its own client is seen that is behind a NAT and does not say so (`nat`). One that does not know a compulsory extension of it
@@ -98,6 +100,9 @@ impl Engine {
         if toward != Toward::Unbound {
             return toward;
         }
+        if let Some(peer) = self.back(came.tunnel, message) {
+            return Toward::Peer { tunnel: came.tunnel, peer };
+        }
         let passed = recorded(message, record_of(message));
         let is_new = |server: &Server| {
             server.at() != Some(came.from.nbma)
@@ -108,6 +113,17 @@ impl Engine {
             Some(nbma) => Toward::Peer { tunnel: came.tunnel, peer: nbma.into() },
             None => Toward::Unbound,
         }
+    }
+
+    /// Where the request of a reply came from that passed here, as its record says: the server that it passed before this one.
+    fn back(&self, tunnel: InterfaceName, message: &Message) -> Option<Peer> {
+        if !is_reply(message) {
+            return None;
+        }
+        let passed = recorded(message, ExtensionType::FORWARD_TRANSIT);
+        let us = passed.iter().position(|a| self.is_own(tunnel, ProtocolAddr(*a)))?;
+        let before = passed.get(us.checked_sub(1)?)?;
+        self.clouds.get(&tunnel)?.binding(ProtocolAddr(*before))
     }
 
     /// Passes a message on that came.

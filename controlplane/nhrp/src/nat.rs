@@ -8,12 +8,16 @@
 //!   request, and for those that a resolution reply names. Nothing that is said already is touched.
 //!
 //! What is believed (docs/decisions/0009-nat.md):
-//! 1. A node that is behind a NAT is learnt only from a message that came straight from where it is seen, or by a node that is not behind
-//!    one itself. So of two behind NATs nothing is learnt from a request, which comes by the server, and no answer is taken that came by
-//!    it: the answer goes straight, opens the way for what comes back, and has proven it when it arrives.
-//! 2. Two that are seen at one address have no straight way: nobody relies on a NAT to send back what it got from inside. Who is asked by
+//! 1. A node behind a NAT is learnt only from a message that came straight from where it is seen: its NAT has let something out to us, and
+//!    lets what we send in. What came by the server, as every request does, proves nothing of the way. So of a request of such a one
+//!    nothing is learnt, and an answer that names such a one and came by the server is not taken; the request is repeated, and the answer
+//!    comes straight, at the latest when the other side has learnt us from our first request (FRR sends its first answer by the server).
+//! 2. To a requester behind a NAT whom nothing straight has come from, an answer goes the way back that the request came: nothing else
+//!    gets in. Then it sends to us, and that opens its NAT. If we are behind a NAT ourselves, too, the answer goes straight all the same:
+//!    it opens our side, and it must prove the way when it arrives.
+//! 3. Two that are seen at one address have no straight way: nobody relies on a NAT to send back what it got from inside. Who is asked by
 //!    such a one refuses.
-//! 3. Where messages are encapsulated in UDP, a port other than 4500 says that the NAT gives ports (PAT): nobody from outside can begin.
+//! 4. Where messages are encapsulated in UDP, a port other than 4500 says that the NAT gives ports (PAT): nobody from outside can begin.
 //!    The server of two such clients refuses at once.
 //!
 //! Whatever is refused or not answered, traffic stays on the hub, and is asked for ever more seldom (`resolution`).

@@ -146,7 +146,8 @@ impl Engine {
         let cloud = self.clouds.get(&tunnel).ok_or(Reject::NoTunnel)?;
         let refusal = match toward {
             Toward::Own | Toward::Egress => {
-                let prefix = cloud.answer_prefix(turn, destination).filter(|_| cloud.is_multipoint());
+                let may_answer = cloud.is_multipoint() && !turn.common.is_leaving;
+                let prefix = cloud.answer_prefix(turn, destination).filter(|_| may_answer);
                 match prefix {
                     None => Some((CieCode::ADMINISTRATIVELY_PROHIBITED, Reject::Prohibited)),
                     Some(prefix) => {

@@ -43,7 +43,7 @@ pub enum Reject {
     Unreachable,
     /// With what is added on its way it is larger than that way takes.
     TooLong,
-    /// A way between two nodes behind a NAT that nothing has come by yet.
+    /// The way to a node behind a NAT, which nothing has come by yet.
     Unproven,
     /// A traffic indication for a flow that does not begin here.
     Intermediate,
@@ -135,7 +135,7 @@ impl Reject {
             Self::Unreachable => "There is no way to whom the message, or the packet in it, is for.",
             Self::TooLong => "The message is larger than the way on takes.",
             Self::Unproven => {
-                "The way between two nodes behind a NAT is not taken: nothing came straight by it."
+                "The way to a node behind a NAT is not taken: nothing came straight from there."
             }
             Self::Intermediate => "A redirect for a packet whose source is not behind this node.",
             Self::Redirected => "The sender of the packet was told of a better way a moment ago.",

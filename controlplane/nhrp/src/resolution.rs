@@ -206,8 +206,8 @@ impl Cloud {
         let said = best.and_then(|e| e.nbma).map(NbmaAddr);
         let nbma = nat_address(message, next_hop).or(said);
         let claimed = said.filter(|said| Some(*said) != nbma);
-        // Between two behind NATs only what came straight proves the way; that may still come.
-        if claimed.is_some() && self.public().is_some() && nbma != Some(came.nbma) {
+        // Of a node behind a NAT only what came straight proves the way; that may still come.
+        if claimed.is_some() && nbma != Some(came.nbma) {
             return Err(Reject::Unproven);
         }
         self.answered.push_back(*request_id);

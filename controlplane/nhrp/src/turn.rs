@@ -44,6 +44,8 @@ pub(crate) struct Common {
     pub(crate) asks: Bucket,
     pub(crate) redirects: Bucket,
     pub(crate) errors: Bucket,
+    /// The node is about to stop: it said goodbye, and answers nothing that would have to be taken back.
+    pub(crate) is_leaving: bool,
     /// Who was sent an error indication lately, and when.
     pub(crate) complained: BTreeMap<NbmaAddr, (Instant, Bucket)>,
 }

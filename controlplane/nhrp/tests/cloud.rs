@@ -31,12 +31,16 @@ mod invariants;
 mod journal;
 #[path = "cloud/limits.rs"]
 mod limits;
+#[path = "cloud/nat.rs"]
+mod nat;
 #[path = "cloud/prefixes.rs"]
 mod prefixes;
 #[path = "cloud/purge.rs"]
 mod purge;
 #[path = "cloud/registration.rs"]
 mod registration;
+#[path = "cloud/resolution.rs"]
+mod resolution;
 #[path = "cloud/restart.rs"]
 mod restart;
 #[path = "cloud/servers.rs"]

@@ -203,3 +203,137 @@ fn a_request_passes_two_hubs() {
     let passed: Vec<_> = record.iter().map(|e| e.protocol.unwrap()).collect();
     assert_eq!(passed, [overlay(0).0, overlay(3).0]);
 }
+
+/// Three levels of servers: what the lowest does not know it asks the next for, and that one the highest, which knows. Every one names
+/// itself, in order; the answer comes straight.
+#[test]
+fn a_server_asks_its_server_and_that_one_its_own() {
+    let mut net = Net::idle_regions(&[1, 0, 1], &Setup::default());
+    // Hub 2 is a client of hub 1, which is one of hub 0.
+    net.nodes[2].tunnel.nhrp.nhs = vec![model::config::Nhs::new(overlay(1), nbma(1))];
+    net.start_all();
+    net.run(seconds(1));
+    let (high, low) = (3, 4);
+    assert_eq!(net.binding(2, overlay(high)), None);
+    net.give(low, Input::Glean { tunnel: tunnel0(), next_hop: overlay(high) });
+    net.run(millis(60));
+    assert_eq!(net.binding(low, overlay(high)), Some(nbma(high)));
+    let (_, to, passed) = net.messages(0, MessageType::ResolutionRequest).pop().unwrap();
+    let record = passed.extension(ExtensionType::FORWARD_TRANSIT).unwrap().entries(passed.families).unwrap();
+    let record: Vec<_> = record.iter().map(|e| e.protocol.unwrap()).collect();
+    assert_eq!((to, record), (nbma(high), vec![overlay(2).0, overlay(1).0, overlay(0).0]));
+    assert_eq!(passed.hop_count, 252);
+    // Nobody has this one: the highest says so, and that finds its way down.
+    net.give(low, Input::Glean { tunnel: tunnel0(), next_hop: overlay(99) });
+    net.run(millis(100));
+    let unresolved = nhrp::Event::Unresolved { tunnel: tunnel0(), destination: overlay(99) };
+    assert!(net.has_event(low, |e| *e == unresolved));
+    assert_eq!(net.rejects(0, Reject::NoBinding), 1);
+    let (_, _, reply) = net.messages(2, MessageType::ResolutionReply).pop().unwrap();
+    let record = reply.extension(ExtensionType::REVERSE_TRANSIT).unwrap().entries(reply.families).unwrap();
+    let record: Vec<_> = record.iter().map(|e| e.protocol.unwrap()).collect();
+    assert_eq!(record, [overlay(1).0, overlay(2).0], "who answered does not name itself");
+}
+
+/// Hubs that are servers of each other, each with its own spokes.
+fn friends(hubs: usize) -> Net {
+    let mut net = Net::idle_with_hubs(hubs, hubs, &Setup::default());
+    for hub in 0..hubs {
+        let others = (0..hubs).filter(|o| *o != hub);
+        net.nodes[hub].tunnel.nhrp.nhs =
+            others.map(|o| model::config::Nhs::new(overlay(o), nbma(o))).collect();
+        net.nodes[hubs + hub].tunnel.nhrp.nhs = vec![model::config::Nhs::new(overlay(hub), nbma(hub))];
+    }
+    net.start_all();
+    net.run(seconds(3));
+    net
+}
+
+#[test]
+fn hubs_that_are_servers_of_each_other_find_everybody_and_no_loop() {
+    for hubs in [2, 3] {
+        let mut net = friends(hubs);
+        let (asker, other) = (hubs, hubs + 1);
+        net.give(asker, Input::Glean { tunnel: tunnel0(), next_hop: overlay(other) });
+        net.run(millis(60));
+        assert_eq!(net.binding(asker, overlay(other)), Some(nbma(other)));
+        let passed = |net: &Net| -> usize {
+            (0..hubs).map(|hub| net.messages(hub, MessageType::ResolutionRequest).len()).sum()
+        };
+        let before = passed(&net);
+        net.give(asker, Input::Glean { tunnel: tunnel0(), next_hop: overlay(99) });
+        net.run(seconds(1));
+        assert!(net.has_event(asker, |e| matches!(e, nhrp::Event::Unresolved { .. })));
+        // Every hub but the last passes it on, once; nobody sees it twice.
+        assert_eq!(passed(&net) - before, hubs - 1);
+        for node in 0..2 * hubs {
+            assert_eq!((net.rejects(node, Reject::Loop), error(&net, node)), (0, None));
+        }
+    }
+}
+
+/// Without the record nothing tells that it was here before; the hops end it.
+#[test]
+fn without_a_record_the_hops_end_a_loop() {
+    let mut net = friends(3);
+    net.give(3, Input::Glean { tunnel: tunnel0(), next_hop: overlay(99) });
+    let (_, _, mut request) = net.messages(3, MessageType::ResolutionRequest).pop().unwrap();
+    request.extensions = Some(vec![]);
+    request.hop_count = 20;
+    net.run(seconds(1));
+    let passed = |net: &Net| -> usize {
+        (0..3).map(|hub| net.messages(hub, MessageType::ResolutionRequest).len()).sum()
+    };
+    let before = passed(&net);
+    give(&mut net, 0, 3, &request);
+    net.run(seconds(1));
+    assert_eq!(passed(&net) - before, 20);
+    let ended: u64 = (0..3).map(|hub| net.rejects(hub, Reject::HopCount)).sum();
+    assert_eq!(ended, 1);
+}
+
+/// A route is followed before any server is asked, and a blackhole route ends it.
+#[test]
+fn a_route_comes_before_a_server() {
+    let mut net = friends(3);
+    net.nodes[0].rib.0.insert(prefix("10.77.0.0/16"), Lead::Via(overlay(2)));
+    net.give(3, Input::Glean { tunnel: tunnel0(), next_hop: "10.77.0.1".parse().unwrap() });
+    net.run(millis(15));
+    let (_, to, _) = net.messages(0, MessageType::ResolutionRequest).pop().unwrap();
+    assert_eq!(to, nbma(2), "and not to hub 1, the first server");
+}
+
+/// A registration is for whom it names: every other server passes it on, and the one that is meant answers straight.
+#[test]
+fn a_registration_is_passed_on_to_whom_it_names() {
+    let mut net = friends(2);
+    let (_, _, mut registration) = net.messages(2, MessageType::RegistrationRequest).pop().unwrap();
+    registration.destination = Some(overlay(1).0);
+    assert_eq!(net.binding(1, overlay(2)), None);
+    give(&mut net, 0, 2, &registration);
+    net.run(millis(30));
+    assert_eq!(net.binding(1, overlay(2)), Some(nbma(2)));
+    let (_, to, _) = net.messages(1, MessageType::RegistrationReply).pop().unwrap();
+    assert_eq!(to, nbma(2));
+}
+
+/// Whose own address is in the record of a reply, or is the responder's, has seen it before.
+#[test]
+fn a_reply_that_comes_back_is_a_loop() {
+    let mut net = ready();
+    let asked = request(&mut net);
+    give(&mut net, 2, 0, &asked);
+    let (_, _, reply) = net.messages(2, MessageType::ResolutionReply).pop().unwrap();
+    give(&mut net, 0, 2, &reply);
+    let (_, _, passed) = net.messages(0, MessageType::ResolutionReply).pop().unwrap();
+    give(&mut net, 0, 2, &passed);
+    assert_eq!((error(&net, 0), net.rejects(0, Reject::Loop)), (Some(ErrorCode::LOOP_DETECTED), 1));
+    let mut ours = reply;
+    let families = ours.families;
+    let responder = ours.extension_mut(ExtensionType::RESPONDER).unwrap();
+    *responder = Extension::empty(ExtensionType::RESPONDER, true);
+    let entry = wire::nhrp::Cie { protocol: Some(overlay(0).0), ..wire::nhrp::Cie::default() };
+    assert!(responder.push(&entry, families));
+    give(&mut net, 0, 2, &ours);
+    assert_eq!(net.rejects(0, Reject::Loop), 2);
+}
