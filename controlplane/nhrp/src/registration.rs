@@ -78,7 +78,9 @@ impl Cloud {
         mut message: Message,
     ) -> Result<(), Reject> {
         let address = ProtocolAddr(message.source.ok_or(Reject::Address)?);
-        let own = self.identity(address).ok_or(Reject::Unreachable)?;
+        let Some(own) = self.identity(address) else {
+            return self.cannot_serve(turn, sender.peer(), message);
+        };
         let families = message.families;
         // Nobody is in an underlay of the other family.
         if families != own.families {
@@ -122,6 +124,26 @@ impl Cloud {
             turn.reject_from(self.name(), sender.nbma, reject);
         }
         Ok(())
+    }
+
+    /// Refuses a client that names itself, as it does not know its server, in a family that the tunnel has no address of (RFC 2332
+    /// §5.2.3: a server that cannot serve an address says so).
+    fn cannot_serve(
+        &mut self,
+        turn: &mut Turn<'_>,
+        client: Peer,
+        mut message: Message,
+    ) -> Result<(), Reject> {
+        if let Body::Exchange { kind, entries, .. } = &mut message.body {
+            *kind = Kind::RegistrationReply;
+            for entry in entries {
+                entry.code = CieCode::ADMINISTRATIVELY_PROHIBITED;
+                entry.holding_time = 0;
+            }
+        }
+        message.hop_count = HOP_COUNT;
+        self.send(turn, client, message);
+        Err(Reject::Unreachable)
     }
 
     /// One entry of a request: a client, or a prefix behind the one who registers.

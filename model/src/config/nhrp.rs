@@ -48,7 +48,7 @@ pub struct Nhrp {
     /// Answer resolution requests for registered clients from the cache (server), instead of passing them on to the client.
     #[serde(default)]
     pub answer_from_cache: bool,
-    /// Clients may register prefixes inside of these. If not given: only their own addresses.
+    /// Clients may register prefixes inside of these, if they do not want them unique. If not given: only their own addresses.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub accept_prefixes: Vec<Prefix>,
     /// How much others may ask.

@@ -603,3 +603,53 @@ fn clients_behind_one_address_without_ports_are_entries_of_their_own() {
     assert_eq!((net.binding(0, overlay(5)), net.binding(0, overlay(6))), (None, Some(nbma(9))));
     assert!(net.has(0, Key::Replica(tunnel0(), nbma(9))));
 }
+
+/// A registration request of a client with an IPv6 address in the overlay, that does not know its server.
+fn request_v6(net: &Net, client: &str) -> Message {
+    let request = request_of(net, 1);
+    let families = wire::nhrp::Families { protocol: wire::nhrp::Family::V6, ..request.families };
+    let client = client.parse().ok();
+    let mut nat = wire::nhrp::Extension::empty(ExtensionType::NAT, false);
+    let server = Cie { nbma: Some(nbma(0).0), protocol: "::".parse().ok(), ..Cie::default() };
+    assert!(nat.push(&server, families));
+    let entry = Cie { prefix: 128, holding_time: 60, ..Cie::default() };
+    let message = Message { families, source: client, destination: client, ..request };
+    with_entries(Message { extensions: Some(vec![nat]), ..message }, &[entry])
+}
+
+/// Behind a NAT in an IPv6 overlay: the second entry of the extension is where it is seen, and which address of the overlay is meant. The
+/// first is as it came, also where the client does not know its server's address (FRR sends zeros).
+#[test]
+fn an_ipv6_client_behind_a_nat_is_told_where_it_is_seen() {
+    let mut net = Net::new(1, &Setup::default());
+    net.run(seconds(1));
+    for own in ["2001:db8:ffff::1/64", "fe80::1/64"] {
+        net.nodes[0].tunnel.addresses.push(own.parse().unwrap());
+    }
+    net.start(0);
+    let client = "2001:db8:ffff::5";
+    let inside = Message { source_nbma: "192.0.2.9".parse().ok(), ..request_v6(&net, client) };
+    assert_eq!(register(&mut net, &sender(1, Some(4500), None), &inside), TAKEN);
+    assert_eq!(net.binding(0, client.parse().unwrap()), Some(nbma(1)));
+    let (_, to, reply) = net.messages(0, MessageType::RegistrationReply).pop().unwrap();
+    let nat = reply.extension(ExtensionType::NAT).unwrap().entries(reply.families).unwrap();
+    assert_eq!((to, nat.len()), (nbma(1), 2));
+    assert_eq!((nat[0].nbma, nat[0].protocol), (Some(nbma(0).0), "::".parse().ok()));
+    assert_eq!((nat[1].nbma, nat[1].protocol, nat[1].prefix), (Some(nbma(1).0), client.parse().ok(), 128));
+    // Our own addresses are no client's, those of the link among them.
+    for own in ["2001:db8:ffff::1", "fe80::1"] {
+        let entry = Cie { holding_time: 60, protocol: own.parse().ok(), ..Cie::default() };
+        let request = with_entries(request_v6(&net, client), &[entry]);
+        assert_eq!(register(&mut net, &sender(1, None, None), &request), PROHIBITED, "{own}");
+    }
+}
+
+/// RFC 2332 §5.2.3: who cannot be served is told so.
+#[test]
+fn a_client_of_a_family_that_the_server_has_not_is_refused() {
+    let mut net = Net::new(1, &Setup::default());
+    net.run(seconds(1));
+    let request = request_v6(&net, "2001:db8:ffff::5");
+    assert_eq!(register(&mut net, &sender(1, None, None), &request), PROHIBITED);
+    assert_eq!(net.rejects(0, Reject::Unreachable), 1);
+}
