@@ -25,11 +25,14 @@ router ospf
  network 192.168.0.0/16 area 0
 ";
 
-/// A cloud in which nothing but what OSPF learns leads from LAN to LAN. Nothing runs yet.
+/// A cloud in which nothing but what OSPF learns leads from LAN to LAN. Nothing runs yet. Tunnel addresses are hosts, as nhrpd wants them:
+/// OSPF compares masks.
 fn cloud() -> Cloud {
     let mut cloud = Cloud::lay(&cloud::test_prefix(), Phase::Three, Ports::Tap).unwrap();
     for node in &mut cloud.nodes {
         node.config.remove("routes");
+        let tunnel = node.tunnel;
+        node.edit(|text| text.replace(&format!("{tunnel}/24"), &format!("{tunnel}/32"))).unwrap();
     }
     cloud
 }
