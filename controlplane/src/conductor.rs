@@ -743,10 +743,14 @@ impl Conductor {
             (Some(Link::PointToPoint), Object::Binding(_) | Object::Replica(_) | Object::Fallback(_)) => {
                 return;
             }
-            (_, Object::Route(Route { table, prefix, path: path @ Path::Attached(_), .. })) => {
-                // A peer: static next hops resolve by it, and the box itself reaches it.
-                self.rib.set(Origin::Peer, *table, *prefix, Some(Target::Path(path.clone())));
+            (_, Object::Route(Route { table, prefix, path, .. })) if matches!(path, Path::Attached(_)) => {
+                // A peer: static next hops resolve by it, and the box itself reaches it. It is its own next hop.
                 self.peers.set((*table, *prefix), Some(path));
+                let hops = path.interfaces().map(|interface| Hop { interface, next_hop: prefix.addr() });
+                if let Some(own) = Path::to(hops) {
+                    *path = own;
+                }
+                self.rib.set(Origin::Peer, *table, *prefix, Some(Target::Path(path.clone())));
                 self.desired.put(now, Owner::Nhrp, object);
                 return;
             }

@@ -108,9 +108,9 @@ fn peers_of_a_tunnel_with_host_addresses_have_host_routes() {
         cloud.start(node);
     }
     cloud.run(seconds(5));
-    let attached = Some(Path::Attached(name("tunnel0")));
+    let itself = |peer| Some(Path::Via(hop("tunnel0", peer)));
     let hub = &cloud.nodes[HUB];
-    assert_eq!(hub.dataplane.way("10.255.0.11/32"), attached);
+    assert_eq!(hub.dataplane.way("10.255.0.11/32"), itself("10.255.0.11"));
     assert_eq!(hub.dataplane.way("192.168.11.0/24"), Some(Path::Via(hop("tunnel0", "10.255.0.11"))));
     let told = |node: usize, cloud: &Cloud| {
         let routes = cloud.nodes[node].orders.iter().rev().find_map(|order| match order {
@@ -127,7 +127,7 @@ fn peers_of_a_tunnel_with_host_addresses_have_host_routes() {
     cloud.run(seconds(1));
     let spoke = &cloud.nodes[SPOKE1].dataplane;
     assert_eq!(spoke.way("192.168.12.0/24"), Some(Path::Via(hop("tunnel0", "10.255.0.12"))));
-    assert_eq!(spoke.way("10.255.0.12/32"), attached);
+    assert_eq!(spoke.way("10.255.0.12/32"), itself("10.255.0.12"));
     let before = spoke.program();
     cloud.restart(SPOKE1, seconds(3));
     cloud.run(seconds(5));

@@ -25,6 +25,7 @@ use serde_json::Value;
 use crate::guardian::Guardian;
 use crate::netns::Namespace;
 use crate::node::{Host, Node};
+use crate::site::Site;
 use crate::traffic::{Flow, PAYLOAD};
 use crate::vlan::VlanSwitch;
 use crate::wait;
@@ -123,6 +124,21 @@ impl Cloud {
     /// # Errors
     /// As [`Cloud::lay`].
     pub fn lay_example(prefix: &str, example: &str, ports: Ports) -> Result<Self> {
+        let site = |(name, number): (&str, u8)| {
+            let file = examples().join(format!("{example}/{name}.toml"));
+            let text = fs::read_to_string(&file).with_context(|| file.display().to_string())?;
+            let config = text.parse().with_context(|| file.display().to_string())?;
+            Ok(Site { name: name.to_owned(), number, config })
+        };
+        let sites = [("hub", 1), ("spoke1", 11), ("spoke2", 12)].into_iter().map(site);
+        Self::lay_sites(prefix, &sites.collect::<Result<Vec<_>>>()?, ports)
+    }
+
+    /// As [`Cloud::lay`], with these nodes.
+    ///
+    /// # Errors
+    /// As [`Cloud::lay`].
+    pub fn lay_sites(prefix: &str, sites: &[Site], ports: Ports) -> Result<Self> {
         let guardian = Guardian::start()?;
         let (prefix, internet) = claim(&guardian, prefix)?;
         let directory = directory_of(&prefix);
@@ -137,7 +153,8 @@ impl Cloud {
         internet.ip(&format!("link set {BRIDGE} up"))?;
         let internet = Arc::new(internet);
         let mut nodes = Vec::new();
-        for (index, (name, number)) in [("hub", 1), ("spoke1", 11), ("spoke2", 12)].into_iter().enumerate() {
+        for (index, site) in sites.iter().enumerate() {
+            let (name, number) = (site.name.as_str(), site.number);
             let directory = directory.join(name);
             fs::create_dir_all(&directory)?;
             let add = |suffix: &str| Namespace::add(&guardian, &format!("{prefix}-{suffix}")).map(Arc::new);
@@ -154,7 +171,7 @@ impl Cloud {
             };
             guardian.watch_directory(&Path::new("/var/run/dpdk").join(format!("{prefix}-{name}")))?;
             let namespace = add(name)?;
-            let config = config(example, name, &directory, namespace.name())?;
+            let config = config(site.config.clone(), &directory, namespace.name());
             for netns in netns_of_tables(&config) {
                 guardian.watch_namespace(&netns)?;
             }
@@ -164,7 +181,7 @@ impl Cloud {
                 ports: (ports != Ports::Tap).then(|| add(&format!("{name}-ports"))).transpose()?,
                 nbma: Ipv4Addr::new(203, 0, 113, number),
                 nbma6: Ipv6Addr::from([0x2001, 0xdb8, 0x113, 0, 0, 0, 0, hextet(number)]),
-                tunnel: Ipv4Addr::new(10, 255, 0, number),
+                tunnel: site.tunnel().unwrap_or(Ipv4Addr::new(10, 255, 0, number)),
                 tunnel6: Ipv6Addr::from([0x2001, 0xdb8, 0xff, 0, 0, 0, 0, hextet(number)]),
                 host,
                 switch: None,
@@ -428,11 +445,8 @@ fn claim(guardian: &Guardian, prefix: &str) -> Result<(String, Namespace)> {
     anyhow::bail!("a hundred clouds named {prefix} are running")
 }
 
-/// The node's file of `examples/cloud`, with the paths and namespaces of this run in it.
-fn config(example: &str, name: &str, directory: &Path, netns: &str) -> Result<toml::Table> {
-    let file = examples().join(format!("{example}/{name}.toml"));
-    let text = fs::read_to_string(&file).with_context(|| file.display().to_string())?;
-    let mut config: toml::Table = text.parse().with_context(|| file.display().to_string())?;
+/// A node's configuration with the paths and namespaces of this run in it.
+fn config(mut config: toml::Table, directory: &Path, netns: &str) -> toml::Table {
     let mut set = |section: &str, key: &str, file: &str| {
         let table = config.entry(section).or_insert_with(|| toml::Table::new().into());
         if let Some(table) = table.as_table_mut() {
@@ -449,7 +463,7 @@ fn config(example: &str, name: &str, directory: &Path, netns: &str) -> Result<to
             table.insert("netns".to_owned(), own.into());
         }
     }
-    Ok(config)
+    config
 }
 
 /// The namespaces of a configuration's tables.

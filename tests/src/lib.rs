@@ -3,13 +3,14 @@
 //!
 //! - [`netns`] namespaces, [`guardian`] who cleans up after a run however it ends, [`process`] programs in namespaces
 //! - [`cloud`] the topology: an underlay, nodes, LAN hosts; [`node`] one node's processes, configuration and `nave` client
+//! - [`site`] nodes that are not of the examples: any number of them, made of a few words
 //! - [`underlay`] other underlays: IPv6, a router in between; [`vlan`] a LAN of several hosts in VLANs
 //! - [`path`] what a path shows to a host: hops, sizes, TCP through it
 //! - [`traffic`] numbered UDP packets and what became of them
 //! - [`capture`] what passes on the underlay, [`trail`] what it means, [`tshark`] what others say it means
 //! - [`frame`] packets made by hand, right and wrong ones; [`probe`] a station on the underlay that sends them
 //! - [`frr`] routing daemons that nobody here wrote, [`vm`] whole hubs and spokes of that kind, [`guest`] what they are told to be
-//! - [`nat`] a router with NAT
+//! - [`nat`] a router with NAT, of the kernel; [`translator`] a box that translates addresses, which needs nothing of the kernel
 //! - [`wait`] waiting with a deadline and a reason, [`lock`] one heavy test at a time
 //!
 //! Nothing here uses the code under test to judge it: packets are taken apart and put together by hand.
@@ -28,8 +29,10 @@ pub mod node;
 pub mod path;
 pub mod probe;
 pub mod process;
+pub mod site;
 pub mod traffic;
 pub mod trail;
+pub mod translator;
 pub mod tshark;
 pub mod underlay;
 pub mod vlan;

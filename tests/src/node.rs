@@ -318,6 +318,15 @@ impl Node {
         serde_json::from_str(&text).with_context(|| format!("nave {words} --json printed: {text}"))
     }
 
+    /// Whether the node itself reaches an address: three pings from its namespace, at least one answered.
+    ///
+    /// # Errors
+    /// No `ping`.
+    pub fn pings(&self, to: impl Into<IpAddr>) -> Result<bool> {
+        let args = ["-c", "3", "-i", "0.2", "-W", "1", &to.into().to_string()];
+        Ok(self.namespace.output("ping", &args)?.status.success())
+    }
+
     /// What `nave show nhrp` has of a prefix, if anything.
     ///
     /// # Errors
