@@ -72,10 +72,35 @@ pub fn nhrp_registration(
     server: Ipv4Addr,
     authentication: Option<&str>,
 ) -> Vec<u8> {
-    let fixed = [0, 1, 8, 0, 0, 0, 0, 0, 0, 255, 0, 0, 0, 0, 0, 52, 1, 3, 4, 0];
-    // Flags: unique. One client information entry: prefix length 32, MTU 1400, holding time 600.
-    let common = [&[4, 4, 0x80, 0][..], &id.to_be_bytes()].concat();
-    let addresses = [nbma.octets(), client.octets(), server.octets()].concat();
+    // Type 3; flags: unique.
+    nhrp_request(3, 0x8000, id, nbma, [client, server], authentication)
+}
+
+/// An NHRP resolution request (RFC 2332 §5.2.1), authoritative, with the authentication extension and no other.
+#[must_use]
+pub fn nhrp_resolution(
+    id: u32,
+    nbma: Ipv4Addr,
+    client: Ipv4Addr,
+    destination: Ipv4Addr,
+    authentication: Option<&str>,
+) -> Vec<u8> {
+    // Type 1; flags: authoritative.
+    nhrp_request(1, 0x4000, id, nbma, [client, destination], authentication)
+}
+
+fn nhrp_request(
+    kind: u8,
+    flags: u16,
+    id: u32,
+    nbma: Ipv4Addr,
+    ends: [Ipv4Addr; 2],
+    authentication: Option<&str>,
+) -> Vec<u8> {
+    let fixed = [0, 1, 8, 0, 0, 0, 0, 0, 0, 255, 0, 0, 0, 0, 0, 52, 1, kind, 4, 0];
+    let common = [&[4, 4][..], &flags.to_be_bytes(), &id.to_be_bytes()].concat();
+    let addresses = [nbma.octets(), ends[0].octets(), ends[1].octets()].concat();
+    // One client information entry: prefix length 32, MTU 1400, holding time 600.
     let entry = [0, 32, 0, 0, 0x05, 0x78, 0x02, 0x58, 0, 0, 0, 0];
     let mut packet = [&fixed[..], &common, &addresses, &entry].concat();
     if let Some(text) = authentication {

@@ -76,7 +76,8 @@ impl Site {
     /// What was there under `routes` is no list.
     pub fn route(mut self, prefix: &str, next_hop: impl Into<IpAddr>) -> Result<Self> {
         let route = [("prefix", prefix.to_owned()), ("next_hop", next_hop.into().to_string())];
-        let route: Table = route.map(|(name, text)| (name.to_owned(), Value::from(text))).into_iter().collect();
+        let route: Table =
+            route.map(|(name, text)| (name.to_owned(), Value::from(text))).into_iter().collect();
         let routes = self.config.entry("routes").or_insert_with(|| Value::Array(Vec::new()));
         routes.as_array_mut().context("routes")?.push(route.into());
         Ok(self)

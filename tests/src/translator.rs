@@ -107,7 +107,8 @@ impl Cloud {
             let mut rewriter = Rewriter { translation, flows: HashMap::new(), macs: HashMap::new(), refused };
             move || {
                 while !stop.load(Ordering::Relaxed) {
-                    let mut all: Vec<_> = queues.iter().map(|q| PollFd::new(q.as_fd(), PollFlags::POLLIN)).collect();
+                    let mut all: Vec<_> =
+                        queues.iter().map(|q| PollFd::new(q.as_fd(), PollFlags::POLLIN)).collect();
                     let _ = poll(&mut all, PollTimeout::from(20_u8));
                     rewriter.carry(&queues);
                 }
@@ -162,11 +163,15 @@ impl Rewriter {
     }
 
     fn packet(&mut self, queues: &[Queue], side: usize, packet: &[u8]) {
-        let Some(total) = packet.get(2..4).map(|l| usize::from(u16::from_be_bytes([l[0], l[1]]))) else { return };
+        let Some(total) = packet.get(2..4).map(|l| usize::from(u16::from_be_bytes([l[0], l[1]]))) else {
+            return;
+        };
         // Packets with options are none of ours.
         let Some(packet) = packet.get(..total).filter(|p| p.len() >= 20 && p[0] == 0x45) else { return };
         let mut packet = packet.to_vec();
-        let address = |packet: &[u8], at: usize| Ipv4Addr::new(packet[at], packet[at + 1], packet[at + 2], packet[at + 3]);
+        let address = |packet: &[u8], at: usize| {
+            Ipv4Addr::new(packet[at], packet[at + 1], packet[at + 2], packet[at + 3])
+        };
         let (source, destination, protocol) = (address(&packet, 12), address(&packet, 16), packet[9]);
         let mut out = OUTSIDE;
         if side == INSIDE {
@@ -194,7 +199,9 @@ impl Rewriter {
     fn outer(&mut self, inner: Ipv4Addr, peer: Ipv4Addr, protocol: u8) -> Option<Ipv4Addr> {
         let now = Instant::now();
         match &self.translation {
-            Translation::OneToOne(pairs) => pairs.iter().find(|(own, _)| *own == inner).map(|(_, outer)| *outer),
+            Translation::OneToOne(pairs) => {
+                pairs.iter().find(|(own, _)| *own == inner).map(|(_, outer)| *outer)
+            }
             Translation::First(outer) => {
                 let flow = self.flows.entry((peer, protocol)).or_insert((inner, now));
                 if flow.0 != inner && flow.1.elapsed() < IDLE {
@@ -213,8 +220,12 @@ impl Rewriter {
     /// Whom a packet from a peer is for; `None`: nobody.
     fn inner(&self, peer: Ipv4Addr, outer: Ipv4Addr, protocol: u8) -> Option<Ipv4Addr> {
         match &self.translation {
-            Translation::OneToOne(pairs) => pairs.iter().find(|(_, own)| *own == outer).map(|(inner, _)| *inner),
-            Translation::First(_) | Translation::Last(_) => self.flows.get(&(peer, protocol)).map(|flow| flow.0),
+            Translation::OneToOne(pairs) => {
+                pairs.iter().find(|(_, own)| *own == outer).map(|(inner, _)| *inner)
+            }
+            Translation::First(_) | Translation::Last(_) => {
+                self.flows.get(&(peer, protocol)).map(|flow| flow.0)
+            }
         }
     }
 

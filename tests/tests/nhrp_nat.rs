@@ -96,8 +96,10 @@ fn of_two_spokes_behind_one_address_the_second_waits_and_disturbs_nobody() {
 
     cloud.nodes[SPOKE1].stop().unwrap();
     let patience = IDLE + Duration::from_secs(20);
-    wait::until_true("the second to be served", patience, || registered(&cloud, SPOKE2) == at(&cloud, SPOKE2))
-        .unwrap_or_else(|e| panic!("{e:#}\n{}", cloud.logs()));
+    wait::until_true("the second to be served", patience, || {
+        registered(&cloud, SPOKE2) == at(&cloud, SPOKE2)
+    })
+    .unwrap_or_else(|e| panic!("{e:#}\n{}", cloud.logs()));
     assert_eq!(registered(&cloud, SPOKE1), None);
     wait::until_true("a ping to it", Duration::from_secs(5), || cloud.pings(HUB, two).unwrap()).unwrap();
     cloud.check_alive().unwrap();

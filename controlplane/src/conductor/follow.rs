@@ -80,7 +80,13 @@ impl Conductor {
         let of_nhrp = self.desired.of(Owner::Nhrp);
         let gone: Vec<Key> = of_nhrp.filter(|(_, o)| is_gone(o)).map(|(key, _)| key).collect();
         for key in gone {
-            if let Op::Put(_, object) = self.desired.step(now, Owner::Nhrp, key) {
+            if let Op::Put(_, mut object) = self.desired.step(now, Owner::Nhrp, key) {
+                // As NHRP said it.
+                if let (Key::Route(table, prefix), Object::Route(route)) = (key, &mut object)
+                    && let Some(path) = self.peers.path((table, prefix))
+                {
+                    route.path = path.clone();
+                }
                 self.uninstall(key);
                 self.parked.insert(key, (object, now));
             }

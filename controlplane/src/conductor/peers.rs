@@ -34,6 +34,11 @@ impl Peers {
         };
     }
 
+    /// How a peer is reached, as NHRP said it.
+    pub(super) fn path(&self, at: (TableId, Prefix)) -> Option<&Path> {
+        self.routes.get(&at)
+    }
+
     /// When the kernel is to be told.
     pub(super) fn due(&self) -> Option<Instant> {
         self.is_changed.then(|| self.ordered.map_or_else(Instant::default, |at| at + PACE))
