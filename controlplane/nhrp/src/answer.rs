@@ -21,6 +21,7 @@ use wire::nhrp::{Body, Cie, CieCode, ExtensionType, Flags, Kind, Message};
 
 use crate::cache::{Entry, Origin, check_peer};
 use crate::cloud::Cloud;
+use crate::forward::Toward;
 use crate::input::Peer;
 use crate::limits::{HOP_COUNT, shortest_answer};
 use crate::nat::{self, Requester};
@@ -80,6 +81,19 @@ struct Answer {
     flags: Flags,
     /// Where the next hop is seen, if that is not where it is.
     seen: Option<NbmaAddr>,
+}
+
+/// What is answered with of somebody else.
+pub(crate) struct Held {
+    prefix: Prefix,
+    /// Whose address it is, or prefix.
+    holder: ProtocolAddr,
+    peer: Peer,
+    claimed: Option<NbmaAddr>,
+    mtu: u16,
+    holding_time: HoldingTime,
+    is_authority: bool,
+    is_unique: bool,
 }
 
 /// Answering.
@@ -186,53 +200,82 @@ impl Cloud {
         Ok(())
     }
 
-    /// Whether a request for the address of a peer is answered here, and not by that peer.
-    pub(crate) fn may_answer_for(
+    /// What a request for an address of somebody else is answered with here, if it is not passed on. `toward` is where the way leads.
+    pub(crate) fn held(
         &self,
         turn: &Turn<'_>,
         message: &Message,
         destination: ProtocolAddr,
-    ) -> bool {
-        let Body::Exchange { flags, .. } = &message.body else { return false };
-        let Some((_, client)) = self.held(destination) else { return false };
-        let Some(entry) = self.cache.get(&client) else { return false };
+        toward: Toward,
+    ) -> Option<Held> {
+        let Body::Exchange { flags, .. } = &message.body else { return None };
+        let cached = self.held_in_cache(turn, destination).filter(|held| {
+            // A longer route may lead elsewhere than the prefix of a client.
+            let at = Toward::Peer { tunnel: self.name(), peer: held.peer };
+            toward == at
+        });
+        let heard = self.heard_of(turn, destination).map(|heard| Held {
+            prefix: Prefix::host(destination.0),
+            holder: destination,
+            peer: heard.nbma.into(),
+            claimed: None,
+            mtu: heard.mtu,
+            holding_time: remaining(turn, heard.until),
+            is_authority: false,
+            is_unique: false,
+        });
         let insists = flags.has(Flags::AUTHORITATIVE);
-        let is_wanted = !insists || (is_authority(entry) && self.tunnel.nhrp.answer_from_cache);
-        is_wanted
-            && self.is_multipoint()
-            && self.remaining(turn, entry).0 > 0
-            && message.source != Some(client.0)
+        let is_wanted = |held: &Held| !insists || (held.is_authority && self.tunnel.nhrp.answer_from_cache);
+        cached.or(heard).filter(|held| {
+            is_wanted(held)
+                && self.is_multipoint()
+                && held.holding_time.0 > 0
+                && message.source != Some(held.holder.0)
+        })
     }
 
-    /// What the cache has an address in: the address itself, or the prefix that a client registered; and whose it is.
-    fn held(&self, destination: ProtocolAddr) -> Option<(Prefix, ProtocolAddr)> {
-        if self.cache.contains_key(&destination) {
-            return Some((Prefix::host(destination.0), destination));
-        }
-        self.registered_route(destination)
+    /// What the cache has of an address: of itself, or of the prefix that a client registered.
+    fn held_in_cache(&self, turn: &Turn<'_>, destination: ProtocolAddr) -> Option<Held> {
+        let host = Prefix::host(destination.0);
+        let (prefix, holder) = if self.cache.contains_key(&destination) {
+            (host, destination)
+        } else {
+            self.registered_route(destination)?
+        };
+        let entry = self.cache.get(&holder)?;
+        let of_prefix = self.shortcuts.get(&prefix).filter(|_| prefix != host).map(|s| s.expires);
+        let until = [entry.expires, of_prefix].into_iter().flatten().min();
+        Some(Held {
+            prefix,
+            holder,
+            peer: entry.peer(),
+            claimed: entry.claimed,
+            mtu: entry.mtu,
+            // One of the configuration holds as long as we say of ourselves.
+            holding_time: until.map_or(self.tunnel.nhrp.holding_time, |until| remaining(turn, until)),
+            is_authority: is_authority(entry),
+            // A prefix is more than one binding (RFC 2332 §5.2.1).
+            is_unique: prefix == host && (entry.unique || entry.origin.is_configured()),
+        })
     }
 
-    /// Answers a resolution request with what the cache has of a peer.
+    /// Answers a resolution request with what we hold of a peer.
     pub(crate) fn answer_for(
         &mut self,
         turn: &mut Turn<'_>,
         came: Peer,
         mut message: Message,
-        destination: ProtocolAddr,
+        held: Held,
     ) -> Result<(), Reject> {
         let wanted = Wanted::read(&message, came)?;
-        let (client, requester) = (wanted.client, wanted.requester);
-        let (prefix, holder) = self.held(destination).ok_or(Reject::NoBinding)?;
-        let entry = self.cache.get(&holder).ok_or(Reject::NoBinding)?;
-        let holding_time = self.remaining(turn, entry);
-        let (nbma, claimed, is_authority) = (entry.nbma, entry.claimed, is_authority(entry));
-        // A prefix is more than one binding (RFC 2332 §5.2.1).
-        let is_unique = prefix.is_host() && (entry.unique || entry.origin.is_configured());
+        let (client, destination, requester) = (wanted.client, wanted.destination, wanted.requester);
+        let Held { holder, claimed, holding_time, is_authority, is_unique, .. } = held;
+        let nbma = held.peer.nbma;
         let shortest = wanted.itself.length(message.families).unwrap_or(0);
-        let prefix = clamped(prefix, destination, shortest).ok_or(Reject::Malformed)?;
+        let prefix = clamped(held.prefix, destination, shortest).ok_or(Reject::Malformed)?;
         let given = Cie {
             prefix: prefix.length(),
-            mtu: entry.mtu,
+            mtu: held.mtu,
             holding_time: holding_time.0,
             nbma: Some(nbma.0),
             protocol: Some(holder.0),
@@ -240,7 +283,7 @@ impl Cloud {
         };
         let refusal = if nbma == requester.nbma {
             Some((CieCode::NO_BINDING, Reject::NoBinding))
-        } else if came.is_behind_pat() && entry.peer().is_behind_pat() {
+        } else if came.is_behind_pat() && held.peer.is_behind_pat() {
             Some((CieCode::ADMINISTRATIVELY_PROHIBITED, Reject::Unproven))
         } else if wanted.is_unique() && !is_unique {
             Some((CieCode::NOT_UNIQUE, Reject::NotUnique))
@@ -268,15 +311,6 @@ impl Cloud {
         self.send(turn, peer, message);
         turn.event(Event::ResolutionAnswered { tunnel: self.name(), client, prefix });
         Ok(())
-    }
-
-    /// What remains of an entry's holding time (RFC 2332 §5.2.2: not what was registered). One of the configuration holds as long as we say
-    /// of ourselves.
-    fn remaining(&self, turn: &Turn<'_>, entry: &Entry) -> HoldingTime {
-        match entry.expires {
-            None => self.tunnel.nhrp.holding_time,
-            Some(at) => HoldingTime(u16::try_from(at.since(turn.now).as_secs()).unwrap_or(u16::MAX)),
-        }
     }
 
     /// Whether our address is ours alone: a server's is; a client's, if it registers it so.
@@ -320,6 +354,11 @@ impl Cloud {
     fn has_told_enough(&self, turn: &Turn<'_>) -> bool {
         self.told.len() >= turn.common.limits.told
     }
+}
+
+/// What remains of a holding time (RFC 2332 §5.2.2: not what was registered).
+fn remaining(turn: &Turn<'_>, until: Instant) -> HoldingTime {
+    HoldingTime(u16::try_from(until.since(turn.now).as_secs()).unwrap_or(u16::MAX))
 }
 
 /// Whether an entry is the word of who has the address, given to us as its server: a registration, or the configuration.

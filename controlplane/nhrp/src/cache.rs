@@ -141,6 +141,7 @@ impl Cloud {
     /// Takes an entry in place of the one that was there, and programs it. Its age, and that it is in use, stay those of the
     /// old one if it says the same. Where it says otherwise, whoever we told the old one is told.
     pub(crate) fn install(&mut self, turn: &mut Turn<'_>, address: ProtocolAddr, mut entry: Entry) {
+        self.heard.remove(&address);
         let old = self.cache.remove(&address);
         let same_place = old.as_ref().filter(|o| o.nbma == entry.nbma);
         if let Some(old) = same_place.filter(|o| o.origin == entry.origin) {
@@ -299,6 +300,7 @@ impl Cloud {
         for address in learnt.map(|(a, _)| *a).collect::<Vec<_>>() {
             self.forget(turn, address);
         }
+        self.heard.retain(|address, _| !matches(*address));
         for address in self.asks.keys().copied().filter(|a| matches(*a)).collect::<Vec<_>>() {
             turn.cancel(Timer::Ask(self.name(), address));
             self.asks.remove(&address);

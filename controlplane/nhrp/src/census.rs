@@ -12,6 +12,8 @@ pub struct Census {
     pub shortcuts: usize,
     /// Addresses that are asked for, or rest.
     pub asks: usize,
+    /// Sources of requests that passed.
+    pub heard: usize,
     /// Answers that are remembered for a purge.
     pub told: usize,
     /// Purge requests that wait for their reply.
@@ -31,6 +33,7 @@ impl Engine {
             entries: of_all(|c| c.cache.len()),
             shortcuts: of_all(|c| c.shortcuts.len()),
             asks: of_all(|c| c.asks.len()),
+            heard: of_all(|c| c.heard.len()),
             told: of_all(|c| c.told.len()),
             purges: of_all(|c| c.purges.len()),
             redirected: of_all(|c| c.redirected.len()),

@@ -13,6 +13,7 @@ use crate::Tunnel;
 use crate::answer::Told;
 use crate::auth;
 use crate::cache::{Entry, Origin};
+use crate::heard::Heard;
 use crate::input::Peer;
 use crate::limits::{HOP_COUNT, Shares};
 use crate::nhs::{Server, timers_of};
@@ -47,6 +48,8 @@ pub(crate) struct Cloud {
     pub(crate) reached: BTreeSet<ProtocolAddr>,
     /// Shortcuts by next hop.
     pub(crate) via: BTreeMap<ProtocolAddr, BTreeSet<Prefix>>,
+    /// Sources of requests that passed.
+    pub(crate) heard: BTreeMap<ProtocolAddr, Heard>,
     /// Who was told what.
     pub(crate) told: BTreeMap<(Prefix, ProtocolAddr), Told>,
     pub(crate) redirected: BTreeMap<(Peer, IpAddr, IpAddr), Redirected>,
@@ -87,6 +90,7 @@ impl Cloud {
             shortcuts: BTreeMap::new(),
             reached: BTreeSet::new(),
             via: BTreeMap::new(),
+            heard: BTreeMap::new(),
             told: BTreeMap::new(),
             redirected: BTreeMap::new(),
             registered_clients: 0,
@@ -300,6 +304,7 @@ impl Cloud {
     /// Sweeps what is over by itself.
     pub(crate) fn prune(&mut self, now: Instant) {
         self.told.retain(|_, told| told.until > now);
+        self.heard.retain(|_, heard| heard.until > now);
         self.redirected.retain(|_, redirected| !redirected.is_over(now));
     }
 

@@ -171,7 +171,8 @@ impl Engine {
         message.hop_count -= 1;
         // RFC 2332 §5.3: who does not know a compulsory extension passes it on, and does not name itself.
         if extension::unrecognized(&message).is_none() {
-            if let Some(cloud) = self.clouds.get(&came.tunnel) {
+            if let Some(cloud) = self.clouds.get_mut(&came.tunnel) {
+                cloud.hear(turn, came.source(), &message);
                 cloud.say_where_clients_are(&mut message);
             }
             if let Some(cloud) = self.clouds.get(&out) {

@@ -17,6 +17,7 @@ mod cloud;
 mod complaint;
 mod extension;
 mod forward;
+mod heard;
 mod hex;
 mod nat;
 mod nhs;

@@ -125,6 +125,9 @@ pub(crate) const COMPLAINED_TO: usize = 1024;
 /// the snapshot is on the disk, and there may be 2,000 a second ([`Limits::asks_per_second`]), and as many purges at once.
 pub(crate) const IDS_RESERVED: u32 = 10_000;
 
+/// Sources of requests that passed, per tunnel; beyond them nothing new is kept.
+pub(crate) const HEARD: usize = 4096;
+
 /// Request ids of answered resolutions that are remembered, so that a duplicate of the answer is no offence.
 pub(crate) const ANSWERED: usize = 256;
 

@@ -247,6 +247,8 @@ impl Cloud {
                 self.drop_shortcut(turn, route);
             }
         }
+        self.heard
+            .retain(|address, heard| !(prefix.contains(address.0) && nbma.is_none_or(|n| n == heard.nbma)));
         let goes = |address: &ProtocolAddr| {
             self.cache.get(address).is_some_and(|entry| match entry.origin {
                 Origin::Cached => is_meant(entry),

@@ -159,14 +159,16 @@ impl Engine {
                     }
                 }
             }
-            _ if cloud.may_answer_for(turn, &message, destination) => {
-                self.check_extensions(turn, came, &message)?;
-                let cloud = self.clouds.get_mut(&tunnel).ok_or(Reject::NoTunnel)?;
-                let culprit = culprit(&message);
-                let done = cloud.answer_for(turn, came.source(), message, destination);
-                return self.after_answer(turn, came, culprit, done);
+            _ => {
+                if let Some(held) = cloud.held(turn, &message, destination, toward) {
+                    self.check_extensions(turn, came, &message)?;
+                    let cloud = self.clouds.get_mut(&tunnel).ok_or(Reject::NoTunnel)?;
+                    let culprit = culprit(&message);
+                    let done = cloud.answer_for(turn, came.source(), message, held);
+                    return self.after_answer(turn, came, culprit, done);
+                }
+                None
             }
-            _ => None,
         };
         if refusal.is_none() {
             self.check_way(turn, came, &message)?;

@@ -13,6 +13,7 @@ use wire::nhrp::{CieCode, ErrorCode, MessageType};
 use crate::Reject;
 use crate::cloud::Cloud;
 use crate::engine::Engine;
+use crate::heard::Heard;
 use crate::nhs::{Refusal, Standing};
 use crate::resolution::Phase;
 use crate::shortcut::Shortcut;
@@ -75,6 +76,12 @@ impl Engine {
     #[must_use]
     pub fn entries(&self, now: Instant) -> Vec<Entry> {
         self.clouds.values().flat_map(|cloud| cloud.entries(now)).collect()
+    }
+
+    /// What requests that passed said of their sources: implicit, programmed nowhere.
+    #[must_use]
+    pub fn heard(&self, now: Instant) -> Vec<Entry> {
+        self.clouds.values().flat_map(|cloud| cloud.shown_heard(now)).collect()
     }
 
     /// Shortcuts of all tunnels.
@@ -169,6 +176,19 @@ impl Cloud {
     fn shown_prefixes(&self, now: Instant) -> impl Iterator<Item = Entry> {
         let registered = self.shortcuts.iter().filter(|(_, s)| s.registered);
         registered.map(move |(prefix, s)| self.shown_route(now, *prefix, s, EntryType::Dynamic))
+    }
+
+    fn shown_heard(&self, now: Instant) -> Vec<Entry> {
+        let heard = self.heard.iter().filter(|(_, heard)| heard.until > now);
+        let entry = |(address, heard): (&ProtocolAddr, &Heard)| Entry {
+            flags: EntryFlags { implicit: true, ..EntryFlags::default() },
+            nbma: Some(heard.nbma),
+            created: now.since(heard.created),
+            expires_in: Some(heard.until.since(now)),
+            mtu: heard.mtu,
+            ..self.shown(*address, EntryType::Cached)
+        };
+        heard.map(entry).collect()
     }
 
     fn shown_shortcuts(&self, now: Instant) -> Vec<Entry> {

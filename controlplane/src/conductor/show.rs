@@ -25,6 +25,7 @@ impl Conductor {
             What::Dmvpn => State::Dmvpn(self.show_dmvpn(now)),
             What::Nhrp => {
                 let entries = self.engine.entries(now).into_iter().chain(self.engine.shortcuts(now));
+                let entries = entries.chain(self.engine.heard(now));
                 State::Nhrp(Cache(entries.collect()))
             }
             What::Nhs => State::Nhs(Servers(self.engine.servers(now))),

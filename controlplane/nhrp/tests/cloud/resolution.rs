@@ -421,3 +421,55 @@ fn redirects_and_requests_stay_in_their_network() {
     assert!(matches!(&refused[0].2.body, Body::Exchange { entries, .. }
         if entries[0].code == CieCode::ADMINISTRATIVELY_PROHIBITED));
 }
+
+/// Two hubs on the way of a request: that which does not know its source keeps what it says, if it says that it is stable and for how long.
+/// It forwards nothing by it, and gives it only to who does not insist on authority, for what remains.
+#[test]
+fn the_source_of_a_request_that_passes_is_implicit() {
+    let mut net = Net::regions(&[1, 1], &Setup::default());
+    net.run(seconds(1));
+    let (far, near) = (2, 3);
+    // From the spoke of hub 1 by hub 1 and hub 0 to that of hub 0.
+    let asked = request(&mut net, near, overlay(far), ASK);
+    let passes = |net: &mut Net, asked: &Message| {
+        give(net, 1, near, asked);
+        net.run(millis(15));
+    };
+    let implicit = |net: &Net, hub: usize| {
+        let heard = net.nodes[hub].engine.heard(net.now);
+        assert!(heard.iter().all(|e| e.flags.implicit && !e.flags.authoritative));
+        heard.into_iter().find(|e| e.next_hop == overlay(near))
+    };
+    for (flags, holding) in [(ASK.0 & !Flags::SOURCE_STABLE.0, 600), (ASK.0, 0)] {
+        let mut asked = asked.clone();
+        if let Body::Exchange { flags: had, entries, .. } = &mut asked.body {
+            (*had, entries[0].holding_time) = (Flags(flags), holding);
+        }
+        passes(&mut net, &asked);
+        assert!(implicit(&net, 0).is_none());
+    }
+    // Nor from one with a compulsory extension that is not known here.
+    let mut unknown = asked.clone();
+    let extension = wire::nhrp::Extension::empty(ExtensionType::new(0x3f01).unwrap(), true);
+    unknown.extensions.as_mut().unwrap().push(extension);
+    passes(&mut net, &unknown);
+    assert!(implicit(&net, 0).is_none());
+
+    passes(&mut net, &asked);
+    assert!(implicit(&net, 1).is_none(), "it is registered there");
+    let entry = implicit(&net, 0).unwrap();
+    assert!(!entry.flags.authoritative && entry.nbma == Some(nbma(near)));
+    assert_eq!(net.binding(0, overlay(near)), None, "nothing is forwarded by it");
+    net.run(seconds(100));
+    let mut wants = request(&mut net, far, overlay(near), Flags(ASK.0 & !Flags::AUTHORITATIVE.0));
+    give(&mut net, 0, far, &wants);
+    let (to, flags, entry) = last_reply(&net, 0).unwrap();
+    assert_eq!((to, entry.nbma, entry.protocol), (nbma(far), Some(nbma(near).0), Some(overlay(near).0)));
+    assert!(!flags.has(Flags::AUTHORITATIVE) && (495..=500).contains(&entry.holding_time));
+    // With authority wanted, hub 0 is asked in vain: the routes do not lead to it.
+    wants = request(&mut net, far, overlay(near), ASK);
+    give(&mut net, 0, far, &wants);
+    assert_eq!(last_reply(&net, 0).unwrap().2.code, CieCode::NO_BINDING);
+    net.run(seconds(501));
+    assert!(implicit(&net, 0).is_none());
+}
