@@ -33,6 +33,7 @@ use model::report::{PacketIn, PacketOut, PuntReason, Report};
 use model::state::event::Happening;
 use model::time::Instant;
 use model::{Instance, InterfaceName, Mac, NbmaAddr, TableId};
+use nhrp::journal::Line;
 use nhrp::{Action, Engine};
 
 use crate::kernel::{Notice, Order, TwinSpec};
@@ -116,6 +117,8 @@ pub enum Output {
     Kernel(Order),
     /// What [`Conductor::kept`] returns is worth saving.
     Save,
+    /// The engine was told something and did something ([`Conductor::keep_journal`]).
+    Journal(Box<Line>),
     /// Look up a server's DNS name for a tunnel; [`Input::LookedUp`] is the answer.
     LookUp {
         /// The tunnel.
@@ -151,6 +154,7 @@ pub struct Kept {
 pub struct Conductor {
     config: Config,
     engine: Engine,
+    keeps_journal: bool,
     is_engine_started: bool,
     rib: Rib,
     desired: Desired,
@@ -279,6 +283,7 @@ impl Conductor {
         Self {
             config,
             engine: Engine::new(now, seed, kept.nhrp),
+            keeps_journal: false,
             is_engine_started: false,
             rib: Rib::default(),
             desired: Desired::default(),
@@ -309,6 +314,11 @@ impl Conductor {
         }
     }
 
+    /// From now on, every call of the engine is an [`Output::Journal`].
+    pub fn keep_journal(&mut self) {
+        self.keeps_journal = true;
+    }
+
     /// Takes one input; appends what is to be done, in order.
     pub fn handle(&mut self, now: Instant, input: Input, out: &mut Vec<Output>) {
         match input {
@@ -320,6 +330,9 @@ impl Conductor {
             }
             Input::Forwarding { bindings, path_mtus } => {
                 self.engine.adopt(now, &bindings);
+                if self.keeps_journal {
+                    out.push(Output::Journal(Box::new(Line::Adopted { at: now, forwarding: bindings })));
+                }
                 self.adopt_paths(now, path_mtus);
             }
             Input::Greeted { connection, instance, version } => {
@@ -700,7 +713,12 @@ impl Conductor {
     /// Gives an engine its input and does what it wants.
     fn engine(&mut self, now: Instant, input: nhrp::Input, out: &mut Vec<Output>) {
         let mut actions = Vec::new();
-        self.engine.handle(now, input, &self.rib, &mut actions);
+        if self.keeps_journal {
+            let line = nhrp::journal::handle(&mut self.engine, now, input, &self.rib, &mut actions);
+            out.push(Output::Journal(Box::new(line)));
+        } else {
+            self.engine.handle(now, input, &self.rib, &mut actions);
+        }
         for action in actions {
             match action {
                 // What is not encapsulated in UDP has no port.

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 pub mod conductor;
+pub mod journal_file;
 pub mod kernel;
 pub mod management;
 pub mod programmer;

@@ -18,6 +18,10 @@ struct Arguments {
     /// Configuration file (TOML).
     #[arg(long, value_name = "FILE", default_value = "/etc/nave/nave.toml")]
     config: PathBuf,
+    /// Keep a journal of everything that the NHRP engine is told and does, to replay it. Mode 0600: it can hold the authentication text. It is
+    /// written on behind what is there and grows without end.
+    #[arg(long, value_name = "FILE")]
+    journal: Option<PathBuf>,
     /// Only read and check the configuration file.
     #[arg(long)]
     check: bool,
@@ -52,5 +56,5 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         .with_target(false)
         .init();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    runtime.block_on(shell::run(arguments.config))
+    runtime.block_on(shell::run(arguments.config, arguments.journal))
 }

@@ -20,6 +20,7 @@ use model::config::Config;
 use model::state::Event;
 use model::state::event::Happening;
 use model::time::Instant;
+use nhrp::journal::Line;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -27,6 +28,7 @@ use tokio::time::{sleep, sleep_until, timeout};
 use tracing::Level;
 
 use crate::conductor::{Conductor, Input, Kept, Output, Steps};
+use crate::journal_file::JournalFile;
 use crate::kernel::{self, Notice, Order};
 use crate::management::{BEHIND, Management, REQUESTS, Request};
 use crate::programmer::Programmer;
@@ -56,6 +58,8 @@ pub fn read_config(path: &Path) -> Result<Config> {
 pub struct World<Stop> {
     /// The configuration file.
     pub config_file: PathBuf,
+    /// Where to keep a journal of the NHRP engine.
+    pub journal: Option<PathBuf>,
     /// To the kernel's task.
     pub orders: mpsc::Sender<Order>,
     /// From it.
@@ -70,7 +74,7 @@ pub struct World<Stop> {
 ///
 /// # Errors
 /// What keeps it from starting or going on, in one sentence.
-pub async fn run(config_file: PathBuf) -> Result<()> {
+pub async fn run(config_file: PathBuf, journal: Option<PathBuf>) -> Result<()> {
     let mut hangup = signal(SignalKind::hangup()).context("SIGHUP")?;
     let mut terminate = signal(SignalKind::terminate()).context("SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT")?;
@@ -90,7 +94,7 @@ pub async fn run(config_file: PathBuf) -> Result<()> {
             _ = interrupt.recv() => {}
         }
     };
-    run_in(World { config_file, orders, notices, reload, stop }).await
+    run_in(World { config_file, journal, orders, notices, reload, stop }).await
 }
 
 /// Runs the control plane in a given world.
@@ -98,13 +102,15 @@ pub async fn run(config_file: PathBuf) -> Result<()> {
 /// # Errors
 /// As [`run`].
 pub async fn run_in(world: World<impl Future<Output = ()>>) -> Result<()> {
-    let World { config_file, orders, mut notices, mut reload, stop } = world;
+    let World { config_file, journal, orders, mut notices, mut reload, stop } = world;
     let config = read_config(&config_file)?;
     let clock = Clock::new();
     let file = StateFile::new(&config.node.state_file);
     let _lock = file.lock()?;
     let began = clock.now();
     let (epoch, kept) = begin(&file, began.0)?;
+    let seed = seed(epoch, clock);
+    let journal = journal.map(|path| begin_journal(&path, began, seed, &kept)).transpose()?;
     tracing::info!(node = %config.node.name, epoch = epoch.0, "starting");
 
     let (inputs_up, mut inputs) = mpsc::channel(INPUTS);
@@ -115,8 +121,11 @@ pub async fn run_in(world: World<impl Future<Output = ()>>) -> Result<()> {
     let (stop_serving, mut served) = serve(&config, requests_up, events.clone());
 
     let mut saver = Saver::new(file, epoch, clock);
-    let conductor = Conductor::new(began, config, seed(epoch, clock), kept);
-    let mut work = Work { clock, conductor, programmer, orders, events, outputs: Vec::new() };
+    let mut conductor = Conductor::new(began, config, seed, kept);
+    if journal.is_some() {
+        conductor.keep_journal();
+    }
+    let mut work = Work { clock, conductor, programmer, orders, events, journal, outputs: Vec::new() };
     work.handle(Input::Tick, &mut saver).await;
 
     let mut stop = std::pin::pin!(stop);
@@ -171,6 +180,14 @@ fn begin(file: &StateFile, now: u64) -> Result<(Epoch, Kept)> {
     Ok((state.epoch, state.kept))
 }
 
+/// Opens the journal with how this life began.
+fn begin_journal(path: &Path, began: Instant, seed: u64, kept: &Kept) -> Result<JournalFile> {
+    let mut journal = JournalFile::open(path).with_context(|| format!("journal {}", path.display()))?;
+    journal.write(&Line::opened(began, seed, kept.nhrp.clone()));
+    tracing::warn!("keeping a journal in {}; it can hold the authentication text", path.display());
+    Ok(journal)
+}
+
 /// Serves management. Dropping the sender ends it.
 fn serve(
     config: &Config,
@@ -197,6 +214,7 @@ struct Work {
     programmer: Programmer,
     orders: mpsc::Sender<Order>,
     events: broadcast::Sender<Event>,
+    journal: Option<JournalFile>,
     outputs: Vec<Output>,
 }
 
@@ -279,6 +297,11 @@ impl Work {
                     let _ = self.orders.send(order).await;
                 }
                 Output::Save => saver.want(),
+                Output::Journal(line) => {
+                    if let Some(journal) = &mut self.journal {
+                        journal.write(&line);
+                    }
+                }
                 Output::LookUp { tunnel, name } => tracing::error!("{tunnel}: {name} is not looked up"),
                 Output::Event(what) => {
                     let node = self.conductor.config().node.name.clone();
@@ -287,6 +310,9 @@ impl Work {
                     let _ = self.events.send(Event { time_us: self.clock.now().0, node, what });
                 }
             }
+        }
+        if let Some(journal) = &mut self.journal {
+            journal.flush();
         }
     }
 

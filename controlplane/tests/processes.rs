@@ -4,6 +4,9 @@
 
 mod common;
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -327,4 +330,34 @@ async fn a_stalled_watcher_and_a_stalled_data_plane_stall_nobody_else() {
     };
     wait("the last neighbour", is_last).await;
     process.stop().await;
+}
+
+/// Over two lives of the process: what its engine did in them follows from the file alone, and nobody else may read it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_journal_is_kept_replays_and_is_private() {
+    let underlay = Underlay::default();
+    let folders = ["hub", "spoke1"].map(|n| Folder::new(&format!("journal-{n}"), &example(3, n)));
+    let dataplane = DataplaneProcess::start(&folders[0], 10, &underlay);
+    let _peer = DataplaneProcess::start(&folders[1], 11, &underlay);
+    let journal = folders[0].path.join("hub.jsonl");
+    let hub = ControlplaneProcess::start_with(&folders[0], Some(journal.clone())).await;
+    let _spoke = ControlplaneProcess::start(&folders[1]).await;
+    wait("the registration", || is_registered(&dataplane)).await;
+    hub.kill(&folders[0]).await;
+    let hub = ControlplaneProcess::start_with(&folders[0], Some(journal.clone())).await;
+    let has_begun = || std::fs::read_to_string(&journal).unwrap().matches(r#""configure""#).count() == 2;
+    wait("the second life", has_begun).await;
+    hub.stop().await;
+
+    let text = std::fs::read_to_string(&journal).unwrap();
+    let handled = nhrp::journal::replay(text.lines()).unwrap_or_else(|difference| panic!("{difference}"));
+    assert!(handled >= 4, "{handled}");
+    assert_eq!(text.matches(r#"{"opened":"#).count(), 2, "two lives");
+    assert!(text.contains(r#""registered""#) && text.contains(r#""shutdown""#), "from first to last");
+
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&journal), 0o600);
+    std::fs::set_permissions(&journal, Permissions::from_mode(0o640)).unwrap();
+    let refused = controlplane::journal_file::JournalFile::open(&journal).unwrap_err().to_string();
+    assert!(refused.contains("0600"), "{refused}");
 }

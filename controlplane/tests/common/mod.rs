@@ -350,6 +350,7 @@ impl Cloud {
                     self.nodes[node].orders.push(order);
                 }
                 Output::Save => self.nodes[node].saves += 1,
+                Output::Journal(_) => panic!("nobody keeps a journal here"),
                 Output::Event(event) => self.nodes[node].events.push(event),
             }
         }

@@ -258,6 +258,11 @@ pub(crate) struct ControlplaneProcess {
 
 impl ControlplaneProcess {
     pub(crate) async fn start(folder: &Folder) -> Self {
+        Self::start_with(folder, None).await
+    }
+
+    /// Keeping a journal.
+    pub(crate) async fn start_with(folder: &Folder, journal: Option<PathBuf>) -> Self {
         let (orders_up, orders_down) = mpsc::channel(64);
         let (notices, notices_down) = mpsc::channel(64);
         let orders = Arc::default();
@@ -267,6 +272,7 @@ impl ControlplaneProcess {
         let (stop, stopped) = oneshot::channel();
         let world = World {
             config_file: folder.path.join("nave.toml"),
+            journal,
             orders: orders_up,
             notices: notices_down,
             reload: reload_down,
