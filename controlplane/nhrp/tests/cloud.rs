@@ -13,6 +13,8 @@ mod walk;
 mod authentication;
 #[path = "cloud/bytes.rs"]
 mod bytes;
+#[path = "cloud/clauses.rs"]
+mod clauses;
 #[path = "cloud/clouds.rs"]
 mod clouds;
 #[path = "cloud/day.rs"]

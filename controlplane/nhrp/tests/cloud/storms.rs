@@ -239,6 +239,30 @@ fn any_node_of_a_whole_cloud_may_die() {
     storm.end();
 }
 
+/// Regions of which the second and third hub are clients of the first: what a request and its answer pass is one, two or three servers.
+#[test]
+fn regions_find_each_other_in_bad_weather() {
+    for seed in 1..=5 {
+        let mut net = Net::idle_regions(&[4, 4, 4], &Setup { holding: 300, ..Setup::default() });
+        net.chance = seed;
+        (net.lost, net.doubled) = (200, 200);
+        net.shaken = millis(300);
+        net.start_all();
+        net.run(seconds(70));
+        let pairs: Vec<_> = net.spokes().map(|a| (a, 3 + (a + 1) % 12)).collect();
+        for (a, b) in &pairs {
+            net.converse(*a, *b, seconds(30));
+        }
+        net.lost = 0;
+        net.run(seconds(300));
+        for (a, b) in pairs {
+            net.converse(a, b, seconds(2));
+            assert!(net.is_direct(a, b), "{a} and {b} with seed {seed}");
+        }
+        check(&net);
+    }
+}
+
 fn death() -> impl Strategy<Value = (usize, usize, u64, u64)> {
     (0..6_usize, 0..DEATHS.len(), 1..90_u64, 0..60_u64)
 }

@@ -1,0 +1,420 @@
+//! Clauses of RFC 2332 that no scenario of the other files holds; docs/compliance/nhrp.md names the test of each.
+
+use nhrp::{Engine, Input, Limits, Reject};
+use wire::nhrp::{Body, Cie, CieCode, ErrorCode, Extension, ExtensionType, Flags, Message, MessageType};
+
+use crate::net::*;
+
+fn ready(spokes: usize) -> Net {
+    let mut net = Net::new(spokes, &Setup::default());
+    net.run(seconds(1));
+    net
+}
+
+fn give(net: &mut Net, node: usize, from: usize, message: &Message) {
+    let (source, destination) = (nbma(from), nbma(node));
+    net.give(
+        node,
+        Input::Packet { tunnel: tunnel0(), from: source.into(), destination, bytes: message.encode() },
+    );
+}
+
+/// The last message of a kind that a node sent, and where to.
+fn last(net: &Net, node: usize, kind: MessageType) -> (model::NbmaAddr, Message) {
+    let (_, to, message) = net.messages(node, kind).pop().unwrap_or_else(|| panic!("no {kind:?} of {node}"));
+    (to, message)
+}
+
+/// A resolution request of node 1 for a host behind node 2, as it sends it; nobody has heard it yet.
+fn request(net: &mut Net) -> Message {
+    net.cut.insert((0, 1));
+    net.give(1, Input::Glean { tunnel: tunnel0(), next_hop: overlay(2) });
+    net.cut.clear();
+    let mut message = last(net, 1, MessageType::ResolutionRequest).1;
+    message.destination = Some(host(2, 9).0);
+    message
+}
+
+fn exchange(message: &Message) -> (Flags, u32, &[Cie]) {
+    match &message.body {
+        Body::Exchange { flags, request_id, entries, .. } => (*flags, *request_id, entries),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn change(message: &mut Message, with: impl FnOnce(&mut Flags, &mut Vec<Cie>)) {
+    match &mut message.body {
+        Body::Exchange { flags, entries, .. } => with(flags, entries),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// §5.2.3, §5.2.5: a client without its server's protocol address puts its own in its place, when it registers and when it leaves.
+#[test]
+fn a_client_that_does_not_know_its_server_names_itself() {
+    let mut net = Net::idle(1, &Setup::default());
+    net.start(0);
+    net.cut.insert((0, 1));
+    net.start(1);
+    let (_, mut request) = last(&net, 1, MessageType::RegistrationRequest);
+    request.destination = request.source;
+    give(&mut net, 0, 1, &request);
+    assert_eq!(net.binding(0, overlay(1)), Some(nbma(1)), "for the server it is the same");
+    assert_eq!(last(&net, 0, MessageType::RegistrationReply).1.destination, request.source);
+    let mut purge = request;
+    if let Body::Exchange { kind, flags, entries, .. } = &mut purge.body {
+        *kind = wire::nhrp::Kind::PurgeRequest;
+        *flags = Flags::default();
+        *entries = vec![Cie { prefix: 32, protocol: Some(overlay(1).0), ..Cie::default() }];
+    }
+    give(&mut net, 0, 1, &purge);
+    assert_eq!(net.binding(0, overlay(1)), None);
+    assert_eq!(net.messages(0, MessageType::PurgeReply).len(), 1);
+}
+
+/// §5.2.3: what is for another server is passed on to it; §5.2.4: its reply goes straight to the client.
+#[test]
+fn a_registration_for_another_server_is_passed_on_and_answered_straight() {
+    // Hubs 0 and 1, where 1 is a client of 0; spoke 2 is 0's.
+    let mut net = Net::regions(&[1, 1], &Setup::default());
+    net.run(seconds(1));
+    let mut request = last(&net, 2, MessageType::RegistrationRequest).1;
+    request.destination = Some(overlay(1).0);
+    give(&mut net, 0, 2, &request);
+    let (to, passed) = last(&net, 0, MessageType::RegistrationRequest);
+    assert_eq!((to, passed.hop_count), (nbma(1), request.hop_count - 1));
+    net.run(millis(15));
+    assert_eq!(net.binding(1, overlay(2)), Some(nbma(2)));
+    let (to, reply) = last(&net, 1, MessageType::RegistrationReply);
+    assert_eq!(to, nbma(2));
+    assert_eq!((reply.source, exchange(&reply).1), (request.source, exchange(&request).1));
+    assert_eq!(
+        reply.extension(ExtensionType::FORWARD_TRANSIT),
+        passed.extension(ExtensionType::FORWARD_TRANSIT),
+        "the responder does not add itself (§5.3.2)"
+    );
+}
+
+/// §5.2.0.1, §5.2.2, §5.2.4: a refusal has holding time 0; one of a resolution has one entry, with nothing in it.
+#[test]
+fn a_refusal_holds_nothing() {
+    let mut net = ready(2);
+    net.give(1, Input::Glean { tunnel: tunnel0(), next_hop: overlay(99) });
+    net.run(millis(15));
+    let (_, reply) = last(&net, 0, MessageType::ResolutionReply);
+    assert_eq!(exchange(&reply).2, [Cie { code: CieCode::NO_BINDING, ..Cie::default() }]);
+
+    // The address of node 2 for node 1.
+    let mut request = last(&net, 1, MessageType::RegistrationRequest).1;
+    request.source = Some(overlay(2).0);
+    give(&mut net, 0, 1, &request);
+    let (_, reply) = last(&net, 0, MessageType::RegistrationReply);
+    let entry = exchange(&reply).2[0];
+    assert_eq!((entry.code, entry.holding_time), (CieCode::ALREADY_REGISTERED, 0));
+    assert_eq!(net.binding(0, overlay(2)), Some(nbma(2)));
+}
+
+/// §5.2.0.1: of several entries the preferred one is used, of equals the first. One without a code of success is none.
+#[test]
+fn the_first_of_the_best_answers_is_taken() {
+    let best = [
+        (&[(5, 1, CieCode::SUCCESS), (6, 9, CieCode::SUCCESS), (7, 9, CieCode::SUCCESS)][..], 6),
+        (&[(5, 3, CieCode::SUCCESS), (6, 200, CieCode::NO_BINDING)][..], 5),
+    ];
+    for (offered, taken) in best {
+        let mut net = ready(8);
+        net.cut.insert((0, 1));
+        net.give(1, Input::Glean { tunnel: tunnel0(), next_hop: overlay(2) });
+        let mut reply = last(&net, 1, MessageType::ResolutionRequest).1;
+        let entry = |(at, preference, code): &(usize, u8, CieCode)| Cie {
+            code: *code,
+            preference: *preference,
+            holding_time: 60,
+            nbma: Some(nbma(*at).0),
+            protocol: Some(overlay(2).0),
+            ..Cie::default()
+        };
+        if let Body::Exchange { kind, entries, .. } = &mut reply.body {
+            *kind = wire::nhrp::Kind::ResolutionReply;
+            *entries = offered.iter().map(entry).collect();
+        }
+        give(&mut net, 1, 0, &reply);
+        assert_eq!(net.binding(1, overlay(2)), Some(nbma(taken)), "{offered:?}");
+    }
+}
+
+/// §6.2.1: a server that is only passed learns nothing, neither of who asks nor of who answers.
+#[test]
+fn what_passes_teaches_a_server_nothing() {
+    let mut net = Net::regions(&[1, 1], &Setup::default());
+    net.run(seconds(1));
+    let known = |net: &Net| net.nodes[..2].iter().map(|n| n.engine.census().entries).collect::<Vec<_>>();
+    let before = known(&net);
+    net.converse(2, 3, seconds(1));
+    assert!(net.is_direct(2, 3));
+    // And an answer that takes the way back by the servers.
+    let (_, reply) = last(&net, 3, MessageType::ResolutionReply);
+    give(&mut net, 1, 3, &reply);
+    net.run(millis(30));
+    assert_eq!(net.messages(0, MessageType::ResolutionReply).len(), 1);
+    assert_eq!(known(&net), before);
+}
+
+/// §6.2.1: the binding of who asks is taken only if it says that it is stable (S) and for how long, and only for so long.
+#[test]
+fn a_requester_that_is_not_stable_is_not_learnt() {
+    for (flags, holding, is_learnt) in [
+        (Flags::SOURCE_STABLE | Flags::AUTHORITATIVE, 60, true),
+        (Flags::AUTHORITATIVE, 60, false),
+        (Flags::SOURCE_STABLE | Flags::AUTHORITATIVE, 0, false),
+    ] {
+        let mut net = ready(2);
+        let mut request = request(&mut net);
+        change(&mut request, |f, entries| {
+            *f = flags;
+            entries[0].holding_time = holding;
+        });
+        give(&mut net, 2, 1, &request);
+        let (to, reply) = last(&net, 2, MessageType::ResolutionReply);
+        assert_eq!((to, exchange(&reply).2[0].code), (nbma(1), CieCode::SUCCESS), "answered all the same");
+        assert_eq!(net.binding(2, overlay(1)).is_some(), is_learnt, "{flags:?} {holding}");
+        net.kill(1);
+        net.run(seconds(61));
+        assert_eq!(net.binding(2, overlay(1)), None);
+    }
+}
+
+/// §5.2.2, §5.3: what a request brought along, its reply brings back, in the same order; vendors' own may be several. What it passed is as
+/// it was: the responder adds nothing there.
+#[test]
+fn an_answer_brings_back_every_extension_in_its_place() {
+    let mut net = ready(2);
+    let request = request(&mut net);
+    let mut passed = {
+        give(&mut net, 0, 1, &request);
+        last(&net, 0, MessageType::ResolutionRequest).1
+    };
+    let vendor = |octet| Extension::new(ExtensionType::VENDOR, false, vec![0, 0, 12, octet]);
+    let extensions = passed.extensions.as_mut().unwrap();
+    extensions.insert(0, vendor(1));
+    extensions.insert(3, vendor(2));
+    extensions.push(vendor(3));
+    give(&mut net, 2, 0, &passed);
+    let (_, reply) = last(&net, 2, MessageType::ResolutionReply);
+    let kinds = |m: &Message| m.extensions.iter().flatten().map(|e| e.kind()).collect::<Vec<_>>();
+    assert_eq!(kinds(&reply), kinds(&passed));
+    let vendors: Vec<_> =
+        reply.extensions.iter().flatten().filter(|e| e.kind() == ExtensionType::VENDOR).cloned().collect();
+    assert_eq!(vendors, [1, 2, 3].map(vendor));
+    for record in [ExtensionType::FORWARD_TRANSIT, ExtensionType::REVERSE_TRANSIT] {
+        assert_eq!(reply.extension(record), passed.extension(record));
+    }
+}
+
+/// §5.3.1, §5.3.3: a reply that was here before, or that we gave, is not passed on again.
+#[test]
+fn a_reply_that_names_us_is_in_a_loop() {
+    for record in [ExtensionType::RESPONDER, ExtensionType::REVERSE_TRANSIT] {
+        let mut net = ready(2);
+        let request = request(&mut net);
+        give(&mut net, 2, 0, &request);
+        let mut reply = last(&net, 2, MessageType::ResolutionReply).1;
+        let us = Cie { nbma: Some(nbma(0).0), protocol: Some(overlay(0).0), ..Cie::default() };
+        let families = reply.families;
+        let mut named = Extension::empty(record, true);
+        let _ = named.push(&us, families);
+        *reply.extension_mut(record).unwrap() = named;
+        let before = net.messages(0, MessageType::ResolutionReply).len();
+        give(&mut net, 0, 2, &reply);
+        assert_eq!(net.messages(0, MessageType::ResolutionReply).len(), before, "{record:?}");
+        assert_eq!(net.rejects(0, Reject::Loop), 1);
+        // Who answered is told; that is nobody else if we did.
+        let errors = net.messages(0, MessageType::ErrorIndication);
+        let is_loop = |m: &Message| matches!(m.body, Body::Error { code: ErrorCode::LOOP_DETECTED, .. });
+        assert_eq!(errors.len(), usize::from(record == ExtensionType::REVERSE_TRANSIT));
+        assert!(errors.iter().all(|(_, to, error)| *to == nbma(2) && is_loop(error)));
+    }
+}
+
+/// §5.3.1, §5.3.2: a node with several addresses is the same one wherever it names itself.
+#[test]
+fn a_server_names_itself_by_one_of_its_addresses() {
+    let mut net = Net::idle(2, &Setup::default());
+    net.nodes[0].tunnel.addresses.push("172.16.200.1/16".parse().unwrap());
+    net.start_all();
+    net.run(seconds(1));
+    net.packet(1, host(1, 9), host(2, 9));
+    net.run(millis(60));
+    let names = |message: &Message, record| {
+        let entries = message.extension(record).unwrap().entries(message.families).unwrap();
+        entries.iter().map(|e| e.protocol.unwrap()).collect::<Vec<_>>()
+    };
+    let (_, reply) = last(&net, 0, MessageType::RegistrationReply);
+    assert_eq!(names(&reply, ExtensionType::RESPONDER), [overlay(0).0]);
+    let (_, passed) = last(&net, 0, MessageType::ResolutionRequest);
+    assert_eq!(names(&passed, ExtensionType::FORWARD_TRANSIT), [overlay(0).0]);
+}
+
+/// §2.2: not one request for each packet.
+#[test]
+fn a_thousand_packets_ask_once() {
+    let mut net = ready(2);
+    for _ in 0..1000 {
+        net.give(1, Input::Glean { tunnel: tunnel0(), next_hop: overlay(99) });
+    }
+    assert_eq!(net.messages(1, MessageType::ResolutionRequest).len(), 1);
+}
+
+/// §6.4: what comes in by the cloud asks for nothing, at no hub that it passes; only where it comes in from elsewhere is there a request.
+#[test]
+fn no_domino_falls() {
+    let mut net = Net::regions(&[1, 1, 1], &Setup::default());
+    net.run(seconds(1));
+    // Packets that find every hub on their way, again and again.
+    net.nodes[4].tunnel.nhrp.shortcut = false;
+    net.start(4);
+    net.converse(4, 5, seconds(20));
+    for hub in 0..3 {
+        let asked = net.messages(hub, MessageType::ResolutionRequest);
+        let ours = asked.iter().filter(|(_, _, m)| (0..3).any(|h| m.source == Some(overlay(h).0)));
+        assert_eq!(ours.count(), 0, "hub {hub}");
+    }
+    assert_eq!(net.messages(4, MessageType::ResolutionRequest).len(), 0);
+    assert!(!net.messages(5, MessageType::ResolutionRequest).is_empty());
+}
+
+/// §5.2.7: one packet, one indication; and it goes no further.
+#[test]
+fn a_packet_is_complained_of_once_and_goes_no_further() {
+    let mut net = ready(2);
+    let mut request = request(&mut net);
+    // Wrong in three ways: no hop left, passed here before, and an extension twice.
+    request.hop_count = 0;
+    let us = Cie { nbma: Some(nbma(0).0), protocol: Some(overlay(0).0), ..Cie::default() };
+    let families = request.families;
+    let _ = request.extension_mut(ExtensionType::FORWARD_TRANSIT).unwrap().push(&us, families);
+    let twice = Extension::empty(ExtensionType::RESPONDER, true);
+    request.extensions.as_mut().unwrap().push(twice);
+    let before = net.nodes[0].sent.len();
+    give(&mut net, 0, 1, &request);
+    assert_eq!(net.nodes[0].sent.len() - before, 1);
+    assert_eq!(net.messages(0, MessageType::ErrorIndication).len(), 1);
+}
+
+/// §5.2.3: what is unique is one.
+#[test]
+fn a_unique_registration_has_one_entry() {
+    let mut net = ready(1);
+    let mut request = last(&net, 1, MessageType::RegistrationRequest).1;
+    change(&mut request, |flags, entries| {
+        assert!(flags.has(Flags::UNIQUE));
+        entries.push(Cie {
+            holding_time: 60,
+            nbma: Some(nbma(1).0),
+            protocol: Some(overlay(9).0),
+            ..Cie::default()
+        });
+    });
+    give(&mut net, 0, 1, &request);
+    assert_eq!((net.binding(0, overlay(9)), net.rejects(0, Reject::Malformed)), (None, 1));
+    change(&mut request, |flags, _| *flags = Flags::default());
+    give(&mut net, 0, 1, &request);
+    assert_eq!(net.binding(0, overlay(9)), Some(nbma(1)), "without U there may be more");
+}
+
+/// A request of node 1 for the address of node 2 itself, with these flags.
+fn request_for_client(net: &mut Net, wanted: Flags) -> Message {
+    let mut message = request(net);
+    message.destination = Some(overlay(2).0);
+    change(&mut message, |flags, _| *flags = wanted);
+    message
+}
+
+/// §5.2.2, §5.3.1: a server that is to answer from its cache says what remains of the holding time, who has the address, and who answered.
+#[test]
+fn an_answer_from_the_cache_holds_what_remains_and_names_its_server() {
+    for from_cache in [true, false] {
+        let mut net = Net::idle(2, &Setup::default());
+        net.nodes[0].tunnel.nhrp.answer_from_cache = from_cache;
+        net.start_all();
+        net.run(seconds(100));
+        let request = request_for_client(&mut net, Flags::AUTHORITATIVE | Flags::SOURCE_STABLE | Flags::NAT);
+        give(&mut net, 0, 1, &request);
+        if !from_cache {
+            assert_eq!(net.messages(0, MessageType::ResolutionReply).len(), 0);
+            assert_eq!(last(&net, 0, MessageType::ResolutionRequest).0, nbma(2), "it is asked itself");
+            continue;
+        }
+        let (to, reply) = last(&net, 0, MessageType::ResolutionReply);
+        let (flags, _, entries) = exchange(&reply);
+        assert_eq!((to, entries.len(), entries[0].holding_time), (nbma(1), 1, 500));
+        assert_eq!((entries[0].protocol, entries[0].nbma), (Some(overlay(2).0), Some(nbma(2).0)));
+        assert!(flags.has(Flags::AUTHORITATIVE), "it registered with us");
+        let responder = reply.extension(ExtensionType::RESPONDER).unwrap().entries(reply.families).unwrap();
+        assert_eq!(responder[0].protocol, Some(overlay(0).0));
+    }
+}
+
+/// §2.2, §5.2.2, §6.2.1: what was only learnt is given to who does not insist on authority, and says that it is not.
+#[test]
+fn what_was_learnt_is_never_authoritative() {
+    let mut net = ready(3);
+    net.converse(2, 3, seconds(1));
+    assert_eq!(net.binding(3, overlay(2)), Some(nbma(2)));
+    let request = request_for_client(&mut net, Flags::SOURCE_STABLE | Flags::NAT);
+    give(&mut net, 3, 1, &request);
+    let (_, reply) = last(&net, 3, MessageType::ResolutionReply);
+    let (flags, _, entries) = exchange(&reply);
+    assert!(!flags.has(Flags::AUTHORITATIVE) && !flags.has(Flags::DESTINATION_STABLE));
+    assert_eq!((entries[0].code, entries[0].nbma), (CieCode::SUCCESS, Some(nbma(2).0)));
+
+    let answers = net.messages(3, MessageType::ResolutionReply).len();
+    let request = request_for_client(&mut net, Flags::AUTHORITATIVE | Flags::SOURCE_STABLE | Flags::NAT);
+    give(&mut net, 3, 1, &request);
+    let after = net.messages(3, MessageType::ResolutionReply);
+    assert!(after[answers..].iter().all(|(_, _, m)| exchange(m).2[0].code != CieCode::SUCCESS));
+}
+
+/// §5.2.1: who wants a unique binding gets no other (13); and of what is behind a node its own address alone.
+#[test]
+fn a_unique_binding_is_wanted() {
+    for unique in [true, false] {
+        let mut net = Net::idle(2, &Setup { unique, ..Setup::default() });
+        net.nodes[0].tunnel.nhrp.answer_from_cache = true;
+        net.start_all();
+        net.run(seconds(1));
+        let request = request_for_client(&mut net, Flags::AUTHORITATIVE | Flags::UNIQUE_WANTED);
+        give(&mut net, 0, 1, &request);
+        let (_, reply) = last(&net, 0, MessageType::ResolutionReply);
+        let code = if unique { CieCode::SUCCESS } else { CieCode::NOT_UNIQUE };
+        assert_eq!(exchange(&reply).2[0].code, code);
+    }
+    let mut net = ready(2);
+    let mut request = request(&mut net);
+    change(&mut request, |flags, _| *flags = Flags::AUTHORITATIVE | Flags::UNIQUE_WANTED);
+    give(&mut net, 2, 1, &request);
+    let (_, reply) = last(&net, 2, MessageType::ResolutionReply);
+    assert_eq!((exchange(&reply).2[0].code, exchange(&reply).2[0].prefix), (CieCode::SUCCESS, 32));
+}
+
+/// §5.2.2: 4 where the configuration does not want it told, 5 where no more answers can be remembered for a purge.
+#[test]
+fn a_resolution_is_refused_for_policy_and_for_room() {
+    let mut net = ready(2);
+    net.nodes[2].tunnel.nhrp.shortcut = false;
+    net.start(2);
+    let asked = request(&mut net);
+    give(&mut net, 2, 1, &asked);
+    let (_, reply) = last(&net, 2, MessageType::ResolutionReply);
+    assert_eq!(exchange(&reply).2, [Cie { code: CieCode::ADMINISTRATIVELY_PROHIBITED, ..Cie::default() }]);
+
+    let mut net = Net::idle(2, &Setup::default());
+    let limits = Limits { told: 0, ..Limits::default() };
+    net.nodes[2].engine = Engine::with_limits(net.now, 2, None, limits);
+    net.start_all();
+    net.run(seconds(1));
+    let asked = request(&mut net);
+    give(&mut net, 2, 1, &asked);
+    let (_, reply) = last(&net, 2, MessageType::ResolutionReply);
+    assert_eq!(exchange(&reply).2, [Cie { code: CieCode::INSUFFICIENT_RESOURCES, ..Cie::default() }]);
+}
