@@ -23,6 +23,7 @@ pub mod frr;
 pub mod guardian;
 pub mod guest;
 pub mod lock;
+pub mod named;
 pub mod nat;
 pub mod netns;
 pub mod node;

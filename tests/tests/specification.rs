@@ -4,6 +4,8 @@
 use std::fs;
 use std::path::Path;
 
+use tests::named::{faults as faults_of, has_test};
+
 /// Input: the table rows of SPECIFICATION.md. Output: each ends in `file` `test`, `test`; …, and each file has each test.
 #[test]
 fn every_promise_has_its_test() {
@@ -16,43 +18,9 @@ fn every_promise_has_its_test() {
     let mut faults = Vec::new();
     for promise in promises {
         let tests = promise.trim_end_matches(" |").rsplit(" | ").next().unwrap();
-        let (mut file, mut named) = (None, 0);
-        for word in tests.split('`').skip(1).step_by(2) {
-            if word.ends_with(".rs") {
-                file = Some(word);
-                continue;
-            }
-            let Some(file) = file else {
-                faults.push(format!("{word}: of which file?"));
-                continue;
-            };
-            named += 1;
-            match fs::read_to_string(root.join(file)) {
-                Ok(source) if has_test(&source, word) => {}
-                Ok(_) => faults.push(format!("{file} has no test {word}")),
-                Err(error) => faults.push(format!("{file}: {error}")),
-            }
-        }
-        if named == 0 {
-            faults.push(format!("no test: {promise}"));
-        }
+        faults.extend(faults_of(root, tests).into_iter().map(|fault| format!("{fault}: {promise}")));
     }
     assert!(faults.is_empty(), "{faults:#?}");
-}
-
-/// Whether the source has a function of this name under a test attribute.
-fn has_test(source: &str, name: &str) -> bool {
-    let lines: Vec<_> = source.lines().map(str::trim).collect();
-    let is_it = |line: &str| {
-        let line = line.strip_prefix("async ").unwrap_or(line);
-        line.strip_prefix("fn ")
-            .and_then(|rest| rest.strip_prefix(name))
-            .is_some_and(|rest| rest.starts_with('('))
-    };
-    let at = lines.iter().position(|line| is_it(line));
-    at.is_some_and(|at| {
-        lines[..at].iter().rev().take_while(|line| line.starts_with("#[")).any(|line| line.contains("test"))
-    })
 }
 
 /// Input: sources with and without the test. Output: only a test of exactly that name counts.
