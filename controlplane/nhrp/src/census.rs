@@ -8,7 +8,9 @@ use crate::cloud::Cloud;
 pub struct Census {
     /// Cache entries, those of the configuration too.
     pub entries: usize,
-    /// Shortcuts.
+    /// What clients registered: their addresses and prefixes, those of the configuration not among them.
+    pub registrations: usize,
+    /// Shortcuts, and prefixes that clients registered.
     pub shortcuts: usize,
     /// Addresses that are asked for, or rest.
     pub asks: usize,
@@ -31,6 +33,7 @@ impl Engine {
         let of_all = |of: fn(&Cloud) -> usize| self.clouds.values().map(of).sum();
         Census {
             entries: of_all(|c| c.cache.len()),
+            registrations: of_all(|c| c.registered_clients + c.registered_prefixes),
             shortcuts: of_all(|c| c.shortcuts.len()),
             asks: of_all(|c| c.asks.len()),
             heard: of_all(|c| c.heard.len()),

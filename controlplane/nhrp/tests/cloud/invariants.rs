@@ -1,11 +1,15 @@
 //! Whatever happens, in whatever order: nothing panics, and what is programmed hangs together.
 
-use model::config::MapMulticast;
+use std::collections::BTreeSet;
+
+use model::config::{Map, MapMulticast};
 use model::program::{Key, Object, Path};
+use model::state::nhrp::EntryType;
 use model::{ProtocolAddr, TableId};
 use nhrp::{Clear, Input};
 use proptest::prelude::*;
 use proptest::sample::Index;
+use wire::nhrp::{Body, Cie, Flags, MessageType};
 
 use crate::net::*;
 
@@ -48,6 +52,13 @@ enum Step {
         node: u8,
         how: u8,
     },
+    /// A node of the bench registers a prefix, and perhaps in another's name.
+    Prefix {
+        node: u8,
+        from: u8,
+        length: u8,
+        held: u8,
+    },
     Kill(u8),
     Lose(u16),
 }
@@ -65,7 +76,9 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (node(), node(), 16..=32_u8, 0..3_u8)
             .prop_map(|(node, to, length, lead)| Step::Route { node, to, length, lead }),
         1 => (node(), prop::option::of(0..8_u8)).prop_map(|(node, last)| Step::Clear { node, last }),
-        1 => (node(), 0..8_u8).prop_map(|(node, how)| Step::Configure { node, how }),
+        1 => (node(), 0..14_u8).prop_map(|(node, how)| Step::Configure { node, how }),
+        2 => (1..4_u8, 1..4_u8, 16..=32_u8, any::<u8>())
+            .prop_map(|(node, from, length, held)| Step::Prefix { node, from, length, held }),
         1 => node().prop_map(Step::Kill),
         1 => (0..500_u16).prop_map(Step::Lose),
     ]
@@ -128,12 +141,33 @@ fn take(net: &mut Net, step: Step) {
                 4 => tunnel.nhrp.holding_time.0 = 30,
                 5 => tunnel.addresses.rotate_left(1),
                 6 => return net.give(node, Input::Configure(vec![])),
+                8 => tunnel.nhrp.accept_prefixes = vec!["10.20.0.0/17".parse().unwrap()],
+                9 => tunnel.nhrp.accept_prefixes.clear(),
+                10 => tunnel.nhrp.answer_from_cache = !tunnel.nhrp.answer_from_cache,
+                11 => tunnel.nhrp.limits.registrations = 2,
+                12 if node != 2 => tunnel.nhrp.map = vec![Map { protocol: overlay(2), nbma: nbma(2) }],
+                13 if node != 2 => tunnel.nhrp.map = vec![Map { protocol: overlay(2), nbma: nbma(9) }],
                 _ => {
                     let other = if tunnel.nbma == Some(nbma(node)) { nbma(node + 20) } else { nbma(node) };
                     tunnel.nbma = Some(other);
                 }
             }
             net.start(node);
+        }
+        Step::Prefix { node, from, length, held } => {
+            let Some((_, _, mut request)) = net.messages(node.into(), MessageType::RegistrationRequest).pop()
+            else {
+                return;
+            };
+            if let Body::Exchange { flags, entries, .. } = &mut request.body {
+                *flags = Flags::default();
+                let network = std::net::Ipv4Addr::new(10, 20, held, 0);
+                let (protocol, holding_time) = (Some(network.into()), u16::from(held) + 1);
+                *entries = vec![Cie { prefix: length, protocol, holding_time, ..Cie::default() }];
+            }
+            let from = nbma(from.into()).into();
+            let (destination, bytes) = (nbma(0), request.encode());
+            net.give(0, Input::Packet { tunnel: tunnel0(), from, destination, bytes });
         }
         Step::Kill(node) => {
             // What the data plane has is swept with the resync: what is not put again goes.
@@ -162,11 +196,31 @@ pub(crate) fn check(net: &Net) {
             }
         }
         for entry in node.engine.entries(net.now).iter().filter(|e| e.nbma.is_some()) {
-            let is_local = entry.entry_type == model::state::nhrp::EntryType::Local;
+            let is_local = entry.entry_type == EntryType::Local;
             assert_eq!(bound(entry.next_hop), !is_local, "node {i}: {entry:?}");
         }
+        let entries = node.engine.entries(net.now);
+        let prefixes = entries.iter().filter(|e| e.nbma.is_some() && !e.prefix.is_host());
         let shown = node.engine.shortcuts(net.now);
-        assert_eq!(shown.len(), net.routes(i).len());
+        assert_eq!(shown.len() + prefixes.count(), net.routes(i).len());
+        // What is counted is there, and who is registered gets multicast.
+        let registered = entries.iter().filter(|e| e.flags.registered);
+        let dynamic = registered.clone().filter(|e| e.entry_type == EntryType::Dynamic).count();
+        assert_eq!(node.engine.census().registrations, dynamic, "node {i}");
+        let wanted = &node.tunnel.nhrp.map_multicast;
+        let clients = registered.filter(|_| wanted.contains(&MapMulticast::Dynamic)).filter_map(|e| e.nbma);
+        let configured = wanted.iter().filter_map(|m| match m {
+            MapMulticast::Nbma(nbma) => Some(*nbma),
+            MapMulticast::Dynamic => None,
+        });
+        let receivers: BTreeSet<_> = clients.chain(configured).collect();
+        let replicas = node.program.keys().filter_map(|key| match key {
+            Key::Replica(_, nbma) => Some(*nbma),
+            _ => None,
+        });
+        let is_configured = entries.iter().any(|e| e.entry_type == EntryType::Local);
+        let receivers = if is_configured { receivers } else { BTreeSet::new() };
+        assert_eq!(replicas.collect::<BTreeSet<_>>(), receivers, "node {i}");
         assert!(shown.iter().all(|s| net.has(i, Key::Route(TableId(0), s.prefix))));
     }
 }

@@ -174,7 +174,8 @@ impl Storm {
         self.net.run(holding);
         for (i, node) in self.net.nodes.iter().enumerate() {
             let entries = if i < hubs { spokes } else { hubs };
-            let census = Census { entries, timers: entries, ..Census::default() };
+            let registrations = if i < hubs { spokes } else { 0 };
+            let census = Census { entries, registrations, timers: entries, ..Census::default() };
             assert_eq!(node.engine.census(), census, "node {i}");
         }
         for node in 0..self.net.nodes.len() {
