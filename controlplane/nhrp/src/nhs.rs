@@ -159,6 +159,12 @@ impl Server {
         self.known().map(|known| known.nbma).or(self.nbma)
     }
 
+    /// Its protocol address, if it is known of who is at this NBMA address.
+    fn protocol_at(&self, nbma: NbmaAddr) -> Option<ProtocolAddr> {
+        let accepted_there = self.accepted_at.filter(|known| known.nbma == nbma);
+        self.nhs.protocol.addr().or(accepted_there.map(|known| known.protocol))
+    }
+
     /// Whether its protocol address is learnt from its replies.
     fn is_dynamic(&self) -> bool {
         self.nhs.protocol.addr().is_none()
@@ -234,7 +240,7 @@ impl Cloud {
             }
             for which in [Which::Global, Which::LinkLocal] {
                 if let Some(held) = gone.registration(which).held {
-                    self.take_back(turn, gone.protocol, held, true);
+                    self.take_back(turn, gone.protocol_at(held.at), held, true);
                 }
             }
             if let Some(known) = gone.known().filter(|_| gone.is_up()) {
@@ -300,8 +306,8 @@ impl Cloud {
         for i in 0..self.servers.len() {
             for which in [Which::Global, Which::LinkLocal] {
                 let server = &mut self.servers[i];
-                let protocol = server.protocol;
                 if let Some(held) = server.registration(which).held.take() {
+                    let protocol = server.protocol_at(held.at);
                     self.take_back(turn, protocol, held, true);
                 }
             }
@@ -326,8 +332,8 @@ impl Cloud {
     /// As [`Self::take_back`]: what it has of one of our addresses.
     fn unregister_from(&mut self, turn: &mut Turn<'_>, i: usize, which: Which) {
         let server = &mut self.servers[i];
-        let protocol = server.nhs.protocol.addr();
         if let Some(held) = server.registration(which).held.take() {
+            let protocol = server.protocol_at(held.at);
             self.take_back(turn, protocol, held, false);
         }
     }
@@ -336,9 +342,9 @@ impl Cloud {
     fn say_moved(&mut self, turn: &mut Turn<'_>, i: usize) {
         for which in [Which::Global, Which::LinkLocal] {
             let server = &mut self.servers[i];
-            let protocol = server.nhs.protocol.addr();
             let held = server.registration(which).held;
             if let Some(held) = held.filter(|held| Some(held.nbma) != self.tunnel.nbma) {
+                let protocol = self.servers[i].protocol_at(held.at);
                 self.take_back(turn, protocol, held, false);
             }
         }

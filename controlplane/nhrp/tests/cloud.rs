@@ -33,6 +33,10 @@ mod invariants;
 mod journal;
 #[path = "cloud/limits.rs"]
 mod limits;
+#[path = "cloud/link_local.rs"]
+mod link_local;
+#[path = "cloud/names.rs"]
+mod names;
 #[path = "cloud/nat.rs"]
 mod nat;
 #[path = "cloud/prefixes.rs"]
