@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::tunnels::{check_nbma, off_link};
-use super::{Checked, fault, is_on_link, not_a_host, of_family};
+use super::{Checked, fault, is_link_local, is_on_link, not_a_host, of_family};
 use crate::ProtocolAddr;
 use crate::config::{
     Config, Interface, MapMulticast, Mode, Nhrp, NhrpLimits, Nhs, NhsNbma, NhsProtocol, Tunnel,
@@ -19,8 +19,10 @@ pub(super) fn check(path: &str, nhrp: &Nhrp, tunnel: &Tunnel, source: &Interface
     if nhrp.holding_time.0 == 0 {
         return fault(format_args!("{path}.holding_time"), "0 is not allowed");
     }
+    check_identity(path, tunnel)?;
     check_servers(path, nhrp, tunnel, source)?;
     check_clusters(path, nhrp)?;
+    check_accepted(path, nhrp)?;
     check_limits(path, &nhrp.limits)?;
     check_map(path, nhrp, tunnel, source)?;
     check_multicast(path, nhrp, tunnel, source)?;
@@ -30,6 +32,18 @@ pub(super) fn check(path: &str, nhrp: &Nhrp, tunnel: &Tunnel, source: &Interface
         }
     }
     Ok(())
+}
+
+/// A node is known to others by a global address; a link-local one is registered beside that.
+fn check_identity(path: &str, tunnel: &Tunnel) -> Checked {
+    let mut all = tunnel.addresses.iter().map(|own| own.addr()).filter(|addr| addr.is_ipv6()).peekable();
+    match all.peek().copied() {
+        Some(first) if all.all(is_link_local) => fault(
+            format_args!("{}.addresses", path.trim_end_matches(".nhrp")),
+            format_args!("{first} is link-local: NHRP needs a global IPv6 address beside it"),
+        ),
+        _ => Ok(()),
+    }
 }
 
 fn check_authentication(path: &str, text: &str) -> Checked {
@@ -90,6 +104,12 @@ fn check_servers(path: &str, nhrp: &Nhrp, tunnel: &Tunnel, source: &Interface) -
 
 fn check_server_protocol(path: &str, protocol: NhsProtocol, tunnel: &Tunnel) -> Checked {
     match protocol {
+        NhsProtocol::Addr(addr) if addr.is_link_local() => fault(
+            path,
+            format_args!(
+                "{addr} is link-local: a server is known by its global address, or as `dynamic-ipv6`"
+            ),
+        ),
         NhsProtocol::Addr(addr) => check_protocol(path, addr, tunnel),
         NhsProtocol::Dynamic => Ok(()),
         NhsProtocol::DynamicIpv6 if tunnel.addresses.iter().any(|own| own.addr().is_ipv6()) => Ok(()),
@@ -108,6 +128,19 @@ fn check_clusters(path: &str, nhrp: &Nhrp) -> Checked {
         }
         if !nhrp.nhs.iter().any(|nhs| nhs.cluster == cluster.id) {
             return fault(path + ".id", format_args!("no nhs is in cluster {}", cluster.id));
+        }
+    }
+    Ok(())
+}
+
+fn check_accepted(path: &str, nhrp: &Nhrp) -> Checked {
+    for (n, prefix) in nhrp.accept_prefixes.iter().enumerate() {
+        let path = format!("{path}.accept_prefixes[{n}]");
+        if !prefix.is_routable() {
+            return fault(path, format_args!("{prefix} holds no hosts that routes lead to"));
+        }
+        if let Some(other) = nhrp.accept_prefixes[..n].iter().position(|other| other == prefix) {
+            return fault(path, format_args!("{prefix} is also accept_prefixes[{other}]"));
         }
     }
     Ok(())

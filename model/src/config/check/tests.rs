@@ -339,6 +339,94 @@ const MISTAKES: &[(&str, &str, &str)] = &[
         "tunnels[0].nhrp.nhs[1].protocol: 10.0.0.1 is also nhs[0]",
     ),
     (
+        "protocol = \"10.0.0.1\"",
+        "protocol = \"dynamic-ipv6\"",
+        "tunnels[0].nhrp.nhs[0].protocol: the tunnel has no IPv6 address to register",
+    ),
+    (
+        "protocol = \"10.0.0.1\"",
+        "protocol = \"fe80::1\"",
+        "tunnels[0].nhrp.nhs[0].protocol: fe80::1 is link-local: a server is known by its global address, or as `dynamic-ipv6`",
+    ),
+    (
+        "protocol = \"10.0.0.1\"",
+        "protocol = \"dynamic\"\nnbma = \"hub.example\"\n[[tunnels.nhrp.nhs]]\nprotocol = \"dynamic\"\nnbma = \"hub.example\"\n[[tunnels.nhrp.nhs]]\nprotocol = \"10.0.0.1\"",
+        "tunnels[0].nhrp.nhs[1].nbma: hub.example is also nhs[0]",
+    ),
+    (
+        "nbma = \"203.0.113.1\"",
+        "nbma = \"203.0.113.256\"",
+        "tunnels[0].nhrp.nhs[0].nbma: `203.0.113.256` is not an NBMA address or a DNS name",
+    ),
+    (
+        "priority = 0\n",
+        "priority = 256\n",
+        "tunnels[0].nhrp.nhs[0].priority: invalid value: integer `256`, expected u8",
+    ),
+    (
+        "max_connections = 1",
+        "max_connections = 0",
+        "tunnels[0].nhrp.clusters[0].max_connections: 0 is not allowed",
+    ),
+    (
+        "max_connections = 1",
+        "max_connections = 1\n[[tunnels.nhrp.clusters]]\nid = 0\nmax_connections = 2",
+        "tunnels[0].nhrp.clusters[1].id: 0 is also clusters[0]",
+    ),
+    ("\nid = 0\n", "\nid = 7\n", "tunnels[0].nhrp.clusters[0].id: no nhs is in cluster 7"),
+    ("max_connections = 1", "", "tunnels[0].nhrp.clusters[0].max_connections: missing"),
+    (
+        "nhs_fallback = 60",
+        "nhs_fallback = \"seldom\"",
+        "tunnels[0].nhrp.nhs_fallback: invalid value: string \"seldom\", expected `never` or a number of seconds up to 65535",
+    ),
+    (
+        "nhs_fallback = 60",
+        "nhs_fallback = 65536",
+        "tunnels[0].nhrp.nhs_fallback: invalid value: integer `65536`, expected `never` or a number of seconds up to 65535",
+    ),
+    (
+        "nhs_fallback = 60",
+        "nhs_fallback = -1",
+        "tunnels[0].nhrp.nhs_fallback: invalid value: integer `-1`, expected `never` or a number of seconds up to 65535",
+    ),
+    (
+        "accept_prefixes = [\"192.168.0.0/16\"]",
+        "accept_prefixes = [\"192.168.0.1/16\"]",
+        "tunnels[0].nhrp.accept_prefixes[0]: `192.168.0.1/16` is not a prefix: bits behind its length are set",
+    ),
+    (
+        "accept_prefixes = [\"192.168.0.0/16\"]",
+        "accept_prefixes = [\"192.168.0.0/16\", \"224.0.0.0/4\"]",
+        "tunnels[0].nhrp.accept_prefixes[1]: 224.0.0.0/4 holds no hosts that routes lead to",
+    ),
+    (
+        "accept_prefixes = [\"192.168.0.0/16\"]",
+        "accept_prefixes = [\"192.168.0.0/16\", \"192.168.0.0/16\"]",
+        "tunnels[0].nhrp.accept_prefixes[1]: 192.168.0.0/16 is also accept_prefixes[0]",
+    ),
+    (
+        "\nregistrations = 100000",
+        "\nregistrations = 0",
+        "tunnels[0].nhrp.limits.registrations: 0 is not allowed",
+    ),
+    ("\nentries = 200000", "\nentries = 0", "tunnels[0].nhrp.limits.entries: 0 is not allowed"),
+    (
+        "\nrequests_per_second = 50000",
+        "\nrequests_per_second = 0",
+        "tunnels[0].nhrp.limits.requests_per_second: 0 is not allowed",
+    ),
+    (
+        "\nrequests_per_second_per_peer = 1000",
+        "\nrequests_per_second_per_peer = 0",
+        "tunnels[0].nhrp.limits.requests_per_second_per_peer: 0 is not allowed",
+    ),
+    (
+        "addresses = [\"10.0.0.2/24\"]",
+        "addresses = [\"10.0.0.2/24\", \"fe80::2/64\"]",
+        "tunnels[0].addresses: fe80::2 is link-local: NHRP needs a global IPv6 address beside it",
+    ),
+    (
         "protocol = \"10.0.0.9\"",
         "protocol = \"10.0.0.2\"",
         "tunnels[0].nhrp.map[0].protocol: 10.0.0.2 is our own address",
