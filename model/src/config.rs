@@ -222,7 +222,7 @@ impl Tunnel {
         let named = nhrp.flat_map(|nhrp| {
             let multicast = nhrp.map_multicast.iter().filter_map(|map| match map {
                 MapMulticast::Nbma(nbma) => Some(*nbma),
-                MapMulticast::Dynamic => None,
+                MapMulticast::Dynamic | MapMulticast::Nhs => None,
             });
             nhrp.nhs
                 .iter()

@@ -65,6 +65,8 @@ pub(crate) struct Cloud {
     replicas: BTreeMap<NbmaAddr, u32>,
     /// Those of them that are configured.
     configured_replicas: BTreeSet<NbmaAddr>,
+    /// Those of them that are servers.
+    pub(crate) server_replicas: BTreeSet<NbmaAddr>,
     fallback: Option<ProtocolAddr>,
     /// The NBMA address that the tunnel had before it had none.
     left: Option<NbmaAddr>,
@@ -99,6 +101,7 @@ impl Cloud {
             purges: BTreeMap::new(),
             replicas: BTreeMap::new(),
             configured_replicas: BTreeSet::new(),
+            server_replicas: BTreeSet::new(),
             fallback: None,
             left: None,
             messages: [(0, 0); 8],
@@ -186,7 +189,8 @@ impl Cloud {
         for timer in self.servers.iter().flat_map(|s| timers_of(self.tunnel.name, s.id)) {
             turn.cancel(timer);
         }
-        for nbma in std::mem::take(&mut self.configured_replicas) {
+        let replicas = [&mut self.configured_replicas, &mut self.server_replicas].map(std::mem::take);
+        for nbma in replicas.into_iter().flatten() {
             self.release_replica(turn, nbma);
         }
     }
@@ -200,7 +204,7 @@ impl Cloud {
             .iter()
             .filter_map(|m| match m {
                 MapMulticast::Nbma(nbma) => Some(*nbma),
-                MapMulticast::Dynamic => None,
+                MapMulticast::Dynamic | MapMulticast::Nhs => None,
             })
             .collect();
         let gone: Vec<_> = self

@@ -23,9 +23,9 @@
 //! A tunnel with addresses of both families registers one of each with the servers of that family; where one node is the server of
 //! both, it is two servers here. With servers of IPv6, the link-local address is registered beside the global one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use model::config::{self, NhsNbma, NhsProtocol};
+use model::config::{self, MapMulticast, NhsNbma, NhsProtocol};
 use model::time::Instant;
 use model::{NbmaAddr, ProtocolAddr};
 use wire::nhrp::{CieCode, ErrorCode, Family};
@@ -418,6 +418,7 @@ impl Cloud {
             self.reach_server(turn, server);
         }
         self.choose_fallback(turn);
+        self.replicate_to_servers(turn);
         let public = self.public();
         if self.seen_at == public {
             return;
@@ -452,6 +453,22 @@ impl Cloud {
             if old.get(&address) != Some(&nbma) {
                 self.install(turn, address, Entry::configured(Origin::Nhs, nbma, turn.now));
             }
+        }
+    }
+
+    /// Servers that have a place get multicast, if they are told to.
+    fn replicate_to_servers(&mut self, turn: &mut Turn<'_>) {
+        let servers = self.servers.iter().filter(|s| s.is_taken).filter_map(Server::at);
+        let wanted: BTreeSet<_> = match self.tunnel.nhrp.map_multicast.contains(&MapMulticast::Nhs) {
+            true => servers.collect(),
+            false => BTreeSet::new(),
+        };
+        let old = std::mem::replace(&mut self.server_replicas, wanted.clone());
+        for nbma in wanted.difference(&old) {
+            self.acquire_replica(turn, *nbma);
+        }
+        for nbma in old.difference(&wanted) {
+            self.release_replica(turn, *nbma);
         }
     }
 

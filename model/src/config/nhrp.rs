@@ -27,7 +27,7 @@ pub struct Nhrp {
     /// Static bindings.
     #[serde(default)]
     pub map: Vec<Map>,
-    /// Receivers of multicast: NBMA addresses, or `dynamic` for every registered client.
+    /// Receivers of multicast: NBMA addresses, `dynamic` for every registered client, `nhs` for every server that is registered with.
     #[serde(default)]
     pub map_multicast: Vec<MapMulticast>,
     /// Send traffic indications for what leaves by the cloud it came from (hub, phase 3).
@@ -318,6 +318,8 @@ pub struct Map {
 pub enum MapMulticast {
     /// Every client that is registered.
     Dynamic,
+    /// Every server that this node registers with, wherever it is.
+    Nhs,
     /// This one.
     Nbma(NbmaAddr),
 }
@@ -326,6 +328,7 @@ impl fmt::Display for MapMulticast {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Dynamic => f.write_str("dynamic"),
+            Self::Nhs => f.write_str("nhs"),
             Self::Nbma(nbma) => nbma.fmt(f),
         }
     }
@@ -334,10 +337,14 @@ impl fmt::Display for MapMulticast {
 impl FromStr for MapMulticast {
     type Err = NotA;
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        if text == "dynamic" {
-            return Ok(Self::Dynamic);
+        match text {
+            "dynamic" => Ok(Self::Dynamic),
+            "nhs" => Ok(Self::Nhs),
+            _ => text
+                .parse()
+                .map(Self::Nbma)
+                .map_err(|_| NotA::new(text, "an NBMA address, `dynamic` or `nhs`")),
         }
-        text.parse().map(Self::Nbma).map_err(|_| NotA::new(text, "an NBMA address or `dynamic`"))
     }
 }
 

@@ -1,6 +1,6 @@
 //! Servers that are known by a DNS name, and servers that say themselves which protocol address they have.
 
-use model::config::{Cluster, Nhs, NhsNbma, NhsProtocol};
+use model::config::{Cluster, MapMulticast, Nhs, NhsNbma, NhsProtocol};
 use model::program::{Key, Object};
 use model::state::nhs::ServerState::{Expecting, Responding, Waiting};
 use model::state::nhs::{Server, ServerState};
@@ -268,6 +268,32 @@ fn a_learnt_address_takes_no_static_binding_away() {
     net.start(2);
     net.run(millis(50));
     assert_eq!(net.binding(2, overlay(0)), Some(nbma(0)));
+}
+
+/// Routing protocols speak to the servers in use, wherever they are.
+#[test]
+fn multicast_goes_to_the_servers_that_have_a_place() {
+    let servers =
+        vec![by_name(NhsProtocol::Addr(overlay(0)), 0), Nhs { priority: 1, ..Nhs::new(overlay(1), nbma(1)) }];
+    let mut net = spoke_of(servers, 60);
+    let nhrp = &mut net.nodes[2].tunnel.nhrp;
+    nhrp.clusters = vec![Cluster { id: 0, max_connections: 1 }];
+    nhrp.map_multicast = vec![MapMulticast::Nhs];
+    resolve(&mut net, &[0]);
+    net.start_all();
+    let replicas = |net: &Net| [0, 1, 7].map(|node| net.has(2, Key::Replica(tunnel0(), nbma(node))));
+    net.run(seconds(5));
+    assert_eq!(replicas(&net), [true, false, false]);
+    net.kill(0);
+    net.run(seconds(60));
+    assert_eq!(replicas(&net), [false, true, false]);
+    net.restart(2);
+    assert_eq!(replicas(&net), [false, true, false], "in the next life, too");
+    net.nodes[2].tunnel.nhrp.map_multicast = vec![MapMulticast::Nbma(nbma(7))];
+    net.start(2);
+    assert_eq!(replicas(&net), [false, false, true]);
+    net.give(2, Input::Configure(vec![]));
+    assert_eq!(replicas(&net), [false; 3]);
 }
 
 /// What was learnt is known again at once after a restart of the control plane, and no packet lacks a way meanwhile.

@@ -191,14 +191,15 @@ fn check_multicast(path: &str, nhrp: &Nhrp, tunnel: &Tunnel, source: &Interface)
             return fault(path, format_args!("{map} is also map_multicast[{other}]"));
         }
         match (map, tunnel.destination) {
-            (MapMulticast::Dynamic, Some(_)) => {
-                return fault(path, "`dynamic` is for mode gre-multipoint only");
+            (MapMulticast::Dynamic | MapMulticast::Nhs, Some(_)) => {
+                return fault(path, format_args!("`{map}` is for mode gre-multipoint only"));
             }
+            (MapMulticast::Nhs, None) if nhrp.nhs.is_empty() => return fault(path, "there is no nhs"),
             (MapMulticast::Nbma(nbma), Some(destination)) if *nbma != destination => {
                 return fault(path, format_args!("{nbma} is not the tunnel's destination, {destination}"));
             }
             (MapMulticast::Nbma(nbma), _) => check_nbma(&path, *nbma, tunnel, source)?,
-            (MapMulticast::Dynamic, None) => {}
+            (MapMulticast::Dynamic | MapMulticast::Nhs, None) => {}
         }
     }
     Ok(())

@@ -105,7 +105,7 @@ const MISTAKES: &[(&str, &str, &str)] = &[
     (
         "\"dynamic\"]",
         "\"all\"]",
-        "tunnels[0].nhrp.map_multicast[1]: `all` is not an NBMA address or `dynamic`",
+        "tunnels[0].nhrp.map_multicast[1]: `all` is not an NBMA address, `dynamic` or `nhs`",
     ),
     // The node.
     ("name = \"berlin\"", "name = \" \"", "node.name: must not be empty"),
