@@ -211,7 +211,7 @@ pub(crate) fn check(net: &Net) {
         let clients = registered.filter(|_| wanted.contains(&MapMulticast::Dynamic)).filter_map(|e| e.nbma);
         let configured = wanted.iter().filter_map(|m| match m {
             MapMulticast::Nbma(nbma) => Some(*nbma),
-            MapMulticast::Dynamic => None,
+            MapMulticast::Dynamic | MapMulticast::Nhs => None,
         });
         let receivers: BTreeSet<_> = clients.chain(configured).collect();
         let replicas = node.program.keys().filter_map(|key| match key {
