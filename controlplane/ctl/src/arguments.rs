@@ -66,6 +66,14 @@ pub(crate) enum Command {
     ///     nave capture --node drop -c 10
     #[command(verbatim_doc_comment)]
     Capture(Capture),
+    /// Print every NHRP and GRE message of a capture, pcap or pcapng. No node is needed.
+    ///
+    /// Frames may be of Ethernet, with VLAN tags, Linux cooked or raw IP; on a tunnel interface they need no GRE. Pieces of packets are
+    /// put together. ESP and IKE are named. The last lines count what there is.
+    ///
+    ///     tcpdump -i wan -w - 'proto gre' | nave decode -
+    #[command(verbatim_doc_comment)]
+    Decode(Decode),
     /// Explain why packets to an address go where they go: the routes that compete, the one that is taken and why, its next hop and
     /// what that stands on, and what the data plane has of it.
     Explain(Explain),
@@ -109,6 +117,16 @@ struct At {
     /// At this node of the graph (`nave show counters`).
     #[arg(long)]
     node: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Decode {
+    /// The file; `-` reads standard input.
+    pub(crate) file: PathBuf,
+    /// Write each NHRP message again, as the node would: exit with status 1 if the bytes are not the same, if a checksum of NHRP or GRE
+    /// is wrong, or if a message cannot be read.
+    #[arg(long)]
+    pub(crate) check: bool,
 }
 
 #[derive(Debug, Args)]

@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod arguments;
+mod decode;
 mod observe;
 mod pcapng;
 mod run;

@@ -11,7 +11,7 @@ use proto::client::{Error, Management};
 use proto::{Apply, Code};
 
 use crate::arguments::{Arguments, Clear, Command, Show};
-use crate::observe;
+use crate::{decode, observe};
 
 /// Why it did not work, as it is told to the operator.
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +31,12 @@ pub(crate) enum Failure {
     /// The file cannot be read.
     #[error("{}: {error}", .file.display())]
     File { file: PathBuf, error: io::Error },
+    /// The capture cannot be read, or not to its end.
+    #[error("{}: {bad}", .file.display())]
+    Capture { file: PathBuf, bad: decode::Bad },
+    /// The check of a capture has findings.
+    #[error("{}: {}", .file.display(), count(*.count, "finding", "findings"))]
+    Findings { file: PathBuf, count: u64 },
     /// The output cannot be written.
     #[error("output: {0}")]
     Output(io::Error),
@@ -71,6 +77,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Watch { tunnel } => watch(&node, tunnel, json).await,
         Command::Trace(trace) => observe::trace(&node, trace, json).await,
         Command::Capture(capture) => observe::capture(&node, capture, json).await,
+        Command::Decode(decode) => decode::decode(&decode, json),
         Command::Explain(explain) => print_state(&node, explain.request(), View::Table, json).await,
     }
 }

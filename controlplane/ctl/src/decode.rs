@@ -1,0 +1,457 @@
+//! `nave decode`: what NHRP and GRE a capture holds, read by the same code that the node reads it with. Nothing of a node is needed.
+//!
+//! Each frame is led to what it carries by [`wire::layers`]; a message is printed as a block, and counted. `--check` writes each message
+//! again: what does not come out as it came in is a finding, and so is a wrong checksum.
+
+mod carried;
+mod file;
+mod message;
+mod pieces;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io::{self, BufWriter, Read, Write};
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use wire::gre;
+use wire::layers::{Frame, Inside, Layer};
+use wire::nhrp::{Checksum, MessageType, Packet};
+
+use crate::arguments::Decode;
+use crate::run::Failure;
+use file::Captured;
+use message::Message;
+use pieces::Pieces;
+
+pub(crate) use file::Bad;
+
+/// Reads a capture, and prints what is in it.
+pub(crate) fn decode(decode: &Decode, json: bool) -> Result<(), Failure> {
+    let bad = |bad| Failure::Capture { file: decode.file.clone(), bad };
+    let open = |error| Failure::File { file: decode.file.clone(), error };
+    let input: Box<dyn Read> = if decode.file == Path::new("-") {
+        Box::new(io::stdin().lock())
+    } else {
+        Box::new(io::BufReader::new(std::fs::File::open(&decode.file).map_err(open)?))
+    };
+    let mut out = BufWriter::new(io::stdout().lock());
+    let mut file = file::File::open(input).map_err(bad)?;
+    let mut reading = Reading { check: decode.check, ..Reading::default() };
+    // What was read before a damaged place is told all the same.
+    let ended = loop {
+        match file.next() {
+            Ok(Some(captured)) => {
+                if let Some(block) = reading.frame(&captured) {
+                    write_block(&mut out, &block, json)?;
+                }
+            }
+            Ok(None) => break Ok(()),
+            Err(why) => break Err(bad(why)),
+        }
+    };
+    let Reading { count, findings, check, .. } = reading;
+    let end = End { count, findings: check.then_some(findings) };
+    if json {
+        serde_json::to_writer(&mut out, &end).map_err(io::Error::from)?;
+        writeln!(out)?;
+    } else {
+        write!(out, "{end}")?;
+    }
+    out.flush()?;
+    ended?;
+    match end.findings.map_or(0, |findings| findings.len()) {
+        0 => Ok(()),
+        count => Err(Failure::Findings { file: decode.file.clone(), count: count as u64 }),
+    }
+}
+
+fn write_block(out: &mut impl Write, block: &Block, json: bool) -> Result<(), Failure> {
+    if json {
+        serde_json::to_writer(&mut *out, block).map_err(io::Error::from)?;
+        writeln!(out)?;
+    } else {
+        writeln!(out, "{block}")?;
+    }
+    Ok(())
+}
+
+/// A frame as it is printed.
+#[derive(Debug, Serialize)]
+struct Block {
+    frame: u64,
+    time: Option<String>,
+    /// Bytes of the whole frame.
+    length: u64,
+    /// Bytes that the capture kept, where that is less.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kept: Option<usize>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    vlans: Vec<u16>,
+    /// Of a frame of a tunnel interface.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tunnel: Option<TunnelSide>,
+    /// Of the outer header: the last one in front of the message, or of GRE.
+    source: Option<IpAddr>,
+    destination: Option<IpAddr>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gre: Option<Gre>,
+    /// It is quoted by an ICMP error.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    quoted: bool,
+    /// How many pieces it came in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pieces: Option<u64>,
+    #[serde(flatten)]
+    content: Content,
+}
+
+/// What the kernel says of a frame on a tunnel interface.
+#[derive(Debug, Serialize)]
+struct TunnelSide {
+    sent: bool,
+    nbma: Option<IpAddr>,
+}
+
+#[derive(Debug, Serialize)]
+struct Gre {
+    protocol: String,
+    key: Option<u32>,
+    sequence: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    checksum_right: Option<bool>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Content {
+    Nhrp(Box<Message>),
+    /// An NHRP message that cannot be read, or a frame.
+    Unreadable(String),
+    /// In a line: of GRE what it carries; protected packets.
+    Carries(String),
+}
+
+/// What was found in all.
+#[derive(Debug, Default, Serialize)]
+struct Count {
+    frames: u64,
+    /// NHRP messages by type, and those that cannot be read.
+    nhrp: BTreeMap<&'static str, u64>,
+    /// GRE packets, those with NHRP among them.
+    gre: u64,
+    esp: u64,
+    ike: u64,
+    /// Pieces of packets, those among them that made one whole.
+    pieces: u64,
+    /// Frames that cannot be read.
+    unreadable: u64,
+    /// All others.
+    other: u64,
+}
+
+/// Messages that are not even read.
+const UNREADABLE: &str = "unreadable";
+
+/// Something that `--check` finds.
+#[derive(Debug, Serialize)]
+struct Finding {
+    frame: u64,
+    problem: String,
+}
+
+#[derive(Debug, Serialize)]
+struct End {
+    count: Count,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    findings: Option<Vec<Finding>>,
+}
+
+/// A capture that is being read.
+#[derive(Default)]
+struct Reading {
+    check: bool,
+    count: Count,
+    findings: Vec<Finding>,
+    pieces: Pieces,
+}
+
+impl Reading {
+    /// Reads a frame; what is to be printed of it, if anything.
+    fn frame(&mut self, captured: &Captured) -> Option<Block> {
+        self.count.frames += 1;
+        let Ok(link) = captured.link else {
+            self.count.unreadable += 1;
+            let number = captured.link.err().unwrap_or_default();
+            let why = format!("link type {number} is not read: Ethernet, Linux cooked and raw IP are");
+            return Some(Block::new(captured, &[], Content::Unreadable(why)));
+        };
+        let frame = Frame::read(link, &captured.bytes);
+        let Inside::Piece(piece) = frame.inside else { return self.whole(captured, &frame, None) };
+        self.count.pieces += 1;
+        let (count, payload) = self.pieces.add(&piece)?;
+        self.whole(captured, &Frame::whole(frame.layers, piece.protocol, &payload), Some(count))
+    }
+
+    /// A frame, or a packet that is whole with its last piece.
+    fn whole(&mut self, captured: &Captured, frame: &Frame<'_>, pieces: Option<u64>) -> Option<Block> {
+        let cut = captured.len > captured.bytes.len() as u64;
+        let number = captured.number;
+        let gres = frame.layers.iter().filter(|layer| matches!(layer, Layer::Gre { .. })).count() as u64;
+        self.count.gre += gres;
+        let summed =
+            frame.layers.iter().any(|layer| matches!(layer, Layer::Gre { checksum: Some(false), .. }));
+        if summed && !cut {
+            self.find(number, "the checksum of GRE is wrong".to_owned());
+        }
+        let content = match &frame.inside {
+            Inside::Nhrp(bytes) => self.nhrp(captured, bytes, is_quoted(&frame.layers)),
+            Inside::Malformed(malformed) => {
+                self.count.unreadable += 1;
+                Content::Unreadable(why(captured, malformed))
+            }
+            inside => {
+                match inside {
+                    Inside::Esp { .. } => self.count.esp += 1,
+                    Inside::Ike => self.count.ike += 1,
+                    _ if gres == 0 => {
+                        self.count.other += u64::from(pieces.is_none());
+                        return None;
+                    }
+                    _ => {}
+                }
+                let behind = frame.layers.iter().position(|layer| matches!(layer, Layer::Gre { .. }));
+                let behind = behind.map_or(&[][..], |at| &frame.layers[at + 1..]);
+                Content::Carries(
+                    carried::inner(behind, inside).unwrap_or_else(|| carried::what(inside, false)),
+                )
+            }
+        };
+        Some(Block { pieces, ..Block::new(captured, &frame.layers, content) })
+    }
+
+    fn nhrp(&mut self, captured: &Captured, bytes: &[u8], quoted: bool) -> Content {
+        let packet = match Packet::read(bytes) {
+            Ok(packet) => packet,
+            Err(malformed) => {
+                *self.count.nhrp.entry(UNREADABLE).or_default() += 1;
+                // A quotation is not expected to be whole.
+                let whole = !(quoted && matches!(malformed, wire::Malformed::Truncated { .. }));
+                let why = format!("NHRP: {}", why(captured, &malformed));
+                if whole {
+                    self.find(captured.number, why.clone());
+                }
+                return Content::Unreadable(why);
+            }
+        };
+        let kind = packet.message.message_type();
+        *self.count.nhrp.entry(kind.name()).or_default() += 1;
+        self.compare(captured.number, kind, &packet, &bytes[..packet.size]);
+        Content::Nhrp(Box::new(Message::new(&packet, bytes.len())))
+    }
+
+    /// Whether a message is written as it came.
+    fn compare(&mut self, frame: u64, kind: MessageType, packet: &Packet, bytes: &[u8]) {
+        let written = packet.encode();
+        let right = u16::from_be_bytes([written[12], written[13]]);
+        let fault = match packet.checksum {
+            Checksum::Right => None,
+            Checksum::Wrong => Some(""),
+            Checksum::OddLength => {
+                Some("; it is what adding the last byte of an odd length in the wrong half makes")
+            }
+        };
+        if let Some(hint) = fault {
+            let problem = format!("{kind}: checksum {:#06x} should be {right:#06x}{hint}", packet.sum);
+            self.find(frame, problem);
+        }
+        let differs = |at: &usize| {
+            !Packet::CHECKSUM.contains(at) && bytes.get(*at).copied() != written.get(*at).copied()
+        };
+        if let Some(at) = (0..bytes.len().max(written.len())).find(differs) {
+            let byte = |bytes: &[u8]| bytes.get(at).map_or_else(|| "none".to_owned(), |b| format!("{b:02x}"));
+            let (came, goes) = (byte(bytes), byte(&written));
+            self.find(frame, format!("{kind}: byte {at} is {came} and would be written as {goes}"));
+        }
+    }
+
+    fn find(&mut self, frame: u64, problem: String) {
+        if self.check {
+            self.findings.push(Finding { frame, problem });
+        }
+    }
+}
+
+/// What is wrong, and whether the capture is to blame.
+fn why(captured: &Captured, malformed: &wire::Malformed) -> String {
+    match captured.bytes.len() {
+        kept if kept as u64 == captured.len => malformed.to_string(),
+        kept => format!("{malformed}; the capture kept {kept} of {} bytes", captured.len),
+    }
+}
+
+fn is_quoted(layers: &[Layer]) -> bool {
+    layers.iter().any(|layer| matches!(layer, Layer::IcmpError))
+}
+
+impl Block {
+    fn new(captured: &Captured, layers: &[Layer], content: Content) -> Self {
+        let kept = captured.bytes.len();
+        let mut block = Self {
+            frame: captured.number,
+            time: captured.time_ns.map(utc),
+            length: captured.len,
+            kept: (kept as u64 != captured.len).then_some(kept),
+            vlans: Vec::new(),
+            tunnel: None,
+            source: None,
+            destination: None,
+            gre: None,
+            quoted: is_quoted(layers),
+            pieces: None,
+            content,
+        };
+        for layer in layers {
+            match layer {
+                Layer::Vlan(tag) => block.vlans.push(tag.vid()),
+                Layer::Cooked { sent, nbma: Some(nbma) } => {
+                    block.tunnel = Some(TunnelSide { sent: *sent, nbma: Some((*nbma).into()) });
+                }
+                // What is behind GRE is told with what it carries; NHRP is the last of its kind.
+                Layer::Ip { .. } if block.gre.is_some() && !matches!(block.content, Content::Nhrp(_)) => {}
+                Layer::Ip { source, destination } => {
+                    (block.source, block.destination) = (Some(*source), Some(*destination));
+                }
+                Layer::Gre { .. } if block.gre.is_some() && !matches!(block.content, Content::Nhrp(_)) => {}
+                Layer::Gre { fields: gre::Fields { protocol, key, sequence, .. }, checksum } => {
+                    block.gre = Some(Gre {
+                        protocol: format!("{protocol:#06x}"),
+                        key: *key,
+                        sequence: *sequence,
+                        checksum_right: *checksum,
+                    });
+                }
+                _ => {}
+            }
+        }
+        block
+    }
+}
+
+impl fmt::Display for Block {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "frame {}", self.frame)?;
+        if let Some(time) = &self.time {
+            write!(f, ", {time}")?;
+        }
+        write!(f, ", {} bytes", self.length)?;
+        if let Some(kept) = self.kept {
+            write!(f, ", {kept} kept")?;
+        }
+        for vlan in &self.vlans {
+            write!(f, ", VLAN {vlan}")?;
+        }
+        writeln!(f)?;
+        let mut parts = Vec::new();
+        if let (Some(source), Some(destination)) = (self.source, self.destination) {
+            parts.push(format!("{source} > {destination}"));
+        }
+        if let Some(TunnelSide { sent, nbma }) = &self.tunnel {
+            let nbma = nbma.map(|nbma| format!(" from {nbma}")).unwrap_or_default();
+            parts.push(format!("{} on a tunnel interface{nbma}", if *sent { "sent" } else { "received" }));
+        }
+        if let Some(gre) = &self.gre {
+            let number = |name, number: Option<u32>| {
+                number.map(|number| format!(" {name} {number}")).unwrap_or_default()
+            };
+            let checksum = match gre.checksum_right {
+                None => "",
+                Some(true) => " checksum right",
+                Some(false) => " checksum wrong",
+            };
+            parts.push(format!(
+                "GRE{}{}{checksum}",
+                number("key", gre.key),
+                number("sequence", gre.sequence)
+            ));
+        }
+        if self.quoted {
+            parts.push("quoted by an ICMP error".to_owned());
+        }
+        if let Some(pieces) = self.pieces {
+            parts.push(format!("put together from {pieces} pieces"));
+        }
+        if !parts.is_empty() {
+            writeln!(f, "  {}", parts.join(", "))?;
+        }
+        match &self.content {
+            Content::Nhrp(message) => message.fmt(f),
+            Content::Unreadable(why) => writeln!(f, "  not readable: {why}"),
+            Content::Carries(what) => writeln!(f, "  {what}"),
+        }
+    }
+}
+
+impl fmt::Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Count { frames, nhrp, gre, esp, ike, pieces, unreadable, other } = &self.count;
+        writeln!(f, "{:<24}{frames:>8}", "frames")?;
+        writeln!(f, "{:<24}{:>8}", "NHRP messages", nhrp.values().sum::<u64>())?;
+        let types = MessageType::ALL.iter().map(|kind| kind.name()).chain([UNREADABLE]);
+        for kind in types.filter(|kind| nhrp.contains_key(kind)) {
+            writeln!(f, "  {kind:<22}{:>8}", nhrp[kind])?;
+        }
+        writeln!(f, "{:<24}{gre:>8}", "GRE packets")?;
+        let rest = [
+            ("ESP, protected", esp),
+            ("IKE", ike),
+            ("pieces of packets", pieces),
+            ("not readable", unreadable),
+            ("others", other),
+        ];
+        for (name, count) in rest.into_iter().filter(|(_, count)| **count > 0) {
+            writeln!(f, "{name:<24}{count:>8}")?;
+        }
+        match self.findings.as_deref() {
+            None => Ok(()),
+            Some([]) => writeln!(f, "check: every message is written as it came, every checksum is right"),
+            Some(findings) => findings
+                .iter()
+                .try_for_each(|found| writeln!(f, "check: frame {}: {}", found.frame, found.problem)),
+        }
+    }
+}
+
+/// A moment in nanoseconds since 1970, as RFC 3339 has it: with microseconds, or nanoseconds where there are some.
+fn utc(time_ns: u128) -> String {
+    let (seconds, nanos) = (time_ns / 1_000_000_000, time_ns % 1_000_000_000);
+    let (days, second) = (seconds / 86_400, seconds % 86_400);
+    // Years are counted from March on, so that a leap day is the last of its year; in eras of 400 years, which are equal.
+    let days = days + 719_468;
+    let (era, day) = (days / 146_097, days % 146_097);
+    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let day = day - (153 * month + 2) / 5 + 1;
+    let month = if month < 10 { month + 3 } else { month - 9 };
+    let year = era * 400 + year + u128::from(month <= 2);
+    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+    let fraction = if nanos % 1000 == 0 { format!("{:06}", nanos / 1000) } else { format!("{nanos:09}") };
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{fraction}Z")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn moments_are_those_of_the_calendar() {
+        let at = |seconds: u128, nanos| utc(seconds * 1_000_000_000 + nanos);
+        assert_eq!(at(0, 0), "1970-01-01T00:00:00.000000Z");
+        assert_eq!(at(951_827_696, 1000), "2000-02-29T12:34:56.000001Z");
+        assert_eq!(at(951_868_800, 1), "2000-03-01T00:00:00.000000001Z");
+        assert_eq!(at(1_795_467_592, 560_115_000), "2026-11-23T20:59:52.560115Z");
+        assert_eq!(at(4_107_542_400, 0), "2100-03-01T00:00:00.000000Z");
+    }
+}
