@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{self, BufWriter, Read, Write};
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::Serialize;
 use wire::gre;
@@ -63,7 +63,7 @@ pub(crate) fn decode(decode: &Decode, json: bool) -> Result<(), Failure> {
     ended?;
     match end.findings.map_or(0, |findings| findings.len()) {
         0 => Ok(()),
-        count => Err(Failure::Findings { file: decode.file.clone(), count: count as u64 }),
+        findings => Err(Failure::Findings { file: decode.file.clone(), findings: findings as u64 }),
     }
 }
 

@@ -35,8 +35,8 @@ pub(crate) enum Failure {
     #[error("{}: {bad}", .file.display())]
     Capture { file: PathBuf, bad: decode::Bad },
     /// The check of a capture has findings.
-    #[error("{}: {}", .file.display(), count(*.count, "finding", "findings"))]
-    Findings { file: PathBuf, count: u64 },
+    #[error("{}: {}", .file.display(), count(*.findings, "finding", "findings"))]
+    Findings { file: PathBuf, findings: u64 },
     /// The output cannot be written.
     #[error("output: {0}")]
     Output(io::Error),

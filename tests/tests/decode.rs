@@ -1,0 +1,64 @@
+//! What `nave decode` finds in captures of other people's routers is what a dissector finds that nobody here wrote.
+#![allow(clippy::unwrap_used, clippy::panic)] // A test fails by panicking, in its helpers too.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::Value;
+use tests::node::program;
+use tests::tshark;
+
+/// Frame, type, size and place of the extensions of each NHRP message.
+type Messages = BTreeMap<u64, (u64, u64, u64)>;
+
+const TYPES: [&str; 8] = [
+    "resolution-request",
+    "resolution-reply",
+    "registration-request",
+    "registration-reply",
+    "purge-request",
+    "purge-reply",
+    "error-indication",
+    "traffic-indication",
+];
+
+fn decoded(file: &Path) -> Messages {
+    let output = Command::new(program("nave").unwrap())
+        .args(["--json", "decode", "--check"])
+        .arg(file)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}: {}", file.display(), String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).unwrap();
+    let blocks = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let messages = blocks.filter(|block| block["nhrp"].is_object()).map(|block| {
+        let nhrp = &block["nhrp"];
+        let kind = TYPES.iter().position(|name| nhrp["type"] == *name).unwrap() as u64 + 1;
+        let at = nhrp["extensions_at"].as_u64().unwrap_or(0);
+        (block["frame"].as_u64().unwrap(), (kind, nhrp["size"].as_u64().unwrap(), at))
+    });
+    messages.collect()
+}
+
+/// Input: captures of Linux and FRR: clear, behind a NAT, on tunnel interfaces, protected. Output: message by message the same as tshark.
+#[test]
+fn a_dissector_finds_the_same_messages() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("captures");
+    let mut all = 0;
+    for file in std::fs::read_dir(folder).unwrap() {
+        let file = file.unwrap().path();
+        if file.extension().is_none_or(|extension| extension != "pcap") {
+            continue;
+        }
+        let dissected = tshark::nhrp(&file).unwrap();
+        assert!(dissected.iter().all(|m| m.checksum_good), "{}", file.display());
+        let dissected: Messages = dissected
+            .into_iter()
+            .map(|m| (m.frame.into(), (m.kind.into(), m.size as u64, m.extensions_at as u64)))
+            .collect();
+        assert_eq!(decoded(&file), dissected, "{}", file.display());
+        all += dissected.len();
+    }
+    assert_eq!(all, 283);
+}
