@@ -8,6 +8,7 @@
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Result;
 
@@ -36,13 +37,15 @@ pub struct NatRouter {
 impl NatRouter {
     /// Its address inside.
     pub const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 1);
+    /// How long a flow may be silent until it is forgotten. Others take minutes.
+    pub const MEMORY: Duration = Duration::from_secs(8);
     /// The bridge of the inside, in its namespace.
     pub const BRIDGE: &'static str = "br-inside";
 
     /// Sets one up, 203.0.113.`number` on the underlay.
     ///
     /// # Errors
-    /// No `nft`, or a kernel without NAT.
+    /// No `nft`, or a kernel without NAT or that does not track GRE.
     pub fn add(cloud: &Cloud, number: u8, nat: Nat) -> Result<Self> {
         let outside = Ipv4Addr::new(203, 0, 113, number);
         let namespace = Namespace::add(&cloud.guardian(), &format!("{}-nat{number}", cloud.prefix))?;
@@ -59,6 +62,10 @@ impl NatRouter {
         namespace.ip("link set wan up")?;
         let router = Self { outside, namespace: Arc::new(namespace) };
         router.namespace.check("nft", &[&router.rules(nat)])?;
+        for timeout in ["timeout", "timeout_stream"] {
+            let setting = format!("net.netfilter.nf_conntrack_gre_{timeout}={}", Self::MEMORY.as_secs());
+            router.namespace.check("sysctl", &["-qw", &setting])?;
+        }
         Ok(router)
     }
 
@@ -81,18 +88,6 @@ impl NatRouter {
             }
         };
         format!("table ip nat {{\n{translation}\n}}")
-    }
-
-    /// Has it forget flows of GRE that have been silent for a second, as a router does after minutes.
-    ///
-    /// # Errors
-    /// The kernel does not track GRE.
-    pub fn forget(&self) -> Result<()> {
-        for timeout in ["timeout", "timeout_stream"] {
-            let setting = format!("net.netfilter.nf_conntrack_gre_{timeout}=1");
-            self.namespace.check("sysctl", &["-qw", &setting])?;
-        }
-        Ok(())
     }
 
     /// The address of a machine inside.

@@ -13,7 +13,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use crate::cloud::Cloud;
-use crate::guest::Guest;
+use crate::guest::{Guest, Server};
 use crate::node::{self, Node};
 use crate::process::{self, Process};
 use crate::wait;
@@ -143,6 +143,16 @@ impl Vm {
     /// As [`Vm::run`].
     pub fn reaches(&self, to: Ipv4Addr) -> Result<bool> {
         Ok(self.run(&format!("ping -c 2 -i 0.2 -W 1 -I {} {to}", self.lan))?.0 == 0)
+    }
+
+    /// Has it register at once, and not when its back-off is over.
+    ///
+    /// # Errors
+    /// It has no server, or as [`Vm::vtysh`].
+    pub fn register_anew(&self) -> Result<()> {
+        let Server { nbma, tunnel } = self.server.context("a hub registers with nobody")?;
+        let server = format!("ip nhrp nhs {tunnel} nbma {nbma}");
+        self.vtysh(&format!("conf t' -c 'interface gre1' -c 'no {server}' -c '{server}")).map(drop)
     }
 
     /// Waits until a Nave hub has its registration, from this address.
