@@ -40,6 +40,37 @@ impl Fibs {
     }
 }
 
+/// A link-local address of a tunnel as the FIB has it: the tunnel's number stands where such an address has zeros (RFC 4291 §2.5.6), so that it
+/// is another one on each link.
+///
+/// ```text
+///  127    112 111     96 95             64 63                      0
+/// +----------+----------+-----------------+-------------------------+
+/// |   fe80   | number+1 |        0        |      interface id       |
+/// +----------+----------+-----------------+-------------------------+
+/// ```
+///
+/// All without those zeros are one address, which leads nowhere; what is not link-local stays as it is.
+#[inline]
+pub(crate) fn on_link(addr: u128, interface: u16) -> u128 {
+    if addr >> 118 != 0xfe80 >> 6 {
+        addr
+    } else if is_on_link(addr) {
+        addr | (u128::from(interface) + 1) << LINK_SHIFT
+    } else {
+        0xfe80 << 112
+    }
+}
+
+/// Whether an address is in fe80::/64.
+#[inline]
+pub(crate) fn is_on_link(addr: u128) -> bool {
+    addr >> 64 == 0xfe80 << 48
+}
+
+/// Where the number of the link stands.
+pub(crate) const LINK_SHIFT: u32 = 96;
+
 /// The neighbour behind which an NBMA address is, by tunnel and address: of those that a binding or a replica names.
 pub(crate) type Nbmas = BTreeMap<(InterfaceId, IpAddr), AdjacencyId>;
 

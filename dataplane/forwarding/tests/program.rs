@@ -29,7 +29,8 @@ fn dump(node: &TestNode) -> BTreeMap<String, String> {
     });
     // What is fixed is in every table, and tables never go.
     let fib = node.program.fib().filter(|f| !matches!(f.kind, Kind::Martian | Kind::Multicast)).map(|f| {
-        (format!("fib {} in {}", f.prefix, f.table.0), format!("{:?} {:?} {:?}", f.kind, f.via, f.interface))
+        // Link-local prefixes are in it once for each tunnel.
+        (format!("fib {} in {} {:?}", f.prefix, f.table.0, f.interface), format!("{:?} {:?}", f.kind, f.via))
     });
     let interfaces = node.program.interfaces().map(|i| {
         (
@@ -433,8 +434,13 @@ fn any_object() -> impl Strategy<Value = Object> {
         }),
         4 => (prop_oneof![Just(("wan", "192.0.2")), Just(("lan", "10.1.0"))], 1..4_u8, 1..3_u8)
             .prop_map(|((i, net), n, mac)| neighbour(i, &format!("{net}.{n}"), station(mac))),
-        4 => (tunnel_name.clone(), 0..4_u8, 1..3_u8, link.clone()).prop_map(|(t, n, nbma, link)| {
-            let next_hop = if n == 0 { "0.0.0.0".to_owned() } else { format!("10.0.0.{n}") };
+        5 => (tunnel_name.clone(), 0..6_u8, 1..3_u8, link.clone()).prop_map(|(t, n, nbma, link)| {
+            let next_hop = match n {
+                0 => "0.0.0.0".to_owned(),
+                4 => "fe80::4".to_owned(),
+                5 => "fe80::5:0:0:1".to_owned(),
+                n => format!("10.0.0.{n}"),
+            };
             binding(t, &next_hop, &format!("192.0.2.{nbma}"), link)
         }),
         8 => (prefix, path).prop_map(|(prefix, path)| route(prefix, path)),

@@ -21,7 +21,7 @@ use super::paths::PathId;
 use super::slots::{PEER, Target};
 use super::{INTERFACES, Program};
 use crate::adjacency::{Adjacency, AdjacencyId};
-use crate::fib::{FibPrefix, Word};
+use crate::fib::{self, FibPrefix, Word};
 use crate::ports::InterfaceId;
 use crate::tables::Tables;
 
@@ -129,6 +129,10 @@ impl Program {
                     change.targets.extend(self.slots.iter().map(|(target, _)| target));
                 }
                 self.pin(key, change);
+                if let (Key::Tunnel(_), Some(id)) = (key, self.ids.get(&name)) {
+                    let place = self.places_of[usize::from(id.0)];
+                    change.v6.prefixes.push((place, <u128 as fib::Address>::key(link_of(*id))));
+                }
             }
             Key::Neighbour(hop) => {
                 self.host(key, hop.interface, hop.next_hop, change);
@@ -159,6 +163,9 @@ impl Program {
         change.targets.extend(balanced);
         let place = self.place_of(name);
         let old = std::mem::replace(&mut self.places_of[usize::from(id.0)], place);
+        if old != place {
+            change.v6.prefixes.push((old, <u128 as fib::Address>::key(link_of(id))));
+        }
         self.move_hosts::<u32>(id, (old, place), change);
         self.move_hosts::<u128>(id, (old, place), change);
         let peer = self.tunnel(name).is_some_and(is_point_to_point);
@@ -254,9 +261,20 @@ impl Program {
         }
     }
 
+    /// Where those link-local addresses of a tunnel lead that no binding has: they are to be resolved, as any on an attached prefix.
+    fn on_link<A: Family>(&self, place: u16, prefix: FibPrefix<A>, id: InterfaceId) -> Option<Target> {
+        if prefix.length() == A::BITS {
+            return self.host_entry(place, prefix);
+        }
+        let tunnel = self.tunnel(self.interface_name(id)?)?;
+        let of_many = !is_point_to_point(tunnel) && self.places_of[usize::from(id.0)] == place;
+        (of_many && prefix.length() == LINK_LEN).then_some(Target::Glean(id))
+    }
+
     fn note_host<A: Family>(&mut self, key: Key, name: InterfaceName, addr: A, change: &mut Change) {
         let Some(id) = self.ids.get(&name).copied() else { return };
         let place = self.places_of[usize::from(id.0)];
+        let addr = if matches!(key, Key::Binding(..)) { addr.on(id) } else { addr };
         // A point-to-point tunnel's one next hop is no address.
         let is_host = self.objects.winner(key).is_some() && addr != A::MIN;
         let hosts = &mut self.half_mut::<A>(place).hosts;
@@ -340,6 +358,9 @@ impl Program {
             Some(Fixed::Leads(target)) => return Some(Desired::Target(target)),
             Some(Fixed::Within) => return None,
             Some(Fixed::LinkLocal) => {
+                if let Some((id, _)) = prefix.first().link() {
+                    return self.on_link(place, prefix, id).map(Desired::Target);
+                }
                 let path = self.objects.route(place, prefix)?;
                 let own = matches!(self.objects.paths.path(path)?, Path::Receive(_));
                 return (own && prefix.length() == A::BITS).then_some(Desired::Path(path));
@@ -350,15 +371,20 @@ impl Program {
         path.or_else(|| self.host_entry(place, prefix).map(Desired::Target))
     }
 
-    /// What a resolved next hop's own address leads to, where the attached route of its interface covers it.
+    /// What a resolved next hop's own address leads to, where the attached route of its interface covers it. Of a link-local address
+    /// the link itself does.
     pub(super) fn host_entry<A: Family>(&self, place: u16, prefix: FibPrefix<A>) -> Option<Target> {
         let hosts = &self.half::<A>(place).hosts;
         if prefix.length() < A::BITS || hosts.is_empty() {
             return None;
         }
-        let name = self.attached_over(place, prefix)?;
-        let id = *self.ids.get(&name)?;
-        let next_hop = prefix.first().addr();
+        let (name, id, next_hop) = match prefix.first().link() {
+            Some((id, addr)) => (self.interface_name(id)?, id, addr.addr()),
+            None => {
+                let name = self.attached_over(place, prefix)?;
+                (name, *self.ids.get(&name)?, prefix.first().addr())
+            }
+        };
         hosts.contains(&(prefix.first(), id)).then(|| self.hop(Hop { interface: name, next_hop }))?
     }
 
@@ -571,6 +597,14 @@ impl Program {
 pub(super) fn is_on(key: Key, tunnel: InterfaceName) -> bool {
     matches!(key, Key::Binding(name, _) | Key::Fallback(name) if name == tunnel)
 }
+
+/// All link-local addresses of a tunnel, as the FIB has them.
+pub(super) fn link_of(id: InterfaceId) -> FibPrefix<u128> {
+    FibPrefix::of((0xfe80 << 112).on(id), LINK_LEN)
+}
+
+/// Length of the prefix that link-local addresses have.
+const LINK_LEN: u8 = 64;
 
 pub(super) fn is_point_to_point(tunnel: &Tunnel) -> bool {
     matches!(tunnel.mode, TunnelMode::PointToPoint { .. })

@@ -15,6 +15,7 @@ use super::routes::RouteClaims;
 use super::slots::Target;
 use crate::fib::{self, FibPrefix, TableWriter};
 use crate::ports::InterfaceId;
+use crate::tables;
 
 /// `u32` for IPv4, `u128` for IPv6: what the builder keeps of each.
 pub(super) trait Family: fib::Address + crate::tables::Address {
@@ -38,6 +39,17 @@ pub(super) trait Family: fib::Address + crate::tables::Address {
     fn routes(objects: &Objects) -> &RouteClaims<Self>;
     /// This family's part of a change.
     fn looks(change: &mut Change) -> &mut Looks<Self>;
+
+    /// As the FIB has it, a next hop of a tunnel: a link-local one with the tunnel's number in it.
+    #[must_use]
+    fn on(self, _tunnel: InterfaceId) -> Self {
+        self
+    }
+
+    /// Of such a one the number, and the address without it.
+    fn link(self) -> Option<(InterfaceId, Self)> {
+        None
+    }
 
     /// The prefix in the model's words.
     fn prefix_of(prefix: FibPrefix<Self>) -> Prefix {
@@ -120,6 +132,14 @@ impl Family for u128 {
     }
     fn looks(change: &mut Change) -> &mut Looks<u128> {
         &mut change.v6
+    }
+    fn on(self, tunnel: InterfaceId) -> Self {
+        tables::on_link(self, tunnel.0)
+    }
+    fn link(self) -> Option<(InterfaceId, Self)> {
+        let number = (self >> tables::LINK_SHIFT) as u16;
+        let plain = self & !(0xffff << tables::LINK_SHIFT);
+        (number != 0 && tables::is_on_link(plain)).then(|| (InterfaceId(number - 1), plain))
     }
 }
 
@@ -241,5 +261,23 @@ mod tests {
         assert_eq!(["127.1.0.0/16", "::ffff:1.2.3.4/128", "ff02::1/128"].map(of), [Some(Fixed::Within); 3]);
         assert_eq!(of("fe80::/64"), Some(Fixed::LinkLocal));
         assert_eq!(["0.0.0.0/0", "::/0", "::/96", "2000::/3", "10.0.0.0/8"].map(of), [None; 5]);
+    }
+
+    #[test]
+    fn a_link_local_address_takes_the_number_of_its_link_and_no_other_does() {
+        let bits = |text: &str| text.parse::<Ipv6Addr>().unwrap().to_bits();
+        for id in [0, 7, 4095] {
+            let on = bits("fe80::1:2:3:4").on(InterfaceId(id));
+            assert_eq!(on.link(), Some((InterfaceId(id), bits("fe80::1:2:3:4"))));
+        }
+        for text in ["fe80::1", "2001:db8::1", "fe80:1:1::1", "fe81:1::1", "fec0:1::1", "::"] {
+            assert_eq!(bits(text).link(), None, "{text}");
+        }
+        for text in ["2001:db8::1", "fec0::1", "ff02::1", "::"] {
+            assert_eq!(bits(text).on(InterfaceId(0)), bits(text), "{text}");
+        }
+        for text in ["fe80:0:1::1", "fe80:1::1", "fe81::1", "febf:ffff::1"] {
+            assert_eq!(bits(text).on(InterfaceId(0)).link(), None, "{text}");
+        }
     }
 }

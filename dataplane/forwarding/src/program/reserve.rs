@@ -8,17 +8,19 @@ use std::net::IpAddr;
 use model::InterfaceName;
 use model::program::{Hop, Key, Object, Op, Path, Refusal, Refused, Tunnel};
 
-use super::build::{is_on, is_point_to_point};
+use super::build::{is_on, is_point_to_point, link_of};
 use super::family::Family;
 use super::paths::PathId;
 use super::slots::Target;
 use super::{INTERFACES, Program};
 use crate::fib::FibPrefix;
+use crate::ports::InterfaceId;
 
 /// What a batch needs that is not there.
 #[derive(Debug, Default)]
 struct Need {
-    names: BTreeSet<InterfaceName>,
+    /// Interfaces without a number, with one that none has.
+    names: BTreeMap<InterfaceName, InterfaceId>,
     targets: BTreeSet<Target>,
     /// Adjacencies of interfaces that have no number yet, and of those that become others.
     more_targets: usize,
@@ -145,7 +147,14 @@ impl Program {
             Object::Tunnel(tunnel) => self.note_tunnel(tunnel, need),
             Object::Neighbour(neighbour) => self.note_next_hop(neighbour.hop, need),
             Object::Binding(binding) => {
-                self.note_next_hop(Hop { interface: binding.tunnel, next_hop: binding.next_hop.0 }, need);
+                let hop = Hop { interface: binding.tunnel, next_hop: binding.next_hop.0 };
+                self.note_next_hop(hop, need);
+                if let (Some(id), IpAddr::V6(addr)) = (self.number_of(hop.interface, need), hop.next_hop)
+                    && addr.is_unicast_link_local()
+                {
+                    let host = FibPrefix::host(addr.to_bits().on(id));
+                    self.note_blocks(self.place_of(hop.interface), host, &mut need.v6);
+                }
                 binding.link.into_iter().for_each(|link| self.note_target(self.hop(link), need));
             }
             Object::Replica(replica) => {
@@ -163,14 +172,26 @@ impl Program {
 
     fn note_name(&self, name: InterfaceName, need: &mut Need) {
         if !self.ids.contains_key(&name) {
-            need.names.insert(name);
+            let number = InterfaceId((INTERFACES + need.names.len()) as u16);
+            need.names.entry(name).or_insert(number);
         }
+    }
+
+    /// The number of an interface, or one that stands for that which it will have.
+    fn number_of(&self, name: InterfaceName, need: &Need) -> Option<InterfaceId> {
+        self.ids.get(&name).or_else(|| need.names.get(&name)).copied()
     }
 
     fn note_tunnel(&self, tunnel: &Tunnel, need: &mut Need) {
         self.note_name(tunnel.name, need);
         self.note_moved_hosts(tunnel.name, &mut need.v4);
         self.note_moved_hosts(tunnel.name, &mut need.v6);
+        if !is_point_to_point(tunnel)
+            && let Some(id) = self.number_of(tunnel.name, need)
+        {
+            self.note_target(Some(Target::Glean(id)), need);
+            self.note_blocks(self.place_of(tunnel.name), link_of(id), &mut need.v6);
+        }
         if is_point_to_point(tunnel) != self.pins.contains_key(&Key::Tunnel(tunnel.name)) {
             // All that leads to next hops on it leads to others.
             let pins = self.pins.keys().filter(|key| is_on(**key, tunnel.name)).count();
@@ -223,7 +244,7 @@ impl Program {
         }
         for (addr, _) in self.half::<A>(from).hosts.iter().filter(|(_, on)| *on == id) {
             let host = FibPrefix::host(*addr);
-            if self.attached_over(to, host) == Some(name) {
+            if addr.link().is_some() || self.attached_over(to, host) == Some(name) {
                 self.note_blocks(to, host, blocks);
             }
         }

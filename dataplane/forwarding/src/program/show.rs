@@ -15,6 +15,7 @@ use super::routes::is_stale;
 use super::slots::Target;
 use crate::adjacency::{AdjacencyId, Kind};
 use crate::counters::Traffic;
+use crate::fib::FibPrefix;
 use crate::ports::InterfaceId;
 use crate::tables::Role;
 use crate::{DropReason, Flow, Node, NodeCount};
@@ -175,11 +176,14 @@ impl Program {
         })
     }
 
-    /// The FIB, in order of table, family and prefix.
+    /// The FIB, in order of table, family and prefix; link-local prefixes stand there once for each tunnel.
     pub fn fib(&self) -> impl Iterator<Item = FibShow> {
         self.tables.iter().flat_map(|table| {
             let v4 = table.v4.fib.routes().map(|(prefix, word)| (u32::prefix_of(prefix), word));
-            let v6 = table.v6.fib.routes().map(|(prefix, word)| (u128::prefix_of(prefix), word));
+            let v6 = table.v6.fib.routes().map(|(prefix, word)| {
+                let plain = prefix.first().link().map(|(_, addr)| FibPrefix::of(addr, prefix.length()));
+                (u128::prefix_of(plain.unwrap_or(prefix)), word)
+            });
             v4.chain(v6).filter_map(|(prefix, word)| {
                 let adjacency = AdjacencyId::from_word(word.value());
                 let target = self.slots.target(adjacency)?;

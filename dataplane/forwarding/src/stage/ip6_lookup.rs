@@ -1,8 +1,11 @@
 //! `ip6-lookup`: where to? As [`super::ip_lookup`], for IPv6.
 //!
-//! 1. To a link-local address: it is the link's on which it came, to whose twin it goes (RFC 4291 §2.5.6: no router forwards it; the
-//!    twin's kernel knows which of these addresses are its own). What a tunnel's own twin sends to one: drop `scope`.
-//! 2. Destination to adjacency, by longest prefix in the packet's table, many at once so that their cache misses overlap.
+//! 1. Destination to adjacency, by longest prefix in the packet's table, many at once so that their cache misses overlap. A link-local
+//!    address is looked up with the number of the link on which it came.
+//! 2. To a link-local address: it stays on that link (RFC 4291 §2.5.6). To a next hop of the same multipoint tunnel, by `midchain`, or
+//!    by `glean` if its link is not resolved: a cloud is one link, in which a hub relays. What else comes by a port or tunnel goes to the
+//!    twin, whose kernel knows which of these addresses are its own. What a multipoint tunnel's own twin sends to a station that is not
+//!    known: to `glean`. On a port or a point-to-point tunnel: drop `scope`.
 //! 3. From a link-local address, or from what is no station's, to somewhere beyond us: `icmp-error`, `scope`.
 //! 4. All else as in ip-lookup; multicast that stays on its link is ff02::/16.
 
@@ -11,12 +14,13 @@ use std::net::Ipv6Addr;
 use wire::buf::PacketBuf;
 use wire::ipv6;
 
-use super::ip_lookup::{Onward, to_host};
+use super::ip_lookup::{Onward, again, to_host};
 use crate::DropReason;
 use crate::adjacency::{AdjacencyId, Kind};
+use crate::burst::{Frames, Meta};
 use crate::graph::Node;
 use crate::packet::{current, number};
-use crate::tables::Tables;
+use crate::tables::{Tables, on_link};
 use crate::walk::Walk;
 
 const ME: u8 = Node::Ip6Lookup as u8;
@@ -40,7 +44,7 @@ pub(crate) fn run<B: PacketBuf>(walk: &mut Walk<B>, tables: &Tables) {
             let slot = usize::from(frames.slot(frame, from + at));
             let header = bufs.get(slot).and_then(|buf| current(&meta[slot], buf.bytes()).first_chunk());
             let header = header.unwrap_or(&[0; ipv6::LEN]);
-            to[at] = number(header, 24).into();
+            to[at] = on_link(number(header, 24), meta[slot].interface).into();
             reaches[at] = reaches_beyond_link(number(header, 8));
         }
         let table = |at: usize| meta[usize::from(frames.slot(frame, from + at))].table;
@@ -63,11 +67,7 @@ pub(crate) fn run<B: PacketBuf>(walk: &mut Walk<B>, tables: &Tables) {
             };
             meta.adjacency = AdjacencyId::from_word(words[at]);
             if to[at].is_unicast_link_local() {
-                if meta.hops == 0 {
-                    frames.drop(meta, slot, DropReason::Scope);
-                } else {
-                    to_host::<ME>(meta, frames, slot, meta.interface);
-                }
+                stay(tables, meta, frames, slot);
             } else if !reaches[at] && leads_on(tables, meta.adjacency) {
                 frames.refuse::<ME>(meta, slot, DropReason::Scope);
             } else {
@@ -75,6 +75,19 @@ pub(crate) fn run<B: PacketBuf>(walk: &mut Walk<B>, tables: &Tables) {
             }
         }
         from += len;
+    }
+}
+
+/// To where a link-local address is, on the link that the packet came by.
+fn stay(tables: &Tables, meta: &mut Meta, frames: &mut Frames, slot: u8) {
+    let Some(entry) = tables.adjacencies.at(meta.adjacency) else { return again(meta, frames, slot) };
+    meta.given = true;
+    match entry.kind {
+        Kind::Midchain => frames.hand::<ME, { Node::Midchain as u8 }>(slot),
+        Kind::Incomplete => frames.hand::<ME, { Node::Glean as u8 }>(slot),
+        Kind::Glean if meta.hops == 0 => frames.hand::<ME, { Node::Glean as u8 }>(slot),
+        _ if meta.hops == 0 => frames.drop(meta, slot, DropReason::Scope),
+        _ => to_host::<ME>(meta, frames, slot, meta.interface),
     }
 }
 

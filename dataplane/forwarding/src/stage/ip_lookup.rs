@@ -181,7 +181,7 @@ pub(super) fn to_host<const ME: u8>(meta: &mut Meta, frames: &mut Frames, slot: 
     frames.hand::<ME, { Node::Punt as u8 }>(slot);
 }
 
-fn again(meta: &mut Meta, frames: &mut Frames, slot: u8) {
+pub(super) fn again(meta: &mut Meta, frames: &mut Frames, slot: u8) {
     if meta.tries == TRIES {
         return frames.drop(meta, slot, DropReason::StaleIndex);
     }
