@@ -37,6 +37,7 @@ use nhrp::journal::Line;
 use nhrp::{Action, Engine};
 
 use crate::kernel::{Notice, Order, TwinSpec};
+use crate::lookup::{self, LookUp};
 use crate::rib::{Link, Origin, Rib, Target};
 use desired::Desired;
 use path_mtu::PathMtus;
@@ -99,7 +100,7 @@ pub enum Input {
         tunnel: InterfaceName,
         /// The name.
         name: String,
-        /// Its addresses; none if it could not be looked up.
+        /// Its addresses, of whatever family; none if it could not be looked up.
         addresses: Vec<NbmaAddr>,
     },
     /// Time passed.
@@ -119,13 +120,8 @@ pub enum Output {
     Save,
     /// The engine was told something and did something ([`Conductor::keep_journal`]).
     Journal(Box<Line>),
-    /// Look up a server's DNS name for a tunnel; [`Input::LookedUp`] is the answer.
-    LookUp {
-        /// The tunnel.
-        tunnel: InterfaceName,
-        /// The name.
-        name: String,
-    },
+    /// Look up a server's DNS name; [`Input::LookedUp`] is the answer.
+    LookUp(LookUp),
     /// Tell whoever listens.
     Event(Happening),
 }
@@ -326,6 +322,8 @@ impl Conductor {
             Input::Report(report) => self.report(now, report, out),
             Input::Packet(packet) => self.packet(now, packet, out),
             Input::LookedUp { tunnel, name, addresses } => {
+                let own = self.topology.sources.get(&tunnel).copied().flatten();
+                let addresses = lookup::usable(own, addresses);
                 self.engine(now, nhrp::Input::LookedUp { tunnel, name, addresses }, out);
             }
             Input::Forwarding { bindings, path_mtus } => {
@@ -729,7 +727,10 @@ impl Conductor {
                     self.uninstall(key);
                 }
                 Action::Save => out.push(Output::Save),
-                Action::LookUp { tunnel, name } => out.push(Output::LookUp { tunnel, name }),
+                Action::LookUp { tunnel, name } => {
+                    let netns = self.topology.underlays.get(&tunnel).and_then(|table| self.config.netns(*table));
+                    out.push(Output::LookUp(LookUp { tunnel, name, netns }));
+                }
                 Action::Event(event) => out.push(Output::Event(event::happening(event))),
             }
         }

@@ -42,7 +42,7 @@
 //! | `ipv6: forwarding` | 0 | as above; IPv6 forwards by `all/forwarding` alone, which is left as it is: only what is for our own addresses is handed up |
 //! | `ipv6: accept_dad` | 0 | an address counts at once: while the data plane is away duplicate address detection asks nobody, and a solicitation that a tunnel replicated back to us would take the address away. The configuration's addresses are put without it in any case (`IFA_F_NODAD`) |
 //! | `ipv6: keep_addr_on_down` | 1 | as with IPv4, an address outlives a link that goes down |
-//! | `ipv6: addr_gen_mode` | 0 (from the port's MAC) on a TAP; a TUN has a random one from the kernel, which it keeps; 1 (none) with a link-local address in the configuration | routing daemons and neighbours go by link-local addresses |
+//! | `ipv6: addr_gen_mode` | 0 (from the port's MAC) on a TAP; 1 (none) where the order has a link-local address, as that of every tunnel with IPv6 has | routing daemons and neighbours go by link-local addresses |
 //! | `ipv6: neigh/…` | as for IPv4 | Neighbour Discovery is to it what ARP is |
 //!
 //! (With `forwarding` 0 the twin's advertisements lack the router flag, RFC 4861 §7.2.4. With 1 there the kernel would drop the

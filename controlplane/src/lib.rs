@@ -5,6 +5,7 @@
 pub mod conductor;
 pub mod journal_file;
 pub mod kernel;
+pub mod lookup;
 pub mod management;
 pub mod programmer;
 pub mod queue;

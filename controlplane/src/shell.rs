@@ -6,6 +6,7 @@
 //! | programmer | connection to the data plane | inputs (bounded), packets (drop-oldest), steps (bounded: full = resync) |
 //! | kernel | netlink | orders and notices (bounded) |
 //! | management | one task for each gRPC connection | requests (bounded) with an answer each; events (broadcast, who lags misses some) |
+//! | look-ups | a thread for each DNS name | inputs |
 //! | save | writes the state file, one at a time | its end |
 //!
 //! Nothing waits for a client, and the conductor waits for nobody but the kernel's task to take an order.
@@ -30,6 +31,7 @@ use tracing::Level;
 use crate::conductor::{Conductor, Input, Kept, Output, Steps};
 use crate::journal_file::JournalFile;
 use crate::kernel::{self, Notice, Order};
+use crate::lookup::LookUps;
 use crate::management::{BEHIND, Management, REQUESTS, Request};
 use crate::programmer::Programmer;
 use crate::state_file::{Found, State, StateFile, next_epoch};
@@ -117,6 +119,7 @@ pub async fn run_in(world: World<impl Future<Output = ()>>) -> Result<()> {
     let (requests_up, mut requests) = mpsc::channel(REQUESTS);
     let (events, _) = broadcast::channel(BEHIND);
     let hello = proto::Hello { epoch, name: config.node.name.clone() };
+    let look_ups = LookUps::new(inputs_up.clone());
     let programmer = Programmer::spawn(config.dataplane.socket.clone(), hello, inputs_up);
     let (stop_serving, mut served) = serve(&config, requests_up, events.clone());
 
@@ -125,7 +128,7 @@ pub async fn run_in(world: World<impl Future<Output = ()>>) -> Result<()> {
     if journal.is_some() {
         conductor.keep_journal();
     }
-    let mut work = Work { clock, conductor, programmer, orders, events, journal, outputs: Vec::new() };
+    let mut work = Work { clock, conductor, programmer, look_ups, orders, events, journal, outputs: Vec::new() };
     work.handle(Input::Tick, &mut saver).await;
 
     let mut stop = std::pin::pin!(stop);
@@ -212,6 +215,7 @@ struct Work {
     clock: Clock,
     conductor: Conductor,
     programmer: Programmer,
+    look_ups: LookUps,
     orders: mpsc::Sender<Order>,
     events: broadcast::Sender<Event>,
     journal: Option<JournalFile>,
@@ -302,7 +306,7 @@ impl Work {
                         journal.write(&line);
                     }
                 }
-                Output::LookUp { tunnel, name } => tracing::error!("{tunnel}: {name} is not looked up"),
+                Output::LookUp(what) => self.look_ups.start(what),
                 Output::Event(what) => {
                     let node = self.conductor.config().node.name.clone();
                     log(&what);

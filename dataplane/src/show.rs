@@ -225,6 +225,7 @@ fn adjacencies(program: &Program, now: time::Instant) -> Adjacencies {
             bytes: shown.traffic.bytes,
             mtu: shown.mtu.unwrap_or(0),
             members: shown.members.into_iter().map(AdjacencyId::word).collect(),
+            multicast: shown.replica,
         }
     });
     Adjacencies(adjacencies.collect())

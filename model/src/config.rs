@@ -2,7 +2,7 @@
 //!
 //! `Config::check` (see [`check`]) is the one place that says whether a file makes sense; it names what is wrong by path.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -233,15 +233,46 @@ impl Tunnel {
         self.destination.into_iter().chain(named)
     }
 
+    /// Its addresses in the overlay: those of the file, and one that is link-local if any is IPv6, since routing daemons go by those. Link-local
+    /// ones stand last. Where the file has none it is made of the first other one: its last 64 bits behind fe80::/64 or, where those are
+    /// zero, its first 64.
+    #[must_use]
+    pub fn overlay_addresses(&self) -> Vec<InterfaceAddr> {
+        let is_last = |own: &InterfaceAddr| is_link_local(own.addr());
+        let (link_local, mut all): (Vec<_>, Vec<_>) = self.addresses.iter().copied().partition(is_last);
+        let made = all.iter().find_map(|own| match own.addr() {
+            IpAddr::V6(addr) => InterfaceAddr::new(link_local_of(addr).into(), LINK_LOCAL_LEN),
+            IpAddr::V4(_) => None,
+        });
+        if link_local.is_empty() { all.extend(made) } else { all.extend(link_local) }
+        all
+    }
+
     /// Its own NBMA address, of those that its source has: the first of the family of the peers that it names; if it names none, or
     /// the source has none of that family, the first. A link-local address is none.
     pub fn nbma_of(&self, addresses: impl IntoIterator<Item = InterfaceAddr>) -> Option<NbmaAddr> {
-        let is_link_local = |addr: IpAddr| matches!(addr, IpAddr::V6(v6) if v6.is_unicast_link_local());
         let all = addresses.into_iter().map(|own| own.addr()).filter(|addr| !is_link_local(*addr));
         let all: Vec<IpAddr> = all.collect();
         let fits = |own: &&IpAddr| self.peers().next().is_none_or(|peer| peer.0.is_ipv4() == own.is_ipv4());
         all.iter().find(fits).or(all.first()).copied().map(NbmaAddr)
     }
+}
+
+/// Prefixes of link-local addresses have 64 bits (RFC 4291 §2.5.6).
+const LINK_LOCAL_LEN: u8 = 64;
+
+pub(crate) fn is_link_local(addr: IpAddr) -> bool {
+    matches!(addr, IpAddr::V6(v6) if v6.is_unicast_link_local())
+}
+
+/// The link-local address that goes with another one.
+fn link_local_of(addr: Ipv6Addr) -> Ipv6Addr {
+    let id = match addr.to_bits() as u64 {
+        // That of any router of the link (RFC 4291 §2.6.1).
+        0 => (addr.to_bits() >> 64) as u64,
+        id => id,
+    };
+    Ipv6Addr::from(0xfe80 << 112 | u128::from(id))
 }
 
 fn default_tunnel_mtu() -> u16 {
@@ -291,5 +322,31 @@ impl<'de> Deserialize<'de> for Mss {
             }
         }
         deserializer.deserialize_any(Visitor)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tunnel_with_an_ipv6_address_has_a_link_local_one_and_that_stands_last() {
+        let of = |addresses: &[&str]| {
+            let list: Vec<_> = addresses.iter().map(|text| format!("\"{text}\"")).collect();
+            let text = format!(
+                "name = \"tunnel0\"\nmode = \"gre-multipoint\"\nsource = \"wan\"\naddresses = [{}]\n",
+                list.join(", ")
+            );
+            let tunnel: Tunnel = toml::from_str(&text).unwrap();
+            tunnel.overlay_addresses().iter().map(InterfaceAddr::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(of(&["10.0.0.1/24"]), ["10.0.0.1/24"]);
+        assert_eq!(
+            of(&["10.0.0.1/24", "2001:db8::7/64", "2001:db8:1::9/64"]),
+            ["10.0.0.1/24", "2001:db8::7/64", "2001:db8:1::9/64", "fe80::7/64"]
+        );
+        assert_eq!(of(&["2001:db8:0:5::/128"]), ["2001:db8:0:5::/128", "fe80::2001:db8:0:5/64"]);
+        assert_eq!(of(&["fe80::1:2/64", "2001:db8::7/64"]), ["2001:db8::7/64", "fe80::1:2/64"]);
+        assert_eq!(of(&["fe80::1:2/64"]), ["fe80::1:2/64"]);
     }
 }

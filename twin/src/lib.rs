@@ -31,7 +31,7 @@ use std::io;
 use std::path::PathBuf;
 
 pub use anchor::Anchor;
-pub use netns::{NAMED, in_netns, make_netns, netns_id, remove_netns};
+pub use netns::{NAMED, in_netns, in_netns_with_files, make_netns, netns_id, remove_netns};
 pub use queue::{Queue, is_gone};
 
 /// What a twin carries.

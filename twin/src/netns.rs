@@ -34,6 +34,42 @@ pub fn in_netns<T: Send>(netns: &Path, work: impl FnOnce() -> T + Send) -> Resul
     on_a_thread(&netns, entered)
 }
 
+/// Does `work` as [`in_netns`], for a namespace that has a name with the files of `/etc/netns/NAME` in the place of those of `/etc`, as `ip
+/// netns exec` does: `resolv.conf` and `hosts` above all. No other thread sees them so.
+///
+/// # Errors
+/// As [`in_netns`].
+pub fn in_netns_with_files<T: Send>(netns: &Path, work: impl FnOnce() -> T + Send) -> Result<T, Error> {
+    let files = Path::new(FILES).join(netns);
+    let is_named = netns.components().count() == 1 && netns.is_relative();
+    in_netns(netns, || {
+        if is_named && files.is_dir() {
+            lay_over_etc(&files).map_err(failed(netns, "lay its files over /etc"))?;
+        }
+        Ok(work())
+    })
+    .flatten()
+}
+
+/// Where the files of named namespaces are.
+const FILES: &str = "/etc/netns";
+
+/// Shows files in the place of those of the same name in `/etc`, to this thread alone. Those that `/etc` has not are left out.
+fn lay_over_etc(files: &Path) -> io::Result<()> {
+    let nothing = None::<&str>;
+    unshare(CloneFlags::CLONE_NEWNS)?;
+    // What is mounted from here on stays here.
+    mount(nothing, "/", nothing, MsFlags::MS_SLAVE | MsFlags::MS_REC, nothing)?;
+    for file in fs::read_dir(files)? {
+        let file = file?;
+        let over = Path::new("/etc").join(file.file_name());
+        if over.exists() {
+            mount(Some(&file.path()), &over, nothing, MsFlags::MS_BIND, nothing)?;
+        }
+    }
+    Ok(())
+}
+
 /// Makes a network namespace of this name, as `ip netns add` does, if there is none; whether it did. Nothing is in it but its
 /// loopback, which is down.
 ///

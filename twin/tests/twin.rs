@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use twin::{Anchor, Error, Kind, NAMED, Queue, in_netns, is_gone, make_netns, netns_id, remove_netns};
+use twin::{Anchor, Error, Kind, NAMED, Queue, in_netns, in_netns_with_files, is_gone, make_netns, netns_id, remove_netns};
 
 /// A network namespace that goes with the test.
 struct Netns(PathBuf);
@@ -396,6 +396,35 @@ fn a_namespace_is_made_once_named_for_all_and_removed() {
     assert!(!Path::new(NAMED).join(&name.0).exists());
     let error = remove_netns(&name.0).unwrap_err().to_string();
     assert!(error.starts_with(&format!("network namespace `/run/netns/{}`: ", name.0)), "{error}");
+}
+
+#[test]
+fn a_named_namespace_has_its_own_hosts_file_for_who_asks_in_it_and_nobody_else() {
+    use std::net::ToSocketAddrs;
+    let name = Name(format!("twin-{}-etc", std::process::id()));
+    make_netns(&name.0).unwrap();
+    let files = FilesOf(Path::new("/etc/netns").join(&name.0));
+    std::fs::create_dir_all(&files.0).unwrap();
+    std::fs::write(files.0.join("hosts"), "198.51.100.7 hub.nave.test\n").unwrap();
+    std::fs::write(files.0.join("no-such-file-in-etc"), "").unwrap();
+    let look_up = || ("hub.nave.test", 0).to_socket_addrs().map(|all| all.map(|a| a.ip().to_string()).collect());
+    let inside: Vec<String> = in_netns_with_files(name.0.as_ref(), look_up).unwrap().unwrap();
+    assert_eq!(inside, ["198.51.100.7"]);
+    let hosts = || std::fs::read_to_string("/etc/hosts").unwrap();
+    assert!(!hosts().contains("hub.nave.test"), "this thread sees what it saw");
+    assert!(!in_netns(name.0.as_ref(), hosts).unwrap().contains("hub.nave.test"));
+    drop(files);
+    assert!(!in_netns_with_files(name.0.as_ref(), hosts).unwrap().contains("hub.nave.test"), "it needs none");
+    remove_netns(&name.0).unwrap();
+}
+
+/// A folder in `/etc/netns`.
+struct FilesOf(std::path::PathBuf);
+
+impl Drop for FilesOf {
+    fn drop(&mut self) {
+        std::fs::remove_dir_all(&self.0).ok();
+    }
 }
 
 #[test]

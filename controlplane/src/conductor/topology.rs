@@ -104,6 +104,7 @@ impl Topology {
     fn tunnel(&mut self, config: &Config, tunnel: &config::Tunnel, seen: &Seen) {
         let name = tunnel.name;
         let source = nbma_of(config, tunnel, seen);
+        let addresses = tunnel.overlay_addresses();
         let (mode, link) = match (tunnel.mode, tunnel.destination) {
             (Mode::Gre, Some(destination)) => (TunnelMode::PointToPoint { destination }, Link::PointToPoint),
             _ => (TunnelMode::Multipoint, Link::Multipoint),
@@ -114,7 +115,7 @@ impl Topology {
             name,
             kind: Kind::Tun,
             mtu: tunnel.mtu,
-            addresses: tunnel.addresses.clone(),
+            addresses: addresses.clone(),
             configured: true,
             table: tunnel.table,
             netns: config.netns(tunnel.table),
@@ -124,7 +125,7 @@ impl Topology {
                 name,
                 mode,
                 nbma: source,
-                addresses: tunnel.addresses.clone(),
+                addresses: addresses.clone(),
                 mtu: tunnel.mtu,
                 table: tunnel.table,
                 nhrp: nhrp.clone(),
@@ -132,7 +133,7 @@ impl Topology {
         }
         let Some(source) = source else { return };
         self.links.insert(name, link);
-        self.addresses(name, tunnel.table, &tunnel.addresses, seen);
+        self.addresses(name, tunnel.table, &addresses, seen);
         self.objects.push(Object::Tunnel(Tunnel {
             name,
             mode,
@@ -172,7 +173,7 @@ impl Topology {
             let mut own = BTreeSet::from([Prefix::host(address.addr())]);
             own.extend(broadcast(address).map(Prefix::host));
             if is_link_local(address.addr()) {
-                // VLANs of one port have one Ethernet address, and so may have one link-local address: the first has it.
+                // VLANs of one port have one Ethernet address, and so may have one link-local address, and so may tunnels: the first has it.
                 let at = (origin, table, Prefix::host(address.addr()));
                 self.routes.entry(at).or_insert(Target::Path(Path::Receive(name)));
                 continue;
@@ -306,6 +307,23 @@ mod tests {
                 "LearntAddress fe80::2/128 Path(Receive(\"lan0.7\"))",
             ]
         );
+    }
+
+    #[test]
+    fn a_tunnel_with_ipv6_has_a_link_local_address_on_its_twin_and_for_nhrp() {
+        let text = "[[interfaces]]\nname = \"wan0\"\naddresses = [\"192.0.2.1/24\"]\n[[tunnels]]\nname = \"tunnel0\"\n\
+            mode = \"gre-multipoint\"\nsource = \"wan0\"\naddresses = [\"2001:db8::1/64\"]\nnhrp = { network_id = 1 }\n";
+        let config = Config::parse(text).unwrap();
+        // The kernel tells the address that it was given.
+        let seen = Seen::from([("tunnel0".parse().unwrap(), vec!["fe80::1/64".parse().unwrap()])]);
+        let topology = Topology::new(&config, &seen, &BTreeMap::new());
+        let expected = ["2001:db8::1/64", "fe80::1/64"].map(|a| a.parse::<InterfaceAddr>().unwrap());
+        let twin = topology.twins.iter().find(|twin| twin.name.as_str() == "tunnel0").unwrap();
+        assert_eq!((&twin.addresses[..], &topology.nhrp[0].addresses[..]), (&expected[..], &expected[..]));
+        let own = (Origin::Address, TableId(0), "fe80::1/128".parse().unwrap());
+        let receive = Target::Path(Path::Receive("tunnel0".parse().unwrap()));
+        assert_eq!(topology.routes.get(&own), Some(&receive));
+        assert!(!topology.routes.contains_key(&(Origin::LearntAddress, own.1, own.2)));
     }
 
     #[test]

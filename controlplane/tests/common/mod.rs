@@ -334,7 +334,7 @@ impl Cloud {
     pub(crate) fn carry_out(&mut self, node: usize, outputs: Vec<Output>) {
         for output in outputs {
             match output {
-                Output::LookUp { .. } => {}
+                Output::LookUp(_) => {}
                 Output::Program(steps) => {
                     assert_eq!(steps.connection, self.nodes[node].connection);
                     for op in &steps.ops {

@@ -7,7 +7,7 @@ use std::fmt::{self, Display};
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 
-use super::{Config, Interface};
+use super::{Config, Interface, is_link_local};
 use crate::{InterfaceAddr, InterfaceName, Prefix, TableId};
 
 mod nhrp;
@@ -158,11 +158,15 @@ impl Config {
         let all = self.own_addresses();
         for (n, own) in all.iter().enumerate() {
             for other in all[..n].iter().filter(|other| other.table == own.table) {
+                // Each link has its own.
+                let both_link_local = [own, other].iter().all(|o| is_link_local(o.addr.addr()));
+                if own.interface != other.interface && both_link_local {
+                    continue;
+                }
                 if own.addr.addr() == other.addr.addr() {
                     return fault(&own.path, format_args!("{} is also {}", own.addr.addr(), other.path));
                 }
-                let both_link_local = [own, other].iter().all(|o| is_link_local(o.addr.addr()));
-                if own.interface != other.interface && !both_link_local && overlap(own.addr, other.addr) {
+                if own.interface != other.interface && overlap(own.addr, other.addr) {
                     return fault(
                         &own.path,
                         format_args!("{} overlaps {}, {}", own.addr, other.path, other.addr),
@@ -242,6 +246,9 @@ fn check_own(path: &str, addresses: &[InterfaceAddr]) -> Checked {
         if let Some(other) = not_a_host(addr) {
             return fault(path, format_args!("{addr} is {other}"));
         }
+        if is_link_local(addr) && !matches!(addr, IpAddr::V6(v6) if v6.to_bits() >> 64 == 0xfe80 << 48) {
+            return fault(path, format_args!("{addr} is link-local, but not in fe80::/64"));
+        }
         if own.length() == 0 {
             return fault(path, format_args!("{own} has a prefix that holds every address"));
         }
@@ -278,10 +285,6 @@ fn not_a_host(addr: IpAddr) -> Option<&'static str> {
         240.. => Some("a reserved address"),
         _ => None,
     }
-}
-
-fn is_link_local(addr: IpAddr) -> bool {
-    matches!(addr, IpAddr::V6(v6) if v6.is_unicast_link_local())
 }
 
 fn overlap(a: InterfaceAddr, b: InterfaceAddr) -> bool {

@@ -93,6 +93,9 @@ pub struct Adjacency {
     /// Indexes of the others; of balanced.
     #[serde(default)]
     pub members: Vec<u32>,
+    /// Whether it sends copies of multicast to one receiver, and nothing else.
+    #[serde(default)]
+    pub multicast: bool,
 }
 
 impl Adjacency {
@@ -127,7 +130,11 @@ impl fmt::Display for Adjacencies {
         for a in &self.0 {
             table.row([
                 a.index.to_string(),
-                if a.stale { format!("{} (stale)", a.kind) } else { a.kind.to_string() },
+                match (a.stale, a.multicast) {
+                    (true, _) => format!("{} (stale)", a.kind),
+                    (false, true) => format!("{} (multicast)", a.kind),
+                    (false, false) => a.kind.to_string(),
+                },
                 or_dash(a.interface),
                 or_dash(a.next_hop),
                 or_dash(a.nbma),

@@ -292,6 +292,7 @@ mod tests {
             bytes: 0,
             mtu: 0,
             members: members.to_vec(),
+            multicast: false,
         };
         let fib = vec![
             entry(0, "0.0.0.0/0", 1),

@@ -78,6 +78,7 @@ fn adjacencies() -> Adjacencies {
         bytes: 640,
         mtu: 1400,
         members: vec![],
+        multicast: false,
     };
     let drop = Adjacency {
         index: 0,
@@ -94,8 +95,20 @@ fn adjacencies() -> Adjacencies {
         bytes: 0,
         mtu: 0,
         members: vec![],
+        multicast: false,
     };
-    Adjacencies(vec![drop, midchain])
+    let replica = Adjacency {
+        index: 9,
+        next_hop: None,
+        fallback: None,
+        expires_in: None,
+        stale: false,
+        packets: 4,
+        bytes: 272,
+        multicast: true,
+        ..midchain.clone()
+    };
+    Adjacencies(vec![drop, midchain, replica])
 }
 
 fn ports() -> Ports {
@@ -221,9 +234,10 @@ Table     Prefix          Path                          Owner    Expires
     assert_eq!(
         adjacencies().to_string(),
         "\
-Index  Kind              Interface  Next hop  NBMA         Stack  Fallback   MTU  Expires   Packets  Bytes  Rewrite
-    0  drop              -          -         -                -         -     -  never           0      0
-    7  midchain (stale)  tunnel0    10.0.0.2  203.0.113.2      3         5  1400  00:00:01       10    640  4500ff
+Index  Kind                  Interface  Next hop  NBMA         Stack  Fallback   MTU  Expires   Packets  Bytes  Rewrite
+    0  drop                  -          -         -                -         -     -  never           0      0
+    7  midchain (stale)      tunnel0    10.0.0.2  203.0.113.2      3         5  1400  00:00:01       10    640  4500ff
+    9  midchain (multicast)  tunnel0    -         203.0.113.2      3         -  1400  never           4    272  4500ff
 "
     );
     assert_eq!(

@@ -61,7 +61,7 @@ message!(FibEntry => FibEntry {
 message!(Adjacency => Adjacency {
     index: same, kind: enumerator, interface: maybe_text, next_hop: maybe_text, nbma: maybe_text, stacked_on: same,
     fallback: same, rewrite: same, expires_in as expires_in_us: maybe_micros, stale: same, packets: same, bytes: same,
-    mtu: small, members: same,
+    mtu: small, members: same, multicast: same,
 });
 message!(Traffic => Traffic { packets: same, bytes: same, errors: same, });
 message!(Port => Port {

@@ -193,6 +193,16 @@ const MISTAKES: &[(&str, &str, &str)] = &[
         "\"10.0.0.3/25\"",
         "tunnels[1].addresses[0]: 10.0.0.3/25 overlaps tunnels[0].addresses[0], 10.0.0.2/24",
     ),
+    (
+        "\"10.0.1.2/24\"",
+        "\"10.0.1.2/24\", \"fe80:0:0:1::1/64\"",
+        "tunnels[1].addresses[1]: fe80:0:0:1::1 is link-local, but not in fe80::/64",
+    ),
+    (
+        "\"10.0.1.2/24\"",
+        "\"10.0.1.2/24\", \"fe80::1/64\", \"fe80::1/64\"",
+        "tunnels[1].addresses[2]: fe80::1 is also tunnels[1].addresses[1]",
+    ),
     // Routes.
     ("next_hop = \"203.0.113.254\"", "", "routes[0]: leads nowhere: needs next_hop, interface, or both"),
     (
