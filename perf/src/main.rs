@@ -9,6 +9,7 @@ mod intervals;
 mod lane;
 mod machine;
 mod mix;
+mod nhrp;
 mod reference;
 mod report;
 mod routes;
@@ -20,7 +21,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 #[derive(Parser)]
-#[command(name = "nave-perf", version, about = "Measures what the data plane costs")]
+#[command(name = "nave-perf", version, about = "Measures what forwarding and NHRP cost")]
 struct Command {
     #[command(subcommand)]
     what: What,
@@ -34,6 +35,8 @@ enum What {
     Fib(fib::Args),
     /// A million routes through gRPC into a data plane of its own: time, memory, and no packet lost while routes change
     Routes(routes::Args),
+    /// What a client costs a server: the NHRP engine alone, on one core; registrations, resolutions, memory
+    Nhrp(nhrp::Args),
 }
 
 fn main() -> ExitCode {
@@ -41,6 +44,7 @@ fn main() -> ExitCode {
         What::Graph(args) => graph::run(&args),
         What::Fib(args) => fib::run(&args),
         What::Routes(args) => routes::run(&args),
+        What::Nhrp(args) => nhrp::run(&args),
     };
     match right {
         Ok(true) => ExitCode::SUCCESS,
