@@ -6,7 +6,7 @@
 #   make test-all    the same, the model check of table publication, and interop with Linux + FRR hubs and spokes in virtual machines
 #   make lint        formatting, clippy and rustdoc, warnings as errors
 #   make walk        makes the blocks of docs/walk.md anew: traced and captured packets of a run
-#   make bench       cycles per packet of the graph and per look-up of the FIB, a million routes through gRPC (nave-perf)
+#   make bench       cycles per packet of the graph and per look-up of the FIB, a million routes through gRPC, NHRP registrations (nave-perf)
 #   make deps        the Debian packages alone
 
 SHELL := /bin/bash
@@ -78,7 +78,8 @@ bench: deps
 	  for scenario in ipv4 gre-relay; do graph --scenario $$scenario --spokes 10 --routes $$routes --public; done; \
 	done; \
 	perf fib $(filter --json,$(ARGS)); \
-	perf routes $(filter --json,$(ARGS))
+	perf routes $(filter --json,$(ARGS)); \
+	for clients in 10000 100000; do perf nhrp --clients $$clients $(filter --json,$(ARGS)); done
 
 deps: toolchain
 	$(call install,$(BUILD_PACKAGES) $(RUN_PACKAGES))

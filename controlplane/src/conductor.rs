@@ -728,7 +728,8 @@ impl Conductor {
                 }
                 Action::Save => out.push(Output::Save),
                 Action::LookUp { tunnel, name } => {
-                    let netns = self.topology.underlays.get(&tunnel).and_then(|table| self.config.netns(*table));
+                    let netns =
+                        self.topology.underlays.get(&tunnel).and_then(|table| self.config.netns(*table));
                     out.push(Output::LookUp(LookUp { tunnel, name, netns }));
                 }
                 Action::Event(event) => out.push(Output::Event(event::happening(event))),

@@ -132,9 +132,7 @@ fn resolve(what: &LookUp) -> Vec<NbmaAddr> {
 pub fn usable(own: Option<NbmaAddr>, mut addresses: Vec<NbmaAddr>) -> Vec<NbmaAddr> {
     let is_host = |addr: IpAddr| match addr {
         IpAddr::V4(addr) => !addr.is_unspecified() && !addr.is_multicast() && !addr.is_broadcast(),
-        IpAddr::V6(addr) => {
-            !addr.is_unspecified() && !addr.is_multicast() && !addr.is_unicast_link_local()
-        }
+        IpAddr::V6(addr) => !addr.is_unspecified() && !addr.is_multicast() && !addr.is_unicast_link_local(),
     };
     addresses.retain(|addr| is_host(addr.0) && own.is_none_or(|own| own.0.is_ipv4() == addr.0.is_ipv4()));
     addresses.sort_unstable();

@@ -244,7 +244,11 @@ impl Tunnel {
             IpAddr::V6(addr) => InterfaceAddr::new(link_local_of(addr).into(), LINK_LOCAL_LEN),
             IpAddr::V4(_) => None,
         });
-        if link_local.is_empty() { all.extend(made) } else { all.extend(link_local) }
+        if link_local.is_empty() {
+            all.extend(made)
+        } else {
+            all.extend(link_local)
+        }
         all
     }
 

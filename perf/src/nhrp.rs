@@ -139,8 +139,7 @@ fn measure(args: &Args) -> anyhow::Result<Report> {
             })
             .collect();
         let places: Vec<u32> = (0..pairs.len() as u32).collect();
-        let asked: Vec<_> =
-            pairs.iter().map(|&(from, of)| bench.resolution(from, protocol_of(of))).collect();
+        let asked: Vec<_> = pairs.iter().map(|&(from, of)| bench.resolution(from, protocol_of(of))).collect();
         bench.asked = pairs.iter().map(|(_, of)| *of).collect();
         bench.pass(&mut forwarded, &mut reference, &asked, &places, Wanted::Forwarded);
         let behind = |of: u32| Ipv4Addr::from(BEHIND + (of << 8) % (1 << 20) + 9);
@@ -337,7 +336,8 @@ impl Bench {
             }
         };
         if !is_right {
-            self.wrong.get_or_insert(format!("request {at} ({wanted:?}) brought about, to {to}: {message:?}"));
+            self.wrong
+                .get_or_insert(format!("request {at} ({wanted:?}) brought about, to {to}: {message:?}"));
         }
     }
 

@@ -1,4 +1,4 @@
-//! FRR's zebra and ospfd beside a node, on its kernel twins.
+//! FRR's zebra and a routing daemon beside a node, on its kernel twins.
 
 use std::fs;
 use std::path::PathBuf;
@@ -26,13 +26,25 @@ impl Frr {
     /// # Errors
     /// They are not installed, or do not come up.
     pub fn start(node: &Node, configuration: &str) -> Result<Self> {
+        Self::start_daemon(node, "ospfd", configuration)
+    }
+
+    /// The same with ospf6d: OSPFv3, for IPv6.
+    ///
+    /// # Errors
+    /// As [`Frr::start`].
+    pub fn start_ospf6(node: &Node, configuration: &str) -> Result<Self> {
+        Self::start_daemon(node, "ospf6d", configuration)
+    }
+
+    fn start_daemon(node: &Node, daemon: &str, configuration: &str) -> Result<Self> {
         let directory = node.directory().join("frr");
         fs::create_dir_all(&directory)?;
         // Debian's daemons change to this user and want to write there.
         let user = nix::unistd::User::from_name("frr")?.context("no user frr (Debian: frr)")?;
         std::os::unix::fs::chown(&directory, Some(user.uid.as_raw()), Some(user.gid.as_raw()))?;
         let mut processes = Vec::new();
-        for (daemon, configuration) in [("zebra", ""), ("ospfd", configuration)] {
+        for (daemon, configuration) in [("zebra", ""), (daemon, configuration)] {
             let file = directory.join(format!("{daemon}.conf"));
             fs::write(&file, configuration)?;
             let program = PathBuf::from(DAEMONS).join(daemon);
@@ -44,7 +56,7 @@ impl Frr {
             let log = directory.join(format!("{daemon}.log"));
             let name = format!("{daemon} of {}", node.name);
             processes.push(Process::start(&name, &node.namespace, &log, &mut command)?);
-            // ospfd looks for zebra's socket once in a while only.
+            // It looks for zebra's socket once in a while only.
             let socket = directory.join(format!("{daemon}.vty"));
             crate::wait::until_true(&name, std::time::Duration::from_secs(10), || socket.exists())?;
         }

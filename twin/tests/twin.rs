@@ -9,7 +9,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use twin::{Anchor, Error, Kind, NAMED, Queue, in_netns, in_netns_with_files, is_gone, make_netns, netns_id, remove_netns};
+use twin::{
+    Anchor, Error, Kind, NAMED, Queue, in_netns, in_netns_with_files, is_gone, make_netns, netns_id,
+    remove_netns,
+};
 
 /// A network namespace that goes with the test.
 struct Netns(PathBuf);
@@ -407,7 +410,8 @@ fn a_named_namespace_has_its_own_hosts_file_for_who_asks_in_it_and_nobody_else()
     std::fs::create_dir_all(&files.0).unwrap();
     std::fs::write(files.0.join("hosts"), "198.51.100.7 hub.nave.test\n").unwrap();
     std::fs::write(files.0.join("no-such-file-in-etc"), "").unwrap();
-    let look_up = || ("hub.nave.test", 0).to_socket_addrs().map(|all| all.map(|a| a.ip().to_string()).collect());
+    let look_up =
+        || ("hub.nave.test", 0).to_socket_addrs().map(|all| all.map(|a| a.ip().to_string()).collect());
     let inside: Vec<String> = in_netns_with_files(name.0.as_ref(), look_up).unwrap().unwrap();
     assert_eq!(inside, ["198.51.100.7"]);
     let hosts = || std::fs::read_to_string("/etc/hosts").unwrap();

@@ -338,7 +338,7 @@ fn a_filter_leaves_what_has_all_that_is_set() {
     assert_eq!(seen, [1, 1, 1]);
     assert_eq!(left(rib(), Filter { interface: Some(name("lan")), ..of(Owner::Netlink) }), 1);
     let seen = [by("tunnel0"), with("203.0.113.2"), with("10.0.0.9")];
-    assert_eq!(seen.map(|f| left(State::Adjacency(adjacencies()), f)), [1, 1, 0]);
+    assert_eq!(seen.map(|f| left(State::Adjacency(adjacencies()), f)), [2, 2, 0]);
     let seen = [by("wan"), by("port0"), by("lan"), table(9)].map(|f| left(State::Ports(ports()), f));
     assert_eq!(seen, [1, 1, 0, 1]);
     assert_eq!([by("tunnel0"), by("lan")].map(|f| left(State::Counters(counters()), f)), [1, 0]);

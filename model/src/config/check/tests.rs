@@ -579,6 +579,12 @@ fn what_is_unusual_but_right_is_taken() {
         ),
         // An interface whose addresses come from elsewhere: what a next hop is in cannot be known.
         ("addresses = [\"203.0.113.2/24\"]", ""),
+        // Each tunnel is a link of its own, and may have the same link-local address.
+        (
+            "key = 43",
+            "key = 43\naddresses = [\"10.0.1.2/24\", \"fe80::1/64\"]\n[[tunnels]]\nname = \"tunnel2\"\nmode = \"gre\"\n\
+             source = \"wan\"\ndestination = \"203.0.113.8\"\nkey = 43\naddresses = [\"10.0.2.2/24\", \"fe80::1/64\"]\n[node_]\n#",
+        ),
         // Two point-to-point tunnels with one key are told apart by their peers.
         (
             "key = 43",
@@ -664,6 +670,45 @@ fn changes_are_told_by_path_and_name() {
             "+ routes[172.17.0.0/16].table = 0",
             "~ tunnels[tunnel0].nhrp.holding_time = 600 -> 300",
             "- tunnels[tunnel1].key = 43",
+        ]
+    );
+}
+
+#[test]
+fn every_setting_of_nhrp_that_changes_is_told() {
+    let config = |text: &str| {
+        let nhrp = format!("[tunnels.nhrp]\nnetwork_id = 1\n{text}");
+        let head = "[[interfaces]]\nname = \"wan\"\naddresses = [\"192.0.2.1/24\"]\n[[tunnels]]\nname = \"tunnel0\"\n\
+            mode = \"gre-multipoint\"\nsource = \"wan\"\naddresses = [\"10.0.0.1/24\"]\n";
+        Config::parse(&format!("{head}{nhrp}")).unwrap()
+    };
+    let server = |more: &str| {
+        config(&format!("[[tunnels.nhrp.nhs]]\nprotocol = \"dynamic\"\nnbma = \"hub.example\"\n{more}"))
+    };
+    let new = config(
+        "answer_from_cache = true\naccept_prefixes = [\"10.9.0.0/16\"]\nnhs_fallback = \"never\"\n\
+         limits = { registrations = 7, requests_per_second_per_peer = 9 }\n",
+    );
+    let lines =
+        |old: &Config, new: &Config| old.changes_to(new).iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!(
+        lines(&config(""), &new),
+        [
+            "+ tunnels[tunnel0].nhrp.accept_prefixes = [\"10.9.0.0/16\"]",
+            "~ tunnels[tunnel0].nhrp.answer_from_cache = false -> true",
+            "~ tunnels[tunnel0].nhrp.limits.registrations = 100000 -> 7",
+            "~ tunnels[tunnel0].nhrp.limits.requests_per_second_per_peer = 1000 -> 9",
+            "~ tunnels[tunnel0].nhrp.nhs_fallback = 60 -> \"never\"",
+        ]
+    );
+    let clusters = "priority = 2\ncluster = 3\n[[tunnels.nhrp.clusters]]\nid = 3\nmax_connections = 1\n";
+    assert_eq!(
+        lines(&server(""), &server(clusters)),
+        [
+            "+ tunnels[tunnel0].nhrp.clusters[3].id = 3",
+            "+ tunnels[tunnel0].nhrp.clusters[3].max_connections = 1",
+            "+ tunnels[tunnel0].nhrp.nhs[dynamic].cluster = 3",
+            "+ tunnels[tunnel0].nhrp.nhs[dynamic].priority = 2",
         ]
     );
 }
