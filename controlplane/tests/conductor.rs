@@ -303,6 +303,31 @@ fn a_new_address_of_the_source_registers_again_at_once() {
     assert!(cloud.nodes[SPOKE1].refusals().is_empty(), "{:?}", cloud.nodes[SPOKE1].refusals());
 }
 
+/// Input: a spoke that knows its hub by name; DNS that knows nothing at first, then addresses of both families. Output: it asks for the name, again
+/// after a while, from the namespace of its underlay; registers at the address of its own family; and shows name and address.
+#[test]
+fn a_server_that_is_a_name_is_looked_up_until_it_has_an_address() {
+    let spoke = example(3, "spoke1").replace("nbma = \"203.0.113.1\"", "nbma = \"hub.nave.test\"");
+    assert!(spoke.contains("hub.nave.test"));
+    let mut cloud = Cloud::of(&[example(3, "hub"), spoke]);
+    cloud.start(HUB);
+    cloud.start(SPOKE1);
+    cloud.run(seconds(5));
+    let asked = cloud.looked_up.len();
+    assert!(asked >= 1 && cloud.nodes[HUB].dataplane.bound("10.255.0.11").is_none());
+    let what = &cloud.looked_up[0];
+    assert_eq!((what.tunnel, what.name.as_str(), &what.netns), (name("tunnel0"), "hub.nave.test", &None));
+    let addresses = ["2001:db8::1", "203.0.113.1", "fe80::1"].map(nbma);
+    cloud.names.insert("hub.nave.test".to_owned(), addresses.to_vec());
+    cloud.run(seconds(130));
+    assert!(cloud.looked_up.len() > asked);
+    let bound = cloud.nodes[HUB].dataplane.bound("10.255.0.11");
+    assert_eq!(bound.map(|(nbma, _)| nbma), Some(nbma("203.0.113.11")));
+    let State::Nhs(servers) = cloud.nodes[SPOKE1].conductor.show(cloud.now, What::Nhs) else { panic!() };
+    let shown = &servers.0[0];
+    assert_eq!((shown.name.as_deref(), shown.nbma), (Some("hub.nave.test"), Some(nbma("203.0.113.1"))));
+}
+
 #[test]
 fn bindings_follow_the_underlay_and_never_into_the_tunnel() {
     let mut cloud = Cloud::phase(3);

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use controlplane::conductor::{Conductor, Input, Kept, Output};
 use controlplane::kernel::{Notice, Order};
+use controlplane::lookup::LookUp;
 use model::config::Config;
 use model::program::{Hop, Key, Object, Op, Owner, Path as Way, PathMtu, Refusal};
 use model::report::{PacketIn, PuntReason, Report};
@@ -212,6 +213,9 @@ pub(crate) struct Cloud {
     pub(crate) now: Instant,
     pub(crate) nodes: Vec<Node>,
     waiting: VecDeque<(usize, Input)>,
+    /// What DNS says, and what it was asked.
+    pub(crate) names: BTreeMap<String, Vec<NbmaAddr>>,
+    pub(crate) looked_up: Vec<LookUp>,
 }
 
 impl Cloud {
@@ -227,7 +231,13 @@ impl Cloud {
 
     pub(crate) fn of(configs: &[String]) -> Self {
         let nodes = configs.iter().map(|text| node(text, Kept::default()));
-        Self { now: BEGAN, nodes: nodes.collect(), waiting: VecDeque::new() }
+        Self {
+            now: BEGAN,
+            nodes: nodes.collect(),
+            waiting: VecDeque::new(),
+            names: BTreeMap::new(),
+            looked_up: Vec::new(),
+        }
     }
 
     /// Starts the control plane, and has its data plane greet.
@@ -334,7 +344,12 @@ impl Cloud {
     pub(crate) fn carry_out(&mut self, node: usize, outputs: Vec<Output>) {
         for output in outputs {
             match output {
-                Output::LookUp(_) => {}
+                Output::LookUp(what) => {
+                    let addresses = self.names.get(&what.name).cloned().unwrap_or_default();
+                    let (tunnel, name) = (what.tunnel, what.name.clone());
+                    self.waiting.push_back((node, Input::LookedUp { tunnel, name, addresses }));
+                    self.looked_up.push(what);
+                }
                 Output::Program(steps) => {
                     assert_eq!(steps.connection, self.nodes[node].connection);
                     for op in &steps.ops {
