@@ -213,16 +213,16 @@ pub enum What {
         /// Which.
         number: usize,
         /// As it was.
-        recorded: Option<Action>,
+        recorded: Option<Box<Action>>,
         /// As it is now.
-        made: Option<Action>,
+        made: Option<Box<Action>>,
     },
 }
 
 impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "line {}: ", self.line)?;
-        let text = |action: &Option<Action>| match action {
+        let text = |action: &Option<Box<Action>>| match action {
             Some(action) => serde_json::to_string(action).unwrap_or_else(|_| format!("{action:?}")),
             None => "nothing".to_owned(),
         };
@@ -284,6 +284,7 @@ fn again(engine: &mut Engine, recorded: Handled) -> Result<(), What> {
     for number in 1..=length {
         let (recorded, made) = (recorded.next(), made.next());
         if recorded != made {
+            let (recorded, made) = (recorded.map(Box::new), made.map(Box::new));
             return Err(What::Action { number, recorded, made });
         }
     }
