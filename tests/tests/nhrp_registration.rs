@@ -100,7 +100,15 @@ fn another_word_is_answered_with_an_error_now_and_then_and_counted_always() {
     wait::until_true("a registration with the wrong word", SOON, || counted() > 0).unwrap();
     assert!(!cloud.pings(SPOKE2, to_hub).unwrap());
     assert_eq!(cloud.nodes[HUB].binding(cloud.nodes[SPOKE2].tunnel).unwrap(), None);
-    assert_eq!(cloud.nodes[SPOKE2].server(server).unwrap()["state"], "expecting");
+    wait::until("what the spoke says of it", SOON, || {
+        let said = cloud.nodes[SPOKE2].server(server)?;
+        anyhow::ensure!(
+            said["state"] == "expecting" && said["refusal"] == "authentication failure",
+            "{said:#}"
+        );
+        Ok(())
+    })
+    .unwrap();
 
     let probe = Probe::plug_in(&cloud).unwrap();
     let mac = probe.resolve(cloud.nodes[HUB].nbma).unwrap();
@@ -125,6 +133,7 @@ fn another_word_is_answered_with_an_error_now_and_then_and_counted_always() {
     word(&mut cloud, right.as_str().unwrap());
     cloud.nodes[SPOKE2].apply().unwrap();
     cloud.wait_registered(SPOKE2).unwrap();
+    assert_eq!(cloud.nodes[SPOKE2].server(server).unwrap()["refusal"], serde_json::Value::Null);
     assert!(cloud.pings(SPOKE2, to_hub).unwrap());
     cloud.check_alive().unwrap();
 }
