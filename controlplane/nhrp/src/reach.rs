@@ -13,10 +13,14 @@ use crate::cloud::Cloud;
 use crate::turn::Turn;
 
 impl Cloud {
-    /// Whether the tunnel has addresses of this family, and no prefix that may hold others.
+    /// Whether the tunnel has addresses of this family, and no prefix that may hold others. What is link-local is on the link, and holds
+    /// nothing else.
     pub(crate) fn is_off_link(&self, address: IpAddr) -> bool {
-        let mut own =
-            self.tunnel.addresses.iter().filter(|own| own.addr().is_ipv4() == address.is_ipv4()).peekable();
+        if ProtocolAddr(address).is_link_local() {
+            return false;
+        }
+        let is_like = |own: IpAddr| own.is_ipv4() == address.is_ipv4() && !ProtocolAddr(own).is_link_local();
+        let mut own = self.tunnel.addresses.iter().filter(|own| is_like(own.addr())).peekable();
         self.is_multipoint() && own.peek().is_some() && own.all(|own| own.prefix().is_host())
     }
 

@@ -300,7 +300,8 @@ fn is_on_link(addresses: &[InterfaceAddr], addr: IpAddr) -> Option<bool> {
 
 /// Those of an interface's own addresses that are of the family of another.
 fn of_family(addresses: &[InterfaceAddr], addr: IpAddr) -> Vec<InterfaceAddr> {
-    addresses.iter().filter(|own| own.addr().is_ipv4() == addr.is_ipv4()).copied().collect()
+    let is_like = |own: IpAddr| own.is_ipv4() == addr.is_ipv4() && is_link_local(own) == is_link_local(addr);
+    addresses.iter().filter(|own| is_like(own.addr())).copied().collect()
 }
 
 /// Prefixes as they are written in a fault.

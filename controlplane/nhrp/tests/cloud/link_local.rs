@@ -124,6 +124,27 @@ fn a_server_is_up_by_the_global_address_whatever_becomes_of_the_link_local_one()
     );
 }
 
+/// A tunnel with host addresses only, but for the link-local one: peers have host routes, and only the servers in use.
+#[test]
+fn peers_of_host_addresses_have_host_routes_and_link_local_ones_have_none() {
+    let mut net = Net::idle_with_hubs(2, 1, &Setup { holding: 60, ..Setup::default() });
+    for node in 0..3 {
+        let addresses = [format!("{}/128", global(node)), format!("{}/64", link_local(node))];
+        net.nodes[node].tunnel.addresses = addresses.map(|a| a.parse().unwrap()).into();
+    }
+    let nhrp = &mut net.nodes[2].tunnel.nhrp;
+    nhrp.nhs = [0, 1].map(|hub| Nhs { priority: hub as u8, ..Nhs::new(global(hub), nbma(hub)) }).into();
+    nhrp.clusters = vec![model::config::Cluster { id: 0, max_connections: 1 }];
+    net.start_all();
+    net.run(seconds(5));
+    assert_eq!(net.binding(0, link_local(2)), Some(nbma(2)));
+    let host = |node: usize| Prefix::host(global(node).0);
+    assert_eq!((net.routes(0), net.routes(2)), (vec![host(2)], vec![host(0)]));
+    net.kill(0);
+    net.run(seconds(60));
+    assert_eq!(net.routes(2), [host(1)], "traffic leaves a server that fell silent");
+}
+
 #[test]
 fn a_new_nbma_address_and_a_restart_are_of_both_addresses() {
     let mut net = cloud();

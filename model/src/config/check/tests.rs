@@ -594,6 +594,13 @@ fn what_is_unusual_but_right_is_taken() {
         // A tunnel address without a prefix holds no peer, and may have any.
         ("\"10.0.0.2/24\"", "\"10.0.0.2/32\""),
         ("authentication = \"wheel\"", "authentication = \"12345678\""),
+        // A link-local address says nothing of where peers are.
+        (
+            "key = 43",
+            "key = 43\naddresses = [\"10.0.1.2/24\"]\n[[tunnels]]\nname = \"tunnel5\"\nmode = \"gre-multipoint\"\nsource = \"wan\"\n\
+             key = 55\naddresses = [\"fd00:9::2/128\", \"fe80::2/64\"]\nnhrp = { network_id = 5, nhs = [{ protocol = \"fd00:9::1\", \
+             nbma = \"203.0.113.1\" }] }\n[node_]\n#",
+        ),
         // Both families in one tunnel, each with its server.
         ("\"10.0.0.2/24\"", "\"10.0.0.2/24\", \"fd00::2/64\""),
         (
