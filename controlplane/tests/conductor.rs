@@ -457,6 +457,28 @@ fn a_refused_object_is_told_once_shown_and_tried_again() {
     assert_eq!(cloud.nodes[HUB].refusals().len(), told);
 }
 
+/// Input: spokes have registered. Output: messages by tunnel and type in both directions, and every reason to reject, without the data
+/// plane being asked.
+#[test]
+fn traffic_of_nhrp_is_counted_by_tunnel_and_type() {
+    let cloud = Cloud::phase(3);
+    let State::NhrpTraffic(traffic) = cloud.nodes[HUB].conductor.show(cloud.now, What::NhrpTraffic) else {
+        panic!()
+    };
+    let of = |message: &str| {
+        let counter = traffic.messages.iter().find(|m| m.tunnel == name("tunnel0") && m.message == message);
+        counter.map(|m| (m.sent, m.received)).unwrap()
+    };
+    let (requests, replies) = (of("registration-request"), of("registration-reply"));
+    assert_eq!((requests.0, replies.1), (0, 0), "a hub does not register");
+    assert!(requests.1 >= 2 && replies.0 == requests.1, "{requests:?} {replies:?}");
+    assert_eq!(traffic.messages.len(), 8);
+    assert!(
+        traffic.rejects.len() > 10 && traffic.rejects.iter().all(|r| r.count == 0 && !r.sentence.is_empty())
+    );
+    assert!(!What::NhrpTraffic.is_of_dataplane());
+}
+
 #[test]
 fn twins_of_a_former_life_are_not_swept_while_the_data_plane_is_away() {
     let mut cloud = Cloud::of(&[example(3, "hub")]);

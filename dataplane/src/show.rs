@@ -25,7 +25,9 @@ impl Process {
             What::Counters => State::Counters(self.counters(program)),
             What::Drops => State::Drops(self.drops(program)),
             What::Program => State::Program(model::state::Program(program.programmed(now).collect())),
-            What::Dmvpn | What::Nhrp | What::Nhs | What::Routes | What::Explain => return None,
+            What::Dmvpn | What::Nhrp | What::Nhs | What::Routes | What::Explain | What::NhrpTraffic => {
+                return None;
+            }
         })
     }
 

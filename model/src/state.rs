@@ -23,6 +23,7 @@ pub mod nhs;
 pub mod ports;
 pub mod program;
 pub mod routes;
+pub mod traffic;
 pub mod workers;
 
 mod table;
@@ -43,6 +44,7 @@ pub use nhs::Servers;
 pub use ports::Ports;
 pub use program::Program;
 pub use routes::Routes;
+pub use traffic::NhrpTraffic;
 pub use workers::Workers;
 
 /// Elements of a big table in one message.
@@ -92,11 +94,13 @@ pub enum What {
     Program,
     /// Why packets to the address of the filter go where they go, in its table (0 if it has none).
     Explain,
+    /// NHRP messages, error indications and rejects.
+    NhrpTraffic,
 }
 
 impl What {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Dmvpn,
         Self::Nhrp,
         Self::Nhs,
@@ -109,13 +113,17 @@ impl What {
         Self::Drops,
         Self::Program,
         Self::Explain,
+        Self::NhrpTraffic,
     ];
 
     /// Whether the data plane knows it. (Counters: of nodes; the control plane adds those of messages. Explain: the control plane asks
     /// it for its part.)
     #[must_use]
     pub fn is_of_dataplane(self) -> bool {
-        !matches!(self, Self::Dmvpn | Self::Nhrp | Self::Nhs | Self::Routes | Self::Explain)
+        !matches!(
+            self,
+            Self::Dmvpn | Self::Nhrp | Self::Nhs | Self::Routes | Self::Explain | Self::NhrpTraffic
+        )
     }
 }
 
@@ -191,11 +199,16 @@ pub enum State {
     Program(Program),
     /// Why packets to an address go where they go.
     Explanation(Box<Explanation>),
+    /// NHRP messages, error indications and rejects.
+    NhrpTraffic(NhrpTraffic),
 }
 
-/// Does the same to the list in whatever variant there is; all but `Counters` and `Explanation` are lists.
+/// Does the same to the list in whatever variant there is; all but `Counters`, `Explanation` and `NhrpTraffic` are lists.
 macro_rules! each_list {
-    ($state:expr, $list:ident => $each:expr, $counters:ident => $else:expr, $explanation:ident => $other:expr) => {
+    (
+        $state:expr, $list:ident => $each:expr, $counters:ident => $else:expr, $explanation:ident => $other:expr,
+        $traffic:ident => $last:expr
+    ) => {
         match $state {
             State::Dmvpn($list) => $each,
             State::Nhrp($list) => $each,
@@ -209,6 +222,7 @@ macro_rules! each_list {
             State::Program($list) => $each,
             State::Counters($counters) => $else,
             State::Explanation($explanation) => $other,
+            State::NhrpTraffic($traffic) => $last,
         }
     };
 }
@@ -233,6 +247,7 @@ impl State {
                 let nothing = Explanation::nothing(TableId::default(), Ipv4Addr::UNSPECIFIED.into());
                 Self::Explanation(Box::new(nothing))
             }
+            What::NhrpTraffic => Self::NhrpTraffic(NhrpTraffic::default()),
         }
     }
 
@@ -252,12 +267,16 @@ impl State {
             Self::Drops(_) => What::Drops,
             Self::Program(_) => What::Program,
             Self::Explanation(_) => What::Explain,
+            Self::NhrpTraffic(_) => What::NhrpTraffic,
         }
     }
 
     /// Keeps what the filter admits.
     pub fn retain(&mut self, filter: &Filter) {
-        each_list!(self, list => list.retain(filter), counters => counters.retain(filter), _explanation => {});
+        each_list!(
+            self, list => list.retain(filter), counters => counters.retain(filter), _explanation => {},
+            traffic => traffic.retain(filter)
+        );
     }
 
     /// Appends more of the same kind.
@@ -275,6 +294,7 @@ impl State {
             (Self::Ports(all), Self::Ports(more)) => all.0.extend(more.0),
             (Self::Workers(all), Self::Workers(more)) => all.0.extend(more.0),
             (Self::Counters(all), Self::Counters(more)) => all.extend(more),
+            (Self::NhrpTraffic(all), Self::NhrpTraffic(more)) => all.extend(more),
             (Self::Drops(all), Self::Drops(more)) => all.0.extend(more.0),
             (Self::Program(all), Self::Program(more)) => all.0.extend(more.0),
             // There is one part, and what was there before is nothing.
@@ -323,7 +343,10 @@ impl State {
 
 impl fmt::Display for State {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        each_list!(self, list => list.fmt(f), counters => counters.fmt(f), explanation => explanation.fmt(f))
+        each_list!(
+            self, list => list.fmt(f), counters => counters.fmt(f), explanation => explanation.fmt(f),
+            traffic => traffic.fmt(f)
+        )
     }
 }
 

@@ -177,7 +177,7 @@ pub(crate) enum Show {
         #[command(flatten)]
         only: OfTunnel,
     },
-    /// The NHRP cache.
+    /// The NHRP cache, or what NHRP has sent and received.
     Nhrp {
         /// Everything about each entry.
         #[arg(long, conflicts_with = "brief")]
@@ -185,6 +185,9 @@ pub(crate) enum Show {
         /// Addresses and types only.
         #[arg(long)]
         brief: bool,
+        /// Messages sent and received by type, error indications by code, and what was not accepted, instead of entries.
+        #[arg(long, conflicts_with_all = ["detail", "brief", "address"])]
+        traffic: bool,
         #[command(flatten)]
         only: OfTunnel,
     },
@@ -293,7 +296,8 @@ impl Show {
             Self::Dmvpn { detail, only } => {
                 (What::Dmvpn, only.into(), if detail { View::Detail } else { View::Table })
             }
-            Self::Nhrp { detail, brief, only } => {
+            Self::Nhrp { traffic: true, only, .. } => (What::NhrpTraffic, only.into(), View::Table),
+            Self::Nhrp { detail, brief, only, .. } => {
                 let view = match (detail, brief) {
                     (true, _) => View::Detail,
                     (_, true) => View::Brief,

@@ -13,13 +13,13 @@ use model::config::check::Fault;
 use model::config::diff::Change;
 use model::observe::{CaptureRequest, Captured, Direction, Reason, Tap, TraceRequest, TraceStep};
 use model::program::{Hop, Owner, Path as Way, Route};
-use model::state::counters::Counter;
+use model::state::counters::{Counter, ErrorCounter, MessageCounter};
 use model::state::dmvpn::{Dmvpn, Peer, PeerAttributes, PeerState, Tunnel};
 use model::state::event::{Event, Happening};
 use model::state::explain::{Candidate, Explanation};
 use model::state::nhrp::{Cache, Entry, EntryFlags, EntryType};
 use model::state::routes::{RibRoute, Routes};
-use model::state::{Drops, Show, State, What};
+use model::state::{Drops, NhrpTraffic, Show, State, What};
 use model::{InterfaceName, TableId, WorkerId};
 use pcap_file::DataLink;
 use pcap_file::pcapng::PcapNgReader;
@@ -51,6 +51,10 @@ fn peer(n: u8) -> Peer {
         link: Some(Hop { interface: name("wan"), next_hop: "203.0.113.254".parse().unwrap() }),
         prefixes: vec![format!("10.0.0.{n}/32").parse().unwrap()],
     }
+}
+
+fn message(tunnel: &str) -> MessageCounter {
+    MessageCounter { tunnel: name(tunnel), message: "resolution-request".into(), sent: 3, received: 4 }
 }
 
 fn dmvpn() -> Dmvpn {
@@ -169,6 +173,21 @@ impl Management for Node {
             What::Dmvpn => State::Dmvpn(dmvpn()),
             What::Nhrp => State::Nhrp(cache()),
             What::Routes => State::Routes(routes()),
+            What::NhrpTraffic => State::NhrpTraffic(NhrpTraffic {
+                messages: ["tunnel0", "tunnel1"].map(message).into(),
+                errors: vec![ErrorCounter {
+                    tunnel: name("tunnel0"),
+                    code: 11,
+                    name: "authentication failure".into(),
+                    sent: 2,
+                    received: 1,
+                }],
+                rejects: vec![Counter {
+                    name: "authentication".into(),
+                    sentence: "the authentication extension is wrong".into(),
+                    count: 5,
+                }],
+            }),
             What::Drops => State::Drops(Drops(vec![Counter {
                 name: "ttl".into(),
                 sentence: "time to live ended here".into(),
@@ -361,6 +380,31 @@ fn show_nhrp_has_three_views() {
     assert_eq!((&json[0]["type"], &json[0]["flags"]["unique"]), (&"dynamic".into(), &true.into()));
     let output = node.nave(&["show", "nhrp", "--brief", "--detail"]);
     assert_eq!(output.status.code(), Some(2));
+}
+
+#[test]
+fn show_nhrp_traffic_counts_messages_errors_and_rejects_by_tunnel() {
+    let node = Served::new("traffic");
+    assert_eq!(
+        node.prints(&["show", "nhrp", "--traffic"]),
+        "\
+Tunnel   Message             Sent  Received
+tunnel0  resolution-request     3         4
+tunnel1  resolution-request     3         4
+
+Tunnel   Error indication        Code  Sent  Received
+tunnel0  authentication failure    11     2         1
+
+Reject          Count  Meaning
+authentication      5  the authentication extension is wrong
+"
+    );
+    let one = node.prints_json(&["--json", "show", "nhrp", "--traffic", "--tunnel", "tunnel1"]);
+    assert_eq!((&one["messages"][0]["tunnel"], &one["messages"][0]["sent"]), (&"tunnel1".into(), &3.into()));
+    assert_eq!((&one["messages"][1], &one["errors"]), (&serde_json::Value::Null, &serde_json::json!([])));
+    assert_eq!(one["rejects"][0]["count"], 5);
+    assert_eq!(node.nave(&["show", "nhrp", "--traffic", "--detail"]).status.code(), Some(2));
+    assert_eq!(node.nave(&["show", "nhrp", "--traffic", "10.0.0.1"]).status.code(), Some(2));
 }
 
 #[test]

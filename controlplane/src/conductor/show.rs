@@ -10,7 +10,7 @@ use model::state::dmvpn::{Dmvpn, Peer, PeerAttributes, PeerState, Tunnel};
 use model::state::nhrp::{Entry, EntryType};
 use model::state::nhs::{Server, ServerState};
 use model::state::routes::RibRoute;
-use model::state::{Cache, Counters, Routes, Servers, State, What, count};
+use model::state::{Cache, Counters, NhrpTraffic, Routes, Servers, State, What, count};
 use model::time::Instant;
 use model::{InterfaceName, NbmaAddr, ProtocolAddr};
 
@@ -31,6 +31,10 @@ impl Conductor {
             What::Nhs => State::Nhs(Servers(self.engine.servers(now))),
             What::Routes => State::Routes(self.show_routes(now)),
             What::Counters => State::Counters(self.show_counters()),
+            What::NhrpTraffic => {
+                let nhrp::Traffic { messages, errors, rejects } = self.engine.traffic();
+                State::NhrpTraffic(NhrpTraffic { messages, errors, rejects })
+            }
             other => State::empty(other),
         }
     }

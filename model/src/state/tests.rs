@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::adjacency::{Adjacency, AdjacencyKind};
-use super::counters::{Counter, MessageCounter, NodeCounter};
+use super::counters::{Counter, ErrorCounter, MessageCounter, NodeCounter};
 use super::fib::FibEntry;
 use super::nhrp::{Entry, EntryFlags, EntryType};
 use super::nhs::{Server, ServerState};
@@ -156,6 +156,19 @@ fn counters() -> Counters {
     }
 }
 
+fn traffic() -> NhrpTraffic {
+    let Counters { messages, mut rejects, .. } = counters();
+    rejects.push(Counter { name: "loop".into(), sentence: "what loop means".into(), count: 0 });
+    let error = |tunnel, sent| ErrorCounter {
+        tunnel: name(tunnel),
+        code: 15,
+        name: "hop count exceeded".into(),
+        sent,
+        received: 2,
+    };
+    NhrpTraffic { messages, errors: vec![error("tunnel0", 1), error("tunnel1", 0)], rejects }
+}
+
 fn cache() -> Cache {
     Cache(vec![Entry {
         tunnel: name("tunnel0"),
@@ -271,6 +284,22 @@ rx          64  what rx means
 "
     );
     assert_eq!(
+        traffic().to_string(),
+        "\
+Tunnel   Message               Sent  Received
+tunnel0  registration-request     4         0
+
+Tunnel   Error indication    Code  Sent  Received
+tunnel0  hop count exceeded    15     1         2
+tunnel1  hop count exceeded    15     0         2
+
+Reject        Count  Meaning
+bad-checksum      1  what bad-checksum means
+"
+    );
+    let nothing = NhrpTraffic::default().to_string();
+    assert_eq!(nothing, "no tunnel\n\nno error indication\n\nnothing was rejected\n");
+    assert_eq!(
         servers().to_string(),
         "\
 Tunnel   NHS       NBMA         Name         Priority  Cluster  State       Since     Requests  Replies  Refusals  Next      Refused
@@ -306,6 +335,7 @@ fn json_reads_back_as_it_was_written() {
     back(&ports());
     back(&workers());
     back(&counters());
+    back(&traffic());
     back(&cache());
     back(&servers());
     back(&program());
@@ -342,6 +372,10 @@ fn a_filter_leaves_what_has_all_that_is_set() {
     let seen = [by("wan"), by("port0"), by("lan"), table(9)].map(|f| left(State::Ports(ports()), f));
     assert_eq!(seen, [1, 1, 0, 1]);
     assert_eq!([by("tunnel0"), by("lan")].map(|f| left(State::Counters(counters()), f)), [1, 0]);
+    assert_eq!([by("tunnel0"), by("lan")].map(|f| left(State::NhrpTraffic(traffic()), f)), [1, 0]);
+    let mut of_one = traffic();
+    of_one.retain(&by("tunnel1"));
+    assert_eq!((of_one.messages.len(), of_one.errors.len(), of_one.rejects.len()), (0, 1, 2));
     let seen =
         [with("192.168.3.7"), with("10.0.0.3"), with("10.0.0.4")].map(|f| left(State::Nhrp(cache()), f));
     assert_eq!(seen, [1, 1, 0]);

@@ -2,7 +2,7 @@
 
 use model::TableId;
 use model::state::adjacency::{Adjacency, AdjacencyKind};
-use model::state::counters::{Counter, MessageCounter, NodeCounter};
+use model::state::counters::{Counter, ErrorCounter, MessageCounter, NodeCounter};
 use model::state::dmvpn::{Peer, PeerAttributes, PeerState, Tunnel};
 use model::state::explain::{self, Candidate, Explanation, Way};
 use model::state::fib::FibEntry;
@@ -13,8 +13,8 @@ use model::state::program::Programmed;
 use model::state::routes::RibRoute;
 use model::state::workers::{Idle, Worker};
 use model::state::{
-    Adjacencies, Cache, Counters, Dmvpn, Drops, Fib, Filter, Ports, Program, Routes, Servers, Show, State,
-    What, Workers,
+    Adjacencies, Cache, Counters, Dmvpn, Drops, Fib, Filter, NhrpTraffic, Ports, Program, Routes, Servers,
+    Show, State, What, Workers,
 };
 
 use super::kind::{enumerator, inners, maybe_text};
@@ -22,7 +22,7 @@ use super::{Malformed, enumeration, message, needed, up};
 use crate::pb;
 
 enumeration!(What => What {
-    Dmvpn, Nhrp, Nhs, Routes, Fib, Adjacency, Ports, Workers, Counters, Drops, Program, Explain,
+    Dmvpn, Nhrp, Nhs, Routes, Fib, Adjacency, Ports, Workers, Counters, Drops, Program, Explain, NhrpTraffic,
 });
 enumeration!(PeerState => PeerState { Up, Interface, Route, Nhrp });
 enumeration!(EntryType => EntryType { Incomplete, Negative, Cached, Dynamic, Nhs, Static, Local });
@@ -74,8 +74,10 @@ message!(Worker => Worker {
 });
 message!(NodeCounter => NodeCounter { node: same, bursts: same, packets: same, cycles: same, });
 message!(MessageCounter => MessageCounter { tunnel: text, message: same, sent: same, received: same, });
+message!(ErrorCounter => ErrorCounter { tunnel: text, code: small, name: same, sent: same, received: same, });
 message!(Counter => Counter { name: same, sentence: same, count: same, });
 message!(Counters => Counters { nodes: inners, messages: inners, rejects: inners, others: inners, });
+message!(NhrpTraffic => NhrpTraffic { messages: inners, errors: inners, rejects: inners, });
 message!(Programmed => Programmed { owner: enumerator, object: inner, stale: same, });
 
 message!(Candidate => Candidate {
@@ -133,6 +135,7 @@ impl From<State> for pb::State {
             State::Drops(all) => Pb::Drops(pb::Drops { drops: inners::down(all.0) }),
             State::Program(all) => Pb::Program(pb::Program { objects: inners::down(all.0) }),
             State::Explanation(explanation) => Pb::Explanation((*explanation).into()),
+            State::NhrpTraffic(traffic) => Pb::NhrpTraffic(traffic.into()),
         };
         Self { state: Some(state) }
     }
@@ -157,6 +160,7 @@ impl TryFrom<pb::State> for State {
             Pb::Drops(all) => Self::Drops(Drops(inners::up(all.drops, "drops.drops")?)),
             Pb::Program(all) => Self::Program(Program(inners::up(all.objects, "program.objects")?)),
             Pb::Explanation(explanation) => Self::Explanation(Box::new(up(explanation, "explanation")?)),
+            Pb::NhrpTraffic(traffic) => Self::NhrpTraffic(up(traffic, "nhrp_traffic")?),
         })
     }
 }

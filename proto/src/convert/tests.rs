@@ -224,6 +224,7 @@ samples! {
         What::Drops => Self::Drops(state::Drops(any(d))),
         What::Program => Self::Program(state::Program(any(d))),
         What::Explain => Self::Explanation(Box::new(any(d))),
+        What::NhrpTraffic => Self::NhrpTraffic(any(d)),
     };
     Event: d => Self { time_us: any(d), node: any(d), what: any(d) };
     Hello: d => Self { epoch: any(d), name: any(d) };
@@ -305,6 +306,8 @@ fn what_is_shown_comes_back_as_it_went() {
     round::<state::counters::NodeCounter, pb::NodeCounter>();
     round::<state::counters::MessageCounter, pb::MessageCounter>();
     round::<state::counters::Counter, pb::Counter>();
+    round::<state::counters::ErrorCounter, pb::ErrorCounter>();
+    round::<state::NhrpTraffic, pb::NhrpTraffic>();
     round::<state::Counters, pb::Counters>();
     round::<state::program::Programmed, pb::Programmed>();
     round::<state::Explanation, pb::Explanation>();
