@@ -7,6 +7,7 @@
 #   make lint        formatting, clippy and rustdoc, warnings as errors
 #   make walk        makes the blocks of docs/walk.md anew: traced and captured packets of a run
 #   make bench       cycles per packet of the graph and per look-up of the FIB, a million routes through gRPC, NHRP registrations (nave-perf)
+#   make fuzz        gives bytes to the NHRP codec and engine for FUZZ_SECONDS, 1800 in all; wants a nightly toolchain
 #   make deps        the Debian packages alone
 
 SHELL := /bin/bash
@@ -15,6 +16,7 @@ SHELL := /bin/bash
 export PATH := $(PATH):$(HOME)/.cargo/bin
 CARGO ?= cargo
 ARGS ?=
+FUZZ_SECONDS ?= 1800
 
 # Of the build: a C compiler, libdpdk with LLVM 14 for its bindings, protoc.
 BUILD_PACKAGES := build-essential pkg-config libdpdk-dev clang-14 libclang-14-dev protobuf-compiler libprotobuf-dev
@@ -25,7 +27,7 @@ TEST_PACKAGES := tshark iperf3 frr traceroute iputils-tracepath
 # Of `make test-interop`: its virtual machines, and the NAT that some of them are behind.
 INTEROP_PACKAGES := bc xz-utils nftables
 
-.PHONY: run test test-all test-interop walk loom lint bench build deps root toolchain
+.PHONY: run test test-all test-interop walk loom lint bench fuzz fuzz-corpus fuzz-tools build deps root toolchain
 .DEFAULT_GOAL := build
 
 build: deps
@@ -80,6 +82,32 @@ bench: deps
 	perf fib $(filter --json,$(ARGS)); \
 	perf routes $(filter --json,$(ARGS)); \
 	for clients in 10000 100000; do perf nhrp --clients $$clients $(filter --json,$(ARGS)); done
+
+# A third of the time for the codec, the rest for the engine. What is found lies in target/fuzz-found; the corpus grows in target/fuzz-corpus,
+# and `make fuzz-corpus` makes it the committed one again, as small as it can be.
+FUZZ = $(CARGO) +nightly fuzz
+FUZZ_DIR = --fuzz-dir fuzz/targets --target-dir target/fuzz
+
+fuzz: fuzz-tools
+	fuzz() { \
+	  mkdir -p target/fuzz-corpus/$$1 target/fuzz-found/$$1; \
+	  $(FUZZ) run $(FUZZ_DIR) $$1 target/fuzz-corpus/$$1 fuzz/corpus/$$1 -- -max_total_time=$$2 -max_len=2048 -len_control=0 -timeout=20 \
+	    -rss_limit_mb=4096 -print_final_stats=1 -artifact_prefix=target/fuzz-found/$$1/ $(ARGS); \
+	}; \
+	fuzz codec $$(($(FUZZ_SECONDS) / 3)); \
+	fuzz engine $$(($(FUZZ_SECONDS) - $(FUZZ_SECONDS) / 3))
+
+fuzz-corpus: fuzz-tools
+	for target in codec engine; do \
+	  mkdir -p target/fuzz-corpus/$$target; cp fuzz/corpus/$$target/* target/fuzz-corpus/$$target/; \
+	  $(FUZZ) cmin $(FUZZ_DIR) $$target target/fuzz-corpus/$$target -- -max_len=2048; \
+	  rm -f fuzz/corpus/$$target/*; cp target/fuzz-corpus/$$target/* fuzz/corpus/$$target/; \
+	done
+
+fuzz-tools: toolchain
+	@$(CARGO) +nightly --version >/dev/null 2>&1 || { \
+	  echo 'fuzzing wants a nightly toolchain, for its sanitizer: rustup toolchain install nightly --profile minimal' >&2; exit 1; }
+	@$(CARGO) +nightly fuzz --version >/dev/null 2>&1 || { echo 'installing cargo-fuzz'; $(CARGO) install --quiet --locked cargo-fuzz; }
 
 deps: toolchain
 	$(call install,$(BUILD_PACKAGES) $(RUN_PACKAGES))

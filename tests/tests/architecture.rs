@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, Package, PackageId};
 
 /// Each crate's layer. A crate imports from lower layers only.
-const LAYERS: [(&str, u8); 14] = [
+const LAYERS: [(&str, u8); 15] = [
     ("wire", 0),
     ("dpdk-sys", 0),
     ("memory", 0),
@@ -23,6 +23,7 @@ const LAYERS: [(&str, u8); 14] = [
     ("ctl", 3),
     ("perf", 4),
     ("tests", 4),
+    ("fuzz", 4),
 ];
 
 /// No clocks, no sockets, no runtime: time and packets come in as arguments.
