@@ -128,7 +128,8 @@ pub async fn run_in(world: World<impl Future<Output = ()>>) -> Result<()> {
     if journal.is_some() {
         conductor.keep_journal();
     }
-    let mut work = Work { clock, conductor, programmer, look_ups, orders, events, journal, outputs: Vec::new() };
+    let mut work =
+        Work { clock, conductor, programmer, look_ups, orders, events, journal, outputs: Vec::new() };
     work.handle(Input::Tick, &mut saver).await;
 
     let mut stop = std::pin::pin!(stop);

@@ -116,8 +116,7 @@ fn the_stations_of_a_tunnel_stay_with_it_when_it_moves_and_go_with_it() {
     assert_eq!(sent(&mut node)[0].0, "192.0.2.3");
     // Of one peer: all goes to it.
     let station = ll("tun2", "fe80::2", 3);
-    let peer = |text: &str| TunnelMode::PointToPoint { destination: text.parse().unwrap() };
-    moved.mode = peer("192.0.2.2");
+    moved.mode = TunnelMode::PointToPoint { destination: "192.0.2.2".parse().unwrap() };
     let to_peer = binding("tun2", "0.0.0.0", "192.0.2.2", Some(hop("wan", "192.0.2.2")));
     node.try_apply(vec![remove(&station), put(Object::Tunnel(moved.clone())), put(to_peer.clone())]).unwrap();
     node.inject(Origin::Twin(tun2), &packet("fe80::2"));
