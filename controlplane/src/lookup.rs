@@ -36,11 +36,14 @@ pub struct LookUp {
 /// What looks a name up, blocking.
 type Resolve = dyn Fn(&LookUp) -> Vec<NbmaAddr> + Send + Sync;
 
+/// Names, with the namespaces that they are looked up in.
+type Names = BTreeSet<(Option<String>, String)>;
+
 /// Looks names up; the answers become inputs of the conductor.
 pub struct LookUps {
     inputs: mpsc::Sender<Input>,
     /// Names whose threads have not ended, perhaps long after the answer was given up.
-    under_way: Arc<Mutex<BTreeSet<(Option<String>, String)>>>,
+    under_way: Arc<Mutex<Names>>,
     resolve: Arc<Resolve>,
     patience: Duration,
 }
