@@ -178,7 +178,7 @@ impl Cloud {
         // U it is a host.
         let prefix = Prefix::new(client.0, length).filter(|_| is_own && !who.unique);
         let prefix = prefix.filter(|prefix| self.accepts(*prefix)).ok_or(Refusal::PROHIBITED)?;
-        if !self.has_room_for_prefix(turn, prefix) {
+        if !self.has_room_for_prefix(turn, prefix, who.address) {
             return Err(Refusal::NO_ROOM);
         }
         wanted.client = who.address;
@@ -326,12 +326,15 @@ impl Cloud {
         has_room && (!self.is_full(client) || self.displace_cached(turn))
     }
 
-    fn has_room_for_prefix(&self, turn: &Turn<'_>, prefix: Prefix) -> bool {
+    /// The same of a prefix; its client, who is registered with it, wants room as well if it is new.
+    fn has_room_for_prefix(&self, turn: &Turn<'_>, prefix: Prefix, client: ProtocolAddr) -> bool {
         let most = self.tunnel.nhrp.limits.registrations as usize;
+        let is_new = self.cache.get(&client).is_none_or(|old| old.origin == Origin::Cached);
+        let has_room = self.registrations() + usize::from(is_new) < most;
         match self.shortcuts.get(&prefix) {
             Some(old) if old.registered => true,
-            Some(_) => self.registrations() < most,
-            None => self.registrations() < most && self.shortcuts.len() < turn.common.limits.shortcuts,
+            Some(_) => has_room,
+            None => has_room && self.shortcuts.len() < turn.common.limits.shortcuts,
         }
     }
 
