@@ -66,7 +66,7 @@ lint: deps
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --document-private-items
 
 bench: deps
-	$(CARGO) build --release --package perf --package dataplane --bins
+	$(CARGO) build --release --package perf --package dataplane --package controlplane --bins
 	perf() { $(CARGO) run --quiet --release --package perf --bin nave-perf -- "$$@"; }; \
 	graph() { perf graph "$$@" $(ARGS); }; \
 	for size in 64 354 1400; do \
@@ -81,7 +81,8 @@ bench: deps
 	done; \
 	perf fib $(filter --json,$(ARGS)); \
 	perf routes $(filter --json,$(ARGS)); \
-	for clients in 10000 100000; do perf nhrp --clients $$clients $(filter --json,$(ARGS)); done
+	for clients in 10000 100000; do perf nhrp --clients $$clients $(filter --json,$(ARGS)); done; \
+	perf nhrp --process --clients 10000 $(filter --json,$(ARGS))
 
 # A third of the time for the codec, the rest for the engine. What is found lies in target/fuzz-found; the corpus grows in target/fuzz-corpus,
 # and `make fuzz-corpus` makes it the committed one again, as small as it can be.

@@ -10,6 +10,7 @@ mod lane;
 mod machine;
 mod mix;
 mod nhrp;
+mod process;
 mod reference;
 mod report;
 mod routes;
@@ -35,7 +36,8 @@ enum What {
     Fib(fib::Args),
     /// A million routes through gRPC into a data plane of its own: time, memory, and no packet lost while routes change
     Routes(routes::Args),
-    /// What a client costs a server: the NHRP engine alone, on one core; registrations, resolutions, memory
+    /// What a client costs a server: the NHRP engine alone, on one core: registrations, resolutions, memory; or (--process) both processes of a
+    /// hub, registrations in packets through a port
     Nhrp(nhrp::Args),
 }
 

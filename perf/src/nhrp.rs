@@ -1,11 +1,15 @@
-//! `nave-perf nhrp`: what a client costs a server, in time and memory: the NHRP engine alone, on one core, with packets as on the wire.
+//! `nave-perf nhrp`: what a client costs a server, in time and memory: the NHRP engine alone, on one core, with packets as on the wire; or,
+//! with `--process`, all of it (`process.rs`).
 //!
 //! ```text
 //!   requests, encoded ──▶ Engine::handle ──▶ actions: the reply, encoded; the binding, to be programmed
 //! ```
 
+mod process;
+
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
@@ -50,9 +54,21 @@ const SECRET: &str = "nave-nhs";
 /// Command line of `nave-perf nhrp`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Clients that register
-    #[arg(long, default_value_t = 100_000, value_parser = value_parser!(u32).range(100..=1_000_000))]
-    clients: u32,
+    /// Clients that register [default: 100000; with --process 1000]
+    #[arg(long, value_parser = value_parser!(u32).range(100..=1_000_000))]
+    clients: Option<u32>,
+    /// Through everything: packets into a port of a data plane, up to the control plane of a hub, its replies back out of the port
+    #[arg(long)]
+    process: bool,
+    /// Requests on their way that have not been answered
+    #[arg(long, default_value_t = 256, requires = "process", value_parser = value_parser!(u32).range(1..=512))]
+    window: u32,
+    /// The data plane's program; the one beside this program if not given
+    #[arg(long, requires = "process")]
+    dataplane: Option<PathBuf>,
+    /// The control plane's program; the one beside this program if not given
+    #[arg(long, requires = "process")]
+    controlplane: Option<PathBuf>,
     /// Passes that medians are of
     #[arg(long, default_value_t = 7, value_parser = value_parser!(u32).range(1..=1000))]
     passes: u32,
@@ -101,6 +117,9 @@ struct Report {
 /// # Errors
 /// What keeps it from running, in one sentence.
 pub(crate) fn run(args: &Args) -> anyhow::Result<bool> {
+    if args.process {
+        return process::run(args);
+    }
     for core in cores(1)? {
         ensure!(core_affinity::set_for_current(core), "core {} cannot be had", core.id);
     }
@@ -114,9 +133,10 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<bool> {
 }
 
 fn measure(args: &Args) -> anyhow::Result<Report> {
-    let mut bench = Bench::new(args.clients)?;
-    let registrations: Vec<Vec<u8>> = (0..args.clients).map(|client| bench.registration(client)).collect();
-    let mut order: Vec<u32> = (0..args.clients).collect();
+    let clients = args.clients.unwrap_or(100_000);
+    let mut bench = Bench::new(clients)?;
+    let registrations: Vec<Vec<u8>> = (0..clients).map(|client| registration(client, client + 1)).collect();
+    let mut order: Vec<u32> = (0..clients).collect();
     // What the process needs for anything at all is there before memory is looked at.
     bench.actions.reserve(64);
     let before = resident("self")?.rss;
@@ -135,8 +155,8 @@ fn measure(args: &Args) -> anyhow::Result<Report> {
         bench.pass(&mut renewal, &registrations, &again, Wanted::Registered)?;
         let pairs: Vec<(u32, u32)> = (0..requests)
             .map(|_| {
-                let client = (random.next() % u64::from(args.clients)) as u32;
-                (client, (client + 1 + (random.next() % u64::from(args.clients - 1)) as u32) % args.clients)
+                let client = (random.next() % u64::from(clients)) as u32;
+                (client, (client + 1 + (random.next() % u64::from(clients - 1)) as u32) % clients)
             })
             .collect();
         let places: Vec<u32> = (0..pairs.len() as u32).collect();
@@ -151,12 +171,12 @@ fn measure(args: &Args) -> anyhow::Result<Report> {
     let reply = bench.reply_bytes;
     let lengths = [registrations[0].len(), reply, bench.resolution(0, protocol_of(1)).len()];
     Ok(Report {
-        clients: args.clients,
+        clients,
         first: first.cost(),
         renewal: renewal.cost(),
         forwarded: forwarded.cost(),
         answered: answered.cost(),
-        bytes_per_binding: grown as f64 / f64::from(args.clients),
+        bytes_per_binding: grown as f64 / f64::from(clients),
         request_bytes: lengths,
         passes: args.passes,
         verified: bench.wrong.is_none(),
@@ -333,29 +353,29 @@ impl Bench {
         }
     }
 
-    /// A client's registration request, as IOS makes it.
-    fn registration(&self, client: u32) -> Vec<u8> {
-        let nat = Cie {
-            prefix: 32,
-            mtu: 1400,
-            nbma: Some(SERVER_NBMA.into()),
-            protocol: Some(SERVER.into()),
-            ..Cie::default()
-        };
-        let flags = Flags::UNIQUE | Flags::NAT;
-        request(Kind::RegistrationRequest, client, SERVER, flags, Some(nat), 32)
-    }
-
     /// A client's request for the way to an address.
     fn resolution(&self, client: u32, of: Ipv4Addr) -> Vec<u8> {
         let flags = Flags::ROUTER | Flags::AUTHORITATIVE | Flags::SOURCE_STABLE | Flags::NAT;
-        request(Kind::ResolutionRequest, client, of, flags, None, 0xff)
+        request(Kind::ResolutionRequest, (client, client + 1), of, flags, None, 0xff)
     }
+}
+
+/// A client's registration request with this number, as IOS makes it.
+fn registration(client: u32, id: u32) -> Vec<u8> {
+    let nat = Cie {
+        prefix: 32,
+        mtu: 1400,
+        nbma: Some(SERVER_NBMA.into()),
+        protocol: Some(SERVER.into()),
+        ..Cie::default()
+    };
+    let flags = Flags::UNIQUE | Flags::NAT;
+    request(Kind::RegistrationRequest, (client, id), SERVER, flags, Some(nat), 32)
 }
 
 fn request(
     kind: Kind,
-    client: u32,
+    (client, id): (u32, u32),
     destination: Ipv4Addr,
     flags: Flags,
     nat: Option<Cie>,
@@ -381,7 +401,7 @@ fn request(
         source_nbma: Some(nbma_of(client).0),
         source: Some(IpAddr::V4(protocol_of(client))),
         destination: Some(destination.into()),
-        body: Body::Exchange { kind, flags, request_id: client + 1, entries: vec![entry] },
+        body: Body::Exchange { kind, flags, request_id: id, entries: vec![entry] },
         extensions: Some(extensions),
     }
     .encode()

@@ -8,7 +8,6 @@
 //!                           batches of routes, acks
 //! ```
 
-mod dataplane;
 mod programmer;
 mod traffic;
 
@@ -26,11 +25,14 @@ use serde::Serialize;
 use tokio::time::interval;
 
 use crate::intervals::Intervals;
+use crate::machine::resident;
 use crate::mix::{IPV4, Route};
-use crate::routes::dataplane::Dataplane;
+use crate::process::{Dataplane, Folder};
 use crate::routes::programmer::{HOPS, Plan, Programmer};
 use crate::routes::traffic::{Counted, Load, Traffic};
 
+/// Ports of the data plane.
+const PORTS: [&str; 2] = ["lan", "wan"];
 /// Seed of the routes.
 const SEED: u64 = 0x6e61_7665;
 /// Batches of churn a second.
@@ -97,7 +99,8 @@ struct Report {
 /// What keeps it from running, in one sentence.
 pub(crate) fn run(args: &Args) -> anyhow::Result<bool> {
     let routes: Vec<Route<u32>> = IPV4.routes(args.routes, SEED);
-    let dataplane = Dataplane::start(args.dataplane.as_deref())?;
+    let folder = Folder::new()?;
+    let dataplane = Dataplane::start(args.dataplane.as_deref(), &folder, &PORTS)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let report = runtime.block_on(measure(args, routes, &dataplane))?;
     if args.json {
@@ -110,19 +113,19 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<bool> {
 
 async fn measure(args: &Args, routes: Vec<Route<u32>>, dataplane: &Dataplane) -> anyhow::Result<Report> {
     let plan = Plan::new()?;
-    let mut programmer = Programmer::connect(dataplane.socket()).await?;
+    let mut programmer = Programmer::connect(dataplane.socket.clone()).await?;
     let base = programmer.batch(plan.base()?);
     programmer.apply([base].into(), 1).await?;
-    let traffic = Traffic::connect(dataplane, programmer.lan()?)?;
+    let traffic = Traffic::connect(programmer.lan()?)?;
     let puts: Vec<Op> = routes.iter().map(|route| plan.put(route)).collect();
     let batches = puts.chunks(args.batch as usize).map(|ops| programmer.batch(ops.to_vec())).collect();
     drop(puts);
 
-    let empty = dataplane.resident()?;
+    let empty = resident(&dataplane.process.number())?;
     let begun = Instant::now();
     programmer.apply(batches, args.window as usize).await?;
     let seconds = begun.elapsed().as_secs_f64();
-    let full = dataplane.resident()?;
+    let full = resident(&dataplane.process.number())?;
 
     let churned = apart(&routes, args.churn as usize);
     let load = Arc::new(load(routes, churned));

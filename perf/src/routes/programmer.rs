@@ -12,7 +12,7 @@ use proto::client::{Dataplane, Error};
 use proto::{Greeting, Hello, Open, Stream};
 use tokio::sync::mpsc;
 
-use super::dataplane::PORTS;
+use super::PORTS;
 use crate::mix::Route;
 
 /// Next hops that the routes lead to.

@@ -11,11 +11,12 @@ use serde::Serialize;
 use wire::buf::PacketBuf;
 use wire::{IntoBytes, ethernet, ipv4, udp};
 
-use super::dataplane::{Dataplane, PORTS, memif_socket};
+use super::PORTS;
 use super::programmer::station;
 use crate::intervals::Intervals;
 use crate::machine::{cores, start_dpdk};
 use crate::mix::{Route, probe};
+use crate::process::other_ends;
 use crate::reference::Random;
 
 /// Most packets on their way: half of what a ring of a memif holds, so that none is ever full.
@@ -118,12 +119,10 @@ impl Traffic {
     ///
     /// # Errors
     /// They do not, or there is no memory.
-    pub(super) fn connect(_: &Dataplane, to: Mac) -> anyhow::Result<Self> {
-        let vdev =
-            |(number, port): (usize, &&str)| format!("net_memif{number},role=client,{}", memif_socket(port));
+    pub(super) fn connect(to: Mac) -> anyhow::Result<Self> {
         // Now, while this thread may still run on all of them.
         let core = cores(2)?[1];
-        let (eal, _) = start_dpdk(MEGABYTES, PORTS.iter().enumerate().map(vdev).collect())?;
+        let (eal, _) = start_dpdk(MEGABYTES, other_ends(&PORTS))?;
         let pool = Mempool::create(&eal, &MempoolConfig { count: 16_383, ..MempoolConfig::default() })?;
         let open = |name| Port::open(&eal, name, &PortConfig::new(pool));
         let (lan, wan) = (open("net_memif0")?, open("net_memif1")?);

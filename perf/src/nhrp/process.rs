@@ -1,0 +1,511 @@
+//! `nave-perf nhrp --process`: registrations through everything.
+//!
+//! ```text
+//!              ┌──────────── nave-dataplane ───────────┐          ┌─ nave-controlplane ─┐
+//!   clients ── memif ── wan ── gre-decap ── punt ──────┼── gRPC ──┼─▶ NHRP, a hub ──┐   │
+//!   (thread) ◀ memif ── wan ◀─ midchain ◀─ binding ◀───┼── gRPC ──┼── binding, reply   │
+//!              └───────────────────────────────────────┘          └─────────────────────┘
+//! ```
+
+use std::collections::{HashSet, VecDeque};
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail, ensure};
+use dpdk::{Eal, Mbuf, Mempool, MempoolConfig, Opened, Port, PortConfig, free_bulk};
+use model::program::Object;
+use model::state::adjacency::AdjacencyKind;
+use model::state::nhrp::EntryType;
+use model::state::{State, What};
+use model::{NbmaAddr, Prefix};
+use nix::sched::{CloneFlags, unshare};
+use proto::client::{Dataplane as Programmed, Management};
+use serde::Serialize;
+use tokio::runtime::Runtime;
+use wire::buf::PacketBuf;
+use wire::nhrp::{Body, CieCode, Message, MessageType};
+use wire::{IntoBytes, arp, ethernet, gre, ipv4};
+
+use super::{Args, HOLDING_TIME, SECRET, SERVER, SERVER_NBMA, nbma_of, protocol_of, registration, shuffle};
+use crate::machine::{cores, start_dpdk};
+use crate::process::{Dataplane, Folder, Process, other_ends};
+use crate::reference::Random;
+use crate::report::median;
+
+/// Ports of the data plane.
+const PORTS: [&str; 1] = ["wan"];
+/// The router of the underlay: this program. All clients are behind it.
+const ROUTER: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 254);
+const ROUTER_MAC: [u8; 6] = [2, 0, 0, 1, 0, 1];
+/// Key of the tunnel.
+const KEY: u32 = 42;
+/// Packets that are made at a time.
+const BURST: usize = 32;
+/// A request that has no answer after this time is lost, and sent again.
+const LOST: Duration = Duration::from_secs(1);
+/// How long nothing at all may come, and how long something else than packets may take.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// Sleep when nothing came: the cores are for those that are measured.
+const PAUSE: Duration = Duration::from_micros(50);
+/// Mebibytes of packet buffers here.
+const MEGABYTES: u32 = 64;
+
+/// What registrations of one kind cost.
+#[derive(Debug, Serialize)]
+struct Cost {
+    /// Registrations a second, from the first request to the last reply: the median of the passes, and the best.
+    per_second: f64,
+    per_second_max: f64,
+    /// Time on a core of each process for one, in microseconds: of all passes together.
+    dataplane_microseconds: f64,
+    controlplane_microseconds: f64,
+    /// Registrations of all passes, and requests that had to be sent again.
+    registrations: usize,
+    lost: u64,
+}
+
+/// One run.
+#[derive(Debug, Serialize)]
+struct Report {
+    clients: u32,
+    window: u32,
+    /// Clients that were not there before: once.
+    first: Cost,
+    /// The same again, in random order.
+    renewal: Cost,
+    passes: u32,
+    /// At the end: clients with their right address in the control plane's cache, and bindings in the data plane.
+    entries: usize,
+    bindings: usize,
+    /// Whether every registration was accepted, and is there.
+    verified: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    wrong: Option<String>,
+    /// Whether the data plane's packet buffers are in huge pages.
+    huge_pages: bool,
+}
+
+/// Runs it; whether every registration was accepted, and is there in the end.
+///
+/// # Errors
+/// What keeps it from running, in one sentence.
+pub(super) fn run(args: &Args) -> anyhow::Result<bool> {
+    // Before there is another thread: all that are started from here on are in it. Twins, addresses and routes go with it.
+    unshare(CloneFlags::CLONE_NEWNET).context("a network namespace of its own, which root may have")?;
+    let clients = args.clients.unwrap_or(1000);
+    let folder = Folder::new()?;
+    let mut node = Node::start(args, clients, &folder)?;
+    let report = node.measure(args, clients)?;
+    if args.json {
+        println!("{}", serde_json::to_string(&report)?);
+    } else {
+        println!("{report}");
+    }
+    Ok(report.verified)
+}
+
+/// A hub and its underlay. The control plane ends first, since it takes its twins along.
+struct Node {
+    underlay: Underlay,
+    runtime: Runtime,
+    management: Management,
+    controlplane: Process,
+    dataplane: Dataplane,
+}
+
+impl Node {
+    /// Starts both processes and waits until the hub can send to the clients.
+    fn start(args: &Args, clients: u32, folder: &Folder) -> anyhow::Result<Self> {
+        let dataplane = Dataplane::start(args.dataplane.as_deref(), folder, &PORTS)?;
+        let config = folder.file("nave.toml");
+        let socket = folder.file("controlplane.sock");
+        std::fs::write(&config, configuration(clients, folder))?;
+        let arguments = ["--config".to_owned(), config.display().to_string()];
+        let controlplane = Process::start(args.controlplane.as_deref(), "controlplane", &arguments, &socket)?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let management = Management::at(socket);
+        let underlay = Underlay::connect()?;
+        let mut node = Self { underlay, runtime, management, controlplane, dataplane };
+        let until = Instant::now() + PATIENCE;
+        while !node.is_ready()? {
+            ensure!(Instant::now() < until, "the hub does not find the router of its underlay");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Ok(node)
+    }
+
+    /// Whether the data plane knows the router's Ethernet address, and we know the data plane's.
+    fn is_ready(&mut self) -> anyhow::Result<bool> {
+        let mut came = Vec::new();
+        self.underlay.port.rx[0].burst(&mut came, BURST);
+        for packet in &came {
+            self.underlay.answer_arp(packet.bytes());
+        }
+        free_bulk(&mut came);
+        self.underlay.ask()?;
+        // Until it has greeted the data plane it says that that is away.
+        let Ok(state) = self.runtime.block_on(self.management.show(What::Adjacency.into())) else {
+            return Ok(false);
+        };
+        let State::Adjacency(adjacencies) = state else { bail!("adjacencies were asked for") };
+        let is_router = |hop| hop == Some(IpAddr::V4(ROUTER));
+        let found = adjacencies.0.iter().any(|a| a.kind == AdjacencyKind::Neighbour && is_router(a.next_hop));
+        let State::Ports(ports) = self.runtime.block_on(self.management.show(What::Ports.into()))? else {
+            bail!("ports were asked for")
+        };
+        let port = ports.0.first().context("the data plane has no port")?;
+        self.underlay.hub = port.mac.0;
+        Ok(found)
+    }
+
+    fn measure(&mut self, args: &Args, clients: u32) -> anyhow::Result<Report> {
+        let mut order: Vec<u32> = (0..clients).collect();
+        let mut random = Random(7);
+        let window = args.window as usize;
+        let (mut first, mut renewal) = (Passes::default(), Passes::default());
+        self.pass(&mut first, &order, 0, window)?;
+        for pass in 1..=args.passes {
+            shuffle(&mut order, &mut random);
+            self.pass(&mut renewal, &order, pass, window)?;
+        }
+        let (entries, bindings) = self.registered(clients)?;
+        let count = clients as usize;
+        let mut wrong = self.underlay.wrong.take();
+        if (entries, bindings) != (count, count) {
+            wrong.get_or_insert(format!("of {clients} clients {entries} are in the cache, {bindings} bound"));
+        }
+        Ok(Report {
+            clients,
+            window: args.window,
+            first: first.cost(),
+            renewal: renewal.cost(),
+            passes: args.passes,
+            entries,
+            bindings,
+            verified: wrong.is_none(),
+            wrong,
+            huge_pages: self.dataplane.huge_pages,
+        })
+    }
+
+    /// Has each client register once.
+    fn pass(&mut self, passes: &mut Passes, order: &[u32], pass: u32, window: usize) -> anyhow::Result<()> {
+        // Each request has a number of its own: no reply of another pass counts.
+        let clients = order.len() as u32;
+        let base = pass.wrapping_mul(clients).wrapping_add(1);
+        let id = |client: u32| base.wrapping_add(client);
+        let requests: Vec<Vec<u8>> =
+            (0..clients).map(|client| self.underlay.frame(client, id(client))).collect::<Result<_, _>>()?;
+        let before = (self.dataplane.process.on_core()?, self.controlplane.on_core()?);
+        let begun = Instant::now();
+        passes.lost += self.underlay.exchange(&requests, order, base, window)?;
+        passes.per_second.push(f64::from(clients) / begun.elapsed().as_secs_f64());
+        passes.dataplane += self.dataplane.process.on_core()?.saturating_sub(before.0);
+        passes.controlplane += self.controlplane.on_core()?.saturating_sub(before.1);
+        passes.registrations += order.len();
+        Ok(())
+    }
+
+    /// How many clients are in the control plane's cache with their right address, and how many bindings the data plane has. What
+    /// was answered is programmed a moment later.
+    fn registered(&self, clients: u32) -> anyhow::Result<(usize, usize)> {
+        let dataplane = Programmed::at(&self.dataplane.socket);
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let (cache, program) = self.runtime.block_on(async {
+                let cache = self.management.show(What::Nhrp.into()).await?;
+                anyhow::Ok((cache, dataplane.show(What::Program.into()).await?))
+            })?;
+            let (State::Nhrp(cache), State::Program(program)) = (cache, program) else {
+                bail!("the cache and the program were asked for")
+            };
+            let dynamic = cache.0.iter().filter(|entry| entry.entry_type == EntryType::Dynamic);
+            let known: HashSet<(Prefix, Option<NbmaAddr>)> = dynamic.map(|e| (e.prefix, e.nbma)).collect();
+            let is_known = |client: &u32| {
+                known.contains(&(Prefix::host(protocol_of(*client).into()), Some(nbma_of(*client))))
+            };
+            let entries = (0..clients).filter(is_known).count();
+            let bindings = program.0.iter().filter(|one| matches!(one.object, Object::Binding(_))).count();
+            let all = clients as usize;
+            if (entries, bindings) == (all, all) || Instant::now() > until {
+                return Ok((entries, bindings));
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+}
+
+/// Passes of one kind of registration.
+#[derive(Debug, Default)]
+struct Passes {
+    per_second: Vec<f64>,
+    dataplane: Duration,
+    controlplane: Duration,
+    registrations: usize,
+    lost: u64,
+}
+
+impl Passes {
+    fn cost(&self) -> Cost {
+        let each = |time: Duration| time.as_secs_f64() * 1e6 / self.registrations as f64;
+        Cost {
+            per_second: median(self.per_second.iter().copied()),
+            per_second_max: self.per_second.iter().copied().fold(0.0, f64::max),
+            dataplane_microseconds: each(self.dataplane),
+            controlplane_microseconds: each(self.controlplane),
+            registrations: self.registrations,
+            lost: self.lost,
+        }
+    }
+}
+
+/// Where a client is with its registration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    Waiting,
+    OnItsWay,
+    Lost,
+    Answered,
+}
+
+/// The router with all clients behind it: our end of the memif.
+struct Underlay {
+    _eal: Eal,
+    pool: Mempool,
+    port: Opened,
+    /// Ethernet address of the hub.
+    hub: [u8; 6],
+    /// What is to be sent.
+    made: Vec<Mbuf>,
+    steps: Vec<Step>,
+    in_flight: usize,
+    wrong: Option<String>,
+}
+
+impl Underlay {
+    /// Starts DPDK here, on another core than the data plane's worker, and waits until the ends of the memif have found each other.
+    fn connect() -> anyhow::Result<Self> {
+        let core = cores(2)?[1];
+        let (eal, _) = start_dpdk(MEGABYTES, other_ends(&PORTS))?;
+        ensure!(core_affinity::set_for_current(core), "core {} cannot be had", core.id);
+        let pool = Mempool::create(&eal, &MempoolConfig { count: 8191, ..MempoolConfig::default() })?;
+        let port = Port::open(&eal, "net_memif0", &PortConfig::new(pool))?;
+        let until = Instant::now() + PATIENCE;
+        while !port.port.link()?.up {
+            ensure!(Instant::now() < until, "the ends of the memif do not find each other");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let (made, steps) = (Vec::with_capacity(BURST), Vec::new());
+        Ok(Self { _eal: eal, pool, port, hub: [0; 6], made, steps, in_flight: 0, wrong: None })
+    }
+
+    /// A client's request as it arrives at the hub.
+    fn frame(&self, client: u32, id: u32) -> anyhow::Result<Vec<u8>> {
+        let request = registration(client, id);
+        let mut tunnel = [0; 8];
+        gre::write(&mut tunnel, gre::NHRP, Some(KEY)).context("a header of 8 bytes")?;
+        let NbmaAddr(IpAddr::V4(from)) = nbma_of(client) else { bail!("clients have IPv4 addresses") };
+        let ip = ipv4::Header::new(from, SERVER_NBMA, ipv4::GRE, 254, tunnel.len() + request.len());
+        let ip = ip.context("a packet of 136 bytes")?;
+        let link = ethernet::Header::new(self.hub, ROUTER_MAC, ethernet::IPV4);
+        Ok([link.as_bytes(), ip.as_bytes(), &tunnel, &request].concat())
+    }
+
+    /// Sends each client's request, `window` of them on their way at once, until all have been answered; how many were lost on the
+    /// way, and sent again.
+    ///
+    /// # Errors
+    /// Nothing comes any more.
+    fn exchange(
+        &mut self,
+        requests: &[Vec<u8>],
+        order: &[u32],
+        base: u32,
+        window: usize,
+    ) -> anyhow::Result<u64> {
+        self.steps = vec![Step::Waiting; requests.len()];
+        let (mut next, mut again, mut on_their_way) = (order.iter(), Vec::new(), VecDeque::new());
+        let (mut answered, mut lost, mut last) = (0, 0, Instant::now());
+        let mut came = Vec::with_capacity(BURST);
+        while answered < requests.len() {
+            let now = Instant::now();
+            while let Some((client, _)) = on_their_way.pop_front_if(|(client, sent): &mut (u32, Instant)| {
+                self.steps[*client as usize] == Step::Answered || now.duration_since(*sent) > LOST
+            }) {
+                if self.steps[client as usize] == Step::OnItsWay {
+                    self.steps[client as usize] = Step::Lost;
+                    self.in_flight -= 1;
+                    lost += 1;
+                    again.push(client);
+                }
+            }
+            while self.made.len() < BURST && self.in_flight < window {
+                let Some(client) = again.pop().or_else(|| next.next().copied()) else { break };
+                // Its reply may only have been late.
+                if self.steps[client as usize] != Step::Answered {
+                    self.steps[client as usize] = Step::OnItsWay;
+                    self.in_flight += 1;
+                    on_their_way.push_back((client, now));
+                    self.push(&requests[client as usize])?;
+                }
+            }
+            let sent = self.send();
+            let received = self.port.rx[0].burst(&mut came, BURST);
+            let new = came.iter().filter(|packet| self.account(packet.bytes(), base)).count();
+            free_bulk(&mut came);
+            answered += new;
+            if new > 0 {
+                last = now;
+            } else if now.duration_since(last) > PATIENCE {
+                bail!("{answered} of {} requests were answered, then none", requests.len());
+            } else if received + sent == 0 {
+                std::thread::sleep(PAUSE);
+            }
+        }
+        Ok(lost)
+    }
+
+    /// Whether a frame is the reply that a client waits for.
+    fn account(&mut self, frame: &[u8], base: u32) -> bool {
+        self.answer_arp(frame);
+        let Some((to, message)) = nhrp(frame) else { return false };
+        let (code, id) = match &message.body {
+            Body::Exchange { entries, request_id, .. } => (entries.first().map(|e| e.code), *request_id),
+            _ => (None, 0),
+        };
+        let client = id.wrapping_sub(base);
+        let Some(step) = self.steps.get_mut(client as usize) else {
+            // It is of a request that was given up in another pass.
+            return false;
+        };
+        let is_right = message.message_type() == MessageType::RegistrationReply
+            && code == Some(CieCode::SUCCESS)
+            && NbmaAddr(to.into()) == nbma_of(client)
+            && message.source == Some(protocol_of(client).into());
+        if !is_right {
+            self.wrong.get_or_insert_with(|| format!("client {client} was sent, to {to}: {message:?}"));
+        }
+        match std::mem::replace(step, Step::Answered) {
+            Step::Answered => return false,
+            Step::OnItsWay => self.in_flight -= 1,
+            Step::Lost | Step::Waiting => {}
+        }
+        true
+    }
+
+    /// If somebody asks for an Ethernet address in the underlay: it is ours.
+    fn answer_arp(&mut self, frame: &[u8]) {
+        let asked = ethernet::parse(frame).ok().filter(|(link, _)| link.ethertype() == ethernet::ARP);
+        let Some((header, _)) = asked.and_then(|(_, packet)| arp::parse(packet).ok()) else { return };
+        if (header.operation(), header.target()) == (arp::REQUEST, ROUTER) {
+            let link = ethernet::Header::new(header.sender_mac, ROUTER_MAC, ethernet::ARP);
+            let reply = header.reply(ROUTER_MAC);
+            // If there is no buffer it is asked again.
+            let _ = self.push(&[link.as_bytes(), reply.as_bytes()].concat());
+        }
+    }
+
+    /// Asks for the hub's Ethernet address: so it learns the router's.
+    fn ask(&mut self) -> anyhow::Result<()> {
+        let link = ethernet::Header::new(ethernet::BROADCAST, ROUTER_MAC, ethernet::ARP);
+        let request = arp::Header::request(ROUTER_MAC, ROUTER, SERVER_NBMA);
+        self.push(&[link.as_bytes(), request.as_bytes()].concat())?;
+        self.send();
+        Ok(())
+    }
+
+    fn push(&mut self, frame: &[u8]) -> anyhow::Result<()> {
+        let mut packet = self.pool.alloc().context("no packet buffer is free")?;
+        packet.append(frame.len()).context("a frame of 150 bytes")?.copy_from_slice(frame);
+        self.made.push(packet);
+        Ok(())
+    }
+
+    /// Sends what was made, as much as there is room for.
+    fn send(&mut self) -> usize {
+        self.port.tx[0].burst(&mut self.made)
+    }
+}
+
+/// What a frame has of NHRP, and the address in the underlay that it is for.
+fn nhrp(frame: &[u8]) -> Option<(Ipv4Addr, Message)> {
+    let (link, packet) = ethernet::parse(frame).ok()?;
+    let (ip, payload) = ipv4::parse(packet).ok()?;
+    let payload = payload.get(..usize::from(ip.total_length()).checked_sub(ipv4::LEN)?)?;
+    let is_gre = link.ethertype() == ethernet::IPV4 && ip.protocol == ipv4::GRE;
+    let (fields, message) = is_gre.then(|| gre::parse(payload).ok())??;
+    let is_nhrp = (fields.protocol, fields.key) == (gre::NHRP, Some(KEY));
+    Some((ip.destination(), is_nhrp.then(|| Message::decode(message).ok())??))
+}
+
+/// The hub's configuration: as many clients as there are, and no limit on what they ask.
+fn configuration(clients: u32, folder: &Folder) -> String {
+    let path = |name: &str| folder.file(name).display().to_string();
+    let (state_file, dataplane, management) =
+        (path("state.json"), path("dataplane.sock"), path("controlplane.sock"));
+    format!(
+        r#"
+[node]
+name = "hub"
+state_file = "{state_file}"
+[dataplane]
+socket = "{dataplane}"
+[management]
+socket = "{management}"
+[[interfaces]]
+name = "wan"
+addresses = ["{SERVER_NBMA}/24"]
+[[routes]]
+prefix = "0.0.0.0/0"
+next_hop = "{ROUTER}"
+[[tunnels]]
+name = "tunnel0"
+mode = "gre-multipoint"
+source = "wan"
+key = {KEY}
+mtu = 1400
+addresses = ["{SERVER}/8"]
+[tunnels.nhrp]
+network_id = 1
+authentication = "{SECRET}"
+holding_time = {HOLDING_TIME}
+[tunnels.nhrp.limits]
+registrations = {clients}
+entries = {}
+requests_per_second = 10000000
+requests_per_second_per_peer = 1000000
+"#,
+        2 * clients
+    )
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "{} clients, {} requests on their way, {} passes, through both processes{}",
+            self.clients,
+            self.window,
+            self.passes,
+            if self.huge_pages { "" } else { "; no huge pages for the data plane's packets" }
+        )?;
+        for (name, cost) in [("first", &self.first), ("renewed", &self.renewal)] {
+            writeln!(
+                f,
+                "{:9.0} a second registrations, {name} (best pass {:.0}): {:.0} µs of the data plane, {:.0} µs of the control plane; {} of {} lost and sent again",
+                cost.per_second,
+                cost.per_second_max,
+                cost.dataplane_microseconds,
+                cost.controlplane_microseconds,
+                cost.lost,
+                cost.registrations
+            )?;
+        }
+        writeln!(f, "{:9} clients in the cache, {} bindings in the data plane", self.entries, self.bindings)?;
+        match &self.wrong {
+            None => write!(f, "verified: every registration was accepted, and is there"),
+            Some(wrong) => write!(f, "WRONG: {wrong}"),
+        }
+    }
+}

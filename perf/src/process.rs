@@ -1,0 +1,179 @@
+//! What is measured from outside: processes of their own, and their files.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, ensure};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Pid, SysconfVar, sysconf};
+
+use crate::machine::{cores, free_huge_megabytes};
+
+/// How long one may take until it serves, and until it ends.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Mebibytes of the data plane's packet buffers.
+const MEGABYTES: u32 = 128;
+
+/// A program that serves on a socket; it ends with this.
+#[derive(Debug)]
+pub(crate) struct Process {
+    child: Child,
+}
+
+impl Process {
+    /// Starts `program`, or the one of this name beside this program, and waits until it serves on `socket`.
+    ///
+    /// # Errors
+    /// It is not built, or does not serve.
+    pub(crate) fn start(
+        program: Option<&Path>,
+        name: &str,
+        args: &[String],
+        socket: &Path,
+    ) -> anyhow::Result<Self> {
+        let program = match program {
+            Some(program) => program.to_owned(),
+            None => std::env::current_exe()?.with_file_name(format!("nave-{name}")),
+        };
+        let mut command = Command::new(&program);
+        command.args(args);
+        // Without being told otherwise it speaks of what is worth a look only.
+        command.env("NAVE_LOG", std::env::var("NAVE_LOG").unwrap_or_else(|_| "warn".into()));
+        let child = command.spawn().with_context(|| {
+            format!("starting {}: is it built (cargo build --release --package {name})?", program.display())
+        })?;
+        let mut started = Self { child };
+        let until = Instant::now() + PATIENCE;
+        while !socket.exists() {
+            ensure!(started.child.try_wait()?.is_none(), "{} ended at once", program.display());
+            ensure!(Instant::now() < until, "{} does not serve", program.display());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Ok(started)
+    }
+
+    /// Its number, as the files of `/proc` are called.
+    pub(crate) fn number(&self) -> String {
+        self.child.id().to_string()
+    }
+
+    /// Time that its threads have been on a core, to a tick of the system (10 ms).
+    ///
+    /// # Errors
+    /// It is gone.
+    pub(crate) fn on_core(&self) -> anyhow::Result<Duration> {
+        let path = format!("/proc/{}/stat", self.child.id());
+        let text = std::fs::read_to_string(&path).with_context(|| path.clone())?;
+        let ticks = ticks(&text).with_context(|| format!("{path} is not as it should be"))?;
+        let a_second = sysconf(SysconfVar::CLK_TCK)?.context("a clock without ticks")?;
+        Ok(Duration::from_secs_f64(ticks as f64 / a_second as f64))
+    }
+}
+
+/// `utime` and `stime` of a `stat` of `/proc` (proc(5)): the 14th and 15th field. The second one is the name in brackets, with
+/// whatever is in it.
+fn ticks(stat: &str) -> Option<u64> {
+    let (_, behind_name) = stat.rsplit_once(')')?;
+    let mut fields = behind_name.split_whitespace().skip(11);
+    Some(fields.next()?.parse::<u64>().ok()? + fields.next()?.parse::<u64>().ok()?)
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let asked =
+            i32::try_from(self.child.id()).is_ok_and(|pid| kill(Pid::from_raw(pid), Signal::SIGTERM).is_ok());
+        let until = Instant::now() + PATIENCE;
+        while asked && Instant::now() < until && matches!(self.child.try_wait(), Ok(None)) {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        // If it has ended this does nothing.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A folder for what processes need; it goes with all that is in it.
+#[derive(Debug)]
+pub(crate) struct Folder(PathBuf);
+
+impl Folder {
+    /// Makes it.
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub(crate) fn new() -> anyhow::Result<Self> {
+        let path = std::env::temp_dir().join(format!("nave-perf-{}", std::process::id()));
+        std::fs::create_dir_all(&path).with_context(|| path.display().to_string())?;
+        Ok(Self(path))
+    }
+
+    /// A file in it.
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A data plane with memif ports.
+#[derive(Debug)]
+pub(crate) struct Dataplane {
+    pub(crate) process: Process,
+    /// Where it serves.
+    pub(crate) socket: PathBuf,
+    pub(crate) huge_pages: bool,
+}
+
+impl Dataplane {
+    /// Starts it with its worker on the last core, and waits until it serves.
+    ///
+    /// # Errors
+    /// It is not built, or does not start.
+    pub(crate) fn start(program: Option<&Path>, folder: &Folder, ports: &[&str]) -> anyhow::Result<Self> {
+        let worker = cores(2).context("one core forwards, one sends")?[0];
+        let socket = folder.file("dataplane.sock");
+        let huge_pages = free_huge_megabytes() >= 2 * MEGABYTES;
+        let memory = if huge_pages { "in-memory".to_owned() } else { format!("no-huge:{MEGABYTES}") };
+        let mut args = Vec::new();
+        for (number, port) in ports.iter().enumerate() {
+            let device = format!("{port}=net_memif{number},role=server,{}", memif_socket(port));
+            args.extend(["--port".to_owned(), device]);
+        }
+        for (name, value) in [("--workers", worker.id.to_string()), ("--memory", memory)] {
+            args.extend([name.to_owned(), value]);
+        }
+        args.extend(["--socket".to_owned(), socket.display().to_string()]);
+        let process = Process::start(program, "dataplane", &args, &socket)?;
+        Ok(Self { process, socket, huge_pages })
+    }
+}
+
+/// DPDK's devices that are the other ends of these ports, in their order `net_memif0` and so on.
+pub(crate) fn other_ends(ports: &[&str]) -> Vec<String> {
+    let device =
+        |(number, port): (usize, &&str)| format!("net_memif{number},role=client,{}", memif_socket(port));
+    ports.iter().enumerate().map(device).collect()
+}
+
+/// The argument of a memif device at either end: the (abstract) socket by which the ends find each other.
+fn memif_socket(port: &str) -> String {
+    format!("socket=nave-perf-{}-{port}", std::process::id())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Input: a process whose name looks like fields. Output: the fields behind it.
+    #[test]
+    fn ticks_are_those_of_both_modes() {
+        let stat = "7 (a) S 1 2) S 1 7 7 0 -1 4194304 100 0 0 0 250 31 4 5 20 0 3 0 99";
+        assert_eq!(ticks(stat), Some(281));
+        assert_eq!(ticks("7 (nave) S 1"), None);
+    }
+}
