@@ -387,7 +387,7 @@ impl Node {
             }
         }
         // Sometimes nobody says so.
-        if script.byte() % 8 != 0 {
+        if !script.byte().is_multiple_of(8) {
             self.give(Input::RoutesChanged(vec![prefix]));
         }
     }
@@ -406,7 +406,7 @@ impl Node {
             }
             _ => script.bytes(60),
         };
-        if script.byte() % 8 == 0 {
+        if script.byte().is_multiple_of(8) {
             packet.truncate(script.byte().into());
         }
         packet
@@ -450,7 +450,7 @@ impl Node {
         };
         let message = Message {
             families: self.families,
-            hop_count: if script.byte() % 8 == 0 { script.byte() % 3 } else { 255 },
+            hop_count: if script.byte().is_multiple_of(8) { script.byte() % 3 } else { 255 },
             source_nbma: Some(self.nbma(from).0),
             source: Some(source.0),
             destination: Some(destination.0),
@@ -620,7 +620,7 @@ fn changed(script: &mut Script<'_>, mut bytes: Vec<u8>) -> Vec<u8> {
             *byte = script.byte();
         }
     }
-    if script.byte() % 16 != 0 && bytes.len() >= wire::nhrp::FIXED {
+    if !script.byte().is_multiple_of(16) && bytes.len() >= wire::nhrp::FIXED {
         let size = usize::from(u16::from_be_bytes([bytes[10], bytes[11]])).min(bytes.len());
         bytes[12..14].fill(0);
         let sum = wire::checksum::checksum(&bytes[..size.max(14)]);

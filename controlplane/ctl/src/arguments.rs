@@ -71,7 +71,7 @@ pub(crate) enum Command {
     /// Frames may be of Ethernet, with VLAN tags, Linux cooked or raw IP; on a tunnel interface they need no GRE. Pieces of packets are
     /// put together. ESP and IKE are named. The last lines count what there is.
     ///
-    ///     tcpdump -i wan -w - 'proto gre' | nave decode -
+    ///     tcpdump -i wan -w - proto gre | nave decode -
     #[command(verbatim_doc_comment)]
     Decode(Decode),
     /// Explain why packets to an address go where they go: the routes that compete, the one that is taken and why, its next hop and
