@@ -125,6 +125,11 @@ fn purges_that_frr_never_answers_end() {
     let [vm] = Vm::boot(&cloud, [Guest::spoke(&cloud, 13)]).unwrap();
     vm.wait_registered(&cloud.nodes[HUB], vm.nbma).unwrap();
     vm.ping(cloud.nodes[SPOKE1].host.address()).unwrap();
+    // Whoever asked first: it is FRR that must have been told.
+    wait::until_true("FRR's shortcut", Duration::from_secs(15), || {
+        vm.shortcuts().unwrap().iter().any(|(prefix, _)| prefix == "192.168.11.0/24")
+    })
+    .unwrap_or_else(|e| panic!("{e:#}\n{}", vm.log()));
 
     // The LAN that FRR was told of goes: it is told so, and hears, and says nothing. It is told again, and not for ever.
     let capture = Capture::start(&cloud.internet, BRIDGE, |_| true).unwrap();
