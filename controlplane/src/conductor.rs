@@ -26,9 +26,7 @@ use std::time::Duration;
 use model::config::Config;
 use model::config::check::Fault;
 use model::config::diff::Change;
-use model::program::{
-    Binding, Hop, Key, Neighbour, Object, Op, Owner, Path, PathMtu, Refusal, Replica, Route,
-};
+use model::program::{Binding, Hop, Key, Neighbour, Object, Op, Owner, Path, Refusal, Replica, Route};
 use model::report::{PacketIn, PacketOut, PuntReason, Report};
 use model::state::event::Happening;
 use model::time::Instant;
@@ -49,93 +47,16 @@ mod desired;
 mod event;
 mod explain;
 mod follow;
+mod input;
+mod output;
 mod path_mtu;
 mod peers;
 mod show;
 mod stack;
 mod topology;
 
-/// Something that happened.
-#[derive(Debug, Clone)]
-pub enum Input {
-    /// The kernel says something about the twins.
-    Kernel(Notice),
-    /// The data plane says something.
-    Report(Report),
-    /// A packet came up.
-    Packet(PacketIn),
-    /// What a former life learnt and the data plane forwards by. Said before the first greeting.
-    Forwarding {
-        /// Bindings of NHRP.
-        bindings: Vec<Binding>,
-        /// What the paths to peers take.
-        path_mtus: Vec<PathMtu>,
-    },
-    /// The data plane greeted; its ports were reported before.
-    Greeted {
-        /// The connection, to be named with what is sent by it.
-        connection: u64,
-        /// Its life.
-        instance: Instance,
-        /// Its version.
-        version: String,
-    },
-    /// The data plane acknowledged every step up to and with those of this number.
-    Taken(u64),
-    /// The data plane cannot be reached, or did not keep up.
-    Away {
-        /// Why.
-        reason: String,
-    },
-    /// The data plane did not take this step.
-    Refused {
-        /// The step.
-        op: Op,
-        /// Why.
-        reason: Refusal,
-    },
-    /// A server's DNS name was looked up.
-    LookedUp {
-        /// The tunnel that it is for.
-        tunnel: InterfaceName,
-        /// The name.
-        name: String,
-        /// Its addresses, of whatever family; none if it could not be looked up.
-        addresses: Vec<NbmaAddr>,
-    },
-    /// Time passed.
-    Tick,
-}
-
-/// Something to be done.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Output {
-    /// Program these steps. The first of a connection are a resync.
-    Program(Steps),
-    /// Send this packet.
-    Send(PacketOut),
-    /// Tell the kernel.
-    Kernel(Order),
-    /// What [`Conductor::kept`] returns is worth saving.
-    Save,
-    /// The engine was told something and did something ([`Conductor::keep_journal`]).
-    Journal(Box<Line>),
-    /// Look up a server's DNS name; [`Input::LookedUp`] is the answer.
-    LookUp(LookUp),
-    /// Tell whoever listens.
-    Event(Happening),
-}
-
-/// Steps for the data plane.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Steps {
-    /// The connection that they are for; on another one they mean nothing.
-    pub connection: u64,
-    /// Counted up from 1.
-    pub number: u64,
-    /// The steps, in order.
-    pub ops: Vec<Op>,
-}
+pub use input::Input;
+pub use output::{Output, Steps};
 
 /// What survives a restart.
 #[derive(Debug, Default, serde::Serialize, serde::Deserialize)]

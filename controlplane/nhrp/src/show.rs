@@ -8,7 +8,7 @@ use model::state::nhrp::{Entry, EntryFlags, EntryType};
 use model::state::nhs::{Server, ServerState};
 use model::time::Instant;
 use model::{Prefix, ProtocolAddr};
-use wire::nhrp::{CieCode, ErrorCode, MessageType};
+use wire::nhrp::{ErrorCode, MessageType};
 
 use crate::Reject;
 use crate::cloud::Cloud;
@@ -30,38 +30,10 @@ pub struct Traffic {
     pub errors: Vec<ErrorCounter>,
 }
 
-/// The name of a message type, as dissectors have it but in lower case.
-#[must_use]
-pub const fn message_name(message: MessageType) -> &'static str {
-    match message {
-        MessageType::ResolutionRequest => "resolution-request",
-        MessageType::ResolutionReply => "resolution-reply",
-        MessageType::RegistrationRequest => "registration-request",
-        MessageType::RegistrationReply => "registration-reply",
-        MessageType::PurgeRequest => "purge-request",
-        MessageType::PurgeReply => "purge-reply",
-        MessageType::ErrorIndication => "error-indication",
-        MessageType::TrafficIndication => "traffic-indication",
-    }
-}
-
-/// The name of a CIE code (RFC 2332 §5.2.2, §5.2.4).
-fn code_name(code: CieCode) -> String {
-    match code {
-        CieCode::SUCCESS => "success".to_owned(),
-        CieCode::ADMINISTRATIVELY_PROHIBITED => "administratively prohibited".to_owned(),
-        CieCode::INSUFFICIENT_RESOURCES => "insufficient resources".to_owned(),
-        CieCode::NO_BINDING => "no binding exists".to_owned(),
-        CieCode::NOT_UNIQUE => "binding is not unique".to_owned(),
-        CieCode::ALREADY_REGISTERED => "unique address already registered".to_owned(),
-        CieCode(code) => format!("code {code}"),
-    }
-}
-
 /// Why a server said no.
 fn refusal_name(refusal: Refusal) -> String {
     match refusal {
-        Refusal::Entry(code) => code_name(code),
+        Refusal::Entry(code) => code.name().map_or_else(|| format!("code {}", code.0), str::to_owned),
         Refusal::Error(code) => error_name(code),
     }
 }
@@ -102,12 +74,7 @@ impl Engine {
     pub fn traffic(&self) -> Traffic {
         let messages = self.clouds.values().flat_map(|cloud| {
             MessageType::ALL.into_iter().zip(cloud.messages).map(|(message, (sent, received))| {
-                MessageCounter {
-                    tunnel: cloud.name(),
-                    message: message_name(message).to_owned(),
-                    sent,
-                    received,
-                }
+                MessageCounter { tunnel: cloud.name(), message: message.name().to_owned(), sent, received }
             })
         });
         let rejects = Reject::ALL.map(|reject| Counter {

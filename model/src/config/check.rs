@@ -16,6 +16,8 @@ mod routes;
 mod tunnels;
 
 #[cfg(test)]
+mod mistakes;
+#[cfg(test)]
 mod tests;
 
 /// What is wrong, and where: `tunnels[2].nhrp.holding_time: 0 is not allowed`.

@@ -11,14 +11,6 @@ fn ready(spokes: usize) -> Net {
     net
 }
 
-fn give(net: &mut Net, node: usize, from: usize, message: &Message) {
-    let (source, destination) = (nbma(from), nbma(node));
-    net.give(
-        node,
-        Input::Packet { tunnel: tunnel0(), from: source.into(), destination, bytes: message.encode() },
-    );
-}
-
 /// The last message of a kind that a node sent, and where to.
 fn last(net: &Net, node: usize, kind: MessageType) -> (model::NbmaAddr, Message) {
     let (_, to, message) = net.messages(node, kind).pop().unwrap_or_else(|| panic!("no {kind:?} of {node}"));
@@ -58,7 +50,7 @@ fn a_client_that_does_not_know_its_server_names_itself() {
     net.start(1);
     let (_, mut request) = last(&net, 1, MessageType::RegistrationRequest);
     request.destination = request.source;
-    give(&mut net, 0, 1, &request);
+    net.hear(0, 1, &request);
     assert_eq!(net.binding(0, overlay(1)), Some(nbma(1)), "for the server it is the same");
     assert_eq!(last(&net, 0, MessageType::RegistrationReply).1.destination, request.source);
     let mut purge = request;
@@ -67,7 +59,7 @@ fn a_client_that_does_not_know_its_server_names_itself() {
         *flags = Flags::default();
         *entries = vec![Cie { prefix: 32, protocol: Some(overlay(1).0), ..Cie::default() }];
     }
-    give(&mut net, 0, 1, &purge);
+    net.hear(0, 1, &purge);
     assert_eq!(net.binding(0, overlay(1)), None);
     assert_eq!(net.messages(0, MessageType::PurgeReply).len(), 1);
 }
@@ -80,7 +72,7 @@ fn a_registration_for_another_server_is_passed_on_and_answered_straight() {
     net.run(seconds(1));
     let mut request = last(&net, 2, MessageType::RegistrationRequest).1;
     request.destination = Some(overlay(1).0);
-    give(&mut net, 0, 2, &request);
+    net.hear(0, 2, &request);
     let (to, passed) = last(&net, 0, MessageType::RegistrationRequest);
     assert_eq!((to, passed.hop_count), (nbma(1), request.hop_count - 1));
     net.run(millis(15));
@@ -107,7 +99,7 @@ fn a_refusal_holds_nothing() {
     // The address of node 2 for node 1.
     let mut request = last(&net, 1, MessageType::RegistrationRequest).1;
     request.source = Some(overlay(2).0);
-    give(&mut net, 0, 1, &request);
+    net.hear(0, 1, &request);
     let (_, reply) = last(&net, 0, MessageType::RegistrationReply);
     let entry = exchange(&reply).2[0];
     assert_eq!((entry.code, entry.holding_time), (CieCode::ALREADY_REGISTERED, 0));
@@ -128,7 +120,7 @@ fn what_passes_teaches_a_server_nothing_that_it_forwards_by() {
     let (_, reply) = last(&net, 3, MessageType::ResolutionReply);
     let mut net = Net::regions(&[1, 1], &Setup::default());
     net.run(seconds(1));
-    give(&mut net, 1, 3, &reply);
+    net.hear(1, 3, &reply);
     net.run(millis(30));
     assert_eq!(net.messages(0, MessageType::ResolutionReply).len(), 1);
     assert_eq!(known(&net), before);
@@ -142,7 +134,7 @@ fn an_answer_brings_back_every_extension_in_its_place() {
     let mut net = ready(2);
     let request = request(&mut net);
     let mut passed = {
-        give(&mut net, 0, 1, &request);
+        net.hear(0, 1, &request);
         last(&net, 0, MessageType::ResolutionRequest).1
     };
     let vendor = |octet| Extension::new(ExtensionType::VENDOR, false, vec![0, 0, 12, octet]);
@@ -150,7 +142,7 @@ fn an_answer_brings_back_every_extension_in_its_place() {
     extensions.insert(0, vendor(1));
     extensions.insert(3, vendor(2));
     extensions.push(vendor(3));
-    give(&mut net, 2, 0, &passed);
+    net.hear(2, 0, &passed);
     let (_, reply) = last(&net, 2, MessageType::ResolutionReply);
     let kinds = |m: &Message| m.extensions.iter().flatten().map(|e| e.kind()).collect::<Vec<_>>();
     assert_eq!(kinds(&reply), kinds(&passed));
@@ -168,7 +160,7 @@ fn a_reply_that_names_us_is_in_a_loop() {
     for record in [ExtensionType::RESPONDER, ExtensionType::REVERSE_TRANSIT] {
         let mut net = ready(2);
         let request = request(&mut net);
-        give(&mut net, 2, 0, &request);
+        net.hear(2, 0, &request);
         let mut reply = last(&net, 2, MessageType::ResolutionReply).1;
         let us = Cie { nbma: Some(nbma(0).0), protocol: Some(overlay(0).0), ..Cie::default() };
         let families = reply.families;
@@ -176,7 +168,7 @@ fn a_reply_that_names_us_is_in_a_loop() {
         let _ = named.push(&us, families);
         *reply.extension_mut(record).unwrap() = named;
         let before = net.messages(0, MessageType::ResolutionReply).len();
-        give(&mut net, 0, 2, &reply);
+        net.hear(0, 2, &reply);
         assert_eq!(net.messages(0, MessageType::ResolutionReply).len(), before, "{record:?}");
         assert_eq!(net.rejects(0, Reject::Loop), 1);
         // Who answered is told; that is nobody else if we did.
@@ -247,7 +239,7 @@ fn a_packet_is_complained_of_once_and_goes_no_further() {
     let twice = Extension::empty(ExtensionType::RESPONDER, true);
     request.extensions.as_mut().unwrap().push(twice);
     let before = net.nodes[0].sent.len();
-    give(&mut net, 0, 1, &request);
+    net.hear(0, 1, &request);
     assert_eq!(net.nodes[0].sent.len() - before, 1);
     assert_eq!(net.messages(0, MessageType::ErrorIndication).len(), 1);
 }
@@ -266,10 +258,10 @@ fn a_unique_registration_has_one_entry() {
             ..Cie::default()
         });
     });
-    give(&mut net, 0, 1, &request);
+    net.hear(0, 1, &request);
     assert_eq!((net.binding(0, overlay(9)), net.rejects(0, Reject::Malformed)), (None, 1));
     change(&mut request, |flags, _| *flags = Flags::default());
-    give(&mut net, 0, 1, &request);
+    net.hear(0, 1, &request);
     assert_eq!(net.binding(0, overlay(9)), Some(nbma(1)), "without U there may be more");
 }
 
@@ -280,7 +272,7 @@ fn a_resolution_is_refused_for_policy() {
     net.nodes[2].tunnel.nhrp.shortcut = false;
     net.start(2);
     let asked = request(&mut net);
-    give(&mut net, 2, 1, &asked);
+    net.hear(2, 1, &asked);
     let (_, reply) = last(&net, 2, MessageType::ResolutionReply);
     assert_eq!(exchange(&reply).2, [Cie { code: CieCode::ADMINISTRATIVELY_PROHIBITED, ..Cie::default() }]);
 }

@@ -29,10 +29,6 @@ fn give_bytes(net: &mut Net, node: usize, from: usize, bytes: &[u8]) {
     net.give(node, packet);
 }
 
-fn give(net: &mut Net, node: usize, from: usize, message: &Message) {
-    give_bytes(net, node, from, &message.encode());
-}
-
 /// The last error indication of a node: to whom, and what.
 fn last(net: &Net, node: usize) -> Option<(model::NbmaAddr, Message)> {
     net.messages(node, MessageType::ErrorIndication).pop().map(|(_, to, m)| (to, m))
@@ -58,7 +54,7 @@ fn an_indication_names_both_stations_and_holds_the_packet() {
     let mut net = ready(2);
     let mut request = request(&mut net);
     request.hop_count = 0;
-    give(&mut net, 0, 1, &request);
+    net.hear(0, 1, &request);
     let (to, error) = last(&net, 0).unwrap();
     assert_eq!((to, error.hop_count, error.extensions.as_ref()), (nbma(1), 255, None));
     assert_eq!(
@@ -118,7 +114,7 @@ fn some_are_never_told() {
     let request = request(&mut net);
     let mut wrong = request.clone();
     wrong.hop_count = 0;
-    give(&mut net, 0, 1, &wrong);
+    net.hear(0, 1, &wrong);
     let (_, error) = last(&net, 0).unwrap();
     net.run(seconds(1));
     let before = net.nodes[0].sent.len();
@@ -126,19 +122,19 @@ fn some_are_never_told() {
     let mut nowhere = error.clone();
     nowhere.source = Some(overlay(77).0);
     nowhere.destination = Some("203.0.113.9".parse().unwrap());
-    give(&mut net, 0, 1, &nowhere);
+    net.hear(0, 1, &nowhere);
     nowhere.destination = Some(overlay(2).0);
     nowhere.hop_count = 0;
-    give(&mut net, 0, 1, &nowhere);
+    net.hear(0, 1, &nowhere);
     let mut bytes = error.encode();
     bytes[13] ^= 1;
     give_bytes(&mut net, 0, 1, &bytes);
-    give(&mut net, 0, 1, &error);
+    net.hear(0, 1, &error);
     // Requests that say they are from us, or from a group.
     for source in [overlay(0), "224.0.0.5".parse().unwrap(), "255.255.255.255".parse().unwrap()] {
         let mut request = wrong.clone();
         request.source = Some(source.0);
-        give(&mut net, 0, 1, &request);
+        net.hear(0, 1, &request);
     }
     assert_eq!(net.nodes[0].sent.len(), before);
     assert!(net.rejects(0, Reject::Loop) >= 2, "our own, back again");
@@ -151,10 +147,10 @@ fn an_unknown_compulsory_extension_is_told_by_who_is_to_answer() {
     let mut request = request(&mut net);
     let unknown = Extension::new(ExtensionType::new(0x3f01).unwrap(), true, vec![1, 2, 3]);
     request.extensions.as_mut().unwrap().insert(2, unknown);
-    give(&mut net, 0, 1, &request);
+    net.hear(0, 1, &request);
     assert_eq!(last(&net, 0), None, "in transit it is passed on");
     let (_, _, passed) = net.messages(0, MessageType::ResolutionRequest).pop().unwrap();
-    give(&mut net, 2, 0, &passed);
+    net.hear(2, 0, &passed);
     let (to, error) = last(&net, 2).unwrap();
     let (code, offset, _) = said(&error);
     let place = passed.encode().windows(2).position(|w| w == [0xbf, 0x01]).unwrap();
@@ -164,7 +160,7 @@ fn an_unknown_compulsory_extension_is_told_by_who_is_to_answer() {
     let unknown = Extension::empty(ExtensionType::new(0x3f01).unwrap(), true);
     message.extensions.as_mut().unwrap().push(unknown);
     let replies = net.messages(0, MessageType::RegistrationReply).len();
-    give(&mut net, 0, 1, &message);
+    net.hear(0, 1, &message);
     assert_eq!(said(&last(&net, 0).unwrap().1).0, ErrorCode::UNRECOGNIZED_EXTENSION);
     assert_eq!(net.messages(0, MessageType::RegistrationReply).len(), replies);
 }
@@ -179,7 +175,7 @@ fn an_extension_that_is_not_as_it_must_be_is_told() {
         let mut message = request.clone();
         message.extensions = Some(extensions);
         let before = net.messages(node, MessageType::ErrorIndication).len();
-        give(&mut net, node, 1, &message);
+        net.hear(node, 1, &message);
         let errors = net.messages(node, MessageType::ErrorIndication);
         let first = usize::from(u16::from_be_bytes(message.encode()[14..16].try_into().unwrap()));
         errors.get(before).map(|(_, _, m)| (said(m).0, said(m).1 - first))
@@ -212,14 +208,14 @@ fn what_is_larger_than_the_way_is_told() {
     *request.extensions.as_mut().unwrap().last_mut().unwrap() = pad(1400 - rest);
     assert_eq!(request.encode().len(), 1400);
     let before = net.messages(0, MessageType::ResolutionRequest).len();
-    give(&mut net, 0, 1, &request);
+    net.hear(0, 1, &request);
     assert_eq!(said(&last(&net, 0).unwrap().1).0, ErrorCode::SDU_SIZE_EXCEEDED);
     *request.extensions.as_mut().unwrap().last_mut().unwrap() = pad(1400 - rest - 20);
-    give(&mut net, 0, 1, &request);
+    net.hear(0, 1, &request);
     let passed = net.messages(0, MessageType::ResolutionRequest);
     assert_eq!((passed.len(), passed[before].2.encode().len()), (before + 1, 1400));
     // Who would answer, but cannot, says so.
-    give(&mut net, 2, 0, &passed[before].2);
+    net.hear(2, 0, &passed[before].2);
     assert_eq!(said(&last(&net, 2).unwrap().1).0, ErrorCode::SDU_SIZE_EXCEEDED);
     assert_eq!(net.rejects(2, Reject::TooLong), 1);
     for node in 0..3 {
@@ -233,16 +229,16 @@ fn no_way_to_whom_it_is_for() {
     let mut net = ready(2);
     let (_, _, mut registration) = net.messages(1, MessageType::RegistrationRequest).pop().unwrap();
     registration.destination = Some("203.0.113.9".parse().unwrap());
-    give(&mut net, 0, 1, &registration);
+    net.hear(0, 1, &registration);
     assert_eq!(said(&last(&net, 0).unwrap().1).0, ErrorCode::PROTOCOL_ADDRESS_UNREACHABLE);
     assert_eq!(net.rejects(0, Reject::Unreachable), 1);
     // A reply nobody is there for: who answered is told.
     let asked = request(&mut net);
-    give(&mut net, 2, 0, &asked);
+    net.hear(2, 0, &asked);
     let (_, _, mut reply) = net.messages(2, MessageType::ResolutionReply).pop().unwrap();
     reply.source = Some("203.0.113.9".parse().unwrap());
     net.run(seconds(1));
-    give(&mut net, 0, 2, &reply);
+    net.hear(0, 2, &reply);
     let (to, error) = last(&net, 0).unwrap();
     assert_eq!((to, error.destination), (nbma(2), Some(overlay(2).0)));
 }
@@ -255,7 +251,7 @@ fn nothing_goes_back_to_where_it_came_from() {
     registration.destination = Some(host(1, 9).0);
     registration.source = Some(overlay(77).0);
     let before = net.nodes[0].sent.len();
-    give(&mut net, 0, 1, &registration);
+    net.hear(0, 1, &registration);
     assert_eq!(said(&last(&net, 0).unwrap().1).0, ErrorCode::LOOP_DETECTED);
     assert_eq!((net.nodes[0].sent.len(), net.rejects(0, Reject::Loop)), (before + 1, 1));
 }
@@ -294,10 +290,10 @@ fn an_error_about_our_request_ends_it() {
         };
         let bytes = request.encode();
         let is_resting = |net: &Net| net.has_event(1, |e| matches!(e, Event::Unresolved { .. }));
-        give(&mut net, 1, 0, &error(&bytes, Some(4711)));
+        net.hear(1, 0, &error(&bytes, Some(4711)));
         assert!(!is_resting(&net), "about another request");
         // Of the packet there may be no more than header and addresses.
-        give(&mut net, 1, 0, &error(&bytes[..40], None));
+        net.hear(1, 0, &error(&bytes[..40], None));
         assert_eq!(is_resting(&net), ends, "{code:?}");
         net.run(seconds(10));
         let requests = net.messages(1, MessageType::ResolutionRequest).len();

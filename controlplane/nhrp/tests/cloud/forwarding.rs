@@ -18,14 +18,6 @@ fn ready() -> Net {
     net
 }
 
-fn give(net: &mut Net, node: usize, from: usize, message: &Message) {
-    let (source, destination) = (nbma(from), nbma(node));
-    net.give(
-        node,
-        Input::Packet { tunnel: tunnel0(), from: source.into(), destination, bytes: message.encode() },
-    );
-}
-
 fn forwarded(net: &Net) -> Option<Message> {
     net.messages(0, MessageType::ResolutionRequest).pop().map(|(_, to, m)| {
         assert_eq!(to, nbma(2));
@@ -44,7 +36,7 @@ fn error(net: &Net, node: usize) -> Option<ErrorCode> {
 fn a_request_is_passed_on_with_a_record_and_a_hop_less() {
     let mut net = ready();
     let request = request(&mut net);
-    give(&mut net, 0, 1, &request);
+    net.hear(0, 1, &request);
     let passed = forwarded(&net).unwrap();
     assert_eq!((request.hop_count, passed.hop_count), (255, 254));
     let record = passed.extension(ExtensionType::FORWARD_TRANSIT).unwrap();
@@ -68,18 +60,18 @@ fn a_request_is_passed_on_with_a_record_and_a_hop_less() {
 fn a_reply_is_passed_on_towards_its_source() {
     let mut net = ready();
     let asked = request(&mut net);
-    give(&mut net, 2, 0, &asked);
+    net.hear(2, 0, &asked);
     let (_, to, reply) = net.messages(2, MessageType::ResolutionReply).pop().unwrap();
     assert_eq!(to, nbma(1));
-    give(&mut net, 0, 2, &reply);
+    net.hear(0, 2, &reply);
     let (_, to, passed) = net.messages(0, MessageType::ResolutionReply).pop().unwrap();
     assert_eq!(to, nbma(1));
     let record = passed.extension(ExtensionType::REVERSE_TRANSIT).unwrap().entries(passed.families).unwrap();
     assert_eq!((record.len(), record[0].protocol), (1, Some(overlay(0).0)));
-    give(&mut net, 1, 0, &passed);
+    net.hear(1, 0, &passed);
     assert_eq!(net.route(1, lan(2)), Some(overlay(2)));
     // The other one, straight, is a duplicate then; that is no offence.
-    give(&mut net, 1, 2, &reply);
+    net.hear(1, 2, &reply);
     assert_eq!((net.rejects(1, Reject::Unsolicited), error(&net, 1)), (1, None));
 }
 
@@ -87,12 +79,12 @@ fn a_reply_is_passed_on_towards_its_source() {
 fn a_reply_to_nothing_is_an_offence() {
     let mut net = ready();
     let asked = request(&mut net);
-    give(&mut net, 2, 0, &asked);
+    net.hear(2, 0, &asked);
     let (_, _, mut reply) = net.messages(2, MessageType::ResolutionReply).pop().unwrap();
     if let Body::Exchange { request_id, .. } = &mut reply.body {
         *request_id = 4711;
     }
-    give(&mut net, 1, 2, &reply);
+    net.hear(1, 2, &reply);
     assert_eq!(error(&net, 1), Some(ErrorCode::INVALID_RESOLUTION_REPLY));
     assert_eq!(net.route(1, lan(2)), None);
 }
@@ -101,9 +93,9 @@ fn a_reply_to_nothing_is_an_offence() {
 fn a_loop_is_found_by_the_protocol_address() {
     let mut net = ready();
     let request = request(&mut net);
-    give(&mut net, 0, 1, &request);
+    net.hear(0, 1, &request);
     let passed = forwarded(&net).unwrap();
-    give(&mut net, 0, 1, &passed);
+    net.hear(0, 1, &passed);
     assert_eq!((error(&net, 0), net.rejects(0, Reject::Loop)), (Some(ErrorCode::LOOP_DETECTED), 1));
 }
 
@@ -113,7 +105,7 @@ fn no_hop_is_left() {
     let mut request = request(&mut net);
     request.hop_count = 0;
     let before = net.messages(0, MessageType::ResolutionRequest).len();
-    give(&mut net, 0, 1, &request);
+    net.hear(0, 1, &request);
     assert_eq!(net.messages(0, MessageType::ResolutionRequest).len(), before);
     assert_eq!((error(&net, 0), net.rejects(0, Reject::HopCount)), (Some(ErrorCode::HOP_COUNT_EXCEEDED), 1));
 }
@@ -126,17 +118,17 @@ fn unknown_extensions() {
     let mut request = request(&mut net);
     let unknown = |compulsory| Extension::new(ExtensionType::new(0x3f01).unwrap(), compulsory, vec![1, 2, 3]);
     request.extensions.as_mut().unwrap().insert(1, unknown(true));
-    give(&mut net, 0, 1, &request);
+    net.hear(0, 1, &request);
     let passed = forwarded(&net).unwrap();
     assert_eq!(passed, Message { hop_count: 254, ..request.clone() }, "and no record of us");
-    give(&mut net, 2, 0, &passed);
+    net.hear(2, 0, &passed);
     assert_eq!(error(&net, 2), Some(ErrorCode::UNRECOGNIZED_EXTENSION));
     assert_eq!(net.rejects(2, Reject::UnrecognizedExtension), 1);
 
     request.extensions.as_mut().unwrap()[1] = unknown(false);
     let vendor = Extension::new(ExtensionType::VENDOR, false, vec![0, 0, 12, 9]);
     request.extensions.as_mut().unwrap().push(vendor.clone());
-    give(&mut net, 2, 0, &request);
+    net.hear(2, 0, &request);
     let (_, _, reply) = net.messages(2, MessageType::ResolutionReply).pop().unwrap();
     let extensions = reply.extensions.unwrap();
     assert_eq!((extensions[1].clone(), extensions[5].clone()), (unknown(false), vendor));
@@ -163,11 +155,11 @@ fn an_error_ends_it() {
     let mut net = ready();
     let mut request = request(&mut net);
     request.hop_count = 0;
-    give(&mut net, 0, 1, &request);
+    net.hear(0, 1, &request);
     let (_, _, error) = net.messages(0, MessageType::ErrorIndication).pop().unwrap();
     let before: Vec<_> = net.nodes.iter().map(|n| n.sent.len()).collect();
     for (node, from) in [(1, 0), (0, 1), (2, 1)] {
-        give(&mut net, node, from, &error);
+        net.hear(node, from, &error);
     }
     // Node 2 passes on what is for node 1 (by its server); that is all.
     let after: Vec<_> = net.nodes.iter().map(|n| n.sent.len()).collect();
@@ -285,7 +277,7 @@ fn without_a_record_the_hops_end_a_loop() {
         (0..3).map(|hub| net.messages(hub, MessageType::ResolutionRequest).len()).sum()
     };
     let before = passed(&net);
-    give(&mut net, 0, 3, &request);
+    net.hear(0, 3, &request);
     net.run(seconds(1));
     assert_eq!(passed(&net) - before, 20);
     let ended: u64 = (0..3).map(|hub| net.rejects(hub, Reject::HopCount)).sum();
@@ -310,7 +302,7 @@ fn a_registration_is_passed_on_to_whom_it_names() {
     let (_, _, mut registration) = net.messages(2, MessageType::RegistrationRequest).pop().unwrap();
     registration.destination = Some(overlay(1).0);
     assert_eq!(net.binding(1, overlay(2)), None);
-    give(&mut net, 0, 2, &registration);
+    net.hear(0, 2, &registration);
     net.run(millis(30));
     assert_eq!(net.binding(1, overlay(2)), Some(nbma(2)));
     let (_, to, _) = net.messages(1, MessageType::RegistrationReply).pop().unwrap();
@@ -322,11 +314,11 @@ fn a_registration_is_passed_on_to_whom_it_names() {
 fn a_reply_that_comes_back_is_a_loop() {
     let mut net = ready();
     let asked = request(&mut net);
-    give(&mut net, 2, 0, &asked);
+    net.hear(2, 0, &asked);
     let (_, _, reply) = net.messages(2, MessageType::ResolutionReply).pop().unwrap();
-    give(&mut net, 0, 2, &reply);
+    net.hear(0, 2, &reply);
     let (_, _, passed) = net.messages(0, MessageType::ResolutionReply).pop().unwrap();
-    give(&mut net, 0, 2, &passed);
+    net.hear(0, 2, &passed);
     assert_eq!((error(&net, 0), net.rejects(0, Reject::Loop)), (Some(ErrorCode::LOOP_DETECTED), 1));
     let mut ours = reply;
     let families = ours.families;
@@ -334,6 +326,6 @@ fn a_reply_that_comes_back_is_a_loop() {
     *responder = Extension::empty(ExtensionType::RESPONDER, true);
     let entry = wire::nhrp::Cie { protocol: Some(overlay(0).0), ..wire::nhrp::Cie::default() };
     assert!(responder.push(&entry, families));
-    give(&mut net, 0, 2, &ours);
+    net.hear(0, 2, &ours);
     assert_eq!(net.rejects(0, Reject::Loop), 2);
 }

@@ -382,6 +382,12 @@ impl Net {
         }
     }
 
+    /// A message reaches a node as if it came from another, which need not have said it.
+    pub(crate) fn hear(&mut self, node: usize, from: usize, message: &Message) {
+        let (from, destination, bytes) = (nbma(from).into(), nbma(node), message.encode());
+        self.give(node, Input::Packet { tunnel: tunnel0(), from, destination, bytes });
+    }
+
     /// Gives an input to a node, and does what it wants.
     pub(crate) fn give(&mut self, node: usize, input: Input) {
         let n = &mut self.nodes[node];
@@ -582,7 +588,7 @@ impl Net {
 
     pub(crate) fn received(&self, node: usize, kind: MessageType) -> u64 {
         let traffic = self.nodes[node].engine.traffic();
-        let name = nhrp::show::message_name(kind);
+        let name = kind.name();
         traffic.messages.iter().find(|c| c.message == name).unwrap().received
     }
 }

@@ -122,32 +122,24 @@ fn purge(net: &Net, from: usize, protocol: model::ProtocolAddr, prefix: u8, flag
     message
 }
 
-fn give(net: &mut Net, node: usize, from: usize, message: &Message) {
-    let (source, destination) = (nbma(from), nbma(node));
-    net.give(
-        node,
-        Input::Packet { tunnel: tunnel0(), from: source.into(), destination, bytes: message.encode() },
-    );
-}
-
 #[test]
 fn a_client_takes_back_its_own_registration_and_no_other() {
     let mut net = conversing();
     let message = purge(&net, 1, overlay(2), 32, Flags::default());
-    give(&mut net, 0, 1, &message);
+    net.hear(0, 1, &message);
     assert_eq!(net.binding(0, overlay(2)), Some(nbma(2)));
     let message = purge(&net, 1, overlay(1), 32, Flags::default());
-    give(&mut net, 0, 1, &message);
+    net.hear(0, 1, &message);
     assert_eq!(net.binding(0, overlay(1)), None);
     // (A whole subnet is what is behind the sender; its registration is not.)
     net.run(seconds(200));
     let message = purge(&net, 1, "172.16.0.0".parse().unwrap(), 16, Flags::NO_REPLY);
-    give(&mut net, 0, 1, &message);
+    net.hear(0, 1, &message);
     assert_eq!(net.binding(0, overlay(1)), Some(nbma(1)));
     // Answered both times: also where nothing matched.
     assert_eq!(net.messages(0, MessageType::PurgeReply).len(), 2);
     let message = purge(&net, 1, overlay(1), 32, Flags::NO_REPLY);
-    give(&mut net, 0, 1, &message);
+    net.hear(0, 1, &message);
     assert_eq!(net.messages(0, MessageType::PurgeReply).len(), 2, "N: no reply wanted");
 }
 
@@ -156,7 +148,7 @@ fn a_purged_next_hop_takes_its_shortcuts_along() {
     let mut net = conversing();
     let mut message = purge(&net, 2, overlay(2), 0, Flags::default());
     message.destination = Some(overlay(1).0);
-    give(&mut net, 1, 2, &message);
+    net.hear(1, 2, &message);
     assert_eq!((net.binding(1, overlay(2)), net.route(1, lan(2))), (None, None));
     assert_eq!(net.packet(1, host(1, 9), host(2, 9)), Some(vec![1, 0, 2]));
 }
@@ -168,7 +160,7 @@ fn an_unsolicited_reply_is_ignored() {
     if let Body::Exchange { kind, .. } = &mut message.body {
         *kind = Kind::PurgeReply;
     }
-    give(&mut net, 1, 0, &message);
+    net.hear(1, 0, &message);
     assert_eq!(net.rejects(1, Reject::Unsolicited), 1);
 }
 
@@ -370,7 +362,7 @@ fn an_answer_that_only_passed_is_taken_back_by_its_client() {
 fn nobody_takes_back_what_another_registered() {
     let mut net = told_by_the_hub(&Setup::default());
     let message = purge(&net, 3, overlay(2), 32, Flags::default());
-    give(&mut net, 0, 3, &message);
+    net.hear(0, 3, &message);
     assert_eq!(net.binding(0, overlay(2)), Some(nbma(2)));
     assert_eq!(net.messages(0, MessageType::PurgeReply).len(), 1);
     // Nor in its name, where IKE knows who it is.
@@ -410,7 +402,7 @@ fn a_purge_reply_is_the_request_with_its_extensions_filled() {
     let mut request = purge(&net, 1, overlay(7), 32, Flags::default());
     // Without knowledge of its server, a client names itself (RFC 2332 §5.2.5).
     request.destination = request.source;
-    give(&mut net, 0, 1, &request);
+    net.hear(0, 1, &request);
     let (_, to, reply) = net.messages(0, MessageType::PurgeReply).pop().unwrap();
     assert_eq!(to, nbma(1));
     let Body::Exchange { flags, request_id, entries, .. } = request.body.clone() else { panic!() };

@@ -27,12 +27,6 @@ fn phase2(spokes: usize, setup: &Setup, answer_from_cache: bool) -> Net {
     net
 }
 
-fn give(net: &mut Net, node: usize, from: usize, message: &Message) {
-    let bytes = message.encode();
-    let packet = Input::Packet { tunnel: tunnel0(), from: nbma(from).into(), destination: nbma(node), bytes };
-    net.give(node, packet);
-}
-
 /// A request of node `from` for an address, with these flags.
 fn request(net: &mut Net, from: usize, destination: ProtocolAddr, flags: Flags) -> Message {
     net.give(from, Input::Glean { tunnel: tunnel0(), next_hop: overlay(200) });
@@ -112,7 +106,7 @@ fn what_was_learnt_is_never_given_out_as_authoritative() {
     net.run(millis(50));
     // Node 3 asks straight for node 1, which the hub answered for, and node 1 learns so of node 3.
     let mut asked = request(&mut net, 3, overlay(1), ASK);
-    give(&mut net, 1, 3, &asked);
+    net.hear(1, 3, &asked);
     let implicit = |net: &Net| {
         let entries = net.nodes[1].engine.entries(net.now);
         entries.iter().find(|e| e.next_hop == overlay(3)).map(|e| e.flags.implicit)
@@ -122,13 +116,13 @@ fn what_was_learnt_is_never_given_out_as_authoritative() {
     net.nodes[1].program.clear();
     net.start(1);
     net.run(seconds(1));
-    give(&mut net, 1, 3, &asked);
+    net.hear(1, 3, &asked);
     assert_eq!(implicit(&net), Some(true));
     net.run(seconds(100));
 
     let without = Flags(ASK.0 & !Flags::AUTHORITATIVE.0);
     asked = request(&mut net, 2, overlay(3), without);
-    give(&mut net, 1, 2, &asked);
+    net.hear(1, 2, &asked);
     let (to, flags, entry) = last_reply(&net, 1).unwrap();
     assert_eq!((to, entry.nbma, entry.protocol), (nbma(2), Some(nbma(3).0), Some(overlay(3).0)));
     assert!(!flags.has(Flags::AUTHORITATIVE) && !flags.has(Flags::DESTINATION_STABLE));
@@ -138,12 +132,12 @@ fn what_was_learnt_is_never_given_out_as_authoritative() {
     net.start(1);
     let replies = net.messages(1, MessageType::ResolutionReply).len();
     asked = request(&mut net, 2, overlay(3), ASK);
-    give(&mut net, 1, 2, &asked);
+    net.hear(1, 2, &asked);
     assert_eq!(net.messages(1, MessageType::ResolutionReply).len(), replies);
     assert_eq!(net.messages(1, MessageType::ResolutionRequest).pop().unwrap().1, nbma(3));
     // Of a registration the server is the authority.
     asked = request(&mut net, 2, overlay(3), without);
-    give(&mut net, 0, 2, &asked);
+    net.hear(0, 2, &asked);
     assert!(last_reply(&net, 0).unwrap().1.has(Flags::AUTHORITATIVE));
 }
 
@@ -157,7 +151,7 @@ fn a_source_is_learnt_only_if_it_is_stable() {
         if let Body::Exchange { entries, .. } = &mut asked.body {
             entries[0].holding_time = holding;
         }
-        give(&mut net, 2, 0, &asked);
+        net.hear(2, 0, &asked);
         assert_eq!(net.binding(2, overlay(1)).is_some(), learnt, "{stable} {holding}");
         assert!(last_reply(&net, 2).is_some(), "it is answered all the same");
     }
@@ -172,7 +166,7 @@ fn a_unique_binding_is_given_or_none() {
         let mut net = phase2(2, &setup, from_cache);
         let asked = request(&mut net, 1, overlay(2), unique);
         let answers = if from_cache { 0 } else { 2 };
-        give(&mut net, answers, 1, &asked);
+        net.hear(answers, 1, &asked);
         let (_, flags, entry) = last_reply(&net, answers).unwrap();
         if is_unique {
             assert!(flags.has(Flags::UNIQUE_WANTED) && entry.code == CieCode::SUCCESS);
@@ -185,7 +179,7 @@ fn a_unique_binding_is_given_or_none() {
     let mut net = Net::new(2, &Setup::default());
     net.run(seconds(1));
     let asked = request(&mut net, 1, host(2, 9), unique);
-    give(&mut net, 2, 0, &asked);
+    net.hear(2, 0, &asked);
     let (_, flags, entry) = last_reply(&net, 2).unwrap();
     assert!(flags.has(Flags::UNIQUE_WANTED) && entry.prefix == 32 && entry.code == CieCode::SUCCESS);
 }
@@ -217,7 +211,7 @@ fn the_best_of_several_entries_is_taken() {
             entry(5, 4, 600, ok),
         ];
     }
-    give(&mut net, 1, 0, &reply);
+    net.hear(1, 0, &reply);
     assert_eq!(net.binding(1, overlay(2)), Some(nbma(3)));
 }
 
@@ -231,7 +225,7 @@ fn no_more_is_answered_than_can_be_taken_back() {
     for (host_number, code) in [(9, CieCode::SUCCESS), (77, CieCode::INSUFFICIENT_RESOURCES)] {
         net.nodes[2].rib.0.insert(Prefix::host(host(2, host_number).0), Lead::Lan);
         let asked = request(&mut net, 1, host(2, host_number), ASK);
-        give(&mut net, 2, 0, &asked);
+        net.hear(2, 0, &asked);
         assert_eq!(last_reply(&net, 2).unwrap().2.code, code);
     }
     assert_eq!(net.rejects(2, Reject::NoRoom), 1);
@@ -249,7 +243,7 @@ fn the_reply_has_every_extension_of_the_request() {
         extensions.insert(0, vendor(vec![0, 0, 9, 1]));
         extensions.insert(2, unknown(vec![7; 5]));
         extensions.push(vendor(vec![0, 0, 9, 2]));
-        give(&mut net, node, 1, &asked);
+        net.hear(node, 1, &asked);
         let (_, _, reply) = net.messages(node, MessageType::ResolutionReply).pop().unwrap();
         let kinds = |m: &Message| m.extensions.iter().flatten().map(|e| e.kind()).collect::<Vec<_>>();
         assert_eq!(kinds(&asked), kinds(&reply));
@@ -270,7 +264,7 @@ fn a_node_that_leaves_answers_no_more() {
     net.give(2, Input::Shutdown);
     net.run(millis(5));
     let asked = request(&mut net, 1, host(2, 9), ASK);
-    give(&mut net, 2, 0, &asked);
+    net.hear(2, 0, &asked);
     assert_eq!(last_reply(&net, 2).unwrap().2.code, CieCode::ADMINISTRATIVELY_PROHIBITED);
     net.run(seconds(1));
     assert_eq!((net.route(1, lan(2)), net.binding(1, overlay(2))), (None, None));
@@ -432,7 +426,7 @@ fn the_source_of_a_request_that_passes_is_implicit() {
     // From the spoke of hub 1 by hub 1 and hub 0 to that of hub 0.
     let asked = request(&mut net, near, overlay(far), ASK);
     let passes = |net: &mut Net, asked: &Message| {
-        give(net, 1, near, asked);
+        net.hear(1, near, asked);
         net.run(millis(15));
     };
     let implicit = |net: &Net, hub: usize| {
@@ -462,13 +456,13 @@ fn the_source_of_a_request_that_passes_is_implicit() {
     assert_eq!(net.binding(0, overlay(near)), None, "nothing is forwarded by it");
     net.run(seconds(100));
     let mut wants = request(&mut net, far, overlay(near), Flags(ASK.0 & !Flags::AUTHORITATIVE.0));
-    give(&mut net, 0, far, &wants);
+    net.hear(0, far, &wants);
     let (to, flags, entry) = last_reply(&net, 0).unwrap();
     assert_eq!((to, entry.nbma, entry.protocol), (nbma(far), Some(nbma(near).0), Some(overlay(near).0)));
     assert!(!flags.has(Flags::AUTHORITATIVE) && (495..=500).contains(&entry.holding_time));
     // With authority wanted, hub 0 is asked in vain: the routes do not lead to it.
     wants = request(&mut net, far, overlay(near), ASK);
-    give(&mut net, 0, far, &wants);
+    net.hear(0, far, &wants);
     assert_eq!(last_reply(&net, 0).unwrap().2.code, CieCode::NO_BINDING);
     net.run(seconds(501));
     assert!(implicit(&net, 0).is_none());

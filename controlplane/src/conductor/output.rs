@@ -1,0 +1,39 @@
+//! What the conductor wants done.
+
+use model::program::Op;
+use model::report::PacketOut;
+use model::state::event::Happening;
+use nhrp::journal::Line;
+
+use crate::kernel::Order;
+use crate::lookup::LookUp;
+
+/// Something to be done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Output {
+    /// Program these steps. The first of a connection are a resync.
+    Program(Steps),
+    /// Send this packet.
+    Send(PacketOut),
+    /// Tell the kernel.
+    Kernel(Order),
+    /// What [`Conductor::kept`] returns is worth saving.
+    Save,
+    /// The engine was told something and did something ([`Conductor::keep_journal`]).
+    Journal(Box<Line>),
+    /// Look up a server's DNS name; [`Input::LookedUp`] is the answer.
+    LookUp(LookUp),
+    /// Tell whoever listens.
+    Event(Happening),
+}
+
+/// Steps for the data plane.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Steps {
+    /// The connection that they are for; on another one they mean nothing.
+    pub connection: u64,
+    /// Counted up from 1.
+    pub number: u64,
+    /// The steps, in order.
+    pub ops: Vec<Op>,
+}
