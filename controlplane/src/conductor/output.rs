@@ -17,11 +17,11 @@ pub enum Output {
     Send(PacketOut),
     /// Tell the kernel.
     Kernel(Order),
-    /// What [`Conductor::kept`] returns is worth saving.
+    /// What [`super::Conductor::kept`] returns is worth saving.
     Save,
-    /// The engine was told something and did something ([`Conductor::keep_journal`]).
+    /// The engine was told something and did something ([`super::Conductor::keep_journal`]).
     Journal(Box<Line>),
-    /// Look up a server's DNS name; [`Input::LookedUp`] is the answer.
+    /// Look up a server's DNS name; [`super::Input::LookedUp`] is the answer.
     LookUp(LookUp),
     /// Tell whoever listens.
     Event(Happening),
