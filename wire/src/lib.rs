@@ -10,6 +10,7 @@
 pub mod arp;
 pub mod buf;
 pub mod checksum;
+pub mod esp;
 pub mod ethernet;
 pub mod gre;
 pub mod icmp;
