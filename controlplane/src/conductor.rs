@@ -465,11 +465,14 @@ impl Conductor {
                 }
             }
             Report::PathMtu { tunnel, nbma, mtu } => self.learn_path(now, tunnel, nbma, mtu, out),
+            // Nothing is protected yet.
+            Report::LeaseLow { .. } | Report::SaLifetime { .. } | Report::SaMoved { .. } => {}
         }
     }
 
     fn packet(&mut self, now: Instant, packet: PacketIn, out: &mut Vec<Output>) {
-        let PacketIn { reason, tunnel, source, destination, udp_port, bytes, dropped_before } = packet;
+        let PacketIn { reason, tunnel, source, destination, udp_port, spi: _, bytes, dropped_before } =
+            packet;
         *self.counted.punts_lost.entry(reason).or_default() += dropped_before;
         let port = (udp_port != 0).then_some(udp_port);
         let input = match reason {
@@ -664,7 +667,7 @@ impl Conductor {
             self.counted.unsent += 1;
             return;
         }
-        let packet = PacketOut { tunnel, destination, protocol_type: NHRP_PROTOCOL, bytes };
+        let packet = PacketOut { tunnel, destination, protocol_type: NHRP_PROTOCOL, bytes, port: 0 };
         if self.held.len() >= MAX_HELD {
             self.held.pop_front();
             self.counted.unsent += 1;

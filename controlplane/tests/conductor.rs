@@ -266,8 +266,12 @@ fn a_kernel_that_tells_late_takes_nothing_away() {
     tell(&mut cloud);
     assert_eq!(cloud.nodes[SPOKE1].dataplane.program(), before);
     // What nobody wants any more goes once the kernel has told all.
-    let stray =
-        Object::Replica(model::program::Replica { tunnel: name("tunnel0"), nbma: nbma("9.9.9.9"), link });
+    let stray = Object::Replica(model::program::Replica {
+        tunnel: name("tunnel0"),
+        nbma: nbma("9.9.9.9"),
+        link,
+        port: 0,
+    });
     cloud.nodes[SPOKE1].dataplane.take(&model::program::Op::Put(Owner::Nhrp, stray)).unwrap();
     cloud.hear(SPOKE1);
     cloud.run(seconds(1));

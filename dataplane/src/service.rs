@@ -148,6 +148,7 @@ impl Service {
                 udp_port: 0,
                 bytes: packet.bytes,
                 dropped_before: *lost,
+                spi: None,
             };
             let sent = lock(&self.punts).as_ref().is_some_and(|stream| stream.try_send(up).is_ok());
             *lost = if sent { 0 } else { *lost + 1 };

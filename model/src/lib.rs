@@ -9,6 +9,7 @@ pub mod id;
 pub mod observe;
 pub mod program;
 pub mod report;
+pub mod sa;
 pub mod state;
 pub mod time;
 

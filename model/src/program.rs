@@ -10,8 +10,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::sa::{Lease, Lifetimes, ProfileName, Protection, SaKey, SaMode, Spi};
 use crate::state::time::maybe_seconds;
-use crate::{InterfaceName, Mac, NbmaAddr, Prefix, ProtocolAddr, TableId, VlanId};
+use crate::{InterfaceName, Mac, NbmaAddr, Prefix, ProtocolAddr, TableId, VlanId, WorkerId};
 
 /// On whose word an object exists. Resync marks and sweeps one owner's objects only.
 ///
@@ -128,6 +129,9 @@ pub struct Tunnel {
     /// TCP segment sizes.
     #[serde(default)]
     pub tcp_mss: TcpMss,
+    /// The profile that protects it: then nothing leaves or enters it but through SAs of a [`Protection`] of this profile.
+    #[serde(default)]
+    pub protection: Option<ProfileName>,
     /// Network namespace of its twin, as [`Interface::netns`].
     #[serde(default)]
     pub netns: Option<String>,
@@ -160,6 +164,9 @@ pub struct Binding {
     pub next_hop: ProtocolAddr,
     /// Where its packets go.
     pub nbma: NbmaAddr,
+    /// The peer's UDP port, as of [`Protection::port`].
+    #[serde(default)]
+    pub port: u16,
     /// What the midchain is stacked on: the port interface and neighbour by which the NBMA address is reached, never by the
     /// tunnel itself. `None` while the underlay has no route: the adjacency is incomplete.
     pub link: Option<Hop>,
@@ -246,6 +253,9 @@ pub struct Replica {
     pub tunnel: InterfaceName,
     /// Where the copy goes.
     pub nbma: NbmaAddr,
+    /// The peer's UDP port, as of [`Protection::port`].
+    #[serde(default)]
+    pub port: u16,
     /// As [`Binding::link`].
     pub link: Option<Hop>,
 }
@@ -274,6 +284,50 @@ pub struct PathMtu {
     pub expires_in: Option<Duration>,
 }
 
+/// An SA by which packets come to us.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InboundSa {
+    /// Its SPI, which we chose; no two SAs of a worker have one slot.
+    pub spi: Spi,
+    /// Whose it is.
+    pub protection: Protection,
+    /// What ESP stands around.
+    pub mode: SaMode,
+    /// Key and salt.
+    pub key: SaKey,
+    /// Sequence numbers of 64 bits, of which 32 are sent (RFC 4303 §2.2.1).
+    pub esn: bool,
+    /// Sequence numbers that the replay window spans (RFC 4303 §3.4.3): 64 to 4096.
+    pub window: u16,
+    /// How much it carries.
+    #[serde(default)]
+    pub lifetimes: Lifetimes,
+}
+
+/// The SA by which packets of one worker go to a peer. A worker without one of its own hands its packets to the lowest one that has
+/// one; with a child SA for each (RFC 9611) none has to. Another one in its place takes over between two packets.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutboundSa {
+    /// Whose it is.
+    pub protection: Protection,
+    /// The worker that seals.
+    pub worker: WorkerId,
+    /// Its SPI, which the peer chose.
+    pub spi: Spi,
+    /// What ESP stands around.
+    pub mode: SaMode,
+    /// Key and salt.
+    pub key: SaKey,
+    /// As [`InboundSa::esn`].
+    pub esn: bool,
+    /// The sequence numbers that it may use here. A data plane that runs it already (same key of the object, SPI and SA key) goes on
+    /// where it is and takes over the new end.
+    pub lease: Lease,
+    /// How much it carries.
+    #[serde(default)]
+    pub lifetimes: Lifetimes,
+}
+
 /// Anything that is programmed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -294,6 +348,10 @@ pub enum Object {
     Fallback(Fallback),
     /// What the path to a peer takes.
     PathMtu(PathMtu),
+    /// An SA to us.
+    InboundSa(InboundSa),
+    /// An SA from us.
+    OutboundSa(OutboundSa),
 }
 
 /// What names an object. With the owner it is unique.
@@ -310,12 +368,16 @@ pub enum Key {
     Binding(InterfaceName, ProtocolAddr),
     /// By table and prefix.
     Route(TableId, Prefix),
-    /// By tunnel and NBMA address.
-    Replica(InterfaceName, NbmaAddr),
+    /// By tunnel, NBMA address and UDP port.
+    Replica(InterfaceName, NbmaAddr, u16),
     /// By tunnel.
     Fallback(InterfaceName),
     /// By tunnel and NBMA address.
     PathMtu(InterfaceName, NbmaAddr),
+    /// By SPI.
+    InboundSa(Spi),
+    /// By peer and worker.
+    OutboundSa(Protection, WorkerId),
 }
 
 impl Object {
@@ -328,9 +390,11 @@ impl Object {
             Self::Neighbour(o) => Key::Neighbour(o.hop),
             Self::Binding(o) => Key::Binding(o.tunnel, o.next_hop),
             Self::Route(o) => Key::Route(o.table, o.prefix),
-            Self::Replica(o) => Key::Replica(o.tunnel, o.nbma),
+            Self::Replica(o) => Key::Replica(o.tunnel, o.nbma, o.port),
             Self::Fallback(o) => Key::Fallback(o.tunnel),
             Self::PathMtu(o) => Key::PathMtu(o.tunnel, o.nbma),
+            Self::InboundSa(o) => Key::InboundSa(o.spi),
+            Self::OutboundSa(o) => Key::OutboundSa(o.protection, o.worker),
         }
     }
 }
@@ -387,6 +451,12 @@ pub enum Refusal {
     /// Something else still refers to it.
     #[error("`{0}` is still referred to")]
     Referred(InterfaceName),
+    /// Another SA of the same worker has the slot that the SPI names.
+    #[error("the slot of SPI {0} is taken by {1}")]
+    SlotTaken(Spi, Spi),
+    /// Numbers of a lease or a window that cannot be.
+    #[error("{0}")]
+    Senseless(String),
     /// A table of the data plane is full.
     #[error("no room for more {0}")]
     Full(String),

@@ -3,10 +3,11 @@
 use serde::{Deserialize, Serialize};
 
 use crate::program::Hop;
-use crate::{InterfaceName, Mac, NbmaAddr, ProtocolAddr};
+use crate::sa::{Direction, Protection, Reached, Spi};
+use crate::{InterfaceName, Mac, NbmaAddr, ProtocolAddr, WorkerId};
 
 /// A fact that the control plane may want to act on. Repeated while it holds, but
-/// [`Report::BindingExpired`], which is said once; ports are told first on each connection.
+/// [`Report::BindingExpired`] and [`Report::SaMoved`], which are said once; ports are told first on each connection.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Report {
@@ -50,6 +51,38 @@ pub enum Report {
         /// Largest outer IP packet, in bytes.
         mtu: u16,
     },
+    /// More than half of the sequence numbers that an outbound SA may use here are used.
+    LeaseLow {
+        /// Whose SA.
+        protection: Protection,
+        /// Who seals with it.
+        worker: WorkerId,
+        /// Its SPI.
+        spi: Spi,
+        /// The sequence number of its next packet.
+        next: u64,
+    },
+    /// An SA has reached a lifetime in bytes or packets.
+    SaLifetime {
+        /// Whose SA.
+        protection: Protection,
+        /// Its SPI.
+        spi: Spi,
+        /// Which way it goes.
+        direction: Direction,
+        /// Which lifetime.
+        reached: Reached,
+    },
+    /// The newest packet of an SA that is encapsulated in UDP came from another address or port than its peer's, and is
+    /// authentic: a NAT on the way gave it another one (RFC 7296 §2.23).
+    SaMoved {
+        /// The inbound SA.
+        spi: Spi,
+        /// Where the peer is now.
+        nbma: NbmaAddr,
+        /// Its UDP port.
+        port: u16,
+    },
 }
 
 /// Why a packet was handed to the control plane.
@@ -80,6 +113,9 @@ pub struct PacketIn {
     pub destination: NbmaAddr,
     /// UDP source port of the peer where encapsulated, else 0.
     pub udp_port: u16,
+    /// The SA that it came by, if it came protected.
+    #[serde(default)]
+    pub spi: Option<Spi>,
     /// The NHRP packet, or the first 128 octets at most of the inner IP packet.
     pub bytes: Vec<u8>,
     /// Packets of this reason that were dropped since the last one because the queue was full.
@@ -93,6 +129,9 @@ pub struct PacketOut {
     pub tunnel: InterfaceName,
     /// Where to.
     pub destination: NbmaAddr,
+    /// The peer's UDP port, as of [`Protection::port`].
+    #[serde(default)]
+    pub port: u16,
     /// GRE protocol type, 0x2001 for NHRP.
     pub protocol_type: u16,
     /// The payload.

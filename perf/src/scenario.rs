@@ -269,6 +269,7 @@ impl Scenario {
             outer_df: OuterDf::Copy,
             tcp_mss: TcpMss::Auto,
             netns: None,
+            protection: None,
         };
         let link = Hop { interface: names.wan, next_hop: gateway(self.outer) };
         let binding = |spoke| {
@@ -278,6 +279,7 @@ impl Scenario {
                 nbma: NbmaAddr(nbma(self.outer, spoke)),
                 link: Some(link),
                 expires_in: None,
+                port: 0,
             })
         };
         std::iter::once(Object::Tunnel(tunnel)).chain((0..self.spokes).map(binding)).collect()

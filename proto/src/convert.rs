@@ -13,6 +13,7 @@ mod observe;
 mod program;
 mod report;
 mod routes;
+mod sa;
 mod session;
 mod state;
 
@@ -279,6 +280,52 @@ mod kind {
             let Some(vlan) = vlan else { return Ok(None) };
             let known = VlanId::try_from(small::up::<u16>(vlan, field)?);
             known.map(Some).map_err(|wrong| Malformed::new(field, Problem::Text(wrong.to_string())))
+        }
+    }
+
+    /// A security parameter index.
+    pub(super) mod spi {
+        use model::sa::Spi;
+
+        use crate::convert::{Malformed, Problem};
+
+        pub(crate) fn down(spi: Spi) -> u32 {
+            spi.value()
+        }
+        pub(crate) fn up(spi: u32, field: &str) -> Result<Spi, Malformed> {
+            Spi::try_from(spi).map_err(|wrong| Malformed::new(field, Problem::Text(wrong.to_string())))
+        }
+    }
+
+    /// As [`spi`], if there is one.
+    pub(super) mod maybe_spi {
+        use model::sa::Spi;
+
+        use super::spi;
+        use crate::convert::Malformed;
+
+        pub(crate) fn down(value: Option<Spi>) -> Option<u32> {
+            value.map(spi::down)
+        }
+        pub(crate) fn up(value: Option<u32>, field: &str) -> Result<Option<Spi>, Malformed> {
+            value.map(|value| spi::up(value, field)).transpose()
+        }
+    }
+
+    /// The key of an SA with its salt. What it came in is erased.
+    pub(super) mod key {
+        use model::sa::SaKey;
+        use zeroize::Zeroizing;
+
+        use crate::convert::{Malformed, Problem};
+
+        pub(crate) fn down(key: SaKey) -> Vec<u8> {
+            key.keymat().to_vec()
+        }
+        pub(crate) fn up(keymat: Vec<u8>, field: &str) -> Result<SaKey, Malformed> {
+            let keymat = Zeroizing::new(keymat);
+            let wrong = || format!("{} bytes are no key with salt (20 or 36)", keymat.len());
+            SaKey::new(&keymat).ok_or_else(|| Malformed::new(field, Problem::Text(wrong())))
         }
     }
 

@@ -81,6 +81,7 @@ impl server::Dataplane for Odd {
                 udp_port: 0,
                 bytes: packet.bytes,
                 dropped_before: 0,
+                spi: None,
             };
             sender.send(punted).await.unwrap();
         }
@@ -201,6 +202,7 @@ async fn batches_are_answered_in_order_and_packets_come_back() {
         destination: "203.0.113.2".parse().unwrap(),
         protocol_type: 0x2001,
         bytes: vec![0, 1, 2, 255],
+        port: 0,
     };
     packets.send(packet.clone()).await.unwrap();
     let mut punted = client.punt(open(1), receiver).await.unwrap();
@@ -310,7 +312,7 @@ async fn a_stalled_caller_stalls_nobody_else() {
     for _ in 0..1024 {
         let (tunnel, destination) = ("tunnel0".parse().unwrap(), "203.0.113.2".parse().unwrap());
         let bytes = vec![0; 1400];
-        packets.send(PacketOut { tunnel, destination, protocol_type: 0x2001, bytes }).await.unwrap();
+        packets.send(PacketOut { tunnel, destination, protocol_type: 0x2001, bytes, port: 0 }).await.unwrap();
     }
     let _stuck = client.punt(open(1), receiver).await.unwrap();
     let (batches, receiver) = mpsc::channel(8);

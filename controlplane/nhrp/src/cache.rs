@@ -219,6 +219,7 @@ impl Cloud {
             nbma: entry.nbma,
             link: None,
             expires_in: entry.ends().map(|at| at.since(turn.now)),
+            port: 0,
         }));
     }
 

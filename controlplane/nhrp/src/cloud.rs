@@ -257,7 +257,7 @@ impl Cloud {
         let reasons = self.replicas.entry(nbma).or_default();
         *reasons += 1;
         if *reasons == 1 && self.is_multipoint() {
-            turn.put(Object::Replica(Replica { tunnel: self.tunnel.name, nbma, link: None }));
+            turn.put(Object::Replica(Replica { tunnel: self.tunnel.name, nbma, link: None, port: 0 }));
         }
     }
 
@@ -268,7 +268,7 @@ impl Cloud {
         if *reasons == 0 {
             self.replicas.remove(&nbma);
             if self.is_multipoint() {
-                turn.remove(Key::Replica(self.tunnel.name, nbma));
+                turn.remove(Key::Replica(self.tunnel.name, nbma, 0));
             }
         }
     }

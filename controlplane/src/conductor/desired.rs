@@ -244,7 +244,7 @@ fn name_of(object: &Object) -> Option<InterfaceName> {
 fn references(object: &Object) -> Vec<InterfaceName> {
     let through = |own, link: Option<Hop>| std::iter::once(own).chain(link.map(|l| l.interface)).collect();
     match object {
-        Object::Interface(_) => Vec::new(),
+        Object::Interface(_) | Object::InboundSa(_) | Object::OutboundSa(_) => Vec::new(),
         Object::Tunnel(tunnel) => vec![tunnel.source_interface],
         Object::Neighbour(neighbour) => vec![neighbour.hop.interface],
         Object::Binding(binding) => through(binding.tunnel, binding.link),
@@ -296,6 +296,7 @@ mod tests {
             outer_df: OuterDf::Copy,
             tcp_mss: TcpMss::Auto,
             netns: None,
+            protection: None,
         })
     }
 
@@ -306,6 +307,7 @@ mod tests {
             nbma: NbmaAddr("198.51.100.9".parse().unwrap()),
             link: None,
             expires_in,
+            port: 0,
         })
     }
 

@@ -51,8 +51,10 @@ fn named(key: &Key) -> String {
         Key::Binding(tunnel, next_hop) => format!("binding {next_hop} on {tunnel}"),
         Key::Route(table, prefix) if table.0 == 0 => format!("route {prefix}"),
         Key::Route(table, prefix) => format!("route {prefix} in table {}", table.0),
-        Key::Replica(tunnel, nbma) => format!("replica {nbma} on {tunnel}"),
+        Key::Replica(tunnel, nbma, _) => format!("replica {nbma} on {tunnel}"),
         Key::Fallback(tunnel) => format!("fall-back of {tunnel}"),
         Key::PathMtu(tunnel, nbma) => format!("path MTU to {nbma} on {tunnel}"),
+        Key::InboundSa(spi) => format!("inbound SA {spi}"),
+        Key::OutboundSa(protection, worker) => format!("outbound SA of {protection} by worker {}", worker.0),
     }
 }

@@ -222,7 +222,7 @@ impl Conductor {
     /// The table in which an object's NBMA address is looked up.
     fn underlay_of(&self, key: Key) -> Option<TableId> {
         match key {
-            Key::Binding(tunnel, _) | Key::Replica(tunnel, _) => self.underlay_table(tunnel),
+            Key::Binding(tunnel, _) | Key::Replica(tunnel, _, _) => self.underlay_table(tunnel),
             _ => None,
         }
     }

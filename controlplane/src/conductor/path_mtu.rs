@@ -106,7 +106,7 @@ impl Conductor {
 
     /// An object of a tunnel stood there and does not any more: if it was the last of the tunnel, the peer is gone.
     pub(super) fn forget_path(&mut self, key: Key, stood: Option<(TableId, NbmaAddr)>) {
-        let (Key::Binding(tunnel, _) | Key::Replica(tunnel, _)) = key else { return };
+        let (Key::Binding(tunnel, _) | Key::Replica(tunnel, _, _)) = key else { return };
         if let Some((table, nbma)) = stood
             && !self.stack.is_peer(table, tunnel, nbma)
         {

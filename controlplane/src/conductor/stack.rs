@@ -62,7 +62,7 @@ impl Stack {
         objects
             .into_iter()
             .flatten()
-            .any(|(_, key)| matches!(key, Key::Binding(of, _) | Key::Replica(of, _) if *of == tunnel))
+            .any(|(_, key)| matches!(key, Key::Binding(of, _) | Key::Replica(of, _, _) if *of == tunnel))
     }
 
     /// Every object, and where it stands.
@@ -89,7 +89,7 @@ mod tests {
     fn a_prefix_finds_what_stands_inside_it() {
         let mut stack = Stack::default();
         let nbma = |text: &str| NbmaAddr(text.parse().unwrap());
-        let key = |text: &str| Key::Replica("tunnel0".parse().unwrap(), nbma(text));
+        let key = |text: &str| Key::Replica("tunnel0".parse().unwrap(), nbma(text), 0);
         for text in ["192.0.2.1", "192.0.2.200", "198.51.100.1", "2001:db8::1"] {
             stack.set(Owner::Nhrp, key(text), TableId(0), nbma(text));
         }

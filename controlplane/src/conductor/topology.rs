@@ -149,6 +149,7 @@ impl Topology {
             outer_df: tunnel.outer_df,
             tcp_mss: tunnel.tcp_mss.0,
             netns: config.netns(tunnel.table),
+            protection: None,
         }));
         if let TunnelMode::PointToPoint { destination: nbma } = mode {
             self.objects.push(Object::Binding(Binding {
@@ -157,8 +158,9 @@ impl Topology {
                 nbma,
                 link: None,
                 expires_in: None,
+                port: 0,
             }));
-            self.objects.push(Object::Replica(Replica { tunnel: name, nbma, link: None }));
+            self.objects.push(Object::Replica(Replica { tunnel: name, nbma, link: None, port: 0 }));
         }
     }
 

@@ -161,7 +161,7 @@ impl Dataplane {
 /// The interfaces that an object refers to.
 fn needs(object: &Object) -> Vec<InterfaceName> {
     match object {
-        Object::Interface(_) => vec![],
+        Object::Interface(_) | Object::InboundSa(_) | Object::OutboundSa(_) => vec![],
         Object::Tunnel(tunnel) => vec![tunnel.source_interface],
         Object::Neighbour(neighbour) => vec![neighbour.hop.interface],
         Object::Binding(binding) => {
@@ -337,6 +337,7 @@ impl Cloud {
             udp_port: 0,
             bytes: packet,
             dropped_before: 0,
+            spi: None,
         };
         self.give(0, Input::Packet(packet));
     }
@@ -396,6 +397,7 @@ impl Cloud {
                     udp_port: 0,
                     bytes: packet.bytes.clone(),
                     dropped_before: 0,
+                    spi: None,
                 };
                 self.waiting.push_back((to, Input::Packet(packet)));
             }

@@ -124,6 +124,7 @@ impl server::Dataplane for Service {
                     udp_port: 0,
                     bytes: packet.bytes,
                     dropped_before: 0,
+                    spi: None,
                 };
                 if let Some(to) = to {
                     let _ = to.send(packet).await;

@@ -43,6 +43,8 @@ impl Programmed {
             Object::Replica(o) => o.tunnel,
             Object::Fallback(o) => o.tunnel,
             Object::PathMtu(o) => o.tunnel,
+            // Of a profile's tunnels, which it does not name.
+            Object::InboundSa(_) | Object::OutboundSa(_) => return filter.admits_interface(None),
         };
         filter.admits_interface(Some(name))
     }
@@ -52,6 +54,8 @@ impl Programmed {
             Object::Interface(o) => Some(o.table),
             Object::Tunnel(o) => Some(o.table),
             Object::Route(o) => Some(o.table),
+            Object::InboundSa(o) => Some(o.protection.table),
+            Object::OutboundSa(o) => Some(o.protection.table),
             _ => None,
         }
     }
@@ -66,6 +70,8 @@ impl Programmed {
             Object::Replica(o) => o.nbma.0 == addr,
             Object::Fallback(o) => o.next_hop.0 == addr,
             Object::PathMtu(o) => o.nbma.0 == addr,
+            Object::InboundSa(o) => o.protection.remote.0 == addr || o.protection.local.0 == addr,
+            Object::OutboundSa(o) => o.protection.remote.0 == addr || o.protection.local.0 == addr,
         }
     }
 
@@ -84,8 +90,9 @@ impl Programmed {
                     TunnelMode::PointToPoint { destination } => format!("to {destination}"),
                 };
                 let redirect = if o.redirect { ", redirect" } else { "" };
+                let protection = o.protection.map_or_else(String::new, |by| format!(", protected by {by}"));
                 let more = format!(
-                    "{to}, from {} ({}), key {}, network id {}, table {}/{}, MTU {}, TTL {}{redirect}",
+                    "{to}, from {} ({}), key {}, network id {}, table {}/{}, MTU {}, TTL {}{redirect}{protection}",
                     o.source,
                     o.source_interface,
                     or_dash(o.key),
@@ -109,6 +116,15 @@ impl Programmed {
             Object::Fallback(o) => ("fallback", o.tunnel.to_string(), format!("to {}", o.next_hop), None),
             Object::PathMtu(o) => {
                 ("path-mtu", format!("{} on {}", o.nbma, o.tunnel), o.mtu.to_string(), o.expires_in)
+            }
+            Object::InboundSa(o) => {
+                let more = format!("{}, {}, {}, window {}", o.protection, o.key.suite(), o.mode, o.window);
+                ("inbound-sa", o.spi.to_string(), more, None)
+            }
+            Object::OutboundSa(o) => {
+                let name = format!("{} by worker {}", o.protection, o.worker.0);
+                let lease = format!("sequence numbers {} to {}", o.lease.first, o.lease.last);
+                ("outbound-sa", name, format!("{}, {}, {}, {lease}", o.spi, o.key.suite(), o.mode), None)
             }
         }
     }

@@ -218,6 +218,7 @@ fn program() -> Program {
         outer_df: OuterDf::Copy,
         tcp_mss: TcpMss::Auto,
         netns: None,
+        protection: None,
     };
     let binding = Binding {
         tunnel: name("tunnel0"),
@@ -225,6 +226,7 @@ fn program() -> Program {
         nbma: "203.0.113.3".parse().unwrap(),
         link: Some(hop()),
         expires_in: Some(Duration::from_secs(60)),
+        port: 0,
     };
     Program(vec![
         Programmed { owner: Owner::Config, object: Object::Tunnel(tunnel), stale: false },

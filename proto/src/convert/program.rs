@@ -5,7 +5,7 @@ use model::program::{
     Refusal, Refused, Replica, Route, TcpMss, Tunnel, TunnelMode,
 };
 
-use super::kind::{enumerator, inner, inners, maybe_text, small, table, text};
+use super::kind::{enumerator, inner, inners, maybe_text, small, spi, table, text, worker};
 use super::{Malformed, Problem, enumeration, message, needed, up};
 use crate::pb;
 
@@ -18,12 +18,12 @@ message!(Interface => Interface {
 });
 message!(Neighbour => Neighbour { hop: inner, mac: text, });
 message!(Binding => Binding {
-    tunnel: text, next_hop: text, nbma: text, link: maybe_inner, expires_in as expires_in_us: maybe_micros,
+    tunnel: text, next_hop: text, nbma: text, link: maybe_inner, expires_in as expires_in_us: maybe_micros, port: small,
 });
 message!(Route => Route {
     table: table, prefix: text, path: inner, expires_in as expires_in_us: maybe_micros,
 });
-message!(Replica => Replica { tunnel: text, nbma: text, link: maybe_inner, });
+message!(Replica => Replica { tunnel: text, nbma: text, link: maybe_inner, port: small, });
 message!(Fallback => Fallback { tunnel: text, next_hop: text, });
 message!(PathMtu => PathMtu { tunnel: text, nbma: text, mtu: small, expires_in as expires_in_us: maybe_micros, });
 
@@ -52,6 +52,7 @@ impl From<Tunnel> for pb::Tunnel {
                 TcpMss::Most(most) => Some(most.into()),
             },
             netns: tunnel.netns,
+            protection: maybe_text::down(tunnel.protection),
         }
     }
 }
@@ -82,6 +83,7 @@ impl TryFrom<pb::Tunnel> for Tunnel {
                 Some(most) => TcpMss::Most(small::up(most, "tcp_mss")?),
             },
             netns: tunnel.netns,
+            protection: maybe_text::up(tunnel.protection, "protection")?,
         })
     }
 }
@@ -133,6 +135,8 @@ impl From<Object> for pb::Object {
             Object::Replica(o) => Pb::Replica(o.into()),
             Object::Fallback(o) => Pb::Fallback(o.into()),
             Object::PathMtu(o) => Pb::PathMtu(o.into()),
+            Object::InboundSa(o) => Pb::InboundSa(o.into()),
+            Object::OutboundSa(o) => Pb::OutboundSa(o.into()),
         };
         Self { object: Some(object) }
     }
@@ -151,6 +155,8 @@ impl TryFrom<pb::Object> for Object {
             Pb::Replica(o) => Self::Replica(up(o, "replica")?),
             Pb::Fallback(o) => Self::Fallback(up(o, "fallback")?),
             Pb::PathMtu(o) => Self::PathMtu(up(o, "path_mtu")?),
+            Pb::InboundSa(o) => Self::InboundSa(up(o, "inbound_sa")?),
+            Pb::OutboundSa(o) => Self::OutboundSa(up(o, "outbound_sa")?),
         })
     }
 }
@@ -168,13 +174,20 @@ impl From<Key> for pb::Key {
             Key::Route(table, prefix) => {
                 Pb::Route(pb::RouteKey { table: table::down(table), prefix: text::down(prefix) })
             }
-            Key::Replica(tunnel, nbma) => {
-                Pb::Replica(pb::ReplicaKey { tunnel: text::down(tunnel), nbma: text::down(nbma) })
-            }
+            Key::Replica(tunnel, nbma, port) => Pb::Replica(pb::ReplicaKey {
+                tunnel: text::down(tunnel),
+                nbma: text::down(nbma),
+                port: port.into(),
+            }),
             Key::Fallback(tunnel) => Pb::Fallback(text::down(tunnel)),
             Key::PathMtu(tunnel, nbma) => {
-                Pb::PathMtu(pb::ReplicaKey { tunnel: text::down(tunnel), nbma: text::down(nbma) })
+                Pb::PathMtu(pb::ReplicaKey { tunnel: text::down(tunnel), nbma: text::down(nbma), port: 0 })
             }
+            Key::InboundSa(of) => Pb::InboundSa(spi::down(of)),
+            Key::OutboundSa(protection, of) => Pb::OutboundSa(pb::OutboundSaKey {
+                protection: inner::down(protection),
+                worker: worker::down(of),
+            }),
         };
         Self { key: Some(key) }
     }
@@ -196,12 +209,19 @@ impl TryFrom<pb::Key> for Key {
                 Self::Route(table::up(k.table, "route.table")?, text::up(k.prefix, "route.prefix")?)
             }
             Pb::Replica(k) => {
-                Self::Replica(text::up(k.tunnel, "replica.tunnel")?, text::up(k.nbma, "replica.nbma")?)
+                let (tunnel, nbma) =
+                    (text::up(k.tunnel, "replica.tunnel")?, text::up(k.nbma, "replica.nbma")?);
+                Self::Replica(tunnel, nbma, small::up(k.port, "replica.port")?)
             }
             Pb::Fallback(tunnel) => Self::Fallback(text::up(tunnel, "fallback")?),
             Pb::PathMtu(k) => {
                 Self::PathMtu(text::up(k.tunnel, "path_mtu.tunnel")?, text::up(k.nbma, "path_mtu.nbma")?)
             }
+            Pb::InboundSa(of) => Self::InboundSa(spi::up(of, "inbound_sa")?),
+            Pb::OutboundSa(k) => Self::OutboundSa(
+                inner::up(k.protection, "outbound_sa.protection")?,
+                worker::up(k.worker, "outbound_sa.worker")?,
+            ),
         })
     }
 }
@@ -256,6 +276,10 @@ impl From<Refusal> for pb::Refusal {
             Refusal::Referred(name) => Pb::Referred(text::down(name)),
             Refusal::Full(table) => Pb::Full(table),
             Refusal::Unsupported(what) => Pb::Unsupported(what),
+            Refusal::SlotTaken(of, by) => {
+                Pb::SlotTaken(pb::SlotTaken { spi: spi::down(of), by: spi::down(by) })
+            }
+            Refusal::Senseless(what) => Pb::Senseless(what),
         };
         Self { reason: Some(reason) }
     }
@@ -273,6 +297,10 @@ impl TryFrom<pb::Refusal> for Refusal {
             Pb::Referred(name) => Self::Referred(text::up(name, "referred")?),
             Pb::Full(table) => Self::Full(table),
             Pb::Unsupported(what) => Self::Unsupported(what),
+            Pb::SlotTaken(taken) => {
+                Self::SlotTaken(spi::up(taken.spi, "slot_taken.spi")?, spi::up(taken.by, "slot_taken.by")?)
+            }
+            Pb::Senseless(what) => Self::Senseless(what),
         })
     }
 }

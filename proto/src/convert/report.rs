@@ -2,16 +2,16 @@
 
 use model::report::{PacketIn, PacketOut, PuntReason, Report};
 
-use super::kind::{inners, small, text, texts};
+use super::kind::{enumerator, inner, inners, small, spi, text, texts, worker};
 use super::{Malformed, enumeration, message, needed, up};
 use crate::pb;
 
 enumeration!(PuntReason => PuntReason { Nhrp, Redirect });
 
 message!(PacketIn => PacketIn {
-    reason: enumerator, tunnel: text, source: text, destination: text, udp_port: small, bytes: same, dropped_before: same,
+    reason: enumerator, tunnel: text, source: text, destination: text, udp_port: small, bytes: same, dropped_before: same, spi: maybe_spi,
 });
-message!(PacketOut => PacketOut { tunnel: text, destination: text, protocol_type: small, bytes: same, });
+message!(PacketOut => PacketOut { tunnel: text, destination: text, protocol_type: small, bytes: same, port: small, });
 
 impl From<Report> for pb::Report {
     fn from(report: Report) -> Self {
@@ -37,6 +37,21 @@ impl From<Report> for pb::Report {
                 mtu: mtu.into(),
                 expires_in_us: None,
             }),
+            Report::LeaseLow { protection, worker, spi, next } => Pb::LeaseLow(pb::LeaseLow {
+                protection: inner::down(protection),
+                worker: worker::down(worker),
+                spi: spi::down(spi),
+                next,
+            }),
+            Report::SaLifetime { protection, spi, direction, reached } => Pb::SaLifetime(pb::SaLifetime {
+                protection: inner::down(protection),
+                spi: spi::down(spi),
+                direction: enumerator::down(direction),
+                reached: enumerator::down(reached),
+            }),
+            Report::SaMoved { spi, nbma, port } => {
+                Pb::SaMoved(pb::SaMoved { spi: spi::down(spi), nbma: text::down(nbma), port: port.into() })
+            }
         };
         Self { report: Some(report) }
     }
@@ -67,6 +82,23 @@ impl TryFrom<pb::Report> for Report {
                 tunnel: text::up(path.tunnel, "path_mtu.tunnel")?,
                 nbma: text::up(path.nbma, "path_mtu.nbma")?,
                 mtu: small::up(path.mtu, "path_mtu.mtu")?,
+            },
+            Pb::LeaseLow(low) => Self::LeaseLow {
+                protection: inner::up(low.protection, "lease_low.protection")?,
+                worker: worker::up(low.worker, "lease_low.worker")?,
+                spi: spi::up(low.spi, "lease_low.spi")?,
+                next: low.next,
+            },
+            Pb::SaLifetime(reached) => Self::SaLifetime {
+                protection: inner::up(reached.protection, "sa_lifetime.protection")?,
+                spi: spi::up(reached.spi, "sa_lifetime.spi")?,
+                direction: enumerator::up(reached.direction, "sa_lifetime.direction")?,
+                reached: enumerator::up(reached.reached, "sa_lifetime.reached")?,
+            },
+            Pb::SaMoved(moved) => Self::SaMoved {
+                spi: spi::up(moved.spi, "sa_moved.spi")?,
+                nbma: text::up(moved.nbma, "sa_moved.nbma")?,
+                port: small::up(moved.port, "sa_moved.port")?,
             },
         })
     }

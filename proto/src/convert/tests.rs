@@ -16,6 +16,7 @@ use model::program::{
     Refusal, Refused, Replica, Route, TcpMss, Tunnel, TunnelMode,
 };
 use model::report::{PacketIn, PacketOut, PuntReason, Report};
+use model::sa::{ProfileName, SaKey, Spi};
 use model::state::{Event, Filter, Show, State, What};
 use model::{
     Epoch, Instance, InterfaceAddr, InterfaceName, Mac, NbmaAddr, Prefix, ProtocolAddr, TableId, VlanId,
@@ -157,7 +158,7 @@ samples! {
     Tunnel: d => Self {
         name: any(d), mode: any(d), source: any(d), source_interface: any(d), key: any(d), mtu: any(d), ttl: any(d),
         network_id: any(d), redirect: any(d), table: any(d), underlay_table: any(d),
-        outer_df: any(d), tcp_mss: any(d), netns: any(d),
+        outer_df: any(d), tcp_mss: any(d), netns: any(d), protection: any(d),
     };
     VlanId: d => Self::try_from(u16::try_from(d.below(4094) + 1).unwrap()).unwrap();
     TcpMss: d => match d.below(3) {
@@ -173,7 +174,15 @@ samples! {
         3 => Self::Unreachable,
         _ => Self::Blackhole,
     };
-    Object: d => match d.below(8) {
+    Spi: d => Self::new(u32::sample(d).max(256)).unwrap();
+    ProfileName: d => ["lab", "branch-v2"][d.below(2)].parse().unwrap();
+    SaKey: d => {
+        let keymat: Vec<u8> = (0..[20, 36][d.below(2)]).map(|_| u8::sample(d)).collect();
+        Self::new(&keymat).unwrap()
+    };
+    Object: d => match d.below(10) {
+        9 => Self::InboundSa(any(d)),
+        8 => Self::OutboundSa(any(d)),
         7 => Self::PathMtu(any(d)),
         0 => Self::Interface(any(d)),
         1 => Self::Tunnel(any(d)),
@@ -190,7 +199,9 @@ samples! {
         2 => Self::ResyncBegin(any(d)),
         _ => Self::ResyncEnd(any(d)),
     };
-    Refusal: d => match d.below(7) {
+    Refusal: d => match d.below(9) {
+        8 => Self::SlotTaken(any(d), any(d)),
+        7 => Self::Senseless(any(d)),
         0 => Self::NoInterface(any(d)),
         1 => Self::NoPort(any(d)),
         2 => Self::InUse(any(d), any(d)),
@@ -201,7 +212,10 @@ samples! {
     };
     Refused: d => Self { op: u32::sample(d) as usize, reason: any(d) };
     Ack: d => Self { number: any(d), result: Option::sample(d).map_or(Ok(()), Err) };
-    Report: d => match d.below(6) {
+    Report: d => match d.below(9) {
+        8 => Self::SaMoved { spi: any(d), nbma: any(d), port: any(d) },
+        7 => Self::SaLifetime { protection: any(d), spi: any(d), direction: any(d), reached: any(d) },
+        6 => Self::LeaseLow { protection: any(d), worker: any(d), spi: any(d), next: any(d) },
         5 => Self::PathMtu { tunnel: any(d), nbma: any(d), mtu: any(d) },
         0 => Self::Glean(any(d)),
         1 => Self::Used { tunnel: any(d), next_hops: any(d) },
@@ -371,6 +385,7 @@ fn binding(change: impl FnOnce(&mut pb::Binding)) -> Result<Batch, Malformed> {
         nbma: "203.0.113.2".into(),
         link: Some(pb::Hop { interface: "wan".into(), next_hop: "203.0.113.1".into() }),
         expires_in_us: None,
+        port: 0,
     };
     change(&mut binding);
     let object = pb::Object { object: Some(pb::object::Object::Binding(binding)) };

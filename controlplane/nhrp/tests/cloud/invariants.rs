@@ -215,7 +215,7 @@ pub(crate) fn check(net: &Net) {
         });
         let receivers: BTreeSet<_> = clients.chain(configured).collect();
         let replicas = node.program.keys().filter_map(|key| match key {
-            Key::Replica(_, nbma) => Some(*nbma),
+            Key::Replica(_, nbma, _) => Some(*nbma),
             _ => None,
         });
         let is_configured = entries.iter().any(|e| e.entry_type == EntryType::Local);

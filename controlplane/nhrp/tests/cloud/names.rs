@@ -281,7 +281,7 @@ fn multicast_goes_to_the_servers_that_have_a_place() {
     nhrp.map_multicast = vec![MapMulticast::Nhs];
     resolve(&mut net, &[0]);
     net.start_all();
-    let replicas = |net: &Net| [0, 1, 7].map(|node| net.has(2, Key::Replica(tunnel0(), nbma(node))));
+    let replicas = |net: &Net| [0, 1, 7].map(|node| net.has(2, Key::Replica(tunnel0(), nbma(node), 0)));
     net.run(seconds(5));
     assert_eq!(replicas(&net), [true, false, false]);
     net.kill(0);

@@ -16,7 +16,7 @@ fn a_spoke_can_use_its_hub_before_it_has_heard_of_it() {
     net.start(1);
     assert_eq!(net.binding(1, overlay(0)), Some(nbma(0)));
     assert!(net.has(1, Key::Fallback(tunnel0())));
-    assert!(net.has(1, Key::Replica(tunnel0(), nbma(0))));
+    assert!(net.has(1, Key::Replica(tunnel0(), nbma(0), 0)));
 }
 
 #[test]
@@ -25,7 +25,7 @@ fn spokes_register_and_the_hub_programs_them() {
     net.run(seconds(1));
     for spoke in [1, 2] {
         assert_eq!(net.binding(0, overlay(spoke)), Some(nbma(spoke)));
-        assert!(net.has(0, Key::Replica(tunnel0(), nbma(spoke))));
+        assert!(net.has(0, Key::Replica(tunnel0(), nbma(spoke), 0)));
         let up = Event::ServerUp { tunnel: tunnel0(), nhs: overlay(0), refresh: false };
         assert!(net.has_event(spoke, |e| *e == up));
         let (client, nbma) = (overlay(spoke), nbma(spoke));
@@ -113,7 +113,7 @@ fn a_registration_ends_with_its_holding_time() {
     net.nodes[1].alive = false;
     net.run(seconds(31));
     assert_eq!(net.binding(0, overlay(1)), None);
-    assert!(!net.has(0, Key::Replica(tunnel0(), nbma(1))));
+    assert!(!net.has(0, Key::Replica(tunnel0(), nbma(1), 0)));
     assert!(net.has_event(0, |e| *e == Event::Gone { tunnel: tunnel0(), address: overlay(1) }));
 }
 
@@ -157,8 +157,8 @@ fn a_registration_that_is_not_unique_moves() {
     net.start(2);
     net.run(seconds(1));
     assert_eq!(net.binding(0, overlay(1)), Some(nbma(2)));
-    assert!(!net.has(0, Key::Replica(tunnel0(), nbma(1))));
-    assert!(net.has(0, Key::Replica(tunnel0(), nbma(2))));
+    assert!(!net.has(0, Key::Replica(tunnel0(), nbma(1), 0)));
+    assert!(net.has(0, Key::Replica(tunnel0(), nbma(2), 0)));
 }
 
 /// The address of the source interface changes: the old registration is purged, the new one is there at once.
@@ -170,8 +170,8 @@ fn a_new_nbma_address_is_registered_at_once() {
     net.start(1);
     net.run(millis(100));
     assert_eq!(net.binding(0, overlay(1)), Some(nbma(7)));
-    assert!(net.has(0, Key::Replica(tunnel0(), nbma(7))));
-    assert!(!net.has(0, Key::Replica(tunnel0(), nbma(1))));
+    assert!(net.has(0, Key::Replica(tunnel0(), nbma(7), 0)));
+    assert!(!net.has(0, Key::Replica(tunnel0(), nbma(1), 0)));
     assert_eq!(net.rejects(0, Reject::AlreadyRegistered), 0);
 }
 
@@ -230,12 +230,16 @@ fn a_static_map_is_programmed_and_nothing_learnt_replaces_it() {
     net.run(seconds(1));
     assert_eq!(net.binding(0, overlay(2)), Some(nbma(9)));
     assert!(net.rejects(0, Reject::Prohibited) > 0);
-    assert!(net.has(0, Key::Replica(tunnel0(), nbma(9))) && !net.has(0, Key::Replica(tunnel0(), nbma(1))));
+    assert!(
+        net.has(0, Key::Replica(tunnel0(), nbma(9), 0)) && !net.has(0, Key::Replica(tunnel0(), nbma(1), 0))
+    );
     // `dynamic` brings the registered ones, and their going takes them away.
     net.nodes[0].tunnel.nhrp.map_multicast = vec![MapMulticast::Dynamic];
     net.nodes[0].tunnel.nhrp.map.clear();
     net.start(0);
-    assert!(net.has(0, Key::Replica(tunnel0(), nbma(1))) && !net.has(0, Key::Replica(tunnel0(), nbma(9))));
+    assert!(
+        net.has(0, Key::Replica(tunnel0(), nbma(1), 0)) && !net.has(0, Key::Replica(tunnel0(), nbma(9), 0))
+    );
     assert_eq!(net.binding(0, overlay(2)), None);
 }
 
@@ -289,7 +293,7 @@ fn what_no_peer_can_have_is_not_registered() {
 fn a_client_that_is_configured_too_gets_multicast_once_it_registered() {
     let mut net = Net::idle(1, &Setup::default());
     net.nodes[0].tunnel.nhrp.map.push(model::config::Map { protocol: overlay(1), nbma: nbma(1) });
-    let replica = Key::Replica(tunnel0(), nbma(1));
+    let replica = Key::Replica(tunnel0(), nbma(1), 0);
     net.start(0);
     assert!(net.has(0, Key::Binding(tunnel0(), overlay(1))) && !net.has(0, replica));
     net.start(1);
@@ -410,7 +414,9 @@ fn a_unique_address_moves_with_its_ike_identity_and_no_other() {
     assert_eq!(net.binding(0, overlay(1)), Some(nbma(1)));
     assert_eq!(register(&mut net, &sender(7, None, Some("spoke1")), &moved), TAKEN);
     assert_eq!(net.binding(0, overlay(1)), Some(nbma(7)));
-    assert!(!net.has(0, Key::Replica(tunnel0(), nbma(1))) && net.has(0, Key::Replica(tunnel0(), nbma(7))));
+    assert!(
+        !net.has(0, Key::Replica(tunnel0(), nbma(1), 0)) && net.has(0, Key::Replica(tunnel0(), nbma(7), 0))
+    );
     // It is remembered over a restart who that was; that nobody is known is nobody's identity.
     net.restart(0);
     assert_eq!(register(&mut net, &sender(1, None, Some("spoke1")), &request), TAKEN);
@@ -516,7 +522,7 @@ fn a_client_of_another_underlay_is_not_taken() {
 fn a_configured_client_that_falls_silent_gets_no_multicast() {
     let mut net = Net::idle(1, &Setup { holding: 60, ..Setup::default() });
     net.nodes[0].tunnel.nhrp.map.push(model::config::Map { protocol: overlay(1), nbma: nbma(1) });
-    let (binding, replica) = (Key::Binding(tunnel0(), overlay(1)), Key::Replica(tunnel0(), nbma(1)));
+    let (binding, replica) = (Key::Binding(tunnel0(), overlay(1)), Key::Replica(tunnel0(), nbma(1), 0));
     let registered = |net: &Net| {
         let entry = entry(net, 0, Prefix::host(overlay(1).0)).unwrap();
         assert_eq!((entry.entry_type, entry.expires_in), (EntryType::Static, None));
@@ -543,7 +549,7 @@ fn a_configured_client_that_falls_silent_gets_no_multicast() {
 fn a_map_for_a_registered_client_keeps_its_registration() {
     let mut net = Net::new(1, &Setup { holding: 60, ..Setup::default() });
     net.run(seconds(1));
-    let replica = Key::Replica(tunnel0(), nbma(1));
+    let replica = Key::Replica(tunnel0(), nbma(1), 0);
     net.nodes[0].tunnel.nhrp.map.push(model::config::Map { protocol: overlay(1), nbma: nbma(1) });
     net.start(0);
     assert!(net.has(0, replica));
@@ -562,7 +568,7 @@ fn clients_behind_one_address_do_not_disturb_each_other() {
     net.pat.insert(2, (public, 1024));
     net.start_all();
     net.run(seconds(1));
-    let replica = Key::Replica(tunnel0(), public);
+    let replica = Key::Replica(tunnel0(), public, 0);
     for (node, server) in [1, 2].map(|n| (n, net.nodes[n].engine.servers(net.now))) {
         assert_eq!(server[0].state, ServerState::Responding, "{node}");
         let entry = entry(&net, 0, Prefix::host(overlay(node).0)).unwrap();
@@ -601,7 +607,7 @@ fn clients_behind_one_address_without_ports_are_entries_of_their_own() {
     let bytes = leave.encode();
     net.give(0, Input::Packet { tunnel: tunnel0(), from: nbma(9).into(), destination: nbma(0), bytes });
     assert_eq!((net.binding(0, overlay(5)), net.binding(0, overlay(6))), (None, Some(nbma(9))));
-    assert!(net.has(0, Key::Replica(tunnel0(), nbma(9))));
+    assert!(net.has(0, Key::Replica(tunnel0(), nbma(9), 0)));
 }
 
 /// A registration request of a client with an IPv6 address in the overlay, that does not know its server.

@@ -140,6 +140,7 @@ fn bindings_of_the_data_plane_are_adopted() {
         nbma: nbma(node),
         link: None,
         expires_in: remaining,
+        port: 0,
     };
     let left = bindings[0].remaining + seconds(50);
     let forwarding = [
@@ -159,7 +160,10 @@ fn bindings_of_the_data_plane_are_adopted() {
     }
     assert_eq!(net.binding(0, overlay(8)), None);
     assert_eq!(net.nodes[0].program[&Key::Binding(tunnel0(), overlay(1))].1, Some(began + seconds(400)));
-    assert!(net.has(0, Key::Replica(tunnel0(), nbma(1))), "it gets multicast, as a registered client does");
+    assert!(
+        net.has(0, Key::Replica(tunnel0(), nbma(1), 0)),
+        "it gets multicast, as a registered client does"
+    );
     // Later lives of the data plane say nothing new.
     net.nodes[0].engine.adopt(began, &[Binding { nbma: nbma(5), ..forwarding[0] }]);
     net.give(0, Input::Configure(vec![net.nodes[0].tunnel.clone()]));

@@ -150,7 +150,7 @@ impl Program {
                 let Some(id) = self.ids.get(&tunnel).copied() else { return };
                 change.targets.extend(self.ways_to(id, nbma.0).map(|(.., target, _)| *target));
             }
-            Key::Route(..) => {}
+            Key::Route(..) | Key::InboundSa(_) | Key::OutboundSa(..) => {}
         }
     }
 
@@ -320,7 +320,12 @@ impl Program {
             Object::Tunnel(tunnel) if is_point_to_point(tunnel) => {
                 self.hop(Hop { interface: tunnel.name, next_hop: PEER })
             }
-            Object::Tunnel(_) | Object::Interface(_) | Object::Route(_) | Object::PathMtu(_) => None,
+            Object::Tunnel(_)
+            | Object::Interface(_)
+            | Object::Route(_)
+            | Object::PathMtu(_)
+            | Object::InboundSa(_)
+            | Object::OutboundSa(_) => None,
         }
     }
 

@@ -41,6 +41,7 @@ impl Program {
             Object::PathMtu(PathMtu { tunnel, nbma, .. }) => {
                 self.check_outer(self.tunnel_named(*tunnel)?, *nbma, None)
             }
+            Object::InboundSa(_) | Object::OutboundSa(_) => Err(Refusal::Unsupported("ESP".to_owned())),
         }
     }
 

@@ -133,7 +133,7 @@ impl Program {
                 Some((nbma.0, binding.link))
             }
             Target::Replica(id, nbma) => {
-                let key = Key::Replica(self.interface_name(id)?, NbmaAddr(nbma));
+                let key = Key::Replica(self.interface_name(id)?, NbmaAddr(nbma), 0);
                 let Object::Replica(replica) = self.objects.winner(key)? else { return None };
                 Some((nbma, replica.link))
             }

@@ -109,16 +109,16 @@ impl Program {
             let peer = self.pins.get(&Key::Tunnel(tunnel.name)).and_then(|peer| self.slots.id(*peer));
             return peer.into_iter().collect();
         }
-        let keys = self.replica_addresses(tunnel).into_iter().map(|nbma| Key::Replica(tunnel.name, nbma));
+        let keys = self.replica_addresses(tunnel).into_iter().map(|nbma| Key::Replica(tunnel.name, nbma, 0));
         keys.filter_map(|key| self.slots.id(*self.pins.get(&key)?)).collect()
     }
 
     /// The receivers of multicast that are programmed for a tunnel, each once.
     pub(super) fn replica_addresses(&self, tunnel: &Tunnel) -> Vec<NbmaAddr> {
         // No address stands before this one.
-        let first = Key::Replica(tunnel.name, NbmaAddr(PEER));
+        let first = Key::Replica(tunnel.name, NbmaAddr(PEER), 0);
         let addresses = self.objects.from(first).map_while(|(key, _)| match key {
-            Key::Replica(name, nbma) if name == tunnel.name => Some(nbma),
+            Key::Replica(name, nbma, 0) if name == tunnel.name => Some(nbma),
             _ => None,
         });
         let mut addresses: Vec<_> = addresses.collect();

@@ -280,7 +280,9 @@ impl Objects {
 /// The interfaces and tunnels that an object names beside its own.
 pub(super) fn names(object: &Object) -> [Option<InterfaceName>; 2] {
     match object {
-        Object::Interface(_) | Object::Route(_) => [None, None],
+        Object::Interface(_) | Object::Route(_) | Object::InboundSa(_) | Object::OutboundSa(_) => {
+            [None, None]
+        }
         Object::Tunnel(tunnel) => [Some(tunnel.source_interface), None],
         Object::Neighbour(neighbour) => [Some(neighbour.hop.interface), None],
         Object::Binding(binding) => [Some(binding.tunnel), binding.link.map(|hop| hop.interface)],

@@ -166,7 +166,7 @@ impl Program {
                 let hop = Hop { interface: fallback.tunnel, next_hop: fallback.next_hop.0 };
                 self.note_target(self.hop(hop), need);
             }
-            Object::Route(_) | Object::PathMtu(_) => {}
+            Object::Route(_) | Object::PathMtu(_) | Object::InboundSa(_) | Object::OutboundSa(_) => {}
         }
     }
 

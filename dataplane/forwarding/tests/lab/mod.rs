@@ -279,6 +279,7 @@ pub fn tunnel(tunnel: &str, source: &str, source_interface: &str, key: Option<u3
         outer_df: OuterDf::default(),
         tcp_mss: TcpMss::default(),
         netns: None,
+        protection: None,
     }
 }
 
@@ -293,11 +294,12 @@ pub fn binding(tunnel: &str, next_hop: &str, nbma: &str, link: Option<Hop>) -> O
         nbma: NbmaAddr(nbma.parse().unwrap()),
         link,
         expires_in: None,
+        port: 0,
     })
 }
 
 pub fn replica(tunnel: &str, nbma: &str, link: Option<Hop>) -> Object {
-    Object::Replica(Replica { tunnel: name(tunnel), nbma: NbmaAddr(nbma.parse().unwrap()), link })
+    Object::Replica(Replica { tunnel: name(tunnel), nbma: NbmaAddr(nbma.parse().unwrap()), link, port: 0 })
 }
 
 pub fn fallback(tunnel: &str, next_hop: &str) -> Object {
