@@ -1,0 +1,75 @@
+//! AES-GCM as ESP wants it (RFC 4106): bursts of packets sealed and opened in place, each under a key of its own that lies inline in
+//! its SA.
+//!
+//! ```text
+//!   Burst::packet(i) ──▶ Packet { key, salt, iv, spi, sequence, text }
+//!                          nonce = salt ‖ IV            (RFC 4106 §4)
+//!                          AAD   = SPI ‖ sequence       (§5; with ESN all 64 bits of it)
+//!                          text  = what is encrypted ‖ ICV of 16 bytes (§6)
+//! ```
+//!
+//! A [`Provider`] does the work: the kernels of this crate, where the processor has VAES and VPCLMULQDQ, ring, or `aes-gcm`, which is
+//! portable. All make the same bytes. One is used only after it has found the known answers of a self-test on this machine.
+//!
+//! While one packet is worked on, the key lines of the ones behind it are on their way from memory: with thousands of SAs that is most
+//! of what a packet costs.
+//!
+//! What is opened and turns out not to be authentic may have left its plaintext in the buffer: the caller drops it.
+#![allow(unsafe_code)]
+
+mod key;
+mod libraries;
+mod packet;
+mod provider;
+mod selftest;
+
+pub use key::{Key, KeyError};
+pub use packet::{Burst, ICV, MOST_TEXT, Packet};
+pub use provider::{Provider, UnknownProvider};
+
+/// Encrypts the packets of a burst and writes their ICVs, in order.
+///
+/// `provider` is the one whose keys the burst has; a packet with a key of another one is sealed by that one. A text that cannot be
+/// sealed, since it is shorter than an ICV or longer than [`MOST_TEXT`], is overwritten with zeros.
+#[inline]
+pub fn seal<B: Burst>(_provider: Provider, burst: &mut B) {
+    for at in 0..burst.len() {
+        if let Some(packet) = burst.packet(at) {
+            seal_one(packet);
+        }
+    }
+}
+
+/// Authenticates and decrypts the packets of a burst, in order, and says of each whether it is authentic ([`Burst::opened`]).
+///
+/// As [`seal`], with what cannot be opened being not authentic.
+#[inline]
+pub fn open<B: Burst>(_provider: Provider, burst: &mut B) {
+    for at in 0..burst.len() {
+        if let Some(packet) = burst.packet(at) {
+            let authentic = open_one(packet);
+            burst.opened(at, authentic);
+        }
+    }
+}
+
+/// Encrypts one packet and writes its ICV, as [`seal`] does.
+pub fn seal_one(mut packet: Packet<'_>) {
+    seal_any(&mut packet);
+}
+
+/// Authenticates and decrypts one packet, as [`open`] does; whether it is authentic.
+#[must_use]
+pub fn open_one(mut packet: Packet<'_>) -> bool {
+    open_any(&mut packet)
+}
+
+/// Seals a packet by whomever its key is for.
+fn seal_any(packet: &mut Packet<'_>) {
+    libraries::seal(packet);
+}
+
+/// Opens a packet by whomever its key is for.
+fn open_any(packet: &mut Packet<'_>) -> bool {
+    libraries::open(packet)
+}

@@ -1,0 +1,74 @@
+//! What is sealed and opened.
+
+use crate::Key;
+
+/// Bytes of the integrity check value behind the ciphertext (RFC 4106 §6: the 16 of AES-GCM-16).
+pub const ICV: usize = 16;
+
+/// Longest text, its ICV included, in bytes. No IP packet is longer; GCM could do 2³⁶ − 32.
+pub const MOST_TEXT: usize = 1 << 20;
+
+/// One ESP packet under its key.
+#[derive(Debug)]
+pub struct Packet<'a> {
+    /// The SA's key.
+    pub key: &'a Key,
+    /// The SA's salt: the first four bytes of the nonce (RFC 4106 §4).
+    pub salt: [u8; 4],
+    /// The IV on the wire, big-endian there: the other eight. Under one key and salt each is used once; we take the sequence number,
+    /// peers may have a counter of their own.
+    pub iv: u64,
+    /// The sequence number, without ESN below 2³².
+    pub sequence: u64,
+    /// The SPI.
+    pub spi: u32,
+    /// Whether all 64 bits of the sequence number are authenticated (RFC 4106 §5), or the low 32.
+    pub esn: bool,
+    /// What is encrypted, payload to next header, then room for the ICV, or the ICV.
+    pub text: &'a mut [u8],
+}
+
+/// A burst of packets, as the caller holds it. Its methods are called from within a kernel's loop and should inline there.
+#[allow(clippy::len_without_is_empty)] // Nobody asks.
+pub trait Burst {
+    /// How many packets there may be.
+    fn len(&self) -> usize;
+
+    /// The packet at a place below [`Burst::len`]; none: it is passed over.
+    fn packet(&mut self, at: usize) -> Option<Packet<'_>>;
+
+    /// Key and length of text of a packet whose turn comes soon, if it is known, so that what it needs of the key is asked of memory.
+    /// `at` may be past the end.
+    fn ahead(&self, at: usize) -> Option<(&Key, usize)>;
+
+    /// Told of each packet that was given to [`open`](crate::open) whether it is authentic. If not, its text is worth nothing.
+    fn opened(&mut self, at: usize, authentic: bool);
+}
+
+impl Packet<'_> {
+    /// Whether the text can be sealed or opened.
+    pub(crate) fn is_possible(&self) -> bool {
+        (ICV..=MOST_TEXT).contains(&self.text.len())
+    }
+
+    /// The nonce: salt and IV (RFC 4106 §4).
+    pub(crate) fn nonce(&self) -> [u8; 12] {
+        let mut nonce = [0; 12];
+        nonce[..4].copy_from_slice(&self.salt);
+        nonce[4..].copy_from_slice(&self.iv.to_be_bytes());
+        nonce
+    }
+
+    /// What is authenticated besides (RFC 4106 §5), and how many bytes of that count: SPI and sequence number, which with ESN has its
+    /// high half first.
+    pub(crate) fn aad(&self) -> ([u8; 12], usize) {
+        let mut aad = [0; 12];
+        aad[..4].copy_from_slice(&self.spi.to_be_bytes());
+        if self.esn {
+            aad[4..].copy_from_slice(&self.sequence.to_be_bytes());
+            return (aad, 12);
+        }
+        aad[4..8].copy_from_slice(&(self.sequence as u32).to_be_bytes());
+        (aad, 8)
+    }
+}

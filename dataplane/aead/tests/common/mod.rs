@@ -1,0 +1,62 @@
+//! Packets for the tests.
+#![allow(dead_code)] // Each test uses some of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use aead::{Burst, Key, Packet, Provider};
+
+/// The providers that this machine can run.
+pub(crate) fn usable() -> impl Iterator<Item = Provider> {
+    Provider::ALL.into_iter().filter(|provider| provider.is_usable())
+}
+
+/// A burst of texts, each with a key of some.
+pub(crate) struct Texts<'k> {
+    keys: &'k [Key],
+    /// Which key each has.
+    of: Vec<usize>,
+    pub(crate) texts: Vec<Vec<u8>>,
+    /// Places that are empty.
+    pub(crate) skip: BTreeSet<usize>,
+    /// What was said of each: authentic or not.
+    pub(crate) told: BTreeMap<usize, bool>,
+}
+
+impl<'k> Texts<'k> {
+    /// Of each its key's place, and the length of text with room for the ICV.
+    pub(crate) fn new(keys: &'k [Key], texts: impl Iterator<Item = (usize, usize)>) -> Self {
+        let (of, texts) = texts
+            .map(|(key, length)| (key, (0..length).map(|i| (i * 7 + length) as u8 | 1).collect()))
+            .unzip();
+        Self { keys, of, texts, skip: BTreeSet::new(), told: BTreeMap::new() }
+    }
+
+    /// The packet at a place, with a text of the caller's.
+    pub(crate) fn packet_of<'a>(&'a self, at: usize, text: &'a mut [u8]) -> Packet<'a> {
+        packet(&self.keys[self.of[at]], at, text)
+    }
+}
+
+fn packet<'a>(key: &'a Key, at: usize, text: &'a mut [u8]) -> Packet<'a> {
+    let number = at as u64;
+    let sequence = number << 31 | number;
+    Packet { key, salt: [at as u8; 4], iv: !number, sequence, spi: 256 + at as u32, esn: at % 3 == 0, text }
+}
+
+impl Burst for Texts<'_> {
+    fn len(&self) -> usize {
+        self.of.len()
+    }
+
+    fn packet(&mut self, at: usize) -> Option<Packet<'_>> {
+        (!self.skip.contains(&at)).then(|| packet(&self.keys[self.of[at]], at, &mut self.texts[at]))
+    }
+
+    fn ahead(&self, at: usize) -> Option<(&Key, usize)> {
+        Some((&self.keys[*self.of.get(at)?], self.texts[at].len()))
+    }
+
+    fn opened(&mut self, at: usize, authentic: bool) {
+        assert_eq!(self.told.insert(at, authentic), None, "told twice of {at}");
+    }
+}
