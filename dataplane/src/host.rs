@@ -89,6 +89,9 @@ pub(crate) struct Punted {
     pub(crate) tunnel: InterfaceId,
     pub(crate) source: IpAddr,
     pub(crate) destination: IpAddr,
+    /// UDP source port of the peer, or 0, and SPI of the SA that it came by, or 0.
+    pub(crate) port: u16,
+    pub(crate) spi: u32,
     pub(crate) bytes: Vec<u8>,
     pub(crate) dropped_before: u64,
 }
@@ -367,6 +370,8 @@ impl Host {
                         tunnel: packet.tunnel,
                         source: packet.source,
                         destination: packet.destination,
+                        port: packet.port,
+                        spi: packet.spi,
                         bytes: packet.buf.bytes().to_vec(),
                         dropped_before,
                     };

@@ -74,8 +74,8 @@ impl Ports for QueuePorts {
                 let rank = rank(buf.bytes());
                 self.rings.to_host.push(rank, (interface, buf)).map_err(|(_, buf)| buf)
             }
-            Punt::Control { reason, tunnel, source, destination } => {
-                self.rings.push_control(reason, ForControl { tunnel, source, destination, buf })
+            Punt::Control { reason, tunnel, source, destination, port, spi } => {
+                self.rings.push_control(reason, ForControl { tunnel, source, destination, port, spi, buf })
             }
         }
     }

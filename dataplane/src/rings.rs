@@ -34,6 +34,10 @@ pub(crate) struct ForControl {
     pub(crate) source: std::net::IpAddr,
     /// Destination of the outer header.
     pub(crate) destination: std::net::IpAddr,
+    /// UDP source port of the peer, or 0.
+    pub(crate) port: u16,
+    /// SPI of the SA that it came by, or 0.
+    pub(crate) spi: u32,
     /// The packet.
     pub(crate) buf: Mbuf,
 }

@@ -9,6 +9,7 @@ use futures::StreamExt;
 use model::observe::{CaptureRequest, Captured, TraceRequest, TraceStep};
 use model::program::{Ack, Batch};
 use model::report::{PacketIn, PacketOut, Report};
+use model::sa::Spi;
 use model::state::{Show, State};
 use model::{InterfaceName, NbmaAddr, time};
 use proto::server::Turn;
@@ -145,10 +146,10 @@ impl Service {
                 tunnel,
                 source: NbmaAddr(packet.source),
                 destination: NbmaAddr(packet.destination),
-                udp_port: 0,
+                udp_port: packet.port,
                 bytes: packet.bytes,
                 dropped_before: *lost,
-                spi: None,
+                spi: Spi::new(packet.spi),
             };
             let sent = lock(&self.punts).as_ref().is_some_and(|stream| stream.try_send(up).is_ok());
             *lost = if sent { 0 } else { *lost + 1 };
@@ -159,7 +160,8 @@ impl Service {
     fn hand_down(&self, packet: &PacketOut) -> Result<(), &'static str> {
         let tunnel = lock(&self.program).interface_id(packet.tunnel).ok_or("there is no such tunnel")?;
         let NbmaAddr(destination) = packet.destination;
-        let origin = Origin::Control { tunnel, destination, protocol_type: packet.protocol_type };
+        let (port, protocol_type) = (packet.port, packet.protocol_type);
+        let origin = Origin::Control { tunnel, destination, port, protocol_type };
         self.process.inject(|pool| {
             let buf = pool.alloc_copy(&packet.bytes).ok_or("no packet buffer is free")?;
             Ok(Injected { origin, buf })

@@ -3,9 +3,9 @@
 //! One entry is two cache lines, and the first holds all that an IPv4 packet into an IPv4 GRE tunnel needs:
 //!
 //! ```text
-//!  0      1       2        3      4    6         8   10      12       14    15   16   18     22                64            128
+//!  0      1       2        3      4    6         8   10      12       14    15   16   20   22                64            128
 //! +------+-------+--------+------+----+---------+---+-------+--------+-----+----+----+------+-----------------:-------------+
-//! | kind | epoch | wants  | form |port|interface|mtu|network|checksum|flags|link|mss | free | rewrite         :             |
+//! | kind | epoch | wants  | form |port|interface|mtu|network|checksum|flags|link| SA |mss  | rewrite         :             |
 //! +------+-------+--------+------+----+---------+---+-------+--------+-----+----+----+------+-----------------:-------------+
 //!                                                                                           | Ethernet IPv4 GRE key |  room for
 //! ```                                                                                                            tag, IPv6, ESP
@@ -18,6 +18,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
+
+use crate::sa::UNPROTECTED;
 
 /// An adjacency's index and, against reuse, epoch; what the FIB's words hold.
 ///
@@ -97,6 +99,9 @@ pub enum Kind {
     NoRoute,
     /// One of several others, flow by flow.
     Balanced,
+    /// A resolved next hop on a protected tunnel for which there is no outbound SA: packets take the tunnel's fall-back, and never go
+    /// in the clear. `interface` is the tunnel, the rewrite's place has the next hop.
+    Unprotected,
 }
 
 /// What a packet is allowed, and what an adjacency wants of it: one bit each.
@@ -123,6 +128,13 @@ pub(crate) mod flag {
     pub(crate) const HOP6: u8 = 16;
     /// The tunnel is point-to-point. Of midchains.
     pub(crate) const PEER: u8 = 32;
+    /// What goes by it is sealed. Of midchains: the rewrite is Ethernet, IP, UDP where [`ESP_UDP`] says so, and GRE; between UDP, or IP, and
+    /// what is behind it 16 bytes that the rewrite does not have: SPI, sequence number, IV.
+    pub(crate) const ESP: u8 = 4;
+    /// ESP is in UDP. Of protected midchains.
+    pub(crate) const ESP_UDP: u8 = 0x80;
+    /// Tunnel mode: an IP header of its own stands before GRE in the rewrite. Of protected midchains (on which [`HOP6`] means nothing).
+    pub(crate) const ESP_TUNNEL: u8 = 16;
 }
 
 /// Length of an Ethernet header in bytes.
@@ -162,9 +174,10 @@ pub(crate) struct Adjacency {
     pub(crate) flags: u8,
     /// Length of the link's header in the rewrite: 14 or, with a tag, 18.
     pub(crate) link: u8,
+    /// Slot of the outbound SA ([`crate::sa`]) of a protected midchain; [`UNPROTECTED`] of all others.
+    pub(crate) protection: u32,
     /// Most that TCP SYNs over IPv4 may ask for by it, over IPv6 20 less; 0: whatever they want. Of midchains.
     pub(crate) mss: u16,
-    pub(crate) free: [u8; 4],
     pub(crate) rewrite: [u8; 106],
 }
 
@@ -186,7 +199,7 @@ impl Adjacency {
         flags: 0,
         link: 0,
         mss: 0,
-        free: [0; 4],
+        protection: UNPROTECTED,
         rewrite: [0; 106],
     };
 

@@ -78,6 +78,8 @@ pub(crate) struct Meta {
     pub(crate) reason: DropReason,
     /// Times that it was looked up in vain because of [`End::Again`].
     pub(crate) tries: u8,
+    /// What the SA that it came by protects: the number of a profile, underlay table and own address; 0: it came in the clear.
+    pub(crate) domain: u16,
     /// Whether it goes on by the adjacency that it has if it has to wait, and does not ask the FIB again: a copy of replicate, a piece,
     /// what goes by one of several ways or by the NHS, what the control plane sends to a peer.
     pub(crate) given: bool,
@@ -100,6 +102,7 @@ impl Meta {
         end: End::Open,
         reason: DropReason::StaleIndex,
         tries: 0,
+        domain: 0,
         given: false,
     };
 }

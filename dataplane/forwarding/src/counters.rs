@@ -10,7 +10,7 @@ use memory::{HugeVec, LineAligned, MapError};
 use crate::adjacency::AdjacencyId;
 use crate::{DropReason, Node};
 
-/// Packets that a worker took or gave, in total. The law: what came in (`received` to `unparked`) is what went out (`sent`
+/// Packets that a worker took or gave, in total. The law: what came in (`received` to `handed_in`) is what went out (`sent`
 /// to `merged`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Flow {
@@ -24,6 +24,8 @@ pub struct Flow {
     pub split: u64,
     /// Taken up again after they were parked.
     pub unparked: u64,
+    /// Taken from other workers.
+    pub handed_in: u64,
     /// Given to ports that took them.
     pub sent: u64,
     /// Given to the kernel twins and the control plane.
@@ -32,6 +34,8 @@ pub struct Flow {
     pub dropped: u64,
     /// Put aside for a later breath.
     pub parked: u64,
+    /// Given to the workers that have their SAs.
+    pub handed_off: u64,
     /// Fragments that became parts of another, which is the whole packet now.
     pub merged: u64,
 }
@@ -46,13 +50,13 @@ impl Flow {
     /// Packets that came.
     #[inline(always)]
     fn came(&self) -> u64 {
-        self.received + self.injected + self.copied + self.split + self.unparked
+        self.received + self.injected + self.copied + self.split + self.unparked + self.handed_in
     }
 
     /// Packets that went.
     #[inline(always)]
     fn gone(&self) -> u64 {
-        self.sent + self.punted + self.dropped + self.parked + self.merged
+        self.sent + self.punted + self.dropped + self.parked + self.handed_off + self.merged
     }
 }
 
@@ -159,9 +163,34 @@ impl Counters {
     /// Totals.
     #[must_use]
     pub fn flow(&self) -> Flow {
-        let [received, injected, copied, split, unparked, sent, punted, dropped, parked, merged] =
-            std::array::from_fn(|at| self.flow[at].value());
-        Flow { received, injected, copied, split, unparked, sent, punted, dropped, parked, merged }
+        let [
+            received,
+            injected,
+            copied,
+            split,
+            unparked,
+            handed_in,
+            sent,
+            punted,
+            dropped,
+            parked,
+            handed_off,
+            merged,
+        ] = std::array::from_fn(|at| self.flow[at].value());
+        Flow {
+            received,
+            injected,
+            copied,
+            split,
+            unparked,
+            handed_in,
+            sent,
+            punted,
+            dropped,
+            parked,
+            handed_off,
+            merged,
+        }
     }
 
     /// What an adjacency's slot carried since the worker began, whatever adjacencies have used it.
@@ -197,9 +226,24 @@ impl Counters {
     /// word, and a copy in wider pieces would wait until all stores of the walk are through, some hundred cycles.)
     #[inline(always)]
     pub(crate) fn count_flow(&self, breath: &Flow) -> (u64, u64) {
-        let Flow { received, injected, copied, split, unparked, sent, punted, dropped, parked, merged } =
-            *breath;
-        let flow = [received, injected, copied, split, unparked, sent, punted, dropped, parked, merged];
+        let Flow {
+            received,
+            injected,
+            copied,
+            split,
+            unparked,
+            handed_in,
+            sent,
+            punted,
+            dropped,
+            parked,
+            handed_off,
+            merged,
+        } = *breath;
+        let flow = [
+            received, injected, copied, split, unparked, handed_in, sent, punted, dropped, parked,
+            handed_off, merged,
+        ];
         for (counter, count) in self.flow.iter().zip(flow) {
             counter.add(count);
         }

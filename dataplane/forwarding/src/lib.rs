@@ -21,6 +21,7 @@ mod ports;
 mod program;
 pub mod publish;
 mod reassembly;
+mod sa;
 mod stage;
 mod tables;
 mod trace;
@@ -34,7 +35,8 @@ pub use counters::{Counters, Flow, NodeCount, Traffic};
 pub use drop::DropReason;
 pub use graph::Node;
 pub use ports::{
-    CaptureOrder, Command, Injected, InterfaceId, Notice, Origin, PortId, Ports, Punt, Tap, TraceOrder,
+    CaptureOrder, Command, HandedOff, Injected, InterfaceId, Notice, Origin, PortId, Ports, Punt, Tap,
+    TraceOrder,
 };
 pub use program::{AdjacencyShow, FibShow, InterfaceShow, NextHopShow, Port, Program, RouteShow, TunnelShow};
 pub use tables::Tables;

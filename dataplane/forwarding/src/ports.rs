@@ -9,6 +9,7 @@ use model::report::PuntReason;
 use wire::buf::PacketBuf;
 
 use crate::Node;
+use crate::burst::Meta;
 
 /// A port, by its place in the list that the program was made with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -33,6 +34,10 @@ pub enum Punt {
         source: IpAddr,
         /// Destination of the outer header, one of our own addresses.
         destination: IpAddr,
+        /// UDP source port of the peer where encapsulated, else 0.
+        port: u16,
+        /// The SA that it came by; 0: none.
+        spi: u32,
     },
 }
 
@@ -47,6 +52,8 @@ pub enum Origin {
         tunnel: InterfaceId,
         /// Where to.
         destination: IpAddr,
+        /// The peer's UDP port where ESP is encapsulated, else 0.
+        port: u16,
         /// GRE protocol type.
         protocol_type: u16,
     },
@@ -59,6 +66,36 @@ pub struct Injected<B> {
     pub origin: Origin,
     /// Its bytes.
     pub buf: B,
+}
+
+/// A packet on its way to the worker that has its SA.
+#[derive(Debug)]
+pub struct HandedOff<B> {
+    pub(crate) buf: B,
+    pub(crate) meta: Meta,
+    /// Where it enters.
+    pub(crate) entry: HandoffEntry,
+    /// Its number in the trace of the worker that handed it off.
+    pub(crate) trace: u32,
+}
+
+impl<B> HandedOff<B> {
+    /// Its buffer, for whoever has to give it back.
+    #[must_use]
+    pub fn into_buf(self) -> B {
+        self.buf
+    }
+}
+
+/// Where a packet that was handed off enters the graph of the worker that has its SA.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum HandoffEntry {
+    /// At esp-decrypt.
+    Decrypt,
+    /// At esp-encrypt, with the outer headers that midchain made.
+    Encrypt,
+    /// At inject: GRE payload of the control plane's.
+    Control(Origin),
 }
 
 /// Something that a worker saw and the control plane may want to know. [`crate::Program::report`] says it in the control
@@ -81,6 +118,15 @@ pub enum Notice {
         nbma: IpAddr,
         /// Largest outer IP packet, in bytes.
         mtu: u16,
+    },
+    /// The newest packet of an inbound SA in UDP came from elsewhere than its peer, and is authentic. At most one a second for each SA.
+    SaMoved {
+        /// Its SPI.
+        spi: u32,
+        /// Where the peer is now.
+        nbma: IpAddr,
+        /// Its UDP port.
+        port: u16,
     },
 }
 
@@ -154,6 +200,17 @@ pub trait Ports {
 
     /// Appends up to `max` packets from the host and the control plane; control traffic (CS6) first.
     fn injected(&mut self, into: &mut Vec<Injected<Self::Buf>>, max: usize);
+
+    /// Queues a packet for the worker of this number, counted as [`crate::Program::worker`] made them.
+    ///
+    /// # Errors
+    /// The packet, if the queue is full or there is no such worker: the worker drops and counts it.
+    fn hand_off(&mut self, _to: usize, packet: HandedOff<Self::Buf>) -> Result<(), HandedOff<Self::Buf>> {
+        Err(packet)
+    }
+
+    /// Appends up to `max` packets that other workers handed off to this one.
+    fn handed_in(&mut self, _into: &mut Vec<HandedOff<Self::Buf>>, _max: usize) {}
 
     /// Queues a notice; `false` if the queue is full: it will be repeated while its cause lasts.
     fn notice(&mut self, notice: Notice) -> bool;

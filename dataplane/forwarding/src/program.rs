@@ -32,6 +32,7 @@ use std::time::Duration;
 use memory::MapError;
 use model::program::{Batch, Hop, Key, Object, Op, Owner, Path, Refusal, Refused};
 use model::report::Report;
+use model::sa::Spi;
 use model::time::{Instant, Timers};
 use model::{InterfaceName, Mac, NbmaAddr, TableId};
 use wire::buf::PacketBuf;
@@ -40,8 +41,9 @@ use crate::adjacency::{Adjacencies, AdjacencyId};
 use crate::counters::{Counters, Traffic};
 use crate::ports::{InterfaceId, Notice};
 use crate::publish::Publisher;
+use crate::sa::{Lines, OrderSender, orders};
 use crate::tables::{Decap, Fibs, Interfaces, Nbmas, Tables};
-use crate::worker::Worker;
+use crate::worker::{Sas, Worker};
 use check::check_prefix;
 use family::TableState;
 use objects::{Claim, Misfits, Objects, names};
@@ -108,6 +110,11 @@ pub struct Program {
     way_of: HashMap<Target, Way>,
     publisher: Publisher<Tables>,
     workers: Vec<Arc<Counters>>,
+    /// Who makes the keys of SAs.
+    provider: aead::Provider,
+    /// What each worker is told of its SAs, and what is shown of them.
+    orders: Vec<OrderSender>,
+    lines: Vec<Arc<Lines>>,
     /// What workers spread the keys of their limits by.
     secret: u64,
     /// What each place had carried when its adjacency came, and when it was last asked about.
@@ -163,6 +170,9 @@ impl Program {
             way_of: HashMap::new(),
             publisher: Publisher::new(empty),
             workers: Vec::new(),
+            provider: aead::Provider::best(),
+            orders: Vec::new(),
+            lines: Vec::new(),
             secret: 0,
             before: HashMap::new(),
             asked: HashMap::new(),
@@ -180,15 +190,27 @@ impl Program {
         self
     }
 
+    /// Has keys made for another provider than the fastest one that is usable here.
+    #[must_use]
+    pub fn with_provider(mut self, provider: aead::Provider) -> Self {
+        self.provider = provider;
+        self
+    }
+
     /// Another worker, for a thread of its own. Workers are counted from 0 in the order of these calls.
     ///
     /// # Errors
-    /// [`MapError`] without address space for its counters (16 MiB).
+    /// [`MapError`] without address space for its counters (16 MiB) and the lines of its SAs (32 MiB).
     pub fn worker<B: PacketBuf>(&mut self) -> Result<Worker<B>, MapError> {
         let counters = Arc::new(Counters::new(AdjacencyId::LIMIT)?);
         let index = self.workers.len();
+        let lines = Arc::new(Lines::new()?);
+        let (sender, orders) = orders();
         self.workers.push(Arc::clone(&counters));
-        Ok(Worker::new(self.publisher.reader(), counters, self.ports.len(), self.secret, index))
+        self.lines.push(Arc::clone(&lines));
+        self.orders.push(sender);
+        let sas = Sas { orders, lines, provider: self.provider };
+        Ok(Worker::new(self.publisher.reader(), counters, sas, self.ports.len(), self.secret, index))
     }
 
     /// Does all of a batch, or nothing.
@@ -428,6 +450,9 @@ impl Program {
             }
             Notice::PathMtu { tunnel, nbma, mtu } => {
                 Report::PathMtu { tunnel: self.interface_name(tunnel)?, nbma: NbmaAddr(nbma), mtu }
+            }
+            Notice::SaMoved { spi, nbma, port } => {
+                Report::SaMoved { spi: Spi::new(spi)?, nbma: NbmaAddr(nbma), port }
             }
         })
     }

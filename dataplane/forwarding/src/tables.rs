@@ -185,6 +185,8 @@ pub(crate) struct DecapTunnel {
     pub(crate) table: u16,
     /// Most that TCP SYNs out of it may ask for, over IPv6 20 less; 0: whatever they want.
     pub(crate) mss: u16,
+    /// What its packets must be protected by: the number of its profile, underlay table and own address; 0: nothing protects it.
+    pub(crate) domain: u16,
 }
 
 /// Tunnels by what their packets have.
@@ -310,7 +312,8 @@ mod tests {
             remote: if remote == 0 { A::default() } else { address(remote) },
             table,
         };
-        let tunnel = |id| DecapTunnel { interface: InterfaceId(id), redirects: 0, table: 0, mss: 0 };
+        let tunnel =
+            |id| DecapTunnel { interface: InterfaceId(id), redirects: 0, table: 0, mss: 0, domain: 0 };
         let decap = DecapTable::new(&[
             (key(1, Some(7), 0, 0), tunnel(1)),
             (key(1, Some(8), 0, 0), tunnel(2)),

@@ -520,5 +520,7 @@ pub(crate) fn control_punt(tables: &Tables, reason: PuntReason, meta: &Meta, byt
         tunnel: InterfaceId(meta.interface),
         source: outer_source(meta, bytes).unwrap_or(nobody),
         destination: tables.tunnel(meta.interface).map_or(nobody, |tunnel| tunnel.source),
+        port: 0,
+        spi: 0,
     }
 }

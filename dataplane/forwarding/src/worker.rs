@@ -16,6 +16,7 @@ use crate::counters::Counters;
 use crate::graph::Node;
 use crate::ports::{Command, PortId, Ports};
 use crate::publish::Reader;
+use crate::sa::{Lines, Orders};
 use crate::stage;
 use crate::tables::Tables;
 use crate::trace::Step;
@@ -29,17 +30,27 @@ const COMMANDS: usize = 4;
 pub struct Worker<B> {
     tables: Reader<Tables>,
     walk: Walk<B>,
+    sas: Sas,
+}
+
+/// What a worker has of its SAs.
+#[derive(Debug)]
+pub(crate) struct Sas {
+    pub(crate) orders: Orders,
+    pub(crate) lines: Arc<Lines>,
+    pub(crate) provider: aead::Provider,
 }
 
 impl<B: PacketBuf> Worker<B> {
     pub(crate) fn new(
         tables: Reader<Tables>,
         counters: Arc<Counters>,
+        sas: Sas,
         ports: usize,
         secret: u64,
         index: usize,
     ) -> Self {
-        Self { tables, walk: Walk::new(counters, ports, secret, index) }
+        Self { tables, walk: Walk::new(counters, ports, secret, index), sas }
     }
 
     /// Its counters, for whoever wants to read them.
@@ -94,7 +105,7 @@ pub fn breathe<P: Ports>(worker: &mut Worker<P::Buf>, now: Instant, ports: &mut 
         let Some(command) = ports.command() else { break };
         worker.command(command);
     }
-    let Worker { tables, walk } = worker;
+    let Worker { tables, walk, .. } = worker;
     let tables: &Tables = tables;
     walk.now = now;
     walk.flow = Flow::default();

@@ -123,7 +123,7 @@ fn traffic_goes_by_the_hub_until_the_shortcut_and_none_is_lost() {
     };
     assert_eq!(source, addr("192.0.2.2"));
     // The hub's control plane tells the spoke, whose data plane hands it to its own.
-    let to_spoke = Origin::Control { tunnel, destination: source, protocol_type: gre::NHRP };
+    let to_spoke = Origin::Control { tunnel, destination: source, protocol_type: gre::NHRP, port: 0 };
     cloud.nodes[0]
         .ports
         .inject

@@ -122,7 +122,10 @@ fn provoke(node: &mut TestNode, reason: DropReason) {
         DropReason::UnderlayTransit => node.receive(0, &from_wan(&packet())),
         DropReason::NbmaViaTunnel => {
             let destination = addr("10.1.2.9").into();
-            node.inject(Origin::Control { tunnel: tun, destination, protocol_type: gre::NHRP }, b"x");
+            node.inject(
+                Origin::Control { tunnel: tun, destination, protocol_type: gre::NHRP, port: 0 },
+                b"x",
+            );
         }
         DropReason::NoReplica => node.inject(twin, &multicast),
         DropReason::ReplicateFull => {
@@ -238,7 +241,10 @@ fn provoke_v6(node: &mut TestNode, reason: DropReason) -> bool {
         DropReason::UnderlayTransit => node.receive(0, &under.from_wan(station(9), &packet())),
         DropReason::NbmaViaTunnel => {
             let destination = remote.parse().unwrap();
-            node.inject(Origin::Control { tunnel: tun, destination, protocol_type: gre::NHRP }, b"x");
+            node.inject(
+                Origin::Control { tunnel: tun, destination, protocol_type: gre::NHRP, port: 0 },
+                b"x",
+            );
         }
         DropReason::NoReplica => node.inject(twin, &multicast),
         DropReason::ReplicateFull => {

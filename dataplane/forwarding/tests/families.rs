@@ -232,14 +232,14 @@ fn the_control_plane_speaks_and_hears_over_either_family() {
         let (source, destination) = (under.nbma(2).parse().unwrap(), under.nbma(1).parse().unwrap());
         let outer = gre_packet(&under.nbma(2), &under.nbma(1), Some(42), gre::NHRP, b"request");
         node.receive(0, &under.from_wan(station(2), &outer));
-        let punt = Punt::Control { reason: PuntReason::Nhrp, tunnel, source, destination };
+        let punt = Punt::Control { reason: PuntReason::Nhrp, tunnel, source, destination, port: 0, spi: 0 };
         assert_eq!(node.punted(), [(punt, b"request".to_vec())]);
 
         // By the link of a binding, and by the table of the underlay.
         node.put([neighbour("wan", &under.nbma(7), station(7))]);
         for to in [2, 7] {
             let destination = under.nbma(to).parse().unwrap();
-            node.inject(Origin::Control { tunnel, destination, protocol_type: gre::NHRP }, b"reply");
+            node.inject(Origin::Control { tunnel, destination, protocol_type: gre::NHRP, port: 0 }, b"reply");
             let [sent] = &node.sent(0)[..] else { panic!("{:?}", node.drops()) };
             assert_eq!(open_tunnel(sent), (under.nbma(1), under.nbma(to), Some(42), b"reply".to_vec()));
             assert_eq!((&sent[..6], open_frame(sent).0), (&station(to).0[..], under.vlan(0)));
@@ -247,7 +247,10 @@ fn the_control_plane_speaks_and_hears_over_either_family() {
         }
         // What the tunnel cannot say.
         let other = Dual { over_v6: !under.over_v6, tagged: false }.nbma(2).parse().unwrap();
-        node.inject(Origin::Control { tunnel, destination: other, protocol_type: gre::NHRP }, b"reply");
+        node.inject(
+            Origin::Control { tunnel, destination: other, protocol_type: gre::NHRP, port: 0 },
+            b"reply",
+        );
         assert_eq!(node.drops(), [(DropReason::NoRoute, 1)]);
     }
 }
@@ -397,7 +400,8 @@ fn what_leaves_by_the_network_it_came_from_is_redirected_in_both_families() {
         assert_eq!(node.sent(0).len(), 3);
         let (source, destination) = (under.nbma(2).parse().unwrap(), under.nbma(1).parse().unwrap());
         let tunnel = node.id("tun");
-        let punt = Punt::Control { reason: PuntReason::Redirect, tunnel, source, destination };
+        let punt =
+            Punt::Control { reason: PuntReason::Redirect, tunnel, source, destination, port: 0, spi: 0 };
         assert_eq!(node.punted(), [(punt, inner[..128].to_vec())]);
         node.receive(1, &under.from_lan(&any_udp(&hosts(v6, 2).0, &hosts(v6, 3).1, b"x")));
         node.pass(Duration::from_secs(1));

@@ -336,7 +336,7 @@ fn survives(under: &Dual, seed: u64, rounds: usize) {
             let (origin, bytes) = if dice.chance(3) {
                 let nbma = under.nbma(*dice.pick(&[2, 9, 1]));
                 let destination = nbma.parse().unwrap();
-                (Origin::Control { tunnel, destination, protocol_type: gre::NHRP }, dice.payload())
+                (Origin::Control { tunnel, destination, protocol_type: gre::NHRP, port: 0 }, dice.payload())
             } else {
                 (Origin::Twin(tunnel), dice.inner(v6))
             };

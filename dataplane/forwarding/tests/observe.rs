@@ -180,7 +180,7 @@ fn a_trace_follows_packets_that_name_an_address_from_node_to_node() {
     // What the control plane sends names the peer before it has an outer header.
     node.ports.commands.push_back(trace("192.0.2.3"));
     let (tunnel, destination) = (node.id("tun"), "192.0.2.3".parse().unwrap());
-    node.inject(Origin::Control { tunnel, destination, protocol_type: gre::NHRP }, b"nhrp");
+    node.inject(Origin::Control { tunnel, destination, protocol_type: gre::NHRP, port: 0 }, b"nhrp");
     let steps = node.worker.take_trace();
     assert_eq!(
         steps.iter().map(|step| step.node).collect::<Vec<_>>(),

@@ -190,6 +190,8 @@ fn spoke_to_spoke_is_relayed_and_redirected_once() {
         tunnel,
         source: addr("192.0.2.2").into(),
         destination: addr("192.0.2.1").into(),
+        port: 0,
+        spi: 0,
     };
     assert_eq!(punted, [(expected, inner[..128].to_vec())]);
     // Another pair is another matter; the same one is again after a second.
@@ -241,6 +243,8 @@ fn nhrp_goes_to_the_control_plane() {
         tunnel: node.id("tun"),
         source: addr("192.0.2.2").into(),
         destination: addr("192.0.2.1").into(),
+        port: 0,
+        spi: 0,
     };
     assert_eq!(node.punted(), [(punt, b"an nhrp packet".to_vec())]);
 }
@@ -436,7 +440,7 @@ fn the_control_plane_sends_through_a_tunnel_straight_to_an_nbma_address() {
     node.put([neighbour("wan", "192.0.2.9", station(9))]);
     let tunnel = node.id("tun");
     node.inject(
-        Origin::Control { tunnel, destination: addr("192.0.2.9").into(), protocol_type: gre::NHRP },
+        Origin::Control { tunnel, destination: addr("192.0.2.9").into(), protocol_type: gre::NHRP, port: 0 },
         b"reply",
     );
     let sent = node.sent(0);
@@ -665,6 +669,7 @@ fn a_default_route_by_the_tunnel_does_not_take_the_underlay_with_it() {
         tunnel,
         destination: addr(destination).into(),
         protocol_type: gre::NHRP,
+        port: 0,
     };
     node.inject(to("198.51.100.9"), b"request");
     node.inject(to("192.0.2.1"), b"request");

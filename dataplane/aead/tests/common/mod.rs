@@ -40,7 +40,15 @@ impl<'k> Texts<'k> {
 fn packet<'a>(key: &'a Key, at: usize, text: &'a mut [u8]) -> Packet<'a> {
     let number = at as u64;
     let sequence = number << 31 | number;
-    Packet { key, salt: [at as u8; 4], iv: !number, sequence, spi: 256 + at as u32, esn: at.is_multiple_of(3), text }
+    Packet {
+        key,
+        salt: [at as u8; 4],
+        iv: !number,
+        sequence,
+        spi: 256 + at as u32,
+        esn: at.is_multiple_of(3),
+        text,
+    }
 }
 
 impl Burst for Texts<'_> {

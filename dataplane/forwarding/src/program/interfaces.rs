@@ -57,6 +57,7 @@ impl Program {
             } else if let Some(tunnel) = self.tunnel(*name) {
                 let underlay = self.places.get(&tunnel.underlay_table).copied().unwrap_or(0);
                 let belongs = DecapTunnel {
+                    domain: 0,
                     interface: *id,
                     redirects: if tunnel.redirect { self.network(tunnel) } else { 0 },
                     table: self.place_of(*name),

@@ -118,7 +118,9 @@ impl Onward<'_> {
                 frames.hand::<ME, { Node::Midchain as u8 }>(slot);
             }
             Kind::Neighbour => frames.hand::<ME, { Node::Rewrite as u8 }>(slot),
-            Kind::Glean | Kind::Incomplete => frames.hand::<ME, { Node::Glean as u8 }>(slot),
+            Kind::Glean | Kind::Incomplete | Kind::Unprotected => {
+                frames.hand::<ME, { Node::Glean as u8 }>(slot);
+            }
             Kind::Receive if meta.permits & permit::TRANSIT == 0 && entry.interface != meta.interface => {
                 frames.drop(meta, slot, DropReason::UnderlayTransit);
             }

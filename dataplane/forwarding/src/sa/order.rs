@@ -1,0 +1,157 @@
+//! What the program side tells a worker of its SAs.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crossbeam::queue::ArrayQueue;
+use model::sa::{Lease, Lifetimes, SaMode};
+
+/// Orders that may wait for a worker. What does not fit waits on the program side.
+const WAITING: usize = 1024;
+
+/// An inbound SA to be installed.
+#[derive(Debug)]
+pub(crate) struct NewInbound {
+    /// Its SPI.
+    pub(crate) spi: u32,
+    pub(crate) salt: [u8; 4],
+    /// Number of its profile, underlay table and local address: what the tunnel of its packets must have too. Not 0.
+    pub(crate) domain: u16,
+    /// Where its packets come from.
+    pub(crate) remote: IpAddr,
+    /// UDP port that they come from; 0: they are not encapsulated.
+    pub(crate) port: u16,
+    pub(crate) mode: SaMode,
+    pub(crate) esn: bool,
+    /// Sequence numbers of the replay window: 64 to 4096, a multiple of 64.
+    pub(crate) window: u16,
+    pub(crate) lifetimes: Lifetimes,
+    pub(crate) key: aead::Key,
+}
+
+/// An outbound SA to be installed.
+#[derive(Debug)]
+pub(crate) struct NewOutbound {
+    /// Its SPI.
+    pub(crate) spi: u32,
+    pub(crate) salt: [u8; 4],
+    pub(crate) mode: SaMode,
+    pub(crate) esn: bool,
+    pub(crate) lease: Lease,
+    pub(crate) lifetimes: Lifetimes,
+    pub(crate) key: aead::Key,
+}
+
+/// One change of one slot.
+#[derive(Debug)]
+pub(crate) struct Order {
+    /// The slot: of inbound SAs [`model::sa::Spi::slot`], of outbound ones the number of the protection.
+    pub(crate) slot: u32,
+    pub(crate) change: Change,
+}
+
+/// What changes. Boxes come back with what was in the slot, so that no worker frees memory, and keys are erased elsewhere.
+#[derive(Debug)]
+pub(crate) enum Change {
+    /// Another inbound SA in the slot, or none.
+    Inbound(Box<Option<NewInbound>>),
+    /// The SA that is in the slot goes on with another peer address, domain, or lifetimes: its window stays.
+    InboundPeer {
+        /// Its SPI: nothing happens if the slot has another one.
+        spi: u32,
+        domain: u16,
+        remote: IpAddr,
+        port: u16,
+        lifetimes: Lifetimes,
+    },
+    /// Another outbound SA in the slot, or none.
+    Outbound(Box<Option<NewOutbound>>),
+    /// Who seals for the slot if this worker has no SA of its own there; `None`: nobody.
+    Elsewhere(Option<u16>),
+    /// The SA that is in the slot goes on, may use sequence numbers up to this one, and has these lifetimes.
+    Lease {
+        /// Its SPI: nothing happens if the slot has another one.
+        spi: u32,
+        last: u64,
+        lifetimes: Lifetimes,
+    },
+}
+
+/// What both sides share of one worker's orders.
+#[derive(Debug)]
+struct Shared {
+    waiting: ArrayQueue<Order>,
+    returned: ArrayQueue<Order>,
+    /// Orders that the worker has carried out.
+    taken: AtomicU64,
+}
+
+/// The program side.
+#[derive(Debug)]
+pub(crate) struct OrderSender {
+    shared: Arc<Shared>,
+    /// Orders that were given.
+    given: u64,
+}
+
+/// The worker's side.
+#[derive(Debug)]
+pub(crate) struct Orders {
+    shared: Arc<Shared>,
+}
+
+/// Both sides of one worker's orders.
+pub(crate) fn orders() -> (OrderSender, Orders) {
+    // What comes back is at most what was given and not yet taken back: the sender takes it back before it gives more.
+    let shared = Arc::new(Shared {
+        waiting: ArrayQueue::new(WAITING),
+        returned: ArrayQueue::new(2 * WAITING),
+        taken: AtomicU64::new(0),
+    });
+    (OrderSender { shared: Arc::clone(&shared), given: 0 }, Orders { shared })
+}
+
+impl OrderSender {
+    /// Gives an order.
+    ///
+    /// # Errors
+    /// The order, if as many as may are waiting.
+    pub(crate) fn give(&mut self, order: Order) -> Result<(), Order> {
+        // Room in `returned` for every order that is under way: what came back goes first.
+        self.erase_returned();
+        self.shared.waiting.push(order)?;
+        self.given += 1;
+        Ok(())
+    }
+
+    /// Erases the keys of what came back.
+    pub(crate) fn erase_returned(&mut self) {
+        while self.shared.returned.pop().is_some() {}
+    }
+
+    /// Whether the worker has carried out all that it was given.
+    pub(crate) fn are_taken(&self) -> bool {
+        self.shared.taken.load(Ordering::Acquire) == self.given
+    }
+}
+
+impl Orders {
+    /// Whether there is one.
+    #[inline(always)]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.shared.waiting.is_empty()
+    }
+
+    /// The next one.
+    pub(crate) fn next(&self) -> Option<Order> {
+        self.shared.waiting.pop()
+    }
+
+    /// An order was carried out; it goes back with what is in its box now.
+    pub(crate) fn done(&self, order: Order) {
+        // There is room: the sender sees to it. If not, this worker frees it, which costs time and nothing else.
+        let _ = self.shared.returned.push(order);
+        self.shared.taken.fetch_add(1, Ordering::Release);
+    }
+}
