@@ -6,7 +6,8 @@
 //!              │                   │      └→ something else
 //!              │                   ├→ IP in IP, and so on
 //!              │                   ├→ ICMP error → the IP packet that it quotes, and so on
-//!              │                   ├→ ESP, IKE: protected, the way ends
+//!              │                   ├→ ESP: protected, the way goes on when it is decrypted, by [`Frame::whole`]
+//!              │                   ├→ IKE: protected, the way ends
 //!              │                   ├→ a piece of a packet: the way goes on when it is whole, by [`Frame::whole`]
 //!              │                   └→ something else
 //!              └→ NHRP, IP: of a capture on a tunnel interface, where the kernel has taken GRE off
@@ -20,7 +21,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use zerocopy::network_endian::{U16, U32};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use crate::{Malformed, ethernet, gre, icmp, icmpv6, ipv4, ipv6, nhrp, udp, view};
+use crate::{Malformed, esp, ethernet, gre, icmp, icmpv6, ipv4, ipv6, nhrp, udp, view};
 
 /// What a frame begins with: the link type of a capture file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -113,6 +114,17 @@ pub enum Layer {
         /// Port of the receiver.
         destination: u16,
     },
+    /// ESP, which somebody who has the key took off.
+    Esp {
+        /// Which SA.
+        spi: u32,
+        /// Sequence number: with ESN all of it.
+        sequence: u64,
+        /// Whether it is an extended one (RFC 4303 §2.2.1).
+        esn: bool,
+        /// What the text is: a protocol number of IP.
+        next_header: u8,
+    },
     /// ICMP or ICMPv6 that tells of an error: what follows is the packet in error, or its beginning.
     IcmpError,
 }
@@ -145,6 +157,8 @@ pub enum Inside<'a> {
     Esp {
         /// Which SA.
         spi: u32,
+        /// Its packet, from the SPI on.
+        bytes: &'a [u8],
     },
     /// IKE.
     Ike,
@@ -199,7 +213,7 @@ impl<'a> Frame<'a> {
         )
     }
 
-    /// Goes on where [`Inside::Piece`] ended, with the payload of the whole packet.
+    /// Goes on where [`Inside::Piece`] ended, with the payload of the whole packet, or [`Inside::Esp`], with the decrypted one.
     #[must_use]
     pub fn whole(layers: Vec<Layer>, protocol: u8, payload: &'a [u8]) -> Self {
         Self::follow(layers, Next::Upper(protocol, payload))
@@ -340,7 +354,7 @@ fn upper<'a>(layers: &mut Vec<Layer>, protocol: u8, bytes: &'a [u8]) -> Result<N
             }
         }
         ipv4::NARP => Next::End(Inside::Nhrp(bytes)),
-        ipv4::ESP => Next::End(esp(bytes)?),
+        ipv4::ESP => Next::End(protected(bytes)?),
         ipv4::UDP => udp_ports(layers, bytes)?,
         IPV4_IN_IP | IPV6_IN_IP => Next::Ip(bytes),
         ipv4::ICMP => match view::split::<icmp::Header>(bytes, "icmp header")? {
@@ -363,24 +377,26 @@ fn upper<'a>(layers: &mut Vec<Layer>, protocol: u8, bytes: &'a [u8]) -> Result<N
 
 /// IKE, and ESP in UDP (RFC 3948 §2): four zeros stand in front of IKE on the port that both use.
 fn udp_ports<'a>(layers: &mut Vec<Layer>, bytes: &'a [u8]) -> Result<Next<'a>, Malformed> {
-    let (header, payload) = view::split::<udp::Header>(bytes, "udp header")?;
+    let (header, rest) = view::split::<udp::Header>(bytes, "udp header")?;
     let (source, destination) = (header.source_port(), header.destination_port());
     let has = |port| source == port || destination == port;
-    let inside = match payload {
+    let end = usize::from(header.length()).checked_sub(udp::LEN);
+    let payload = end.and_then(|end| rest.get(..end)).unwrap_or(rest);
+    let inside = match esp::in_udp(payload) {
         _ if has(udp::IKE) => Inside::Ike,
-        [0, 0, 0, 0, ..] if has(udp::IKE_NAT) => Inside::Ike,
-        [_, _, _, _, ..] if has(udp::IKE_NAT) => {
+        esp::InUdp::Ike(_) if has(udp::IKE_NAT) => Inside::Ike,
+        esp::InUdp::Esp(packet) if has(udp::IKE_NAT) => {
             layers.push(Layer::Udp { source, destination });
-            esp(payload)?
+            protected(packet)?
         }
         _ => Inside::Upper { protocol: ipv4::UDP, bytes },
     };
     Ok(Next::End(inside))
 }
 
-fn esp(bytes: &[u8]) -> Result<Inside<'_>, Malformed> {
+fn protected(bytes: &[u8]) -> Result<Inside<'_>, Malformed> {
     let (spi, _) = view::split::<U32>(bytes, "esp header")?;
-    Ok(Inside::Esp { spi: spi.get() })
+    Ok(Inside::Esp { spi: spi.get(), bytes })
 }
 
 #[cfg(test)]
@@ -421,6 +437,7 @@ mod tests {
             Layer::Ip { .. } => "ipv6",
             Layer::Gre { .. } => "gre",
             Layer::Udp { .. } => "udp",
+            Layer::Esp { .. } => "esp",
             Layer::IcmpError => "icmp-error",
         });
         (names.collect::<Vec<_>>().join(" "), frame.inside)
@@ -500,13 +517,13 @@ mod tests {
                 names,
                 match inside {
                     Inside::Upper { protocol, .. } => Inside::Upper { protocol, bytes: &[] },
-                    Inside::Esp { spi } => Inside::Esp { spi },
+                    Inside::Esp { spi, .. } => Inside::Esp { spi, bytes: &[] },
                     Inside::Ike => Inside::Ike,
                     other => panic!("{other:?}"),
                 },
             )
         };
-        let esp = Inside::Esp { spi: 0x0102_0304 };
+        let esp = Inside::Esp { spi: 0x0102_0304, bytes: &[] };
         assert_eq!(inside(ipv4::ESP, &[1, 2, 3, 4, 0]), ("ipv4".to_owned(), esp));
         assert_eq!(inside(ipv4::UDP, &udp(4500, &[1, 2, 3, 4, 5])), ("ipv4 udp".to_owned(), esp));
         assert_eq!(inside(ipv4::UDP, &udp(4500, &[0, 0, 0, 0, 5])).1, Inside::Ike);
@@ -515,6 +532,21 @@ mod tests {
         let other = Inside::Upper { protocol: ipv4::UDP, bytes: &[] };
         assert_eq!(inside(ipv4::UDP, &udp(4500, &[0xff])).1, other);
         assert_eq!(inside(ipv4::UDP, &udp(53, &[1, 2, 3, 4])).1, other);
+        // In UDP it ends where the datagram does.
+        let packet = over_v4(ipv4::UDP, &[&udp(4500, &[1, 2, 3, 4, 5])[..], &[0; 3]].concat());
+        let bytes = &[1, 2, 3, 4, 5];
+        assert_eq!(way(Link::Ip, &packet).1, Inside::Esp { spi: 0x0102_0304, bytes });
+    }
+
+    #[test]
+    fn the_way_goes_on_behind_esp_when_it_is_decrypted() {
+        let packet = over_v6(ipv6::ESP, &[1, 2, 3, 4, 5]);
+        let mut frame = Frame::read(Link::Ip, &packet);
+        let Inside::Esp { spi, bytes: &[1, 2, 3, 4, 5] } = frame.inside else { panic!("{frame:?}") };
+        frame.layers.push(Layer::Esp { spi, sequence: 1 << 32, esn: true, next_header: ipv4::GRE });
+        let text = in_gre(gre::NHRP, b"an nhrp packet");
+        let frame = Frame::whole(frame.layers, ipv4::GRE, &text);
+        assert_eq!((frame.layers.len(), frame.inside), (3, Inside::Nhrp(b"an nhrp packet")));
     }
 
     #[test]
