@@ -33,6 +33,14 @@ pub struct Dissected {
 /// # Errors
 /// No tshark, or it does not understand the file.
 pub fn nhrp(path: &Path) -> Result<Vec<Dissected>> {
+    nhrp_in_esp(path, "")
+}
+
+/// As [`nhrp`], with those that are inside ESP of the SAs in a table `esp_sa`.
+///
+/// # Errors
+/// As [`nhrp`].
+pub fn nhrp_in_esp(path: &Path, sas: &str) -> Result<Vec<Dissected>> {
     const FIELDS: [&str; 8] = [
         "frame.number",
         "ip.src",
@@ -47,6 +55,10 @@ pub fn nhrp(path: &Path) -> Result<Vec<Dissected>> {
     tshark.arg("-n").arg("-r").arg(path).args(["-Y", "nhrp", "-T", "fields", "-E", "occurrence=f"]);
     for field in FIELDS {
         tshark.args(["-e", field]);
+    }
+    tshark.args(["-o", "esp.enable_encryption_decode:TRUE"]);
+    for sa in sas.lines() {
+        tshark.args(["-o", &format!("uat:esp_sa:{sa}")]);
     }
     let output = tshark.output().context("running tshark")?;
     ensure!(output.status.success(), "tshark: {}", String::from_utf8_lossy(&output.stderr));

@@ -23,9 +23,10 @@ const TYPES: [&str; 8] = [
     "traffic-indication",
 ];
 
-fn decoded(file: &Path) -> Messages {
+fn decoded(file: &Path, more: &[&str]) -> Messages {
     let output = Command::new(program("nave").unwrap())
         .args(["--json", "decode", "--check"])
+        .args(more)
         .arg(file)
         .output()
         .unwrap();
@@ -53,12 +54,29 @@ fn a_dissector_finds_the_same_messages() {
         }
         let dissected = tshark::nhrp(&file).unwrap();
         assert!(dissected.iter().all(|m| m.checksum_good), "{}", file.display());
-        let dissected: Messages = dissected
-            .into_iter()
-            .map(|m| (m.frame.into(), (m.kind.into(), m.size as u64, m.extensions_at as u64)))
-            .collect();
-        assert_eq!(decoded(&file), dissected, "{}", file.display());
+        let dissected = messages(dissected);
+        assert_eq!(decoded(&file, &[]), dissected, "{}", file.display());
         all += dissected.len();
     }
     assert_eq!(all, 283);
+}
+
+fn messages(dissected: Vec<tshark::Dissected>) -> Messages {
+    let message = |m: tshark::Dissected| (m.kind.into(), m.size as u64, m.extensions_at as u64);
+    dissected.into_iter().map(|m| (m.frame.into(), message(m))).collect()
+}
+
+/// Input: the same peers inside ESP, native, in UDP, with SAs that are renewed, and a table of their keys. Output: message by message
+/// the same as tshark with that table.
+#[test]
+fn a_dissector_with_the_keys_finds_the_same_messages() {
+    for (name, expected) in [("protected", 34), ("encapsulated", 22), ("rekeyed", 42)] {
+        let [file, table] = ["pcap", "esp_sa"]
+            .map(|kind| Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("captures/{name}.{kind}")));
+        let dissected = tshark::nhrp_in_esp(&file, &std::fs::read_to_string(&table).unwrap()).unwrap();
+        assert!(dissected.iter().all(|m| m.checksum_good), "{name}");
+        let dissected = messages(dissected);
+        assert_eq!(dissected.len(), expected, "{name}");
+        assert_eq!(decoded(&file, &["--esp-sa", table.to_str().unwrap()]), dissected, "{name}");
+    }
 }

@@ -69,9 +69,11 @@ pub(crate) enum Command {
     /// Print every NHRP and GRE message of a capture, pcap or pcapng. No node is needed.
     ///
     /// Frames may be of Ethernet, with VLAN tags, Linux cooked or raw IP; on a tunnel interface they need no GRE. Pieces of packets are
-    /// put together. ESP and IKE are named. The last lines count what there is.
+    /// put together. ESP and IKE are named; with the keys of its SAs, ESP is decrypted. The last lines count what there is.
     ///
     ///     tcpdump -i wan -w - proto gre | nave decode -
+    ///
+    ///     nave decode --esp-sa esp_sa --check protected.pcap
     #[command(verbatim_doc_comment)]
     Decode(Decode),
     /// Explain why packets to an address go where they go: the routes that compete, the one that is taken and why, its next hop and
@@ -124,9 +126,16 @@ pub(crate) struct Decode {
     /// The file; `-` reads standard input.
     pub(crate) file: PathBuf,
     /// Write each NHRP message again, as the node would: exit with status 1 if the bytes are not the same, if a checksum of NHRP or GRE
-    /// is wrong, or if a message cannot be read.
+    /// is wrong, or if a message cannot be read; with --esp-sa also unless every ESP packet is authentic.
     #[arg(long)]
     pub(crate) check: bool,
+    /// Decrypt ESP, native or in UDP, in transport or tunnel mode, with the SAs of this table, and print what is inside.
+    ///
+    /// The table is one of Wireshark ("ESP SAs", file esp_sa), with AES-GCM and an ICV of 16 bytes. A line of it:
+    ///
+    ///     "IPv4","*","10.0.0.1","0xc23be78f","AES-GCM with 16 octet ICV [RFC4106]","0x<key and salt>","NULL",""
+    #[arg(long, value_name = "FILE", verbatim_doc_comment)]
+    pub(crate) esp_sa: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

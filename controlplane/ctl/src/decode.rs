@@ -1,12 +1,15 @@
 //! `nave decode`: what NHRP and GRE a capture holds, read by the same code that the node reads it with. Nothing of a node is needed.
 //!
 //! Each frame is led to what it carries by [`wire::layers`]; a message is printed as a block, and counted. `--check` writes each message
-//! again: what does not come out as it came in is a finding, and so is a wrong checksum.
+//! again: what does not come out as it came in is a finding, and so is a wrong checksum. With the SAs of a dissector's table what is
+//! inside ESP is read as well, and what is not authentic is a finding.
 
 mod carried;
 mod file;
 mod message;
 mod pieces;
+mod protection;
+mod table;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -15,22 +18,26 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use serde::Serialize;
-use wire::gre;
 use wire::layers::{Frame, Inside, Layer};
 use wire::nhrp::{Checksum, MessageType, Packet};
+use wire::{gre, ipv4};
+use zeroize::Zeroizing;
 
 use crate::arguments::Decode;
 use crate::run::Failure;
 use file::Captured;
 use message::Message;
 use pieces::Pieces;
+use protection::{Closed, Opened, Protection};
 
 pub(crate) use file::Bad;
+pub(crate) use table::BadLine;
 
 /// Reads a capture, and prints what is in it.
 pub(crate) fn decode(decode: &Decode, json: bool) -> Result<(), Failure> {
     let bad = |bad| Failure::Capture { file: decode.file.clone(), bad };
     let open = |error| Failure::File { file: decode.file.clone(), error };
+    let protection = decode.esp_sa.as_deref().map(sas).transpose()?;
     let input: Box<dyn Read> = if decode.file == Path::new("-") {
         Box::new(io::stdin().lock())
     } else {
@@ -38,7 +45,7 @@ pub(crate) fn decode(decode: &Decode, json: bool) -> Result<(), Failure> {
     };
     let mut out = BufWriter::new(io::stdout().lock());
     let mut file = file::File::open(input).map_err(bad)?;
-    let mut reading = Reading { check: decode.check, ..Reading::default() };
+    let mut reading = Reading { check: decode.check, protection, ..Reading::default() };
     // What was read before a damaged place is told all the same.
     let ended = loop {
         match file.next() {
@@ -51,8 +58,7 @@ pub(crate) fn decode(decode: &Decode, json: bool) -> Result<(), Failure> {
             Err(why) => break Err(bad(why)),
         }
     };
-    let Reading { count, findings, check, .. } = reading;
-    let end = End { count, findings: check.then_some(findings) };
+    let end = reading.end();
     if json {
         serde_json::to_writer(&mut out, &end).map_err(io::Error::from)?;
         writeln!(out)?;
@@ -65,6 +71,14 @@ pub(crate) fn decode(decode: &Decode, json: bool) -> Result<(), Failure> {
         0 => Ok(()),
         findings => Err(Failure::Findings { file: decode.file.clone(), findings: findings as u64 }),
     }
+}
+
+/// The SAs of a table.
+fn sas(file: &Path) -> Result<Protection, Failure> {
+    let text = std::fs::read_to_string(file).map(Zeroizing::new);
+    let text = text.map_err(|error| Failure::File { file: file.to_owned(), error })?;
+    let sas = table::read(&text).map_err(|bad| Failure::Table { file: file.to_owned(), bad })?;
+    Ok(Protection::new(sas))
 }
 
 fn write_block(out: &mut impl Write, block: &Block, json: bool) -> Result<(), Failure> {
@@ -92,6 +106,8 @@ struct Block {
     /// Of a frame of a tunnel interface.
     #[serde(skip_serializing_if = "Option::is_none")]
     tunnel: Option<TunnelSide>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    esp: Option<Esp>,
     /// Of the outer header: the last one in front of the message, or of GRE.
     source: Option<IpAddr>,
     destination: Option<IpAddr>,
@@ -112,6 +128,22 @@ struct Block {
 struct TunnelSide {
     sent: bool,
     nbma: Option<IpAddr>,
+}
+
+/// ESP that was decrypted.
+#[derive(Debug, Serialize)]
+struct Esp {
+    /// Of the header in front of it.
+    source: Option<IpAddr>,
+    destination: Option<IpAddr>,
+    /// Ports of UDP, where that is in front of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ports: Option<[u16; 2]>,
+    spi: String,
+    /// With ESN all of it.
+    sequence: u64,
+    esn: bool,
+    mode: &'static str,
 }
 
 #[derive(Debug, Serialize)]
@@ -142,6 +174,9 @@ struct Count {
     /// GRE packets, those with NHRP among them.
     gre: u64,
     esp: u64,
+    /// What became of them, if there are SAs to decrypt them with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    opened: Option<OpenedCount>,
     ike: u64,
     /// Pieces of packets, those among them that made one whole.
     pieces: u64,
@@ -149,6 +184,18 @@ struct Count {
     unreadable: u64,
     /// All others.
     other: u64,
+}
+
+/// ESP packets by what became of them.
+#[derive(Debug, Default, Serialize)]
+struct OpenedCount {
+    decrypted: u64,
+    /// The table does not have their SPI.
+    unknown: u64,
+    /// They are not authentic, or no ESP.
+    refused: u64,
+    /// Packets of which pieces are missing.
+    incomplete: u64,
 }
 
 /// Messages that are not even read.
@@ -175,6 +222,7 @@ struct Reading {
     count: Count,
     findings: Vec<Finding>,
     pieces: Pieces,
+    protection: Option<Protection>,
 }
 
 impl Reading {
@@ -187,11 +235,74 @@ impl Reading {
             let why = format!("link type {number} is not read: Ethernet, Linux cooked and raw IP are");
             return Some(Block::new(captured, &[], Content::Unreadable(why)));
         };
-        let frame = Frame::read(link, &captured.bytes);
-        let Inside::Piece(piece) = frame.inside else { return self.whole(captured, &frame, None) };
-        self.count.pieces += 1;
-        let (count, payload) = self.pieces.add(&piece)?;
-        self.whole(captured, &Frame::whole(frame.layers, piece.protocol, &payload), Some(count))
+        self.follow(captured, Frame::read(link, &captured.bytes), None)
+    }
+
+    /// Puts pieces together and decrypts, for as long as there is something to.
+    fn follow(&mut self, captured: &Captured, frame: Frame<'_>, pieces: Option<u64>) -> Option<Block> {
+        let quoted = is_quoted(&frame.layers);
+        match frame.inside {
+            Inside::Piece(piece) => {
+                self.count.pieces += 1;
+                let number = (!quoted).then_some(captured.number);
+                match self.pieces.add(&piece, number) {
+                    Some((count, payload)) => {
+                        let whole = Frame::whole(frame.layers, piece.protocol, &payload);
+                        self.follow(captured, whole, Some(count))
+                    }
+                    // Of ESP each one is told, as nobody sees what is in it.
+                    None if self.protection.is_some() && piece.protocol == ipv4::ESP => {
+                        let content = Content::Carries(carried::what(&frame.inside, false));
+                        Some(Block::new(captured, &frame.layers, content))
+                    }
+                    None => None,
+                }
+            }
+            // A quotation seldom has all that is authenticated.
+            Inside::Esp { bytes, .. } if !quoted && self.protection.is_some() => {
+                self.protected(captured, frame.layers, bytes, pieces)
+            }
+            _ => self.whole(captured, &frame, pieces),
+        }
+    }
+
+    /// Decrypts ESP and goes on inside, or says why not.
+    fn protected(
+        &mut self,
+        captured: &Captured,
+        mut layers: Vec<Layer>,
+        bytes: &[u8],
+        pieces: Option<u64>,
+    ) -> Option<Block> {
+        self.count.esp += 1;
+        let (source, destination) = layers.iter().rev().find_map(|layer| match layer {
+            Layer::Ip { source, destination } => Some((*source, *destination)),
+            _ => None,
+        })?;
+        let opened = self.protection.as_mut()?.open(source, destination, bytes);
+        let counts = self.count.opened.get_or_insert_default();
+        let closed = match opened {
+            Ok(Opened { layer, next_header, payload }) => {
+                counts.decrypted += 1;
+                layers.push(layer);
+                return self.follow(captured, Frame::whole(layers, next_header, &payload), pieces);
+            }
+            Err(closed) => closed,
+        };
+        match closed {
+            Closed::Unknown => counts.unknown += 1,
+            Closed::Forged(_) | Closed::Short(_) | Closed::Trailer(_) => counts.refused += 1,
+        }
+        let what = carried::esp(bytes);
+        let cut = match captured.bytes.len() {
+            kept if (kept as u64) < captured.len => {
+                format!("; the capture kept {kept} of {} bytes", captured.len)
+            }
+            _ => String::new(),
+        };
+        self.find(captured.number, format!("{what}: {closed}{cut}"));
+        let content = Content::Carries(format!("{what}: {closed}{cut}"));
+        Some(Block { pieces, ..Block::new(captured, &layers, content) })
     }
 
     /// A frame, or a packet that is whole with its last piece.
@@ -215,14 +326,13 @@ impl Reading {
                 match inside {
                     Inside::Esp { .. } => self.count.esp += 1,
                     Inside::Ike => self.count.ike += 1,
-                    _ if gres == 0 => {
+                    _ if told_behind(&frame.layers).is_none() => {
                         self.count.other += u64::from(pieces.is_none());
                         return None;
                     }
                     _ => {}
                 }
-                let behind = frame.layers.iter().position(|layer| matches!(layer, Layer::Gre { .. }));
-                let behind = behind.map_or(&[][..], |at| &frame.layers[at + 1..]);
+                let behind = told_behind(&frame.layers).map_or(&[][..], |at| &frame.layers[at + 1..]);
                 Content::Carries(
                     carried::inner(behind, inside).unwrap_or_else(|| carried::what(inside, false)),
                 )
@@ -276,6 +386,19 @@ impl Reading {
         }
     }
 
+    /// What was found in all.
+    fn end(mut self) -> End {
+        if self.protection.is_some() {
+            let incomplete = self.pieces.incomplete_esp();
+            self.count.opened.get_or_insert_default().incomplete = incomplete.len() as u64;
+            for (frame, esp) in incomplete {
+                self.find(frame, format!("{esp}: pieces of it are missing"));
+            }
+        }
+        let Self { count, findings, check, .. } = self;
+        End { count, findings: check.then_some(findings) }
+    }
+
     fn find(&mut self, frame: u64, problem: String) {
         if self.check {
             self.findings.push(Finding { frame, problem });
@@ -295,6 +418,12 @@ fn is_quoted(layers: &[Layer]) -> bool {
     layers.iter().any(|layer| matches!(layer, Layer::IcmpError))
 }
 
+/// The layer that what is carried is told behind: the first GRE, or the last ESP that was decrypted.
+fn told_behind(layers: &[Layer]) -> Option<usize> {
+    let gre = layers.iter().position(|layer| matches!(layer, Layer::Gre { .. }));
+    gre.or_else(|| layers.iter().rposition(|layer| matches!(layer, Layer::Esp { .. })))
+}
+
 impl Block {
     fn new(captured: &Captured, layers: &[Layer], content: Content) -> Self {
         let kept = captured.bytes.len();
@@ -305,6 +434,7 @@ impl Block {
             kept: (kept as u64 != captured.len).then_some(kept),
             vlans: Vec::new(),
             tunnel: None,
+            esp: None,
             source: None,
             destination: None,
             gre: None,
@@ -312,18 +442,31 @@ impl Block {
             pieces: None,
             content,
         };
-        for layer in layers {
+        // What is behind GRE, or ESP, is told with what it carries; NHRP is the last of its kind.
+        let told = Some(&block.content).filter(|content| !matches!(content, Content::Nhrp(_)));
+        let told = told.and_then(|_| told_behind(layers)).map_or(layers, |at| &layers[..=at]);
+        let mut ports = None;
+        for layer in told {
             match layer {
                 Layer::Vlan(tag) => block.vlans.push(tag.vid()),
                 Layer::Cooked { sent, nbma: Some(nbma) } => {
                     block.tunnel = Some(TunnelSide { sent: *sent, nbma: Some((*nbma).into()) });
                 }
-                // What is behind GRE is told with what it carries; NHRP is the last of its kind.
-                Layer::Ip { .. } if block.gre.is_some() && !matches!(block.content, Content::Nhrp(_)) => {}
                 Layer::Ip { source, destination } => {
                     (block.source, block.destination) = (Some(*source), Some(*destination));
                 }
-                Layer::Gre { .. } if block.gre.is_some() && !matches!(block.content, Content::Nhrp(_)) => {}
+                Layer::Udp { source, destination } => ports = Some([*source, *destination]),
+                Layer::Esp { spi, sequence, esn, next_header } => {
+                    block.esp = Some(Esp {
+                        source: block.source,
+                        destination: block.destination,
+                        ports: ports.take(),
+                        spi: format!("{spi:#010x}"),
+                        sequence: *sequence,
+                        esn: *esn,
+                        mode: if carried::IP_IN_IP.contains(next_header) { "tunnel" } else { "transport" },
+                    });
+                }
                 Layer::Gre { fields: gre::Fields { protocol, key, sequence, .. }, checksum } => {
                     block.gre = Some(Gre {
                         protocol: format!("{protocol:#06x}"),
@@ -354,7 +497,14 @@ impl fmt::Display for Block {
         }
         writeln!(f)?;
         let mut parts = Vec::new();
-        if let (Some(source), Some(destination)) = (self.source, self.destination) {
+        if let Some(esp) = &self.esp {
+            parts.push(esp.to_string());
+        }
+        let tunnel = self
+            .esp
+            .as_ref()
+            .is_none_or(|esp| esp.source != self.source || esp.destination != self.destination);
+        if tunnel && let (Some(source), Some(destination)) = (self.source, self.destination) {
             parts.push(format!("{source} > {destination}"));
         }
         if let Some(TunnelSide { sent, nbma }) = &self.tunnel {
@@ -393,9 +543,34 @@ impl fmt::Display for Block {
     }
 }
 
+impl fmt::Display for Esp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { source, destination, ports, spi, sequence, esn, mode } = self;
+        if let (Some(source), Some(destination)) = (source, destination) {
+            write!(f, "{source} > {destination}, ")?;
+        }
+        if let Some([source, destination]) = ports {
+            write!(f, "UDP {source} > {destination}, ")?;
+        }
+        let extended = if *esn { " extended" } else { "" };
+        write!(f, "ESP {mode} SPI {spi} sequence {sequence}{extended}")
+    }
+}
+
+impl fmt::Display for OpenedCount {
+    /// Lines without the end of the last.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { decrypted, unknown, refused, incomplete } = self;
+        write!(f, "  {:<22}{decrypted:>8}", "decrypted")?;
+        let rest = [("of an unknown SPI", unknown), ("not authentic", refused), ("incomplete", incomplete)];
+        let mut rest = rest.into_iter().filter(|(_, count)| **count > 0);
+        rest.try_for_each(|(name, count)| write!(f, "\n  {name:<22}{count:>8}"))
+    }
+}
+
 impl fmt::Display for End {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Count { frames, nhrp, gre, esp, ike, pieces, unreadable, other } = &self.count;
+        let Count { frames, nhrp, gre, esp, opened, ike, pieces, unreadable, other } = &self.count;
         writeln!(f, "{:<24}{frames:>8}", "frames")?;
         writeln!(f, "{:<24}{:>8}", "NHRP messages", nhrp.values().sum::<u64>())?;
         let types = MessageType::ALL.iter().map(|kind| kind.name()).chain([UNREADABLE]);
@@ -403,18 +578,22 @@ impl fmt::Display for End {
             writeln!(f, "  {kind:<22}{:>8}", nhrp[kind])?;
         }
         writeln!(f, "{:<24}{gre:>8}", "GRE packets")?;
-        let rest = [
-            ("ESP, protected", esp),
-            ("IKE", ike),
-            ("pieces of packets", pieces),
-            ("not readable", unreadable),
-            ("others", other),
-        ];
+        match opened {
+            None if *esp == 0 => {}
+            None => writeln!(f, "{:<24}{esp:>8}", "ESP, protected")?,
+            Some(opened) => writeln!(f, "{:<24}{esp:>8}\n{opened}", "ESP packets")?,
+        }
+        let rest =
+            [("IKE", ike), ("pieces of packets", pieces), ("not readable", unreadable), ("others", other)];
         for (name, count) in rest.into_iter().filter(|(_, count)| **count > 0) {
             writeln!(f, "{name:<24}{count:>8}")?;
         }
         match self.findings.as_deref() {
             None => Ok(()),
+            Some([]) if opened.is_some() => writeln!(
+                f,
+                "check: every message is written as it came, every checksum is right, every ESP packet is authentic"
+            ),
             Some([]) => writeln!(f, "check: every message is written as it came, every checksum is right"),
             Some(findings) => findings
                 .iter()

@@ -34,6 +34,9 @@ pub(crate) enum Failure {
     /// The capture cannot be read, or not to its end.
     #[error("{}: {bad}", .file.display())]
     Capture { file: PathBuf, bad: decode::Bad },
+    /// The table of SAs has a line that says nothing.
+    #[error("{}: {bad}", .file.display())]
+    Table { file: PathBuf, bad: decode::BadLine },
     /// The check of a capture has findings.
     #[error("{}: {}", .file.display(), count(*.findings, "finding", "findings"))]
     Findings { file: PathBuf, findings: u64 },

@@ -7,7 +7,7 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 use wire::nhrp::{Body, Cie, ErrorCode, Extension, ExtensionType, Families, Family, Flags, Kind, Message};
-use wire::{IntoBytes, checksum, ethernet, gre, icmp, ipv4, ipv6};
+use wire::{IntoBytes, checksum, esp, ethernet, gre, icmp, ipv4, ipv6, udp};
 
 fn capture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/captures").join(name)
@@ -92,7 +92,7 @@ fn seal(nhrp: &mut [u8]) {
 }
 
 /// NHRP messages and GRE packets of each capture, as a dissector counts them.
-const CAPTURES: [(&str, u64, u64); 14] = [
+const CAPTURES: [(&str, u64, u64); 15] = [
     ("clear-hub-tunnel.pcap", 33, 0),
     ("clear.pcap", 34, 139),
     ("encapsulated-hub-tunnel.pcap", 21, 0),
@@ -107,6 +107,7 @@ const CAPTURES: [(&str, u64, u64); 14] = [
     ("protected.pcap", 0, 0),
     ("rekeyed-hub-tunnel.pcap", 40, 0),
     ("rekeyed-spoke1-tunnel.pcap", 22, 0),
+    ("rekeyed.pcap", 0, 0),
 ];
 
 /// Input: captures of Linux and FRR, in the clear, behind a NAT, on tunnel interfaces, protected. Output: every message is read and
@@ -348,4 +349,217 @@ fn a_bad_file_says_what_and_where() {
         "{out}"
     );
     assert_eq!(decode(&[], None).status.code(), Some(2));
+}
+
+/// Captures of ESP, each with its table: NHRP messages, GRE packets and ESP packets in them.
+const PROTECTED: [(&str, u64, u64); 3] =
+    [("protected", 34, 156), ("encapsulated", 22, 86), ("rekeyed", 42, 236)];
+
+/// Input: ESP of Linux and strongSwan, native, in UDP, and with SAs that are renewed, and the keys. Output: every packet is authentic,
+/// and what is inside is decoded and checked as if it had come in the clear.
+#[test]
+fn esp_of_real_peers_is_decoded_with_their_keys() {
+    for (name, nhrp, packets) in PROTECTED {
+        let [table, file] = ["esp_sa", "pcap"].map(|kind| capture(&format!("{name}.{kind}")));
+        let arguments = ["--check", "--esp-sa", table.to_str().unwrap(), file.to_str().unwrap()];
+        let (out, err, code) = said(&decode(&arguments, None));
+        assert_eq!((code, err.as_str()), (Some(0), ""), "{name}");
+        assert!(out.ends_with("every checksum is right, every ESP packet is authentic\n"), "{out}");
+        assert_eq!(out.matches("\n  NHRP ").count() as u64, nhrp, "{name}");
+        let [gre, esp] = ["GRE packets", "ESP packets"].map(|what| format!("{what:<24}{packets:>8}\n"));
+        assert!(
+            out.contains(&(gre + &esp)) && out.contains(&format!("\n  {:<22}{packets:>8}\n", "decrypted"))
+        );
+        let mut json = vec!["--json"];
+        json.extend(arguments);
+        let (out, ..) = said(&decode(&json, None));
+        let end: Value = serde_json::from_str(out.lines().last().unwrap()).unwrap();
+        let opened = serde_json::json!({ "decrypted": packets, "unknown": 0, "refused": 0, "incomplete": 0 });
+        assert_eq!(end["count"]["opened"], opened);
+        // No key is in what is said.
+        let keys = std::fs::read_to_string(&table).unwrap();
+        let keys: Vec<_> = keys.split('"').filter(|field| field.len() == 42).collect();
+        assert!(keys.len() >= 6 && keys.iter().all(|key| !out.contains(&key[2..])));
+    }
+    let [table, file] = ["esp_sa", "pcap"].map(|kind| capture(&format!("encapsulated.{kind}")));
+    let (out, ..) = said(&decode(&["--esp-sa", table.to_str().unwrap(), file.to_str().unwrap()], None));
+    let block = "
+frame 11, 2026-11-23T21:29:55.134451Z, 190 bytes
+  10.0.0.12 > 10.0.0.1, UDP 4500 > 4500, ESP transport SPI 0xc49337ba sequence 1, GRE key 1
+  NHRP registration-request, IPv4 over IPv4, 106 bytes, extensions at 52, hop count 1, checksum 0x8533 right
+";
+    assert!(out.contains(block), "{out}");
+}
+
+/// Where a table lies.
+struct Keys(PathBuf);
+
+impl Keys {
+    fn write(name: &str, text: &str) -> Self {
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}.esp_sa"));
+        std::fs::write(&path, text).unwrap();
+        Self(path)
+    }
+
+    fn path(&self) -> &str {
+        self.0.to_str().unwrap()
+    }
+}
+
+const CIPHER: &str = "AES-GCM with 16 octet ICV [RFC4106]";
+const KEY: [u8; 36] = *b"0123456789abcdef0123456789abcdefSALT";
+
+fn keys_for(name: &str, family: &str, spi: &str) -> Keys {
+    let key = text(&KEY);
+    Keys::write(name, &format!("\"{family}\",\"*\",\"*\",\"{spi}\",\"{CIPHER}\",\"{key}\",\"NULL\",\"\"\n"))
+}
+
+/// An ESP packet with `KEY`.
+fn sealed(spi: u32, sequence: u64, esn: bool, next_header: u8, payload: &[u8]) -> Vec<u8> {
+    let key = aead::Key::new(aead::Provider::AesGcm, &KEY[..32]).unwrap();
+    let mut text = [payload, &[0; 8]].concat();
+    let end = esp::write_trailer(&mut text, payload.len(), next_header).unwrap();
+    text.truncate(end);
+    text.extend([0; esp::ICV]);
+    let iv = sequence ^ 0x5a5a_0000_1234_5678;
+    aead::seal_one(aead::Packet { key: &key, salt: *b"SALT", iv, sequence, spi, esn, text: &mut text });
+    [esp::Header::new(spi, sequence, iv).as_bytes(), &text].concat()
+}
+
+fn over_v6(protocol: u8, payload: &[u8]) -> Vec<u8> {
+    let [from, to] = ["2001:db8::1", "2001:db8::2"].map(|a| a.parse().unwrap());
+    [ipv6::Header::new(from, to, protocol, 64, payload.len()).unwrap().as_bytes(), payload].concat()
+}
+
+/// Input: the same message in ESP: over IPv4 and IPv6, in UDP, in tunnel mode, with ESN on both sides of its roll-over, in pieces, in
+/// pieces inside the tunnel; a dummy, and what is no GRE. Output: it is found in each, and each way is told.
+#[test]
+fn esp_is_decoded_wherever_it_is() {
+    let keys = keys_for("wherever", "IPv4", "0x000001**");
+    let v6 = keys_for("wherever-v6", "IPv6", "0x00000102");
+    let gre = in_gre(&registration().encode());
+    let told = |keys: &Keys, frames: &[&[u8]], line: &str| {
+        let file = pcap(101, &whole(frames));
+        let (out, err, code) = said(&decode(&["--check", "--esp-sa", keys.path(), "-"], Some(&file)));
+        assert_eq!((code, err.as_str()), (Some(0), ""), "{out}");
+        assert!(out.contains(&format!("\n  {line}\n")), "{line}\n{out}");
+        out
+    };
+    let nhrp = |keys: &Keys, frames: &[&[u8]], line: &str| {
+        assert!(told(keys, frames, line).contains("\n  NHRP registration-request, "));
+    };
+    let esp = sealed(0x101, 7, false, ipv4::GRE, &gre);
+    let way = "10.0.0.11 > 10.0.0.1, ESP transport SPI 0x00000101 sequence 7, GRE key 42";
+    nhrp(&keys, &[&over_v4(ipv4::ESP, &esp)], way);
+    let six = sealed(0x102, 8, false, ipv6::GRE, &gre);
+    let way = "2001:db8::1 > 2001:db8::2, ESP transport SPI 0x00000102 sequence 8, GRE key 42";
+    nhrp(&v6, &[&over_v6(ipv6::ESP, &six)], way);
+    let datagram = [udp::Header::new(1024, 4500, esp.len()).unwrap().as_bytes(), &esp].concat();
+    let way = "10.0.0.11 > 10.0.0.1, UDP 1024 > 4500, ESP transport SPI 0x00000101 sequence 7, GRE key 42";
+    nhrp(&keys, &[&over_v4(ipv4::UDP, &datagram)], way);
+    let rolled = [(1 << 32) - 1, 1 << 32, (1 << 32) + 1].map(|sequence| {
+        let esp = sealed(0x103, sequence, true, ipv4::GRE, &gre);
+        over_v4(ipv4::ESP, &esp)
+    });
+    let rolled: Vec<_> = rolled.iter().map(Vec::as_slice).collect();
+    let way = "10.0.0.11 > 10.0.0.1, ESP transport SPI 0x00000103 sequence 4294967297 extended, GRE key 42";
+    nhrp(&keys, &rolled, way);
+    // Tunnel mode, IPv4 in IPv6.
+    let tunnel = sealed(0x102, 9, false, 4, &over_v4(ipv4::GRE, &gre));
+    let way =
+        "2001:db8::1 > 2001:db8::2, ESP tunnel SPI 0x00000102 sequence 9, 10.0.0.11 > 10.0.0.1, GRE key 42";
+    nhrp(&v6, &[&over_v6(ipv6::ESP, &tunnel)], way);
+    // Pieces of ESP, and pieces inside it.
+    let piece = |protocol, payload: &[u8], range: std::ops::Range<usize>, more: bool| {
+        let header =
+            ipv4::Header::new([10, 0, 0, 11].into(), [10, 0, 0, 1].into(), protocol, 64, range.len());
+        let flags = if more { ipv4::MORE_FRAGMENTS } else { 0 };
+        let header = header.unwrap().with_id(5).with_flags(flags | u16::try_from(range.start / 8).unwrap());
+        [header.as_bytes(), &payload[range]].concat()
+    };
+    let pieces = [piece(50, &esp, 0..40, true), piece(50, &esp, 40..esp.len(), false)];
+    let way = "10.0.0.11 > 10.0.0.1, ESP transport SPI 0x00000101 sequence 7, GRE key 42, put together from 2 pieces";
+    nhrp(&keys, &[&pieces[0], &pieces[1]], way);
+    let out = told(&keys, &[&pieces[1], &pieces[0]], "piece of ESP: 60 bytes at 40");
+    assert!(out.contains("\n  NHRP "), "{out}");
+    let inner = [piece(47, &gre, 0..24, true), piece(47, &gre, 24..gre.len(), false)];
+    let inner = inner.map(|piece| over_v4(ipv4::ESP, &sealed(0x104, 1, false, 4, &piece)));
+    let way =
+        "10.0.0.11 > 10.0.0.1, ESP tunnel SPI 0x00000104 sequence 1, GRE key 42, put together from 2 pieces";
+    nhrp(&keys, &[&inner[0], &inner[1]], way);
+    // No GRE.
+    let ping = over_v4(ipv4::ICMP, icmp::Header::echo(1, 1).as_bytes());
+    let ping = over_v4(ipv4::ESP, &sealed(0x105, 1, false, 4, &ping));
+    told(&keys, &[&ping], "IPv4 10.0.0.11 > 10.0.0.1, ICMP echo request");
+    let dummy = over_v4(ipv4::ESP, &sealed(0x105, 2, false, esp::NO_NEXT_HEADER, &[9; 20]));
+    told(&keys, &[&dummy], "nothing, a dummy");
+}
+
+/// Input: ESP that is forged, of an SPI that the table does not have, cut short, and of which a piece is missing; a quoted one. Output:
+/// each is told with its frame, SPI and sequence number, and the exit status says so; without `--check` it does not.
+#[test]
+fn esp_that_is_not_authentic_is_named() {
+    let keys = keys_for("not-authentic", "IPv4", "0x00000101");
+    let esp = |spi| over_v4(ipv4::ESP, &sealed(spi, 7, false, ipv4::GRE, &in_gre(&registration().encode())));
+    let (good, unknown) = (esp(0x101), esp(0x102));
+    let mut forged = good.clone();
+    forged[60] ^= 1;
+    let header = ipv4::Header::new([10, 0, 0, 11].into(), [10, 0, 0, 1].into(), ipv4::ESP, 64, 40).unwrap();
+    let piece = [header.with_flags(ipv4::MORE_FRAGMENTS).as_bytes(), &good[20..60]].concat();
+    let quoted = over_v4(ipv4::ICMP, &[icmp::Header::unreachable(1).as_bytes(), &good[..28]].concat());
+    let mut frames = whole(&[&good, &forged, &unknown, &piece, &quoted]);
+    frames.push((good.len(), &good[..50]));
+    let file = pcap(101, &frames);
+    let (out, err, code) = said(&decode(&["--check", "--esp-sa", keys.path(), "-"], Some(&file)));
+    assert_eq!((code, err.as_str()), (Some(1), "nave: -: 4 findings\n"), "{out}");
+    let found: Vec<_> = out.lines().filter_map(|line| line.strip_prefix("check: ")).collect();
+    let whole = good.len();
+    assert_eq!(
+        found,
+        [
+            "frame 2: ESP, SPI 0x00000101, sequence 7: it is not authentic with the key of line 1".to_owned(),
+            "frame 3: ESP, SPI 0x00000102, sequence 7: no SA of the table has it".to_owned(),
+            "frame 6: ESP, SPI 0x00000101, sequence 7: esp trailer and icv: needs 18 bytes, 14 are there; the capture kept 50 \
+             of {whole} bytes"
+                .replace("{whole}", &whole.to_string()),
+            "frame 4: ESP, SPI 0x00000101, sequence 7: pieces of it are missing".to_owned(),
+        ]
+    );
+    for line in [
+        "\n  ESP, SPI 0x00000101, sequence 7: it is not authentic with the key of line 1\n",
+        "\n  piece of ESP, SPI 0x00000101, sequence 7: 40 bytes at 0\n",
+        "quoted by an ICMP error\n  ESP, protected, SPI 0x00000101\n",
+        "\n  decrypted                    1\n  of an unknown SPI            1\n  not authentic                2\n  incomplete                   1\n",
+    ] {
+        assert!(out.contains(line), "{line}\n{out}");
+    }
+    let (out, err, code) = said(&decode(&["--esp-sa", keys.path(), "-"], Some(&file)));
+    assert_eq!((code, err.as_str()), (Some(0), ""));
+    assert!(out.contains("sequence 7: it is not authentic") && !out.contains("check:"), "{out}");
+}
+
+/// Input: no table, one with a cipher that is not decrypted, one with a damaged line. Output: file, line and what; no key.
+#[test]
+fn a_bad_table_says_file_and_line() {
+    let file = capture("protected.pcap");
+    let file = file.to_str().unwrap();
+    let (out, err, code) = said(&decode(&["--esp-sa", "/nonexistent", file], None));
+    assert_eq!((out.as_str(), code), ("", Some(1)));
+    assert!(err.starts_with("nave: /nonexistent: No such file"), "{err}");
+    let good = std::fs::read_to_string(capture("protected.esp_sa")).unwrap();
+    let says = |text: &str, problem: &str| {
+        let keys = Keys::write("bad", text);
+        let (out, err, code) = said(&decode(&["--esp-sa", keys.path(), file], None));
+        assert_eq!((out.as_str(), code), ("", Some(1)));
+        assert_eq!(err, format!("nave: {}: {problem}\n", keys.path()));
+    };
+    let other = good.replacen(CIPHER, "ChaCha20 with Poly1305 [RFC7634]", 1);
+    let problem = format!("line 1: ChaCha20 with Poly1305 [RFC7634] is not decrypted here: {CIPHER} is");
+    says(&other, &problem);
+    says(
+        &format!("{good}\"IPv4\",\"*\"\n"),
+        "line 9: 2 fields: 8 are wanted, or 10 with those of sequence numbers",
+    );
+    let long = good.replacen("0x463e98", "0x463e98aabb", 1);
+    says(&long, "line 1: 22 bytes of key: 20 or 36 are wanted, the last 4 of them the salt");
 }

@@ -2,10 +2,13 @@
 
 use std::net::IpAddr;
 
-use wire::layers::{Frame, Inside, Layer, Link};
-use wire::{icmp, icmpv6, ipv4, ipv6, nhrp};
+use wire::layers::{Frame, Inside, Layer, Link, Piece};
+use wire::{esp, icmp, icmpv6, ipv4, ipv6, nhrp};
 
 use super::message::hex;
+
+/// Protocol numbers of IPv4 and IPv6 in IP: what ESP carries in tunnel mode.
+pub(super) const IP_IN_IP: [u8; 2] = [4, 41];
 
 /// Bytes of what is not known that are printed.
 const SHOWN: usize = 32;
@@ -31,6 +34,9 @@ pub(super) fn inner(layers: &[Layer], inside: &Inside<'_>) -> Option<String> {
             }
             Layer::Gre { fields, .. } => parts.push(gre(fields)),
             Layer::Udp { source, destination } => parts.push(format!("UDP {source} > {destination}")),
+            Layer::Esp { spi, sequence, .. } => {
+                parts.push(format!("ESP SPI {spi:#010x} sequence {sequence}"))
+            }
             Layer::IcmpError => parts.push("ICMP error about".to_owned()),
             Layer::Ethernet(_) | Layer::Vlan(_) | Layer::Cooked { .. } => {}
         }
@@ -59,16 +65,32 @@ pub(super) fn gre(fields: &wire::gre::Fields) -> String {
     text
 }
 
+/// What the beginning of an ESP packet says.
+pub(super) fn esp(bytes: &[u8]) -> String {
+    let word =
+        |at: usize| bytes.get(at..at + 4).and_then(|word| word.try_into().ok()).map(u32::from_be_bytes);
+    match (word(0), word(4)) {
+        (Some(spi), Some(sequence)) => format!("ESP, SPI {spi:#010x}, sequence {sequence}"),
+        (Some(spi), None) => format!("ESP, SPI {spi:#010x}"),
+        _ => "ESP".to_owned(),
+    }
+}
+
 /// What the way ends with.
 pub(super) fn what(inside: &Inside<'_>, v6: bool) -> String {
     match inside {
         Inside::Nhrp(bytes) => nhrp(bytes),
-        Inside::Esp { spi } => format!("ESP, protected, SPI {spi:#010x}"),
+        Inside::Esp { spi, .. } => format!("ESP, protected, SPI {spi:#010x}"),
         Inside::Ike => "IKE".to_owned(),
         Inside::Upper { protocol, bytes } => upper(*protocol, bytes, v6),
         Inside::Ethertype(number) => format!("protocol {number:#06x}"),
-        Inside::Piece(piece) => {
-            format!("piece of protocol {}: {} bytes at {}", piece.protocol, piece.bytes.len(), piece.offset)
+        Inside::Piece(Piece { protocol, offset, bytes, .. }) => {
+            let of = match (*protocol, *offset) {
+                (ipv4::ESP, 0) => self::esp(bytes),
+                (ipv4::ESP, _) => "ESP".to_owned(),
+                (protocol, _) => format!("protocol {protocol}"),
+            };
+            format!("piece of {of}: {} bytes at {offset}", bytes.len())
         }
         Inside::Malformed(malformed) => malformed.to_string(),
     }
@@ -91,6 +113,7 @@ fn upper(protocol: u8, bytes: &[u8], v6: bool) -> String {
         (ipv4::TCP, _, _) => ports("TCP"),
         (ipv4::UDP, _, _) => ports("UDP"),
         (ipv4::OSPF, _, _) => "OSPF".to_owned(),
+        (esp::NO_NEXT_HEADER, _, _) => "nothing, a dummy".to_owned(),
         _ => format!("protocol {protocol}"),
     }
 }
