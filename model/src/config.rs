@@ -8,11 +8,15 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::program::{OuterDf, TcpMss};
+use crate::sa::ProfileName;
 use crate::{InterfaceAddr, InterfaceName, NbmaAddr, Prefix, TableId, VlanId};
 
 pub mod check;
 pub mod diff;
 mod nhrp;
+mod profile;
+
+pub use profile::{Profile, Static, StaticKey, StaticSa};
 
 pub use nhrp::{
     Cluster, Map, MapMulticast, Nhrp, NhrpLimits, Nhs, NhsFallback, NhsNbma, NhsProtocol, Registration,
@@ -34,6 +38,8 @@ pub struct Config {
     pub interfaces: Vec<Interface>,
     /// Static routes.
     pub routes: Vec<Route>,
+    /// How tunnels are protected.
+    pub profiles: Vec<Profile>,
     /// Tunnels.
     pub tunnels: Vec<Tunnel>,
 }
@@ -190,9 +196,12 @@ pub struct Tunnel {
     /// GRE key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<u32>,
-    /// Largest inner IP packet in bytes.
-    #[serde(default = "default_tunnel_mtu")]
-    pub mtu: u16,
+    /// Largest inner IP packet in bytes; see [`Config::tunnel_mtu`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mtu: Option<u16>,
+    /// The profile by which its packets are protected; without one they go in the clear.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protection: Option<ProfileName>,
     /// TTL of the outer header.
     #[serde(default = "default_ttl")]
     pub ttl: u8,
@@ -216,6 +225,17 @@ pub struct Tunnel {
 }
 
 impl Tunnel {
+    /// Whether its outer packets are IPv6, as far as the file says it.
+    fn is_ipv6(&self, source: &Interface) -> bool {
+        let own = self.nbma_of(source.addresses.iter().copied()).or(self.peers().next());
+        own.is_some_and(|own| own.0.is_ipv6())
+    }
+
+    /// Length in bytes of its GRE header (RFC 2784 §2.1; RFC 2890 §2).
+    fn gre_len(&self) -> usize {
+        4 + if self.key.is_some() { 4 } else { 0 }
+    }
+
     /// Every NBMA address of another node that it names; what stands as a DNS name has none yet.
     pub fn peers(&self) -> impl Iterator<Item = NbmaAddr> + '_ {
         let nhrp = self.nhrp.iter();
@@ -277,10 +297,6 @@ fn link_local_of(addr: Ipv6Addr) -> Ipv6Addr {
         id => id,
     };
     Ipv6Addr::from(0xfe80 << 112 | u128::from(id))
-}
-
-fn default_tunnel_mtu() -> u16 {
-    1400
 }
 
 fn default_ttl() -> u8 {

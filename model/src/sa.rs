@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+use wire::esp;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use crate::address::{NotA, serde_as_text};
@@ -235,6 +236,56 @@ impl fmt::Display for SaMode {
     }
 }
 
+/// What ESP puts around a GRE packet, and what that takes: the one place where sizes of protected packets are reckoned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Encapsulation {
+    /// What ESP stands around.
+    pub mode: SaMode,
+    /// Of which IP the outer header is, and the inner one of tunnel mode.
+    pub is_ipv6: bool,
+    /// Whether it is in UDP (RFC 3948).
+    pub is_udp: bool,
+}
+
+impl Encapsulation {
+    /// Length in bytes of an IP header without options.
+    const fn ip(self) -> usize {
+        if self.is_ipv6 { 40 } else { 20 }
+    }
+
+    /// Bytes in front of the GRE packet that are encrypted with it: the inner IP header of tunnel mode.
+    #[must_use]
+    pub const fn inner(self) -> usize {
+        match self.mode {
+            SaMode::Transport => 0,
+            SaMode::Tunnel => self.ip(),
+        }
+    }
+
+    /// Bytes in front of the GRE packet: outer IP header, UDP header, SPI, sequence number and IV, inner IP header.
+    #[must_use]
+    pub const fn front(self) -> usize {
+        self.ip() + if self.is_udp { UDP } else { 0 } + esp::LEN + self.inner()
+    }
+
+    /// Length in bytes of the outer packet around a GRE packet of so many: with padding, trailer and ICV.
+    #[must_use]
+    pub const fn packet_len(self, gre: usize) -> usize {
+        self.front() - self.inner() + esp::text_len(self.inner() + gre) + esp::ICV
+    }
+
+    /// The longest GRE packet in bytes whose outer packet is not longer than `mtu`; 0 if there is none.
+    #[must_use]
+    pub const fn most(self, mtu: usize) -> usize {
+        let text =
+            mtu.saturating_sub(self.front() - self.inner() + esp::ICV) / esp::ALIGNMENT * esp::ALIGNMENT;
+        text.saturating_sub(esp::TRAILER + self.inner())
+    }
+}
+
+/// Length in bytes of a UDP header.
+const UDP: usize = 8;
+
 /// Whose SAs: one peer of one profile. All tunnels with this source and profile share them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Protection {
@@ -322,6 +373,36 @@ mod tests {
         assert_eq!([Spi::of(64, 0, 1), Spi::of(0, 1 << 18, 1), Spi::of(0, 0, 0)], [None; 3]);
         assert_eq!((Spi::new(255), Spi::new(256).map(Spi::slot)), (None, Some(256)));
         assert_eq!(Spi::of(0, 5, 0xab).unwrap().to_string(), "0xab000005");
+    }
+
+    /// Input: every length of a GRE packet and of an MTU, in each form. Output: sizes as RFC 4303 §2 draws them, and the largest
+    /// that fits fits, and the next one does not.
+    #[test]
+    fn what_fits_is_what_the_sum_of_the_fields_says() {
+        for (mode, is_ipv6, is_udp, front) in [
+            (SaMode::Transport, false, false, 20 + 16),
+            (SaMode::Transport, false, true, 20 + 8 + 16),
+            (SaMode::Transport, true, false, 40 + 16),
+            (SaMode::Tunnel, false, false, 20 + 16 + 20),
+            (SaMode::Tunnel, true, true, 40 + 8 + 16 + 40),
+        ] {
+            let around = Encapsulation { mode, is_ipv6, is_udp };
+            assert_eq!(around.front(), front);
+            for gre in 4..2100 {
+                let pad = (0..4).find(|pad| (gre + pad + 2) % 4 == 0).unwrap();
+                assert_eq!(around.packet_len(gre), front + gre + pad + 2 + 16, "{around:?} {gre}");
+            }
+            for mtu in 576..1600 {
+                let most = around.most(mtu);
+                assert!(
+                    around.packet_len(most) <= mtu && around.packet_len(most + 1) > mtu,
+                    "{around:?} {mtu}"
+                );
+            }
+            assert_eq!(around.most(front + 16), 0);
+        }
+        let usual = Encapsulation { mode: SaMode::Transport, is_ipv6: false, is_udp: true };
+        assert_eq!(usual.most(1500), 1438, "1434 of them behind a GRE header without key");
     }
 
     #[test]

@@ -134,7 +134,7 @@ impl Conductor {
             source_interface: tunnel.source,
             source: self.topology.sources.get(&name).copied().flatten(),
             key: tunnel.key,
-            mtu: tunnel.mtu,
+            mtu: self.config.tunnel_mtu(tunnel),
             fallback,
             replicas: replicas.collect(),
             peers: peers.collect(),

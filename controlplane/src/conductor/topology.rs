@@ -105,6 +105,7 @@ impl Topology {
         let name = tunnel.name;
         let source = nbma_of(config, tunnel, seen);
         let addresses = tunnel.overlay_addresses();
+        let mtu = config.tunnel_mtu(tunnel);
         let (mode, link) = match (tunnel.mode, tunnel.destination) {
             (Mode::Gre, Some(destination)) => (TunnelMode::PointToPoint { destination }, Link::PointToPoint),
             _ => (TunnelMode::Multipoint, Link::Multipoint),
@@ -114,7 +115,7 @@ impl Topology {
         self.twins.push(TwinSpec {
             name,
             kind: Kind::Tun,
-            mtu: tunnel.mtu,
+            mtu,
             addresses: addresses.clone(),
             configured: true,
             table: tunnel.table,
@@ -126,7 +127,7 @@ impl Topology {
                 mode,
                 nbma: source,
                 addresses: addresses.clone(),
-                mtu: tunnel.mtu,
+                mtu,
                 table: tunnel.table,
                 nhrp: nhrp.clone(),
             });
@@ -140,7 +141,7 @@ impl Topology {
             source,
             source_interface: tunnel.source,
             key: tunnel.key,
-            mtu: tunnel.mtu,
+            mtu,
             ttl: tunnel.ttl,
             network_id: tunnel.nhrp.as_ref().map_or(0, |n| n.network_id),
             redirect: tunnel.nhrp.as_ref().is_some_and(|n| n.redirect),

@@ -11,6 +11,7 @@ use super::{Config, Interface, is_link_local};
 use crate::{InterfaceAddr, InterfaceName, Prefix, TableId};
 
 mod nhrp;
+mod profiles;
 mod read;
 mod routes;
 mod tunnels;
@@ -59,6 +60,7 @@ impl Config {
         }
         self.check_addresses()?;
         tunnels::check_together(self)?;
+        profiles::check(self)?;
         routes::check(self)
     }
 
@@ -287,6 +289,10 @@ fn not_a_host(addr: IpAddr) -> Option<&'static str> {
         240.. => Some("a reserved address"),
         _ => None,
     }
+}
+
+fn is_own(interface: &Interface, addr: IpAddr) -> bool {
+    interface.addresses.iter().any(|own| own.addr() == addr)
 }
 
 fn overlap(a: InterfaceAddr, b: InterfaceAddr) -> bool {

@@ -6,6 +6,8 @@ use serde::{Deserialize, Serialize};
 use toml::Value;
 
 use super::Config;
+use super::profile::HIDDEN;
+use crate::sa::SaKey;
 
 /// One difference.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,6 +25,9 @@ impl std::fmt::Display for Change {
         match (&self.before, &self.after) {
             (None, Some(after)) => write!(f, "+ {} = {after}", self.path),
             (Some(before), None) => write!(f, "- {} = {before}", self.path),
+            (Some(before), Some(after)) if before == after && before == HIDDEN => {
+                write!(f, "~ {} changed", self.path)
+            }
             (before, after) => {
                 let [before, after] = [before, after].map(|v| v.as_deref().unwrap_or("nothing"));
                 write!(f, "~ {} = {before} -> {after}", self.path)
@@ -35,26 +40,56 @@ impl Config {
     /// What changes when `new` takes the place of this one; defaults count as written. In order of path.
     #[must_use]
     pub fn changes_to(&self, new: &Self) -> Vec<Change> {
-        let (before, after) = (leaves(self), leaves(new));
+        let mut keys = Vec::new();
+        let (before, after) = (leaves(self, &mut keys), leaves(new, &mut keys));
         let mut paths: Vec<_> = before.keys().chain(after.keys()).collect();
         paths.sort_unstable();
         paths.dedup();
         let change = |path: &String| {
             let (before, after) = (before.get(path).cloned(), after.get(path).cloned());
-            (before != after).then(|| Change { path: path.clone(), before, after })
+            (before != after).then(|| Change {
+                path: path.clone(),
+                before: shown(before),
+                after: shown(after),
+            })
         };
         paths.into_iter().filter_map(change).collect()
     }
 }
 
-/// Every field that is not a table or a list of tables, by path.
-fn leaves(config: &Config) -> BTreeMap<String, String> {
+/// Every field that is not a table or a list of tables, by path. In the place of a key stands which of `keys` it is, so that keys differ
+/// from each other and tell nothing.
+fn leaves<'a>(config: &'a Config, keys: &mut Vec<&'a SaKey>) -> BTreeMap<String, String> {
     let mut leaves = BTreeMap::new();
     // Every type in there is one that TOML has; the checker's test writes and reads a configuration with every field.
-    if let Ok(value) = Value::try_from(config) {
-        collect(String::new(), &value, &mut leaves);
+    let Ok(mut value) = Value::try_from(config) else { return leaves };
+    for (n, profile) in config.profiles.iter().enumerate() {
+        for (m, peer) in profile.statics.iter().enumerate() {
+            for (direction, sa) in [("inbound", &peer.inbound), ("outbound", &peer.outbound)] {
+                let known = keys.iter().position(|key| **key == sa.key.0);
+                let number = known.unwrap_or_else(|| {
+                    keys.push(&sa.key.0);
+                    keys.len() - 1
+                });
+                let peer = value
+                    .get_mut("profiles")
+                    .and_then(|all| all.get_mut(n))
+                    .and_then(|one| one.get_mut("static"));
+                let sa = peer.and_then(|all| all.get_mut(m)).and_then(|one| one.get_mut(direction));
+                if let Some(key) = sa.and_then(|sa| sa.get_mut("key")) {
+                    *key = Value::String(format!("{HIDDEN}{number}"));
+                }
+            }
+        }
     }
+    collect(String::new(), &value, &mut leaves);
     leaves
+}
+
+/// A value as it is told: of a key that there is one.
+fn shown(value: Option<String>) -> Option<String> {
+    let is_key = value.as_ref().is_some_and(|value| value.trim_start_matches('"').starts_with(HIDDEN));
+    if is_key { Some(HIDDEN.to_owned()) } else { value }
 }
 
 fn collect(path: String, value: &Value, leaves: &mut BTreeMap<String, String>) {
@@ -85,8 +120,12 @@ fn collect(path: String, value: &Value, leaves: &mut BTreeMap<String, String>) {
 }
 
 /// What an element of a list is called: an interface or tunnel by name, a route by prefix and table, a table by number, an NHS or map
-/// by protocol address.
+/// by protocol address, a peer with static keys by NBMA address and port.
 fn name_of(element: &Value) -> Option<String> {
+    if let Some(remote) = element.get("remote").and_then(Value::as_str) {
+        let port = element.get("port").and_then(Value::as_integer).unwrap_or(0);
+        return Some(if port == 0 { remote.to_owned() } else { format!("{remote} port {port}") });
+    }
     if let Some(prefix) = element.get("prefix").and_then(Value::as_str) {
         let table = element.get("table").and_then(Value::as_integer).unwrap_or(0);
         return Some(if table == 0 { prefix.to_owned() } else { format!("{prefix} in {table}") });

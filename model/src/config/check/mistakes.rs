@@ -14,7 +14,7 @@ pub(super) const MISTAKES: &[(&str, &str, &str)] = &[
     (
         "[dataplane]",
         "[plane]",
-        "plane: unknown field `plane`, expected one of `node`, `dataplane`, `management`, `tables`, `interfaces`, `routes`, `tunnels`",
+        "plane: unknown field `plane`, expected one of `node`, `dataplane`, `management`, `tables`, `interfaces`, `routes`, `profiles`, `tunnels`",
     ),
     (
         "unique = true",
@@ -537,4 +537,113 @@ pub(super) const MISTAKES: &[(&str, &str, &str)] = &[
         "\"10.0.1.2/24\", \"fd00:1::2/64\"]\nmtu = 1279 #",
         "tunnels[1].mtu: 1279 is not between 1280 and 9216",
     ),
+    // Profiles.
+    ("protection = \"lab\"", "protection = \"lad\"", "tunnels[1].protection: `lad` is not one of profiles"),
+    (
+        "name = \"lab\"",
+        "name = \"lab\"\n[[profiles]]\nname = \"lab\"",
+        "profiles[1].name: `lab` is also profiles[0]",
+    ),
+    (
+        "name = \"lab\"",
+        "name = \"a lab\"",
+        "profiles[0].name: `a lab` is not a profile's name (1 to 15 letters, digits, dots, dashes)",
+    ),
+    (
+        "mode = \"transport\"",
+        "mode = \"clear\"",
+        "profiles[0].mode: unknown variant `clear`, expected `transport` or `tunnel`",
+    ),
+    (
+        "replay_window = 1024",
+        "replay_window = 63",
+        "profiles[0].replay_window: 63 is not between 64 and 4096",
+    ),
+    (
+        "replay_window = 1024",
+        "replay_window = 4097",
+        "profiles[0].replay_window: 4097 is not between 64 and 4096",
+    ),
+    (
+        "soft = { bytes = 1000000000000,",
+        "soft = { bytes = 0,",
+        "profiles[0].lifetimes.soft.bytes: 0 is not allowed",
+    ),
+    (
+        "hard = { bytes = 2000000000000, packets = 4000000000 }",
+        "hard = { packets = 2 }",
+        "profiles[0].lifetimes.soft.packets: 3000000000 is more than the hard one, 2",
+    ),
+    (
+        "soft = { bytes = 1000000000000,",
+        "soft = { byte = 1000000000000,",
+        "profiles[0].lifetimes.soft.byte: unknown field `byte`, expected `bytes` or `packets`",
+    ),
+    (
+        "remote = \"203.0.113.7\"",
+        "remote = \"203.0.113.2\"",
+        "profiles[0].static[0].remote: 203.0.113.2 is our own address, of `wan`",
+    ),
+    (
+        "remote = \"203.0.113.7\"",
+        "remote = \"2001:db8::7\"",
+        "profiles[0].static[0].remote: 2001:db8::7 is not of the family of 203.0.113.2, our own",
+    ),
+    (
+        "local = \"203.0.113.2\"",
+        "local = \"203.0.113.3\"",
+        "profiles[0].static[0].local: 203.0.113.3 is not the NBMA address of a tunnel of `lab`, as 203.0.113.2 is",
+    ),
+    (
+        "remote = \"203.0.113.7\"",
+        "remote = \"224.0.0.7\"",
+        "profiles[0].static[0].remote: 224.0.0.7 is a multicast address",
+    ),
+    ("port = 0", "port = 65536", "profiles[0].static[0].port: invalid value: integer `65536`, expected u16"),
+    (
+        "spi = 0x010000a1",
+        "spi = 255",
+        "profiles[0].static[0].inbound.spi: `255` is not an SPI (256 to 4294967295)",
+    ),
+    (
+        "key = \"0x20212223",
+        "key = \"0x202122",
+        "profiles[0].static[0].inbound.key: 19 bytes are not a key of 16 or 32 and a salt of 4",
+    ),
+    (
+        "key = \"0x20212223",
+        "key = \"0x2021222g",
+        "profiles[0].static[0].inbound.key: a key is hexadecimal digits",
+    ),
+    (
+        "key = \"0x303132333435363738393a3b3c3d3e3fb0b1b2b3\"",
+        "key = \"0x202122232425262728292a2b2c2d2e2fb0b1b2b3\"",
+        "profiles[0].static[0].outbound.key: is also that of profiles[0].static[0].inbound; each needs its own",
+    ),
+    (
+        "[profiles.static.outbound]",
+        ANOTHER_PEER,
+        "profiles[0].static[1].remote: 203.0.113.7 is also static[0]",
+    ),
+    (
+        "[[profiles.static]]",
+        ANOTHER_SLOT,
+        "profiles[0].static[1].inbound.spi: 0x010000a1 has the slot of profiles[0].static[0].inbound.spi, 0x070000a1: \
+         the low 18 bits are to differ",
+    ),
+    (
+        "mtu = 1400",
+        "mtu = 1439\nprotection = \"lab\"",
+        "tunnels[0].mtu: 1439 and 65 bytes of headers and ESP do not fit into 1500, the MTU of `wan`",
+    ),
 ];
+
+/// The outbound SA of the example's peer, and that peer once more.
+const ANOTHER_PEER: &str = "[profiles.static.outbound]\nspi = 256\nkey = \"0000000000000000000000000000000000000000\"\n\
+    [[profiles.static]]\nremote = \"203.0.113.7\"\ninbound = { spi = 257, key = \"1000000000000000000000000000000000000000\" }\n\
+    [profiles.static.outbound]";
+
+/// Another peer before the example's, in its slot.
+const ANOTHER_SLOT: &str = "[[profiles.static]]\nremote = \"203.0.113.8\"\n\
+    inbound = { spi = 0x070000a1, key = \"1000000000000000000000000000000000000000\" }\n\
+    outbound = { spi = 256, key = \"0000000000000000000000000000000000000000\" }\n[[profiles.static]]";

@@ -8,7 +8,11 @@ use serde::forward_to_deserialize_any;
 use toml::Value;
 
 use super::mistakes::MISTAKES;
-use crate::config::{Cluster, Config, Interface, Map, Nhrp, NhrpLimits, Nhs, Registration, Route, Tunnel};
+use crate::config::{
+    Cluster, Config, Interface, Map, Nhrp, NhrpLimits, Nhs, Profile, Registration, Route, Static, StaticSa,
+    Tunnel,
+};
+use crate::sa::{Amount, Lifetimes};
 
 /// A node with everything: a hub of one cloud, a spoke of another.
 const GOOD: &str = include_str!("../../../../examples/nave.toml");
@@ -112,9 +116,19 @@ fn a_next_hop_may_be_any_peer_of_a_tunnel_with_host_addresses() {
 }
 
 #[test]
-fn the_example_is_right_and_reads_as_it_was_written() {
+fn the_example_is_right_and_reads_as_it_was_written_but_for_its_keys() {
     let config = Config::parse(GOOD).unwrap();
-    let again = Config::parse(&toml::to_string(&config).unwrap()).unwrap();
+    let mut text = toml::to_string(&config).unwrap();
+    assert!(
+        Config::parse(&text)
+            .unwrap_err()
+            .to_string()
+            .contains("profiles[0].static[0].inbound.key: is the word")
+    );
+    for key in GOOD.lines().filter(|line| line.starts_with("key = \"0x")) {
+        text = text.replacen("key = \"(hidden)\"", key, 1);
+    }
+    let again = Config::parse(&text).unwrap();
     assert_eq!(config.changes_to(&again), []);
     assert_eq!(again, config);
 }
@@ -216,6 +230,66 @@ fn routes_of_equal_cost_and_of_other_tables_and_what_is_new_of_a_tunnel_are_told
     );
 }
 
+#[test]
+fn a_key_that_changes_is_told_and_not_said() {
+    let old = Config::parse(GOOD).unwrap();
+    let new = GOOD
+        .replacen("0x2021222324", "0xfeedfacade", 1)
+        .replacen("replay_window = 1024", "replay_window = 64", 1)
+        .replacen("local = \"203.0.113.2\"", "", 1);
+    let lines = |old: &Config, new: &Config| {
+        let changes = old.changes_to(new);
+        assert!(!format!("{changes:?}").contains("feed"));
+        changes.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    let new = Config::parse(&new).unwrap();
+    assert_eq!(
+        lines(&old, &new),
+        [
+            "~ profiles[lab].replay_window = 1024 -> 64",
+            "~ profiles[lab].static[203.0.113.7].inbound.key changed",
+            "- profiles[lab].static[203.0.113.7].local = \"203.0.113.2\"",
+        ]
+    );
+    let mut none = old.clone();
+    none.profiles[0].statics.clear();
+    assert!(
+        lines(&none, &new).contains(&"+ profiles[lab].static[203.0.113.7].inbound.key = (hidden)".to_owned())
+    );
+    assert!(
+        lines(&old, &none)
+            .contains(&"- profiles[lab].static[203.0.113.7].outbound.key = (hidden)".to_owned())
+    );
+    // Both at once, crosswise: each has changed.
+    let mut crossed = old.clone();
+    let peer = &mut crossed.profiles[0].statics[0];
+    std::mem::swap(&mut peer.inbound, &mut peer.outbound);
+    let told = lines(&old, &crossed);
+    assert!(
+        ["inbound", "outbound"]
+            .iter()
+            .all(|way| told.iter().any(|line| line.ends_with(&format!("{way}.key changed"))))
+    );
+    let shown =
+        format!("{old:?} {} {}", toml::to_string(&old).unwrap(), serde_json::to_string(&old).unwrap());
+    assert!(!shown.contains("20212223") && !shown.contains("30313233"), "{shown}");
+}
+
+#[test]
+fn a_protected_tunnel_without_an_mtu_has_what_fits_behind_esp() {
+    let mtu = |changes: &[(&str, &str)]| {
+        let text = changes.iter().fold(GOOD.to_owned(), |text, (from, to)| text.replacen(from, to, 1));
+        let config = Config::parse(&text).unwrap_or_else(|fault| panic!("{changes:?}: {fault}"));
+        config.tunnel_mtu(config.tunnels.iter().find(|t| t.name.as_str() == "tunnel1").unwrap())
+    };
+    // 1500 - 20 - 8 - 16 - 16 are 1440 of text, less 2 of trailer and 8 of GRE.
+    assert_eq!(mtu(&[]), 1430);
+    assert_eq!(mtu(&[("key = 43\n", "")]), 1434);
+    assert_eq!(mtu(&[("mode = \"transport\"", "mode = \"tunnel\"")]), 1410);
+    assert_eq!(mtu(&[("protection = \"lab\"\n", "")]), 1400, "in the clear");
+    assert_eq!(mtu(&[("key = 43\n", "key = 43\nmtu = 1438\n")]), 1438, "where no NAT stands before any peer");
+}
+
 /// Asks a type for its fields: serde tells them before it wants the first.
 struct Fields<'a>(&'a mut BTreeSet<&'static str>);
 
@@ -270,6 +344,13 @@ fn the_example_documents_every_field_of_every_section() {
         (&["management"], fields_of::<crate::config::Management>()),
         (&["interfaces"], fields_of::<Interface>()),
         (&["routes"], fields_of::<Route>()),
+        (&["profiles"], fields_of::<Profile>()),
+        (&["profiles", "lifetimes"], fields_of::<Lifetimes>()),
+        (&["profiles", "lifetimes", "soft"], fields_of::<Amount>()),
+        (&["profiles", "lifetimes", "hard"], fields_of::<Amount>()),
+        (&["profiles", "static"], fields_of::<Static>()),
+        (&["profiles", "static", "inbound"], fields_of::<StaticSa>()),
+        (&["profiles", "static", "outbound"], fields_of::<StaticSa>()),
         (&["tunnels"], fields_of::<Tunnel>()),
         (&["tunnels", "nhrp"], fields_of::<Nhrp>()),
         (&["tunnels", "nhrp", "registration"], fields_of::<Registration>()),

@@ -1,6 +1,6 @@
 //! Tunnels: each against its interface, then all against each other.
 
-use super::{Checked, Prefixes, check_mtu, check_own, fault, nhrp, not_a_host};
+use super::{Checked, Prefixes, check_mtu, check_own, fault, is_own, nhrp, not_a_host};
 use crate::NbmaAddr;
 use crate::config::{Config, Interface, Mode, Tunnel};
 use crate::program::TcpMss;
@@ -10,8 +10,13 @@ pub(super) fn check(config: &Config, n: usize, tunnel: &Tunnel) -> Checked {
     let path = format!("tunnels[{n}]");
     let source = check_source(config, &path, tunnel)?;
     check_destination(&path, tunnel, source)?;
-    check_mtu(&path, tunnel.mtu, &tunnel.addresses)?;
-    check_fit(&path, tunnel, source)?;
+    if let Some(name) = tunnel.protection
+        && config.profile(name).is_none()
+    {
+        return fault(format_args!("{path}.protection"), format_args!("`{name}` is not one of profiles"));
+    }
+    check_mtu(&path, config.tunnel_mtu(tunnel), &tunnel.addresses)?;
+    check_fit(config, &path, tunnel, source)?;
     check_mss(&path, tunnel)?;
     if tunnel.ttl == 0 {
         return fault(format_args!("{path}.ttl"), "0 is not allowed");
@@ -59,7 +64,7 @@ pub(super) fn check_nbma(path: &str, nbma: NbmaAddr, tunnel: &Tunnel, source: &I
     if let Some(other) = not_a_host(nbma.0) {
         return fault(path, format_args!("{nbma} is {other}"));
     }
-    if source.addresses.iter().any(|own| own.addr() == nbma.0) {
+    if is_own(source, nbma.0) {
         return fault(path, format_args!("{nbma} is our own address, of `{}`", source.name));
     }
     if let Some(own) = tunnel.nbma_of(source.addresses.iter().copied())
@@ -74,17 +79,26 @@ pub(super) fn check_nbma(path: &str, nbma: NbmaAddr, tunnel: &Tunnel, source: &I
     Ok(())
 }
 
-/// Its packets with outer and GRE header go out whole.
-fn check_fit(path: &str, tunnel: &Tunnel, source: &Interface) -> Checked {
-    let own = tunnel.nbma_of(source.addresses.iter().copied()).or(tunnel.peers().next());
-    let outer = if own.is_some_and(|own| own.0.is_ipv6()) { 40 } else { 20 };
-    let headers: u16 = outer + 4 + if tunnel.key.is_some() { 4 } else { 0 };
-    if tunnel.mtu.saturating_add(headers) <= source.mtu {
+/// Its packets with outer and GRE header, and with all that protects them, go out whole.
+fn check_fit(config: &Config, path: &str, tunnel: &Tunnel, source: &Interface) -> Checked {
+    let (mtu, is_ipv6) = (config.tunnel_mtu(tunnel), tunnel.is_ipv6(source));
+    let gre = usize::from(mtu) + tunnel.gre_len();
+    let profile = tunnel.protection.and_then(|name| config.profile(name));
+    let whole = match profile {
+        Some(profile) => {
+            let is_udp = profile.statics.iter().any(|peer| peer.port != 0);
+            profile.encapsulation(is_ipv6, is_udp).packet_len(gre)
+        }
+        None => gre + if is_ipv6 { 40 } else { 20 },
+    };
+    if whole <= usize::from(source.mtu) {
         return Ok(());
     }
+    let headers = whole - usize::from(mtu);
+    let what = if profile.is_some() { "headers and ESP" } else { "headers" };
     let problem = format_args!(
-        "{} and {headers} bytes of headers do not fit into {}, the MTU of `{}`",
-        tunnel.mtu, source.mtu, source.name
+        "{mtu} and {headers} bytes of {what} do not fit into {}, the MTU of `{}`",
+        source.mtu, source.name
     );
     fault(format_args!("{path}.mtu"), problem)
 }
