@@ -9,6 +9,8 @@ use thiserror::Error;
 use zeroize::zeroize_flat_type;
 
 use crate::Provider;
+#[cfg(target_arch = "x86_64")]
+use crate::vaes;
 
 /// A key that is expanded for one provider: all that sealing and opening want of it, inline, on lines of its own. Erased when it is
 /// dropped. A key that is moved leaves a copy behind where it was, which nobody erases: make it where it is to stay.
@@ -26,6 +28,8 @@ pub(crate) union Expanded {
     pub(crate) ring: ManuallyDrop<LessSafeKey>,
     pub(crate) aes_gcm_128: ManuallyDrop<Aes128Gcm>,
     pub(crate) aes_gcm_256: ManuallyDrop<Aes256Gcm>,
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) vaes: ManuallyDrop<vaes::Lines>,
 }
 
 /// What keeps a key from being expanded.
@@ -44,6 +48,9 @@ pub(crate) enum Form<'a> {
     Ring(&'a LessSafeKey),
     AesGcm128(&'a Aes128Gcm),
     AesGcm256(&'a Aes256Gcm),
+    /// For our kernels.
+    #[cfg(target_arch = "x86_64")]
+    Vaes(&'a vaes::Lines),
 }
 
 impl Key {
@@ -73,7 +80,12 @@ impl Key {
             (Provider::AesGcm, 32) => {
                 Expanded { aes_gcm_256: ManuallyDrop::new(Aes256Gcm::new_from_slice(key).map_err(wrong)?) }
             }
-            (Provider::Vaes512 | Provider::Vaes256, 16 | 32) => return Err(KeyError::Unusable(provider)),
+            #[cfg(target_arch = "x86_64")]
+            (Provider::Vaes512 | Provider::Vaes256, 16 | 32) if provider.is_possible() => {
+                // SAFETY: the processor has these and more.
+                Expanded { vaes: ManuallyDrop::new(unsafe { vaes::Lines::of(key) }) }
+            }
+            (_, 16 | 32) => return Err(KeyError::Unusable(provider)),
             (_, length) => return Err(KeyError::Length(length)),
         };
         Ok(Self { provider, bytes: key.len() as u8, expanded })
@@ -93,15 +105,17 @@ impl Key {
         usize::from(self.bytes)
     }
 
-    pub(crate) fn form(&self) -> Option<Form<'_>> {
+    #[inline]
+    pub(crate) fn form(&self) -> Form<'_> {
         // SAFETY: `untested` has written the member that provider and length name, and nothing changes any of them.
         unsafe {
-            Some(match (self.provider, self.bytes) {
+            match (self.provider, self.bytes) {
                 (Provider::Ring, _) => Form::Ring(&self.expanded.ring),
                 (Provider::AesGcm, 16) => Form::AesGcm128(&self.expanded.aes_gcm_128),
                 (Provider::AesGcm, _) => Form::AesGcm256(&self.expanded.aes_gcm_256),
-                _ => return None,
-            })
+                #[cfg(target_arch = "x86_64")]
+                (Provider::Vaes512 | Provider::Vaes256, _) => Form::Vaes(&self.expanded.vaes),
+            }
         }
     }
 }
@@ -115,7 +129,8 @@ impl Drop for Key {
                 (Provider::Ring, _) => ManuallyDrop::drop(&mut self.expanded.ring),
                 (Provider::AesGcm, 16) => ManuallyDrop::drop(&mut self.expanded.aes_gcm_128),
                 (Provider::AesGcm, _) => ManuallyDrop::drop(&mut self.expanded.aes_gcm_256),
-                _ => {}
+                // Bytes.
+                (Provider::Vaes512 | Provider::Vaes256, _) => {}
             }
             zeroize_flat_type(&raw mut self.expanded);
         }

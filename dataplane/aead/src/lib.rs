@@ -22,7 +22,10 @@ mod libraries;
 mod packet;
 mod provider;
 mod selftest;
+#[cfg(target_arch = "x86_64")]
+mod vaes;
 
+use key::Form;
 pub use key::{Key, KeyError};
 pub use packet::{Burst, ICV, MOST_TEXT, Packet};
 pub use provider::{Provider, UnknownProvider};
@@ -32,10 +35,19 @@ pub use provider::{Provider, UnknownProvider};
 /// `provider` is the one whose keys the burst has; a packet with a key of another one is sealed by that one. A text that cannot be
 /// sealed, since it is shorter than an ICV or longer than [`MOST_TEXT`], is overwritten with zeros.
 #[inline]
-pub fn seal<B: Burst>(_provider: Provider, burst: &mut B) {
+pub fn seal<B: Burst>(provider: Provider, burst: &mut B) {
+    #[cfg(target_arch = "x86_64")]
+    if provider.is_usable() {
+        match provider {
+            // SAFETY: what is usable the processor has.
+            Provider::Vaes256 => return unsafe { vaes::bits256::seal_burst(burst) },
+            Provider::Vaes512 | Provider::Ring | Provider::AesGcm => {}
+        }
+    }
+    let _ = provider;
     for at in 0..burst.len() {
-        if let Some(packet) = burst.packet(at) {
-            seal_one(packet);
+        if let Some(mut packet) = burst.packet(at) {
+            seal_any(&mut packet);
         }
     }
 }
@@ -44,10 +56,19 @@ pub fn seal<B: Burst>(_provider: Provider, burst: &mut B) {
 ///
 /// As [`seal`], with what cannot be opened being not authentic.
 #[inline]
-pub fn open<B: Burst>(_provider: Provider, burst: &mut B) {
+pub fn open<B: Burst>(provider: Provider, burst: &mut B) {
+    #[cfg(target_arch = "x86_64")]
+    if provider.is_usable() {
+        match provider {
+            // SAFETY: what is usable the processor has.
+            Provider::Vaes256 => return unsafe { vaes::bits256::open_burst(burst) },
+            Provider::Vaes512 | Provider::Ring | Provider::AesGcm => {}
+        }
+    }
+    let _ = provider;
     for at in 0..burst.len() {
-        if let Some(packet) = burst.packet(at) {
-            let authentic = open_one(packet);
+        if let Some(mut packet) = burst.packet(at) {
+            let authentic = open_any(&mut packet);
             burst.opened(at, authentic);
         }
     }
@@ -66,10 +87,40 @@ pub fn open_one(mut packet: Packet<'_>) -> bool {
 
 /// Seals a packet by whomever its key is for.
 fn seal_any(packet: &mut Packet<'_>) {
-    libraries::seal(packet);
+    let key = packet.key;
+    let nonce = packet.nonce();
+    let sealed = packet.is_possible()
+        && match key.form() {
+            Form::Ring(key) => libraries::ring_seal(key, nonce, packet),
+            Form::AesGcm128(key) => libraries::aes_gcm_seal(key, nonce, packet),
+            Form::AesGcm256(key) => libraries::aes_gcm_seal(key, nonce, packet),
+            #[cfg(target_arch = "x86_64")]
+            Form::Vaes(lines) => {
+                let long = key.length() == 32;
+                // SAFETY: the text is as long as an ICV at least, and a key for a provider is there only if the processor has it.
+                unsafe { vaes::bits256::seal(lines, long, packet) };
+                true
+            }
+        };
+    if !sealed {
+        packet.text.fill(0);
+    }
 }
 
 /// Opens a packet by whomever its key is for.
 fn open_any(packet: &mut Packet<'_>) -> bool {
-    libraries::open(packet)
+    let key = packet.key;
+    let nonce = packet.nonce();
+    packet.is_possible()
+        && match key.form() {
+            Form::Ring(key) => libraries::ring_open(key, nonce, packet),
+            Form::AesGcm128(key) => libraries::aes_gcm_open(key, nonce, packet),
+            Form::AesGcm256(key) => libraries::aes_gcm_open(key, nonce, packet),
+            #[cfg(target_arch = "x86_64")]
+            Form::Vaes(lines) => {
+                let long = key.length() == 32;
+                // SAFETY: the text is as long as an ICV at least, and a key for a provider is there only if the processor has it.
+                unsafe { vaes::bits256::open(lines, long, packet) }
+            }
+        }
 }

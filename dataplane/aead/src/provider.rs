@@ -7,6 +7,8 @@ use std::sync::OnceLock;
 use thiserror::Error;
 
 use crate::selftest;
+#[cfg(target_arch = "x86_64")]
+use crate::vaes;
 
 /// An implementation of AES-GCM. All make the same bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -61,7 +63,11 @@ impl Provider {
     /// Whether the processor has the instructions.
     pub(crate) fn is_possible(self) -> bool {
         match self {
-            Self::Vaes512 | Self::Vaes256 => false,
+            Self::Vaes512 => false,
+            #[cfg(target_arch = "x86_64")]
+            Self::Vaes256 => vaes::bits256::is_possible(),
+            #[cfg(not(target_arch = "x86_64"))]
+            Self::Vaes256 => false,
             Self::Ring | Self::AesGcm => true,
         }
     }

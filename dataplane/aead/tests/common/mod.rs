@@ -1,5 +1,5 @@
 //! Packets for the tests.
-#![allow(dead_code)] // Each test uses some of it.
+#![allow(dead_code, unsafe_code)] // Each test uses some of it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -66,5 +66,49 @@ impl Burst for Texts<'_> {
 
     fn opened(&mut self, at: usize, authentic: bool) {
         assert_eq!(self.told.insert(at, authentic), None, "told twice of {at}");
+    }
+}
+
+/// Bytes of the pages between two that cannot be touched.
+const PAGES: usize = 4096;
+
+/// Pages with one before and one behind them that fault when touched.
+pub(crate) struct Guarded {
+    at: *mut u8,
+}
+
+impl Guarded {
+    pub(crate) fn new() -> Self {
+        // SAFETY: a new mapping, of which only the middle is made accessible.
+        let at = unsafe {
+            let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+            let at = libc::mmap(std::ptr::null_mut(), PAGES + 2 * 4096, libc::PROT_NONE, flags, -1, 0);
+            assert_ne!(at, libc::MAP_FAILED);
+            let middle = at.cast::<u8>().add(4096);
+            assert_eq!(libc::mprotect(middle.cast(), PAGES, libc::PROT_READ | libc::PROT_WRITE), 0);
+            middle
+        };
+        Self { at }
+    }
+
+    /// The first bytes.
+    pub(crate) fn first(&mut self, length: usize) -> &mut [u8] {
+        assert!(length <= PAGES);
+        // SAFETY: within the mapping, which is ours as long as we are borrowed.
+        unsafe { std::slice::from_raw_parts_mut(self.at, length) }
+    }
+
+    /// The last bytes.
+    pub(crate) fn last(&mut self, length: usize) -> &mut [u8] {
+        assert!(length <= PAGES);
+        // SAFETY: within the mapping, which is ours as long as we are borrowed.
+        unsafe { std::slice::from_raw_parts_mut(self.at.add(PAGES - length), length) }
+    }
+}
+
+impl Drop for Guarded {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is ours, and nobody borrows it.
+        unsafe { libc::munmap(self.at.sub(4096).cast(), PAGES + 2 * 4096) };
     }
 }

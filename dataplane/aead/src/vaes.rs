@@ -1,0 +1,137 @@
+//! The kernels of this crate: AES-GCM with VAES and VPCLMULQDQ, for packets as ESP has them.
+//!
+//! Both authenticate one stream of n blocks (SP 800-38D §6.4; all of them fit since AAD is at most 12 bytes and J0 is IV ‖ 1, §7.1):
+//!
+//! ```text
+//!   block     0      1    2   …   n−2    n−1
+//!   hashed    AAD    C1   C2  …   Cm     lengths      times H^n … H^1, added up
+//!   counter   1 (J0) 2    3   …   n−1
+//! ```
+//!
+//! So the counter of a block is its place plus one, the block that hides the tag comes out of the lane where the AAD is, and AAD and
+//! lengths cost no multiplication of their own. Sixteen powers of H lie in the key: a packet of up to sixteen blocks is reduced once,
+//! a longer one once for each sixteen.
+//!
+//! The hash is kept with its bytes reversed, and H times x: then a carry-less product wants no shift (Gueron and Kounavis, "Intel
+//! carry-less multiplication instruction and its usage for computing the GCM mode", 2010). A product is Karatsuba's: three
+//! multiplications of 64 bits instead of four.
+//!
+//! Nothing is read or written outside the text. Its last block may be partial; then the ICV's room behind it is in the same 16 bytes.
+
+pub(crate) mod bits256;
+mod setup;
+
+use std::arch::x86_64::{__m128i, _MM_HINT_T0, _mm_prefetch, _mm_set_epi64x};
+
+use crate::packet::{Burst, ICV, Packet};
+
+/// What the kernels want of a key. It lies 16 bytes behind the beginning of a line ([`Key`](crate::Key)): three lines have all round keys
+/// of a key of 128 bits, four those of one of 256, and the powers are the next four.
+#[derive(Clone)]
+#[repr(C, align(16))]
+pub(crate) struct Lines {
+    /// Round keys: 11, or all 15.
+    rounds: [[u8; 16]; 15],
+    /// H^16 to H^1, times x, bytes reversed.
+    powers: [[u8; 16]; POWERS],
+}
+
+/// Powers of H in a key.
+const POWERS: usize = 16;
+/// Rounds of AES with keys of 128 and of 256 bits.
+const ROUNDS_128: usize = 10;
+const ROUNDS_256: usize = 14;
+
+/// How many packets ahead the lines of a key are asked of memory.
+const AHEAD: usize = 3;
+
+/// Of the keys of one burst the most are of one length: whether a packet that comes has the long form is taken from the one before.
+#[derive(Clone, Copy)]
+struct Ahead {
+    long: bool,
+}
+
+impl Ahead {
+    /// At the beginning of a burst: asks for the keys of its first packets.
+    #[inline(always)]
+    fn of<B: Burst>(burst: &B) -> Self {
+        let ahead = Self { long: false };
+        (0..AHEAD).for_each(|at| ahead.ask(burst, at));
+        ahead
+    }
+
+    /// Asks for the lines of a packet's key that its text will want.
+    #[inline(always)]
+    fn ask<B: Burst>(self, burst: &B, at: usize) {
+        let Some((key, length)) = burst.ahead(at) else { return };
+        let key: *const u8 = std::ptr::from_ref(key).cast();
+        // SAFETY: a prefetch is a hint that neither faults nor changes memory, whatever the address.
+        let line = |at: usize| unsafe { _mm_prefetch::<_MM_HINT_T0>(key.wrapping_add(64 * at).cast()) };
+        line(0);
+        line(1);
+        line(2);
+        // Powers from the last line on that has any, four in each.
+        let blocks = length.saturating_sub(ICV).div_ceil(16) + 2;
+        line(7);
+        if blocks > 4 {
+            line(6);
+        }
+        if blocks > 8 {
+            line(5);
+        }
+        if blocks > 12 {
+            line(4);
+        }
+        if self.long {
+            line(3);
+        }
+    }
+}
+
+/// Masks for the last block of a text: from 16 − n on, the first n bytes are kept.
+static MASKS: [u8; 32] = {
+    let mut masks = [0; 32];
+    let mut at = 0;
+    while at < 16 {
+        masks[at] = 0xff;
+        at += 1;
+    }
+    masks
+};
+
+/// What is the same for every block of a packet.
+#[derive(Clone, Copy)]
+struct Fixed {
+    /// Blocks 0 and n − 1: AAD, lengths; bytes reversed.
+    aad: __m128i,
+    lengths: __m128i,
+    /// IV and counter of block 0, bytes reversed.
+    counter: __m128i,
+}
+
+impl Fixed {
+    /// RFC 4106 §4 and §5, read as numbers of 128 bits.
+    #[inline(always)]
+    fn of(packet: &Packet<'_>, text: usize) -> Self {
+        let (spi, sequence) = (u64::from(packet.spi) << 32, packet.sequence);
+        let aad = if packet.esn {
+            (spi | sequence >> 32, sequence << 32)
+        } else {
+            (spi | sequence & 0xffff_ffff, 0)
+        };
+        let bits = if packet.esn { 96 } else { 64 };
+        let salt = u64::from(u32::from_be_bytes(packet.salt)) << 32;
+        Self {
+            aad: number(aad.0, aad.1),
+            lengths: number(bits, 8 * text as u64),
+            counter: number(salt | packet.iv >> 32, packet.iv << 32 | 1),
+        }
+    }
+}
+
+/// A number of 128 bits, from its halves.
+#[inline(always)]
+fn number(high: u64, low: u64) -> __m128i {
+    // SAFETY: SSE2 is part of x86-64.
+    unsafe { _mm_set_epi64x(high as i64, low as i64) }
+}

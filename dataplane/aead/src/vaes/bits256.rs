@@ -1,0 +1,488 @@
+//! Two blocks to a vector: AVX2 with VAES and VPCLMULQDQ.
+//!
+//! A packet of up to sixteen blocks is one piece; a longer one begins with pieces of eight vectors and ends with what is left. While the
+//! rounds of AES of one piece run, sealing hashes the piece before it and opening that piece itself: multiplier and AES units have work
+//! at the same time.
+//!
+//! Of every function here that is unsafe the caller knows that the processor has the instructions ([`is_possible`]). Those that are always
+//! inlined take the right to use them from the function that they end in.
+#![allow(unsafe_op_in_unsafe_fn)] // It would be around every line.
+
+use std::arch::x86_64::*;
+
+use super::setup::POLYNOMIAL;
+use super::{AHEAD, Ahead, Fixed, Lines, MASKS, POWERS, ROUNDS_128, ROUNDS_256};
+use crate::key::Form;
+use crate::packet::{Burst, ICV, Packet};
+
+/// Vectors of a whole piece, and its bytes.
+const WHOLE: usize = 8;
+const BYTES: usize = 32 * WHOLE;
+
+/// Products that have been added up, not reduced yet: low halves, high halves, and Karatsuba's.
+#[derive(Clone, Copy)]
+struct Sum {
+    low: __m256i,
+    middle: __m256i,
+    high: __m256i,
+}
+
+/// A piece to hash while others are encrypted: where its blocks are, and its first vector, which is not as it stands there.
+#[derive(Clone, Copy)]
+struct Piece {
+    at: *const u8,
+    first: __m256i,
+}
+
+/// Whether the processor has the instructions.
+pub(crate) fn is_possible() -> bool {
+    let vectors = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("vaes");
+    let rest = is_x86_feature_detected!("aes") && is_x86_feature_detected!("pclmulqdq");
+    let bits = is_x86_feature_detected!("bmi1") && is_x86_feature_detected!("bmi2");
+    vectors && is_x86_feature_detected!("vpclmulqdq") && rest && bits
+}
+
+/// Encrypts the text and writes the ICV.
+///
+/// # Safety
+/// The text has room for the ICV.
+#[target_feature(enable = "avx2,aes,pclmulqdq,vaes,vpclmulqdq,bmi1,bmi2")]
+pub(crate) unsafe fn seal(lines: &Lines, long: bool, packet: &mut Packet<'_>) {
+    let length = packet.text.len() - ICV;
+    let (fixed, text) = (Fixed::of(packet, length), packet.text.as_mut_ptr());
+    // SAFETY: the text goes on for 16 bytes behind the length.
+    unsafe {
+        let tag = if long {
+            work::<ROUNDS_256, false>(lines, fixed, text, length)
+        } else {
+            work::<ROUNDS_128, false>(lines, fixed, text, length)
+        };
+        _mm_storeu_si128(text.add(length).cast(), tag);
+    }
+}
+
+/// Decrypts the text; whether the ICV is right. Compared in the same time wherever it differs.
+///
+/// # Safety
+/// The text ends with the ICV.
+#[target_feature(enable = "avx2,aes,pclmulqdq,vaes,vpclmulqdq,bmi1,bmi2")]
+pub(crate) unsafe fn open(lines: &Lines, long: bool, packet: &mut Packet<'_>) -> bool {
+    let length = packet.text.len() - ICV;
+    let (fixed, text) = (Fixed::of(packet, length), packet.text.as_mut_ptr());
+    // SAFETY: the text goes on for 16 bytes behind the length.
+    let differs = unsafe {
+        let icv = _mm_loadu_si128(text.add(length).cast());
+        let tag = if long {
+            work::<ROUNDS_256, true>(lines, fixed, text, length)
+        } else {
+            work::<ROUNDS_128, true>(lines, fixed, text, length)
+        };
+        _mm_storeu_si128(text.add(length).cast(), icv);
+        _mm_xor_si128(icv, tag)
+    };
+    _mm_testz_si128(differs, differs) == 1
+}
+
+/// Reverses the bytes of each block.
+#[inline(always)]
+unsafe fn reverse(blocks: __m256i) -> __m256i {
+    let order = _mm_set_epi64x(0x0001_0203_0405_0607, 0x0809_0a0b_0c0d_0e0f);
+    _mm256_shuffle_epi8(blocks, _mm256_broadcastsi128_si256(order))
+}
+
+/// Each half of a block added to the other.
+#[inline(always)]
+unsafe fn folded(blocks: __m256i) -> __m256i {
+    _mm256_xor_si256(blocks, _mm256_shuffle_epi32::<0b01_00_11_10>(blocks))
+}
+
+impl Sum {
+    #[inline(always)]
+    unsafe fn zero() -> Self {
+        let zero = _mm256_setzero_si256();
+        Self { low: zero, middle: zero, high: zero }
+    }
+
+    /// Adds the products of two blocks and their powers.
+    #[inline(always)]
+    unsafe fn add(&mut self, blocks: __m256i, powers: __m256i) {
+        let middle = _mm256_clmulepi64_epi128::<0x00>(folded(blocks), folded(powers));
+        self.low = _mm256_xor_si256(self.low, _mm256_clmulepi64_epi128::<0x00>(blocks, powers));
+        self.high = _mm256_xor_si256(self.high, _mm256_clmulepi64_epi128::<0x11>(blocks, powers));
+        self.middle = _mm256_xor_si256(self.middle, middle);
+    }
+
+    /// All of it as one block: in each lane the lower 128 bits go into the upper ones, 64 at a time, then the lanes are added.
+    #[inline(always)]
+    unsafe fn reduced(self) -> __m128i {
+        let polynomial = _mm256_set1_epi64x(POLYNOMIAL as i64);
+        let swapped = |half| _mm256_shuffle_epi32::<0b01_00_11_10>(half);
+        let middle = _mm256_xor_si256(
+            _mm256_xor_si256(self.middle, self.low),
+            _mm256_xor_si256(self.high, swapped(self.low)),
+        );
+        let middle = _mm256_xor_si256(middle, _mm256_clmulepi64_epi128::<0x01>(polynomial, self.low));
+        let high = _mm256_xor_si256(self.high, swapped(middle));
+        let high = _mm256_xor_si256(high, _mm256_clmulepi64_epi128::<0x01>(polynomial, middle));
+        _mm_xor_si128(_mm256_castsi256_si128(high), _mm256_extracti128_si256::<1>(high))
+    }
+}
+
+impl Lines {
+    /// A round key, in both lanes.
+    #[inline(always)]
+    unsafe fn round_twice(&self, round: usize) -> __m256i {
+        // SAFETY: a round key has 16 bytes, and any alignment will do.
+        _mm256_broadcastsi128_si256(unsafe { _mm_loadu_si128(self.rounds.as_ptr().add(round).cast()) })
+    }
+
+    /// Two powers: of the block that has so many behind it, itself counted, and of the next.
+    ///
+    /// # Safety
+    /// 2 to 16 are left.
+    #[inline(always)]
+    unsafe fn powers_of(&self, left: usize) -> __m256i {
+        // SAFETY: so many powers are there behind that place.
+        unsafe { _mm256_loadu_si256(self.powers.as_ptr().add(POWERS - left).cast()) }
+    }
+
+    /// Key stream of V vectors, the first block's counter given; on the way the products of a whole piece are added to a sum if there
+    /// is one, its first vector last: that is what has to be waited for.
+    ///
+    /// # Safety
+    /// The piece's 256 bytes can be read, but for its first vector.
+    #[inline(always)]
+    unsafe fn stream<const NR: usize, const V: usize>(
+        &self,
+        counter: __m128i,
+        piece: Option<Piece>,
+        sum: &mut Sum,
+    ) -> [__m256i; V] {
+        let mut blocks = [_mm256_setzero_si256(); V];
+        let mut counters =
+            _mm256_add_epi32(_mm256_broadcastsi128_si256(counter), _mm256_set_epi64x(0, 1, 0, 0));
+        let key = self.round_twice(0);
+        for block in &mut blocks {
+            *block = _mm256_xor_si256(reverse(counters), key);
+            counters = _mm256_add_epi32(counters, _mm256_set_epi64x(0, 2, 0, 2));
+        }
+        let mut round = 1;
+        if let Some(piece) = piece {
+            let end = rolled(WHOLE);
+            while round != end {
+                let key = self.round_twice(round);
+                for block in &mut blocks {
+                    *block = _mm256_aesenc_epi128(*block, key);
+                }
+                // SAFETY: within the piece and not its first vector; so many powers are there.
+                let (hashed, powers) = unsafe {
+                    let there = _mm256_loadu_si256(piece.at.add(32 * round).cast());
+                    (reverse(there), self.powers_of(2 * (WHOLE - round)))
+                };
+                sum.add(hashed, powers);
+                round += 1;
+            }
+            let key = self.round_twice(round);
+            for block in &mut blocks {
+                *block = _mm256_aesenc_epi128(*block, key);
+            }
+            sum.add(piece.first, self.powers_of(2 * WHOLE));
+            round += 1;
+        }
+        let end = if piece.is_some() { rolled(NR) } else { NR };
+        while round != end {
+            let key = self.round_twice(round);
+            for block in &mut blocks {
+                *block = _mm256_aesenc_epi128(*block, key);
+            }
+            round += 1;
+        }
+        let key = self.round_twice(NR);
+        for block in &mut blocks {
+            *block = _mm256_aesenclast_epi128(*block, key);
+        }
+        blocks
+    }
+}
+
+/// A number of turns that the compiler does not know: it would unroll the loop, and then do one thing after the other where they are
+/// meant to go side by side.
+#[inline(always)]
+fn rolled(turns: usize) -> usize {
+    let mut hidden = turns;
+    // SAFETY: no instruction.
+    unsafe {
+        std::arch::asm!("/* {0} */", inout(reg) hidden, options(pure, nomem, nostack, preserves_flags))
+    };
+    hidden
+}
+
+/// Seals or opens a text of so many bytes; the tag. What is behind the text is overwritten in its 16 bytes.
+///
+/// # Safety
+/// The text goes on for 16 bytes behind its length.
+#[inline(always)]
+unsafe fn work<const NR: usize, const OPEN: bool>(
+    lines: &Lines,
+    fixed: Fixed,
+    text: *mut u8,
+    length: usize,
+) -> __m128i {
+    let blocks = length.div_ceil(16) + 2;
+    let rest = blocks.wrapping_sub(2) * 16 - length;
+    // SAFETY: the rest is below 16.
+    let mask = unsafe { _mm_loadu_si128(MASKS.as_ptr().add(rest).cast()) };
+    let zero = _mm_setzero_si128();
+    // SAFETY: as asked of the caller.
+    let (hash, hidden) = unsafe {
+        if blocks <= 2 * WHOLE {
+            end_of::<NR, OPEN, true>(
+                lines,
+                fixed,
+                Place { text, mask, counter: fixed.counter },
+                blocks,
+                zero,
+                None,
+            )
+        } else {
+            long::<NR, OPEN>(lines, fixed, Place { text, mask, counter: fixed.counter }, blocks, length)
+        }
+    };
+    _mm_xor_si128(_mm256_castsi256_si128(reverse(_mm256_castsi128_si256(hash))), hidden)
+}
+
+/// How far the work on a packet is.
+#[derive(Clone, Copy)]
+struct Place {
+    /// The bytes of the next piece's block 0; of the first piece those of block 1, since the AAD is not there.
+    text: *mut u8,
+    /// What of the last block is text.
+    mask: __m128i,
+    /// Of the next piece's block 0.
+    counter: __m128i,
+}
+
+/// A packet of more than sixteen blocks.
+///
+/// # Safety
+/// As [`work`].
+#[inline(always)]
+unsafe fn long<const NR: usize, const OPEN: bool>(
+    lines: &Lines,
+    fixed: Fixed,
+    mut place: Place,
+    blocks: usize,
+    length: usize,
+) -> (__m128i, __m128i) {
+    let next = |counter| _mm_add_epi32(counter, _mm_set_epi64x(0, 2 * WHOLE as i64));
+    let (begin, end) = (place.text, place.text.wrapping_add(length));
+    let mut left = blocks - 2 * WHOLE;
+    let mut sum = Sum::zero();
+    // Where lengths alone are left, the last block of text is in a whole piece, which is hashed as it stands: with zeros behind the text.
+    let bare = left % (2 * WHOLE) == 1;
+    // SAFETY: of the first piece all but the AAD's block is text, or the last block of it; of each other one all 256 bytes are, since
+    // more blocks than the lengths are left or those are alone, and then it may reach into the ICV's 16 bytes and no further.
+    unsafe {
+        if OPEN && bare {
+            _mm_storeu_si128(end.cast(), _mm_setzero_si128());
+        }
+        let aad_and = |block: __m128i| _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(fixed.aad), block);
+        let first = |at: *const u8| {
+            aad_and(_mm256_castsi256_si128(reverse(_mm256_castsi128_si256(_mm_loadu_si128(at.cast())))))
+        };
+        let mut piece = Piece { at: begin.wrapping_sub(16), first: first(begin) };
+        let stream = lines.stream::<NR, WHOLE>(place.counter, OPEN.then_some(piece), &mut sum);
+        let hidden = _mm256_castsi256_si128(stream[0]);
+        let block = _mm_xor_si128(_mm_loadu_si128(begin.cast()), _mm256_extracti128_si256::<1>(stream[0]));
+        _mm_storeu_si128(begin.cast(), block);
+        apply(&stream, 1, begin.wrapping_sub(16));
+        if !OPEN {
+            piece.first = first(begin);
+        }
+        place = Place { text: begin.add(BYTES - 16), counter: next(place.counter), ..place };
+        while left > 2 * WHOLE {
+            if OPEN {
+                let hash = std::mem::replace(&mut sum, Sum::zero()).reduced();
+                piece = Piece { at: place.text, first: with(hash, place.text) };
+            }
+            let stream = lines.stream::<NR, WHOLE>(place.counter, Some(piece), &mut sum);
+            apply(&stream, 0, place.text);
+            if !OPEN {
+                let hash = std::mem::replace(&mut sum, Sum::zero()).reduced();
+                piece = Piece { at: place.text, first: with(hash, place.text) };
+            }
+            place = Place { text: place.text.add(BYTES), counter: next(place.counter), ..place };
+            left -= 2 * WHOLE;
+        }
+        if !OPEN && bare {
+            _mm_storeu_si128(end.cast(), _mm_setzero_si128());
+        }
+        let (hash, pending) = if OPEN { (sum.reduced(), None) } else { (_mm_setzero_si128(), Some(piece)) };
+        (end_of::<NR, OPEN, false>(lines, fixed, place, left, hash, pending).0, hidden)
+    }
+}
+
+/// The first vector of a piece, with what was hashed so far added.
+///
+/// # Safety
+/// 32 bytes can be read there.
+#[inline(always)]
+unsafe fn with(hash: __m128i, at: *const u8) -> __m256i {
+    // SAFETY: as asked of the caller.
+    let there = unsafe { _mm256_loadu_si256(at.cast()) };
+    _mm256_xor_si256(reverse(there), _mm256_zextsi128_si256(hash))
+}
+
+/// Encrypts or decrypts a whole piece from a vector on.
+///
+/// # Safety
+/// The piece can be read and written from there on.
+#[inline(always)]
+unsafe fn apply(stream: &[__m256i; WHOLE], from: usize, at: *mut u8) {
+    for (place, stream) in stream.iter().enumerate().skip(from) {
+        // SAFETY: as asked of the caller.
+        unsafe {
+            let at: *mut __m256i = at.wrapping_add(32 * place).cast();
+            _mm256_storeu_si256(at, _mm256_xor_si256(_mm256_loadu_si256(at), *stream));
+        }
+    }
+}
+
+/// The last piece, of 1 to 16 blocks (2 to 16 if it is the first as well), of which the last are the lengths.
+///
+/// # Safety
+/// As [`work`].
+#[inline(always)]
+unsafe fn end_of<const NR: usize, const OPEN: bool, const FIRST: bool>(
+    lines: &Lines,
+    fixed: Fixed,
+    place: Place,
+    blocks: usize,
+    hash: __m128i,
+    pending: Option<Piece>,
+) -> (__m128i, __m128i) {
+    macro_rules! by_blocks {
+        ($($blocks:literal $vectors:literal),*) => {
+            match blocks {
+                $($blocks => end::<NR, OPEN, FIRST, $blocks, $vectors>(lines, fixed, place, hash, pending),)*
+                _ => end::<NR, OPEN, FIRST, 16, 8>(lines, fixed, place, hash, pending),
+            }
+        };
+    }
+    // SAFETY: as asked of the caller.
+    unsafe { by_blocks!(1 0, 2 1, 3 1, 4 2, 5 2, 6 3, 7 3, 8 4, 9 4, 10 5, 11 5, 12 6, 13 6, 14 7, 15 7) }
+}
+
+/// [`end_of`] with the number of blocks known: N, of which V vectors have text or the AAD. The hash, and what hides the tag if it is the
+/// first piece as well.
+///
+/// # Safety
+/// As [`work`].
+#[inline(always)]
+unsafe fn end<const NR: usize, const OPEN: bool, const FIRST: bool, const N: usize, const V: usize>(
+    lines: &Lines,
+    fixed: Fixed,
+    place: Place,
+    mut hash: __m128i,
+    pending: Option<Piece>,
+) -> (__m128i, __m128i) {
+    let mut sum = Sum::zero();
+    // SAFETY: of the piece before, and of this one's blocks below.
+    let stream =
+        unsafe { lines.stream::<NR, V>(place.counter, if FIRST || OPEN { None } else { pending }, &mut sum) };
+    if !FIRST && !OPEN {
+        hash = sum.reduced();
+        sum = Sum::zero();
+    }
+    let text = if FIRST { place.text.wrapping_sub(16) } else { place.text };
+    let keep_last = _mm256_inserti128_si256::<1>(_mm256_set1_epi64x(-1), place.mask);
+    for (at, stream) in stream.iter().enumerate() {
+        let there = text.wrapping_add(32 * at);
+        // Which of the two blocks is the last with text.
+        let (lower_is_last, upper_is_last) = (2 * at + 2 == N, 2 * at + 3 == N);
+        // SAFETY: block N − 2 is the last of the text, which goes on for 16 bytes behind its end: 16 bytes are there from where any
+        // block begins, 32 from where one before the last does. Before the text nothing is touched: the first piece's block 0 is the AAD.
+        let blocks = unsafe {
+            if lower_is_last && FIRST && at == 0 {
+                _mm256_set_m128i(fixed.lengths, fixed.aad)
+            } else if lower_is_last {
+                let block = half::<OPEN>(there, _mm256_castsi256_si128(*stream), place.mask);
+                _mm256_set_m128i(fixed.lengths, block)
+            } else if FIRST && at == 0 {
+                let mask = if upper_is_last { place.mask } else { _mm_set1_epi64x(-1) };
+                let block =
+                    half::<OPEN>(there.wrapping_add(16), _mm256_extracti128_si256::<1>(*stream), mask);
+                _mm256_set_m128i(block, fixed.aad)
+            } else {
+                let keep = if upper_is_last { keep_last } else { _mm256_set1_epi64x(-1) };
+                let before = _mm256_loadu_si256(there.cast());
+                let after = _mm256_xor_si256(before, _mm256_and_si256(*stream, keep));
+                _mm256_storeu_si256(there.cast(), after);
+                reverse(_mm256_and_si256(if OPEN { before } else { after }, keep))
+            }
+        };
+        let blocks = if at == 0 { _mm256_xor_si256(blocks, _mm256_zextsi128_si256(hash)) } else { blocks };
+        // SAFETY: 2 to 16 blocks are left here.
+        sum.add(blocks, unsafe { lines.powers_of(N - 2 * at) });
+    }
+    if N % 2 == 1 {
+        let lengths = if N == 1 { _mm_xor_si128(fixed.lengths, hash) } else { fixed.lengths };
+        // SAFETY: the last power has 16 bytes.
+        let power = unsafe { _mm_loadu_si128(lines.powers.as_ptr().add(POWERS - 1).cast()) };
+        sum.add(_mm256_zextsi128_si256(lengths), _mm256_zextsi128_si256(power));
+    }
+    let hidden = stream.first().map_or(_mm_setzero_si128(), |first| _mm256_castsi256_si128(*first));
+    (sum.reduced(), hidden)
+}
+
+/// Encrypts or decrypts one block, of which the mask's part is text; what is hashed of it, bytes reversed.
+///
+/// # Safety
+/// 16 bytes can be read and written there.
+#[inline(always)]
+unsafe fn half<const OPEN: bool>(there: *mut u8, stream: __m128i, mask: __m128i) -> __m128i {
+    // SAFETY: as asked of the caller.
+    let (before, after) = unsafe {
+        let before = _mm_loadu_si128(there.cast());
+        let after = _mm_xor_si128(before, _mm_and_si128(stream, mask));
+        _mm_storeu_si128(there.cast(), after);
+        (before, after)
+    };
+    let hashed = _mm_and_si128(if OPEN { before } else { after }, mask);
+    _mm256_castsi256_si128(reverse(_mm256_castsi128_si256(hashed)))
+}
+
+/// [`crate::seal`] with keys for this kernel.
+#[target_feature(enable = "avx2,aes,pclmulqdq,vaes,vpclmulqdq,bmi1,bmi2")]
+pub(crate) fn seal_burst<B: Burst>(burst: &mut B) {
+    let mut ahead = Ahead::of(burst);
+    for at in 0..burst.len() {
+        ahead.ask(burst, at + AHEAD);
+        let Some(mut packet) = burst.packet(at) else { continue };
+        let key = packet.key;
+        ahead.long = key.length() == 32;
+        match key.form() {
+            // SAFETY: the text is as long as an ICV at least.
+            Form::Vaes(lines) if packet.is_possible() => unsafe { seal(lines, ahead.long, &mut packet) },
+            _ => crate::seal_any(&mut packet),
+        }
+    }
+}
+
+/// [`crate::open`] with keys for this kernel.
+#[target_feature(enable = "avx2,aes,pclmulqdq,vaes,vpclmulqdq,bmi1,bmi2")]
+pub(crate) fn open_burst<B: Burst>(burst: &mut B) {
+    let mut ahead = Ahead::of(burst);
+    for at in 0..burst.len() {
+        ahead.ask(burst, at + AHEAD);
+        let Some(mut packet) = burst.packet(at) else { continue };
+        let key = packet.key;
+        ahead.long = key.length() == 32;
+        let authentic = match key.form() {
+            // SAFETY: the text ends with an ICV.
+            Form::Vaes(lines) if packet.is_possible() => unsafe { open(lines, ahead.long, &mut packet) },
+            _ => crate::open_any(&mut packet),
+        };
+        burst.opened(at, authentic);
+    }
+}
