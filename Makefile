@@ -23,7 +23,7 @@ BUILD_PACKAGES := build-essential pkg-config libdpdk-dev clang-14 libclang-14-de
 # Of the cloud: namespaces, and what is tried in them.
 RUN_PACKAGES := iproute2 iputils-ping ethtool tcpdump
 # Of the tests: other people's dissector, traffic and routing daemons.
-TEST_PACKAGES := tshark iperf3 frr traceroute iputils-tracepath
+TEST_PACKAGES := tshark iperf3 frr traceroute iputils-tracepath python3-venv
 # Of `make test-interop`: its virtual machines, and the NAT that some of them are behind.
 INTEROP_PACKAGES := bc xz-utils nftables
 

@@ -10,6 +10,7 @@
 //! - [`capture`] what passes on the underlay, [`trail`] what it means, [`tshark`] what others say it means
 //! - [`frame`] packets made by hand, right and wrong ones; [`probe`] a station on the underlay that sends them
 //! - [`frr`] routing daemons that nobody here wrote, [`vm`] whole hubs and spokes of that kind, [`guest`] what they are told to be
+//! - [`scapy`] ESP that nobody here wrote
 //! - [`nat`] a router with NAT, of the kernel; [`translator`] a box that translates addresses, which needs nothing of the kernel
 //! - [`wait`] waiting with a deadline and a reason, [`lock`] one heavy test at a time
 //!
@@ -30,6 +31,7 @@ pub mod node;
 pub mod path;
 pub mod probe;
 pub mod process;
+pub mod scapy;
 pub mod site;
 pub mod traffic;
 pub mod trail;
