@@ -19,7 +19,7 @@ fn main() -> ExitCode {
     };
     let compiled = tonic_prost_build::configure()
         // Their keys stay out of logs: `convert::sa` says how they are shown.
-        .skip_debug(["nave.v1.InboundSa", "nave.v1.OutboundSa"])
+        .skip_debug(["nave.v1.InboundSa", "nave.v1.OutboundSa", "nave.v1.ApplyRequest"])
         .file_descriptor_set_path(PathBuf::from(out).join("nave.bin"))
         .compile_protos(&FILES, &["."]);
     match compiled {

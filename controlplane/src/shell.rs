@@ -393,7 +393,11 @@ fn level(what: &Happening) -> Level {
         | Happening::PathMtu { .. }
         | Happening::Registered { refresh: true, .. }
         | Happening::ServerUp { refresh: true, .. } => Level::DEBUG,
-        Happening::KernelRefused { .. } | Happening::ProgramRefused { .. } => Level::WARN,
+        Happening::KernelRefused { .. }
+        | Happening::ProgramRefused { .. }
+        | Happening::SaRefused { .. }
+        | Happening::LeasesUnrecorded { .. }
+        | Happening::SaLifetime { .. } => Level::WARN,
         Happening::Registered { .. }
         | Happening::ServerUp { .. }
         | Happening::ServerDown { .. }
@@ -404,6 +408,7 @@ fn level(what: &Happening) -> Level {
         | Happening::Port { .. }
         | Happening::SourceChanged { .. }
         | Happening::ConfigApplied { .. }
+        | Happening::SaMoved { .. }
         | Happening::Missed { .. } => Level::INFO,
     }
 }

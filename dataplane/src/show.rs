@@ -25,6 +25,7 @@ impl Process {
             What::Counters => State::Counters(self.counters(program)),
             What::Drops => State::Drops(self.drops(program)),
             What::Program => State::Program(model::state::Program(program.programmed(now).collect())),
+            What::Sa => State::empty(What::Sa),
             What::Dmvpn | What::Nhrp | What::Nhs | What::Routes | What::Explain | What::NhrpTraffic => {
                 return None;
             }

@@ -23,6 +23,7 @@ pub mod nhs;
 pub mod ports;
 pub mod program;
 pub mod routes;
+pub mod sa;
 pub mod traffic;
 pub mod workers;
 
@@ -44,6 +45,7 @@ pub use nhs::Servers;
 pub use ports::Ports;
 pub use program::Program;
 pub use routes::Routes;
+pub use sa::Sas;
 pub use traffic::NhrpTraffic;
 pub use workers::Workers;
 
@@ -96,11 +98,13 @@ pub enum What {
     Explain,
     /// NHRP messages, error indications and rejects.
     NhrpTraffic,
+    /// Security associations.
+    Sa,
 }
 
 impl What {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Dmvpn,
         Self::Nhrp,
         Self::Nhs,
@@ -114,10 +118,11 @@ impl What {
         Self::Program,
         Self::Explain,
         Self::NhrpTraffic,
+        Self::Sa,
     ];
 
-    /// Whether the data plane knows it. (Counters: of nodes; the control plane adds those of messages. Explain: the control plane asks
-    /// it for its part.)
+    /// Whether the data plane knows it. (Counters: of nodes; the control plane adds those of messages. Sa: the control plane adds those
+    /// that it refuses. Explain: the control plane asks it for its part.)
     #[must_use]
     pub fn is_of_dataplane(self) -> bool {
         !matches!(
@@ -201,6 +206,8 @@ pub enum State {
     Explanation(Box<Explanation>),
     /// NHRP messages, error indications and rejects.
     NhrpTraffic(NhrpTraffic),
+    /// Security associations.
+    Sa(Sas),
 }
 
 /// Does the same to the list in whatever variant there is; all but `Counters`, `Explanation` and `NhrpTraffic` are lists.
@@ -220,6 +227,7 @@ macro_rules! each_list {
             State::Workers($list) => $each,
             State::Drops($list) => $each,
             State::Program($list) => $each,
+            State::Sa($list) => $each,
             State::Counters($counters) => $else,
             State::Explanation($explanation) => $other,
             State::NhrpTraffic($traffic) => $last,
@@ -248,6 +256,7 @@ impl State {
                 Self::Explanation(Box::new(nothing))
             }
             What::NhrpTraffic => Self::NhrpTraffic(NhrpTraffic::default()),
+            What::Sa => Self::Sa(Sas::default()),
         }
     }
 
@@ -268,6 +277,7 @@ impl State {
             Self::Program(_) => What::Program,
             Self::Explanation(_) => What::Explain,
             Self::NhrpTraffic(_) => What::NhrpTraffic,
+            Self::Sa(_) => What::Sa,
         }
     }
 
@@ -297,6 +307,7 @@ impl State {
             (Self::NhrpTraffic(all), Self::NhrpTraffic(more)) => all.extend(more),
             (Self::Drops(all), Self::Drops(more)) => all.0.extend(more.0),
             (Self::Program(all), Self::Program(more)) => all.0.extend(more.0),
+            (Self::Sa(all), Self::Sa(more)) => all.0.extend(more.0),
             // There is one part, and what was there before is nothing.
             (Self::Explanation(all), Self::Explanation(more)) => *all = more,
             (_, more) => return Err(more),
@@ -327,6 +338,7 @@ impl State {
                 rest.0 = all.0.split_off(at);
             }
             (Self::Program(rest), Self::Program(all)) if behind(all.0.len()) => rest.0 = all.0.split_off(at),
+            (Self::Sa(rest), Self::Sa(all)) if behind(all.0.len()) => rest.0 = all.0.split_off(at),
             // A tunnel is not cut in two; the rest is never long.
             (Self::Dmvpn(rest), Self::Dmvpn(all)) if all.0.len() > 1 => rest.0 = all.0.split_off(1),
             _ => return None,

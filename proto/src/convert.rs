@@ -385,6 +385,19 @@ mod kind {
         }
     }
 
+    /// As [`enumerator`], if there is one.
+    pub(super) mod maybe_enumerator {
+        use super::enumerator;
+        use crate::convert::{Enumerator, Malformed};
+
+        pub(crate) fn down<T: Enumerator>(value: Option<T>) -> Option<i32> {
+            value.map(enumerator::down)
+        }
+        pub(crate) fn up<T: Enumerator>(number: Option<i32>, field: &str) -> Result<Option<T>, Malformed> {
+            number.map(|number| enumerator::up(number, field)).transpose()
+        }
+    }
+
     /// A message that must be there.
     pub(super) mod inner {
         use crate::convert::{Malformed, Problem};

@@ -72,12 +72,19 @@ pub struct Open {
 }
 
 /// A configuration to apply.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Apply {
     /// Text of the file.
     pub text: String,
     /// Only parse, check and compare.
     pub dry_run: bool,
+}
+
+/// Keys stand in the text.
+impl std::fmt::Debug for Apply {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Apply {{ {} bytes, dry_run: {} }}", self.text.len(), self.dry_run)
+    }
 }
 
 /// What came of it: what it changes; or what is wrong with it, and nothing changed.

@@ -231,6 +231,11 @@ pub(crate) enum Show {
     Counters,
     /// Dropped packets by reason.
     Drops,
+    /// Security associations: whose they are, what they carried, and which are refused and why. Keys are shown nowhere.
+    Sa {
+        /// Only with this NBMA address.
+        address: Option<IpAddr>,
+    },
     /// Everything that the data plane was told: interfaces, tunnels, neighbours, bindings, routes, replicas, fall-backs.
     Program {
         #[command(flatten)]
@@ -324,6 +329,7 @@ impl Show {
             Self::Workers => (What::Workers, all, View::Table),
             Self::Counters => (What::Counters, all, View::Table),
             Self::Drops => (What::Drops, all, View::Table),
+            Self::Sa { address } => (What::Sa, Filter { address, ..all }, View::Table),
             Self::Program { only } => (What::Program, only.into(), View::Table),
         };
         (model::state::Show { what, filter }, view)

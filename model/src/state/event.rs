@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::sa::{Direction, Protection, Reached, Spi};
 use crate::state::{count, time::of_day};
 use crate::{InterfaceName, Mac, NbmaAddr, Prefix, ProtocolAddr};
 
@@ -179,6 +180,42 @@ pub enum Happening {
         /// Why, by the name it is counted under.
         reason: String,
     },
+    /// An SA has reached a lifetime in bytes or packets.
+    SaLifetime {
+        /// Whose SA.
+        protection: Protection,
+        /// Its SPI.
+        spi: Spi,
+        /// Which way it goes.
+        direction: Direction,
+        /// Which lifetime.
+        reached: Reached,
+    },
+    /// A peer whose packets are encapsulated in UDP has another address or port now.
+    SaMoved {
+        /// Whose SAs, as they are now.
+        protection: Protection,
+        /// Its inbound SPI.
+        spi: Spi,
+        /// Where it was.
+        from: NbmaAddr,
+        /// Its UDP port there.
+        from_port: u16,
+    },
+    /// An SA is not given to the data plane: its key would be used twice with one sequence number, or there are no more of them.
+    SaRefused {
+        /// Whose SA.
+        protection: Protection,
+        /// Its SPI.
+        spi: Spi,
+        /// Why, and what is to be done.
+        reason: String,
+    },
+    /// The sequence numbers that outbound SAs may use could not be recorded; it is tried again, and until then none gets more.
+    LeasesUnrecorded {
+        /// What the file system said.
+        reason: String,
+    },
     /// The kernel did not do something; it is tried again.
     KernelRefused {
         /// What was to be done.
@@ -219,6 +256,10 @@ impl Happening {
             | Self::ConfigApplied { .. }
             | Self::ProgramRefused { .. }
             | Self::KernelRefused { .. }
+            | Self::SaLifetime { .. }
+            | Self::SaMoved { .. }
+            | Self::SaRefused { .. }
+            | Self::LeasesUnrecorded { .. }
             | Self::Missed { .. } => None,
         }
     }
@@ -278,6 +319,28 @@ impl fmt::Display for Happening {
             Self::ProgramRefused { reason } => write!(f, "data plane refused: {reason}"),
             Self::Rejected { tunnel, source, reason } => {
                 write!(f, "{tunnel}: NHRP message from {source} not accepted: {reason}")
+            }
+            Self::SaLifetime { protection, spi, direction, reached } => {
+                let (way, said) = match (direction, reached) {
+                    (Direction::Inbound, Reached::Soft) => ("inbound", "has reached its soft lifetime"),
+                    (Direction::Inbound, Reached::Hard) => ("inbound", "has ended: hard lifetime"),
+                    (Direction::Outbound, Reached::Soft) => ("outbound", "has reached its soft lifetime"),
+                    (Direction::Outbound, Reached::Hard) => ("outbound", "has ended: hard lifetime"),
+                };
+                write!(f, "{way} SA {spi} of {protection} {said}")
+            }
+            Self::SaMoved { protection, spi, from, from_port } => {
+                let Protection { profile, remote, port, .. } = protection;
+                write!(
+                    f,
+                    "peer of {profile} with SA {spi} moved from {from} port {from_port} to {remote} port {port}"
+                )
+            }
+            Self::SaRefused { protection, spi, reason } => {
+                write!(f, "outbound SA {spi} of {protection} is refused: {reason}")
+            }
+            Self::LeasesUnrecorded { reason } => {
+                write!(f, "sequence numbers of outbound SAs cannot be recorded: {reason}")
             }
             Self::KernelRefused { order, reason } => write!(f, "kernel refused: {order}: {reason}"),
             Self::Missed { events } => {

@@ -13,9 +13,11 @@ use super::nhs::{Server, ServerState};
 use super::ports::{Port, Traffic};
 use super::program::Programmed;
 use super::routes::RibRoute;
+use super::sa::Sa;
 use super::workers::{Idle, Worker};
 use super::*;
 use crate::program::{Binding, Hop, Object, OuterDf, Path, Route, TcpMss, Tunnel, TunnelMode};
+use crate::sa::{Direction, Protection, Reached, SaMode, Spi, Suite};
 use crate::{Mac, Prefix, WorkerId};
 
 fn name(text: &str) -> InterfaceName {
@@ -60,6 +62,38 @@ fn fib() -> Fib {
         adjacency,
     };
     Fib((0..).zip(routes().0).map(|(n, r)| entry(n, r)).collect())
+}
+
+fn sas() -> Sas {
+    let sa = |direction, spi, remote: &str, port| Sa {
+        direction,
+        spi: Spi::new(spi).unwrap(),
+        protection: Protection {
+            profile: "lab".parse().unwrap(),
+            table: TableId(0),
+            local: "203.0.113.1".parse().unwrap(),
+            remote: remote.parse().unwrap(),
+            port,
+        },
+        mode: SaMode::Transport,
+        suite: Suite::AesGcm128,
+        esn: true,
+        worker: WorkerId(1),
+        packets: 5,
+        bytes: 4242,
+        sequence: 7,
+        leased: None,
+        replayed: 0,
+        bad_icv: 0,
+        reached: None,
+        refused: None,
+    };
+    let inbound = Sa { replayed: 2, ..sa(Direction::Inbound, 0x0104_00a1, "203.0.113.2", 0) };
+    let outbound = sa(Direction::Outbound, 0xb1ee, "203.0.113.2", 0);
+    let outbound = Sa { leased: Some(4_194_304), reached: Some(Reached::Soft), ..outbound };
+    let refused = Some("its record is lost; give it a new key".to_owned());
+    let lost = Sa { refused, packets: 0, bytes: 0, ..sa(Direction::Outbound, 0xc1ee, "203.0.113.3", 4500) };
+    Sas(vec![inbound, outbound, Sa { sequence: 0, esn: false, ..lost }])
 }
 
 fn adjacencies() -> Adjacencies {
@@ -315,6 +349,16 @@ Target          Via       NBMA  Tunnel   Type    Created   Expires  Flags
 192.168.3.0/24  10.0.0.3  -     tunnel0  cached  00:01:01  never    authoritative
 "
     );
+    assert_eq!(
+        sas().to_string(),
+        "\
+Way  SPI         Profile  Local        Remote       Port  Mode       Suite        ESN  Worker  Packets  Bytes  Sequence   Leased  Replayed  Bad ICV  State
+in   0x010400a1  lab      203.0.113.1  203.0.113.2     -  transport  aes128gcm16  yes       1        5   4242         7        -         2        0  up
+out  0x0000b1ee  lab      203.0.113.1  203.0.113.2     -  transport  aes128gcm16  yes       1        5   4242         7  4194304         -        -  soft lifetime reached
+out  0x0000c1ee  lab      203.0.113.1  203.0.113.3  4500  transport  aes128gcm16  no        1        0      0         0        -         -        -  refused
+0x0000c1ee to 203.0.113.3: its record is lost; give it a new key
+"
+    );
     let text = program().to_string();
     assert!(text.contains("multipoint, from 203.0.113.2 (wan), key 42, network id 1"), "{text}");
     assert!(
@@ -341,6 +385,7 @@ fn json_reads_back_as_it_was_written() {
     back(&cache());
     back(&servers());
     back(&program());
+    back(&sas());
     let json = serde_json::to_value(State::Adjacency(adjacencies())).unwrap();
     assert_eq!((&json[1]["rewrite"], &json[1]["expires_in"]), (&"4500ff".into(), &1.5.into()));
     let odd = json[1].to_string().replace("4500ff", "4500f");
@@ -385,6 +430,8 @@ fn a_filter_leaves_what_has_all_that_is_set() {
     let seen = [of(Owner::Nhrp), with("203.0.113.3"), with("203.0.113.2"), table(1)];
     assert_eq!(seen.map(|f| left(State::Program(program()), f)), [1, 1, 1, 1]);
     assert_eq!(left(State::Workers(workers()), by("lan")), 1);
+    let seen = [all, with("203.0.113.3"), with("203.0.113.1"), table(9)].map(|f| left(State::Sa(sas()), f));
+    assert_eq!(seen, [3, 1, 3, 0]);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use model::state::event::{Event, Happening};
 
-use super::kind::{maybe_text, same, small, text};
+use super::kind::{enumerator, inner, maybe_text, same, small, spi, text};
 use super::{Malformed, needed};
 use crate::pb;
 
@@ -65,6 +65,10 @@ happenings! {
     ConfigApplied => ConfigApplied in config_applied { changes: same }
     ProgramRefused => ProgramRefused in program_refused { reason: same }
     Rejected => Rejected in rejected { tunnel: text, source: text, reason: same }
+    SaLifetime => SaLifetime in sa_lifetime { protection: inner, spi: spi, direction: enumerator, reached: enumerator }
+    SaMoved => PeerMoved in sa_moved { protection: inner, spi: spi, from: text, from_port: small }
+    SaRefused => SaRefused in sa_refused { protection: inner, spi: spi, reason: same }
+    LeasesUnrecorded => LeasesUnrecorded in leases_unrecorded { reason: same }
     KernelRefused => KernelRefused in kernel_refused { order: same, reason: same }
     Missed => Missed in missed { events: same }
 }

@@ -5,11 +5,12 @@
 use std::fmt;
 
 use model::program::{InboundSa, OutboundSa};
-use model::sa::{Amount, Direction, Lease, Lifetimes, Protection, Reached, SaMode};
+use model::sa::{Amount, Direction, Lease, Lifetimes, Protection, Reached, SaMode, Suite};
 
 use super::{enumeration, message};
 use crate::pb;
 
+enumeration!(Suite => Suite { AesGcm128, AesGcm256 });
 enumeration!(SaMode => SaMode { Transport, Tunnel });
 enumeration!(Direction => SaDirection { Inbound, Outbound });
 enumeration!(Reached => Reached { Soft, Hard });
@@ -24,6 +25,13 @@ message!(InboundSa => InboundSa {
 message!(OutboundSa => OutboundSa {
     protection: inner, worker: worker, spi: spi, mode: enumerator, key: key, esn: same, lease: inner, lifetimes: inner,
 });
+
+/// The text of a configuration has keys in it, too.
+impl fmt::Debug for pb::ApplyRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ApplyRequest {{ {} bytes, dry_run: {} }}", self.text.len(), self.dry_run)
+    }
+}
 
 impl fmt::Debug for pb::InboundSa {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -11,10 +11,11 @@ use model::state::nhs::{Server, ServerState};
 use model::state::ports::{Port, Traffic};
 use model::state::program::Programmed;
 use model::state::routes::RibRoute;
+use model::state::sa::Sa;
 use model::state::workers::{Idle, Worker};
 use model::state::{
-    Adjacencies, Cache, Counters, Dmvpn, Drops, Fib, Filter, NhrpTraffic, Ports, Program, Routes, Servers,
-    Show, State, What, Workers,
+    Adjacencies, Cache, Counters, Dmvpn, Drops, Fib, Filter, NhrpTraffic, Ports, Program, Routes, Sas,
+    Servers, Show, State, What, Workers,
 };
 
 use super::kind::{enumerator, inners, maybe_text};
@@ -22,7 +23,7 @@ use super::{Malformed, enumeration, message, needed, up};
 use crate::pb;
 
 enumeration!(What => What {
-    Dmvpn, Nhrp, Nhs, Routes, Fib, Adjacency, Ports, Workers, Counters, Drops, Program, Explain, NhrpTraffic,
+    Dmvpn, Nhrp, Nhs, Routes, Fib, Adjacency, Ports, Workers, Counters, Drops, Program, Explain, NhrpTraffic, Sa,
 });
 enumeration!(PeerState => PeerState { Up, Interface, Route, Nhrp });
 enumeration!(EntryType => EntryType { Incomplete, Negative, Cached, Dynamic, Nhs, Static, Local });
@@ -76,6 +77,11 @@ message!(NodeCounter => NodeCounter { node: same, bursts: same, packets: same, c
 message!(MessageCounter => MessageCounter { tunnel: text, message: same, sent: same, received: same, });
 message!(ErrorCounter => ErrorCounter { tunnel: text, code: small, name: same, sent: same, received: same, });
 message!(Counter => Counter { name: same, sentence: same, count: same, });
+message!(Sa => Sa {
+    direction: enumerator, spi: spi, protection: inner, mode: enumerator, suite: enumerator, esn: same, worker: worker,
+    packets: same, bytes: same, sequence: same, leased: same, replayed: same, bad_icv: same,
+    reached: maybe_enumerator, refused: same,
+});
 message!(Counters => Counters { nodes: inners, messages: inners, rejects: inners, others: inners, });
 message!(NhrpTraffic => NhrpTraffic { messages: inners, errors: inners, rejects: inners, });
 message!(Programmed => Programmed { owner: enumerator, object: inner, stale: same, });
@@ -136,6 +142,7 @@ impl From<State> for pb::State {
             State::Program(all) => Pb::Program(pb::Program { objects: inners::down(all.0) }),
             State::Explanation(explanation) => Pb::Explanation((*explanation).into()),
             State::NhrpTraffic(traffic) => Pb::NhrpTraffic(traffic.into()),
+            State::Sa(all) => Pb::Sa(pb::Sas { sas: inners::down(all.0) }),
         };
         Self { state: Some(state) }
     }
@@ -161,6 +168,7 @@ impl TryFrom<pb::State> for State {
             Pb::Program(all) => Self::Program(Program(inners::up(all.objects, "program.objects")?)),
             Pb::Explanation(explanation) => Self::Explanation(Box::new(up(explanation, "explanation")?)),
             Pb::NhrpTraffic(traffic) => Self::NhrpTraffic(up(traffic, "nhrp_traffic")?),
+            Pb::Sa(all) => Self::Sa(Sas(inners::up(all.sas, "sa.sas")?)),
         })
     }
 }

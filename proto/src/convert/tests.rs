@@ -16,7 +16,7 @@ use model::program::{
     Refusal, Refused, Replica, Route, TcpMss, Tunnel, TunnelMode,
 };
 use model::report::{PacketIn, PacketOut, PuntReason, Report};
-use model::sa::{ProfileName, SaKey, Spi};
+use model::sa::{ProfileName, SaKey, Spi, Suite};
 use model::state::{Event, Filter, Show, State, What};
 use model::{
     Epoch, Instance, InterfaceAddr, InterfaceName, Mac, NbmaAddr, Prefix, ProtocolAddr, TableId, VlanId,
@@ -239,6 +239,7 @@ samples! {
         What::Program => Self::Program(state::Program(any(d))),
         What::Explain => Self::Explanation(Box::new(any(d))),
         What::NhrpTraffic => Self::NhrpTraffic(any(d)),
+        What::Sa => Self::Sa(state::Sas(any(d))),
     };
     Event: d => Self { time_us: any(d), node: any(d), what: any(d) };
     Hello: d => Self { epoch: any(d), name: any(d) };
@@ -375,6 +376,7 @@ fn every_enumerator_has_its_own_number_and_none_has_zero() {
     all(&state::nhs::ServerState::ALL);
     all(&state::adjacency::AdjacencyKind::ALL);
     all(&state::workers::Idle::ALL);
+    all(&Suite::ALL);
 }
 
 /// A batch of one put of a binding, with one thing changed.

@@ -1,0 +1,124 @@
+//! Security associations (`show sa`). Their keys are shown nowhere.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::table::{Table, or_dash};
+use super::{Filter, list};
+use crate::WorkerId;
+use crate::sa::{Direction, Protection, Reached, SaMode, Spi, Suite};
+
+/// A security association.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sa {
+    /// Which way it goes.
+    pub direction: Direction,
+    /// Its SPI.
+    pub spi: Spi,
+    /// Whose it is.
+    pub protection: Protection,
+    /// What ESP stands around.
+    pub mode: SaMode,
+    /// What it is sealed with.
+    pub suite: Suite,
+    /// Whether sequence numbers have 64 bits.
+    pub esn: bool,
+    /// The worker that opens or seals.
+    pub worker: WorkerId,
+    /// Packets that were authentic, or were sealed.
+    pub packets: u64,
+    /// Bytes of what is encrypted in them.
+    pub bytes: u64,
+    /// Inbound: the highest sequence number that was authentic. Outbound: that of the last packet sealed. 0: none was.
+    pub sequence: u64,
+    /// Outbound: the last sequence number that may be used before more are leased.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub leased: Option<u64>,
+    /// Inbound: packets dropped because their sequence number had been seen, or is too old.
+    pub replayed: u64,
+    /// Inbound: packets dropped because they are not authentic.
+    pub bad_icv: u64,
+    /// The lifetime that it has reached.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reached: Option<Reached>,
+    /// Why it is not in the data plane, and what is to be done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<String>,
+}
+
+impl Sa {
+    pub(super) fn is_admitted(&self, filter: &Filter) -> bool {
+        let Protection { table, local, remote, .. } = self.protection;
+        filter.admits_table(table) && filter.admits_address(|addr| [local.0, remote.0].contains(&addr))
+    }
+
+    fn state(&self) -> &'static str {
+        match (&self.refused, self.reached) {
+            (Some(_), _) => "refused",
+            (None, Some(Reached::Soft)) => "soft lifetime reached",
+            (None, Some(Reached::Hard)) => "ended: hard lifetime",
+            (None, None) => "up",
+        }
+    }
+}
+
+list! {
+    /// Security associations.
+    Sas of Sa
+}
+
+impl fmt::Display for Sas {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let headings = [
+            "Way",
+            "SPI",
+            "Profile",
+            "Local",
+            "Remote",
+            ">Port",
+            "Mode",
+            "Suite",
+            "ESN",
+            ">Worker",
+            ">Packets",
+            ">Bytes",
+            ">Sequence",
+            ">Leased",
+            ">Replayed",
+            ">Bad ICV",
+            "State",
+        ];
+        let mut table = Table::new(headings, "no SAs");
+        for sa in &self.0 {
+            let Protection { profile, local, remote, port, .. } = sa.protection;
+            let is_inbound = sa.direction == Direction::Inbound;
+            table.row([
+                if is_inbound { "in" } else { "out" }.to_owned(),
+                sa.spi.to_string(),
+                profile.to_string(),
+                local.to_string(),
+                remote.to_string(),
+                or_dash((port != 0).then_some(port)),
+                sa.mode.to_string(),
+                sa.suite.to_string(),
+                if sa.esn { "yes" } else { "no" }.to_owned(),
+                sa.worker.0.to_string(),
+                sa.packets.to_string(),
+                sa.bytes.to_string(),
+                sa.sequence.to_string(),
+                or_dash(sa.leased),
+                or_dash(is_inbound.then_some(sa.replayed)),
+                or_dash(is_inbound.then_some(sa.bad_icv)),
+                sa.state().to_owned(),
+            ]);
+        }
+        table.fmt(f)?;
+        for sa in &self.0 {
+            if let Some(why) = &sa.refused {
+                writeln!(f, "{} to {}: {why}", sa.spi, sa.protection.remote)?;
+            }
+        }
+        Ok(())
+    }
+}
