@@ -17,6 +17,10 @@ pub const TRAILER: usize = 2;
 pub const ALIGNMENT: usize = 4;
 /// Next header: a dummy packet, to be discarded without notice (RFC 4303 §2.6).
 pub const NO_NEXT_HEADER: u8 = 59;
+/// Next header: an IPv4 packet, in tunnel mode.
+pub const IPV4: u8 = 4;
+/// The same, an IPv6 packet.
+pub const IPV6: u8 = 41;
 /// What stands in front of IKE on port 4500, where an SPI would be, that is never zero (RFC 3948 §2.2).
 pub const NON_ESP_MARKER: [u8; 4] = [0; 4];
 /// The payload of a NAT keepalive (RFC 3948 §2.3).

@@ -33,6 +33,12 @@ pub(crate) enum End {
     /// The same, out of port `target`: the last piece of a frame whose outer packet was cut. Also how midchain hands to `fragment` what
     /// is a whole frame by then.
     Frame,
+    /// To worker `target`, which has the SA that it came by: enters there at esp-decrypt.
+    HandDecrypt,
+    /// The same of the SA that it goes by: at esp-encrypt.
+    HandEncrypt,
+    /// The same of a packet of the control plane's: at inject.
+    HandControl,
     /// Is held for the rest of the packet that it is a fragment of.
     Hold,
     /// Is a part of a packet in another slot now.
@@ -47,17 +53,22 @@ pub(crate) mod family {
     pub(crate) const OUTER4: u8 = 2;
     /// … or IPv6.
     pub(crate) const OUTER6: u8 = 4;
+    /// ESP that it came in was in UDP.
+    pub(crate) const IN_UDP: u8 = 8;
+    /// It is ESP that we have sealed: a frame, or an IP packet of the control plane's.
+    pub(crate) const SEALED: u8 = 16;
 }
 
 /// What the stages know of a packet. Numbers are in host order.
 #[derive(Debug, Clone, Copy)]
 #[repr(C, align(32))]
 pub(crate) struct Meta {
-    /// IPv4 destination. Written by classify, gre-decap and inject; read by ip-lookup. (That of an IPv6 packet is read from it.)
+    /// IPv4 destination. Written by classify, gre-decap and inject; read by ip-lookup. (That of an IPv6 packet is read from it.) Between
+    /// midchain and esp-encrypt the slot of the SA.
     pub(crate) destination: u32,
     /// Where it goes. Written by ip-lookup, glean and replicate; read by whom they hand it to.
     pub(crate) adjacency: AdjacencyId,
-    /// Where the current header starts in the buffer: IP, or GRE between classify and gre-decap.
+    /// Where the current header starts in the buffer: IP; between classify and gre-decap GRE or ESP; between midchain and esp-encrypt ESP.
     pub(crate) offset: u16,
     /// The interface it came by: the port's, then the tunnel's.
     pub(crate) interface: u16,

@@ -42,6 +42,15 @@ reasons! {
     ReassemblyFull "reassembly-full" "Too many packets wait for their fragments, or this one has too many of them.";
     ReassemblyTimeout "reassembly-timeout" "The other fragments of the packet did not come within a second.";
     ReassemblyTooBig "reassembly-too-big" "The packet that the fragments make is larger than a buffer holds, or than an IP packet may be.";
+    NatKeepalive "nat-keepalive" "It kept a mapping of a NAT alive, and has done so (RFC 3948).";
+    NoSa "no-sa" "ESP with an SPI for which there is no SA.";
+    SaMismatch "sa-mismatch" "ESP from another peer than the SA's, or in it something else than GRE for a tunnel that the SA protects.";
+    Replayed "replayed" "The ESP packet came before, or is older than the replay window.";
+    BadIcv "bad-icv" "The ESP packet is not authentic.";
+    EspMalformed "esp-malformed" "The ESP packet is cut short, or its padding or what is in it is wrong.";
+    EspDummy "esp-dummy" "The ESP packet is a dummy, which its sender made to hide how much it sends (RFC 4303).";
+    LifetimeEnded "lifetime-ended" "The SA has carried all that it may.";
+    UnprotectedIn "unprotected-in" "GRE in the clear for a tunnel that is protected.";
     GreMalformed "gre-malformed" "The GRE header is cut short, or has a version or flags that RFC 2784 wants refused.";
     GreChecksum "gre-checksum" "The GRE checksum is wrong.";
     GreNoTunnel "gre-no-tunnel" "No tunnel has this address, GRE key and peer.";
@@ -63,7 +72,11 @@ reasons! {
     TtlExpired "ttl-expired" "The time to live ended here; its sender was told, if the rules and limits allow.";
     TooBig "too-big" "The packet is larger than the link or tunnel that it would leave by takes; a sender that wants it whole was told, if the rules and limits allow.";
     FragmentFull "fragment-full" "Too many pieces of packets that were cut wait for the next breaths.";
-    NoHeadroom "no-headroom" "The buffer has no room for the outer header.";
+    NoHeadroom "no-headroom" "The buffer has no room for the outer header, or for the trailer of ESP.";
+    NoOutboundSa "no-outbound-sa" "There is no SA to the peer, and nothing goes to it in the clear; the sender was told, if the rules and limits allow.";
+    LeaseSpent "lease-spent" "The outbound SA may use no further sequence number until the control plane has recorded more.";
+    SequenceOverflow "sequence-overflow" "The outbound SA has used all sequence numbers that there are.";
+    HandoffFull "handoff-full" "The queue to the worker that has the packet's SA is full.";
     HostUnreachable "host-unreachable" "The destination cannot be reached; its sender was told, if the rules and limits allow.";
     PuntFull "punt-full" "The queue to the kernel twin or to the control plane is full.";
     TxFull "tx-full" "The port did not take the packet.";

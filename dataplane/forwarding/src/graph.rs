@@ -1,19 +1,23 @@
 //! The graph: which stages there are, and which may hand a packet to which.
 //!
 //! ```text
-//! rx → classify ┬→ reassemble → gre-decap
+//! rx → classify ┬→ reassemble → esp-decrypt, gre-decap, ip-lookup, ip6-lookup
+//!               ├→ esp-decrypt → gre-decap
 //!               ├→ gre-decap ┬→ ip-lookup ┬→ rewrite ──────────────┬→ tx
 //!               │            ├→ ip6-lookup├→ redirect → punt (copy)│
-//!               │            └→ punt      ├→ midchain ─────────────┤
-//!               ├→ ip-lookup, ip6-lookup  ├→ glean ┬→ midchain     │
-//!               └→ punt (host)            │        └→ icmp-error   │
-//! inject ┬→ ip-lookup, ip6-lookup         │                        │
+//!               │            └→ punt      ├→ midchain ┬────────────┤
+//!               ├→ ip-lookup, ip6-lookup  │           └→ esp-encrypt
+//!               └→ punt (host)            ├→ glean ┬→ midchain     │
+//! inject ┬→ ip-lookup, ip6-lookup         │        └→ icmp-error   │
 //!        ├→ replicate → midchain, glean   ├→ icmp-error → drop     │
 //!        ├→ rewrite, glean (NHRP)         │                        │
+//!        ├→ esp-decrypt, esp-encrypt      │                        │
 //!        └→ tx ───────────────────────────┼────────────────────────┘
 //! every node → drop(reason)               └→ punt (receive)
 //! midchain, rewrite ┬→ fragment → icmp-error
 //!                   └→ icmp-error
+//! esp-encrypt → fragment
+//! inject, esp-decrypt, esp-encrypt ⇢ the worker that has the SA: its inject
 //! ```
 //!
 //! Nodes stand in walk order and no edge goes back, so one pass over them is a whole walk. What must go round goes round
@@ -47,7 +51,8 @@ nodes! {
     Rx "rx" "Takes bursts from the ports.";
     Inject "inject" "Takes what the host, the control plane and the last breath left for this one.";
     Classify "classify" "Ethernet and IP headers: what is it, and is it for us?";
-    Reassemble "reassemble" "Fragments of GRE for us: the packet, once all of it is there.";
+    Reassemble "reassemble" "Fragments of GRE and ESP for us: the packet, once all of it is there.";
+    EspDecrypt "esp-decrypt" "ESP for us: authenticated, decrypted, and not seen before.";
     GreDecap "gre-decap" "GRE of our tunnels: from outer to inner packet.";
     IpLookup "ip-lookup" "IPv4 destination to adjacency.";
     Ip6Lookup "ip6-lookup" "IPv6 destination to adjacency.";
@@ -55,6 +60,7 @@ nodes! {
     Redirect "redirect" "A copy for the control plane of what leaves by the network it came from.";
     Glean "glean" "Next hops that are not resolved: report, then wait or fall back.";
     Midchain "midchain" "Into the tunnel: inner packet to outer frame.";
+    EspEncrypt "esp-encrypt" "What goes to a peer whom an SA protects is sealed.";
     Rewrite "rewrite" "Onto the link: time to live and Ethernet header.";
     Fragment "fragment" "Cuts what is larger than the link or tunnel takes, if it may be cut.";
     IcmpError "icmp-error" "Tells the sender why its packet is dropped.";
@@ -75,7 +81,7 @@ impl fmt::Display for Node {
 }
 
 /// Every hand-over from one node to another. `drop` is open to all and not listed.
-pub const EDGES: [(Node, Node); 40] = [
+pub const EDGES: [(Node, Node); 50] = [
     (Node::Rx, Node::Classify),
     (Node::Inject, Node::IpLookup),
     (Node::Inject, Node::Ip6Lookup),
@@ -83,13 +89,20 @@ pub const EDGES: [(Node, Node); 40] = [
     (Node::Inject, Node::Glean),
     (Node::Inject, Node::Midchain),
     (Node::Inject, Node::Rewrite),
+    (Node::Inject, Node::EspDecrypt),
+    (Node::Inject, Node::EspEncrypt),
     (Node::Inject, Node::Tx),
     (Node::Classify, Node::Reassemble),
+    (Node::Classify, Node::EspDecrypt),
     (Node::Classify, Node::GreDecap),
     (Node::Classify, Node::IpLookup),
     (Node::Classify, Node::Ip6Lookup),
     (Node::Classify, Node::Punt),
+    (Node::Reassemble, Node::EspDecrypt),
     (Node::Reassemble, Node::GreDecap),
+    (Node::Reassemble, Node::IpLookup),
+    (Node::Reassemble, Node::Ip6Lookup),
+    (Node::EspDecrypt, Node::GreDecap),
     (Node::GreDecap, Node::IpLookup),
     (Node::GreDecap, Node::Ip6Lookup),
     (Node::GreDecap, Node::Punt),
@@ -109,9 +122,12 @@ pub const EDGES: [(Node, Node); 40] = [
     (Node::Replicate, Node::Midchain),
     (Node::Glean, Node::Midchain),
     (Node::Glean, Node::IcmpError),
+    (Node::Midchain, Node::EspEncrypt),
     (Node::Midchain, Node::Fragment),
     (Node::Midchain, Node::IcmpError),
     (Node::Midchain, Node::Tx),
+    (Node::EspEncrypt, Node::Fragment),
+    (Node::EspEncrypt, Node::Tx),
     (Node::Rewrite, Node::Fragment),
     (Node::Rewrite, Node::IcmpError),
     (Node::Rewrite, Node::Tx),

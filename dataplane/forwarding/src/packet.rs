@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use wire::{checksum, ipv4, ipv6, tcp};
+use wire::{checksum, ipv4, ipv6, tcp, udp};
 
 use crate::DropReason;
 use crate::adjacency::LINK_LEN;
@@ -65,6 +65,26 @@ pub(crate) fn outer_source(meta: &Meta, bytes: &[u8]) -> Option<IpAddr> {
         return None;
     }
     addresses(bytes.get(LINK_LEN..)?).map(|(from, _)| from)
+}
+
+/// The UDP port of the peer, 0 where ESP was not in UDP, and the SPI of the SA that a packet came by.
+pub(crate) fn sealed_in(meta: &Meta, bytes: &[u8]) -> (u16, u32) {
+    let read = || {
+        let outer = bytes.get(LINK_LEN..)?;
+        let behind = if meta.family & family::OUTER6 == 0 {
+            usize::from(outer.first()? & 0xf) * 4
+        } else {
+            ipv6::upper(outer).ok()?.offset
+        };
+        let payload = outer.get(behind..)?;
+        let (port, esp) = if meta.family & family::IN_UDP == 0 {
+            (0, payload)
+        } else {
+            (u16::from_be_bytes(*payload.first_chunk()?), payload.get(udp::LEN..)?)
+        };
+        Some((port, u32::from_be_bytes(*esp.first_chunk()?)))
+    };
+    read().unwrap_or_default()
 }
 
 /// An address in 64 bits, for the tables of limits.

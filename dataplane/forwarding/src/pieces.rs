@@ -148,6 +148,8 @@ pub(crate) struct Key {
     pub(crate) source: u128,
     pub(crate) destination: u128,
     pub(crate) id: u32,
+    /// Its protocol, which packets are told apart by in IPv4 (RFC 791 §3.2); of IPv6 0: there the first fragment alone knows.
+    pub(crate) protocol: u8,
     pub(crate) v6: bool,
     /// Place of the FIB table that it came by: address spaces of their own.
     pub(crate) table: u16,
@@ -210,6 +212,7 @@ fn read_v4(packet: &[u8], table: u16) -> Result<Said, DropReason> {
             source: header.source().to_bits().into(),
             destination: header.destination().to_bits().into(),
             id: header.id().into(),
+            protocol: header.protocol,
             v6: false,
             table,
         },
@@ -235,7 +238,14 @@ fn read_v6(packet: &[u8], table: u16) -> Result<Said, DropReason> {
         return Err(DropReason::ReassemblyTooBig);
     }
     Ok(Said {
-        key: Key { source: number(fixed, 8), destination: number(fixed, 24), id: part.id, v6: true, table },
+        key: Key {
+            source: number(fixed, 8),
+            destination: number(fixed, 24),
+            id: part.id,
+            protocol: 0,
+            v6: true,
+            table,
+        },
         start: part.offset,
         end: (start + len) as u16,
         more: part.more,

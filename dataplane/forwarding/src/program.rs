@@ -41,9 +41,9 @@ use crate::adjacency::{Adjacencies, AdjacencyId};
 use crate::counters::{Counters, Traffic};
 use crate::ports::{InterfaceId, Notice};
 use crate::publish::Publisher;
-use crate::sa::{Lines, OrderSender, orders};
-use crate::tables::{Decap, Fibs, Interfaces, Nbmas, Tables};
-use crate::worker::{Sas, Worker};
+use crate::sa::{Lines, OrderSender, Sas, orders};
+use crate::tables::{Decap, Fibs, Interfaces, Nbmas, Protections, Tables};
+use crate::worker::Worker;
 use check::check_prefix;
 use family::TableState;
 use objects::{Claim, Misfits, Objects, names};
@@ -105,6 +105,7 @@ pub struct Program {
     interfaces: Arc<Interfaces>,
     decap: Arc<Decap>,
     nbmas: Arc<Nbmas>,
+    protections: Arc<Protections>,
     /// The ways to NBMA addresses, by address and by what sends that way.
     ways: BTreeSet<Way>,
     way_of: HashMap<Target, Way>,
@@ -114,7 +115,7 @@ pub struct Program {
     provider: aead::Provider,
     /// What each worker is told of its SAs, and what is shown of them.
     orders: Vec<OrderSender>,
-    lines: Vec<Arc<Lines>>,
+    lines: Arc<[Arc<Lines>]>,
     /// What workers spread the keys of their limits by.
     secret: u64,
     /// What each place had carried when its adjacency came, and when it was last asked about.
@@ -143,6 +144,8 @@ impl Program {
             interfaces: Arc::default(),
             decap: Arc::default(),
             nbmas: Arc::default(),
+            protections: Arc::default(),
+            lines: Arc::new([]),
         };
         let mut program = Self {
             ports,
@@ -166,13 +169,14 @@ impl Program {
             interfaces: Arc::default(),
             decap: Arc::default(),
             nbmas: Arc::default(),
+            protections: Arc::default(),
             ways: BTreeSet::new(),
             way_of: HashMap::new(),
             publisher: Publisher::new(empty),
             workers: Vec::new(),
             provider: aead::Provider::best(),
             orders: Vec::new(),
-            lines: Vec::new(),
+            lines: Arc::new([]),
             secret: 0,
             before: HashMap::new(),
             asked: HashMap::new(),
@@ -200,16 +204,18 @@ impl Program {
     /// Another worker, for a thread of its own. Workers are counted from 0 in the order of these calls.
     ///
     /// # Errors
-    /// [`MapError`] without address space for its counters (16 MiB) and the lines of its SAs (32 MiB).
+    /// [`MapError`] without address space for its counters (16 MiB) and its SAs (500 MiB; memory is taken when it is used).
     pub fn worker<B: PacketBuf>(&mut self) -> Result<Worker<B>, MapError> {
         let counters = Arc::new(Counters::new(AdjacencyId::LIMIT)?);
         let index = self.workers.len();
         let lines = Arc::new(Lines::new()?);
         let (sender, orders) = orders();
         self.workers.push(Arc::clone(&counters));
-        self.lines.push(Arc::clone(&lines));
+        self.lines = self.lines.iter().chain([&lines]).map(Arc::clone).collect();
         self.orders.push(sender);
-        let sas = Sas { orders, lines, provider: self.provider };
+        let sas = Sas::new(orders, lines, self.provider, index)?;
+        // Now all know how many they are.
+        self.publish();
         Ok(Worker::new(self.publisher.reader(), counters, sas, self.ports.len(), self.secret, index))
     }
 

@@ -579,7 +579,7 @@ mod tests {
     #[test]
     fn the_oldest_of_a_source_goes_first_and_then_the_oldest_of_all() {
         let mut reassembly: Reassembly<TestBuf> = Reassembly::new(7);
-        let key = |source: u128, id| Key { source, destination: 9, id, v6: false, table: 0 };
+        let key = |source: u128, id| Key { source, destination: 9, id, protocol: 47, v6: false, table: 0 };
         let begin = |reassembly: &mut Reassembly<TestBuf>, key: Key, now: u64| {
             let mut gone = Vec::new();
             loop {
@@ -624,7 +624,7 @@ mod tests {
     #[test]
     fn nobody_can_choose_sources_that_share_a_chain() {
         let reassembly: Reassembly<TestBuf> = Reassembly::new(7);
-        let key = |source, v6| Key { source, destination: 2, id: 1, v6, table: 0 };
+        let key = |source, v6| Key { source, destination: 2, id: 1, protocol: 47, v6, table: 0 };
         // Hosts with one number in many networks; addresses whose halves make up for each other's differences.
         let hosts = |n: u32| key(u128::from(n << 12 | 1), false);
         let halves = |n: u64| key(u128::from(n.rotate_left(29)) << 64 | u128::from(n), true);

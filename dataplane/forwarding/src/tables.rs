@@ -11,6 +11,7 @@ use std::sync::Arc;
 use crate::adjacency::{Adjacencies, AdjacencyId};
 use crate::fib::{Fib, Fib6};
 use crate::ports::{InterfaceId, PortId};
+use crate::sa::{Lines, UNPROTECTED};
 
 /// The view.
 #[derive(Debug, Clone)]
@@ -21,6 +22,9 @@ pub struct Tables {
     pub(crate) interfaces: Arc<Interfaces>,
     pub(crate) decap: Arc<Decap>,
     pub(crate) nbmas: Arc<Nbmas>,
+    pub(crate) protections: Arc<Protections>,
+    /// The lines of SAs of all workers, in their order.
+    pub(crate) lines: Arc<[Arc<Lines>]>,
 }
 
 /// The FIBs of one table.
@@ -71,8 +75,22 @@ pub(crate) fn is_on_link(addr: u128) -> bool {
 /// Where the number of the link stands.
 pub(crate) const LINK_SHIFT: u32 = 96;
 
-/// The neighbour behind which an NBMA address is, by tunnel and address: of those that a binding or a replica names.
-pub(crate) type Nbmas = BTreeMap<(InterfaceId, IpAddr), AdjacencyId>;
+/// The neighbour behind which an NBMA address is, by tunnel, address and UDP port (0 where the tunnel is not protected): of those that
+/// a binding or a replica names.
+pub(crate) type Nbmas = BTreeMap<(InterfaceId, IpAddr, u16), AdjacencyId>;
+
+/// The slots of the peers for which something can be sealed, by domain, address and UDP port. Bound or not: who is not yet may be
+/// answered.
+pub(crate) type Protections = BTreeMap<(u16, IpAddr, u16), u32>;
+
+/// How a packet of the control plane's gets to an NBMA address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Way {
+    /// The neighbour; `None`: the outer packet is looked up in the underlay's table.
+    pub(crate) link: Option<AdjacencyId>,
+    /// The slot of the peer's outbound SA; [`UNPROTECTED`]: it has none. On a tunnel with a domain there is no way then.
+    pub(crate) protection: u32,
+}
 
 /// Interfaces by id and by port.
 #[derive(Debug, Default)]
@@ -127,6 +145,8 @@ pub(crate) struct TunnelInterface {
     pub(crate) point_to_point: bool,
     /// Receivers of multicast.
     pub(crate) replicas: Arc<[AdjacencyId]>,
+    /// As of [`DecapTunnel::domain`].
+    pub(crate) domain: u16,
 }
 
 impl Tables {
@@ -147,6 +167,21 @@ impl Tables {
             Role::Port(port) => Some(port),
             Role::Tunnel(_) => None,
         }
+    }
+
+    /// How a tunnel's packets get to an NBMA address and UDP port.
+    pub(crate) fn way(&self, id: InterfaceId, tunnel: &TunnelInterface, nbma: IpAddr, port: u16) -> Way {
+        let port = if tunnel.domain == 0 { 0 } else { port };
+        let protection = self.protections.get(&(tunnel.domain, nbma, port)).copied();
+        Way {
+            link: self.nbmas.get(&(id, nbma, port)).copied(),
+            protection: protection.unwrap_or(UNPROTECTED),
+        }
+    }
+
+    /// Whether a binding or a replica of a tunnel names an NBMA address.
+    pub(crate) fn is_peer(&self, tunnel: InterfaceId, nbma: IpAddr) -> bool {
+        self.nbmas.range((tunnel, nbma, 0)..=(tunnel, nbma, u16::MAX)).next().is_some()
     }
 
     /// The interface of a port's packets without a tag.
@@ -220,15 +255,17 @@ impl Address for u128 {
 #[derive(Debug)]
 pub(crate) struct DecapTable<A> {
     slots: Vec<Option<(DecapKey<A>, DecapTunnel)>>,
-    /// Our NBMA addresses with their tables, in a table of the same kind.
-    locals: Vec<Option<(A, u16)>>,
+    /// Our NBMA addresses with their tables, in a table of the same kind, and whether a tunnel there is protected.
+    locals: Vec<Option<(A, u16, bool)>>,
     /// Whether there is a point-to-point tunnel.
     pub(crate) point_to_point: bool,
+    /// Whether any tunnel is protected.
+    pub(crate) protects: bool,
 }
 
 impl<A> Default for DecapTable<A> {
     fn default() -> Self {
-        Self { slots: Vec::new(), locals: Vec::new(), point_to_point: false }
+        Self { slots: Vec::new(), locals: Vec::new(), point_to_point: false, protects: false }
     }
 }
 
@@ -238,35 +275,51 @@ impl<A: Address> DecapTable<A> {
             return Self::default();
         }
         let len = (tunnels.len() * 2).next_power_of_two();
-        let mut decap = Self { slots: vec![None; len], locals: vec![None; len], point_to_point: false };
+        let mut decap = Self { slots: vec![None; len], locals: vec![None; len], ..Self::default() };
         for (key, tunnel) in tunnels {
+            let protected = tunnel.domain != 0;
             decap.point_to_point |= key.remote != A::default();
+            decap.protects |= protected;
             let mut at = key.hash() & (len - 1);
             while decap.slots[at].is_some() {
                 at = (at + 1) & (len - 1);
             }
             decap.slots[at] = Some((*key, *tunnel));
-            let local = Some((key.local, key.table));
             let mut at = spread(key.local.mixed()) & (len - 1);
-            while decap.locals[at].is_some() && decap.locals[at] != local {
+            let mut others = false;
+            while let Some((local, table, protects)) = decap.locals[at] {
+                if (local, table) == (key.local, key.table) {
+                    others = protects;
+                    break;
+                }
                 at = (at + 1) & (len - 1);
             }
-            decap.locals[at] = local;
+            decap.locals[at] = Some((key.local, key.table, others | protected));
         }
         decap
     }
 
     /// Whether GRE to this address, come by this FIB table, is for a tunnel.
     pub(crate) fn is_local(&self, addr: A, table: u16) -> bool {
+        self.local(addr, table).is_some()
+    }
+
+    /// Whether ESP to this address, come by this FIB table, is for a tunnel.
+    pub(crate) fn is_protected(&self, addr: A, table: u16) -> bool {
+        self.protects && self.local(addr, table) == Some(true)
+    }
+
+    /// Whether a tunnel with this address is protected; `None` if no tunnel has it.
+    fn local(&self, addr: A, table: u16) -> Option<bool> {
         let mask = self.locals.len().wrapping_sub(1);
         let mut at = spread(addr.mixed()) & mask;
-        while let Some(Some(local)) = self.locals.get(at) {
-            if *local == (addr, table) {
-                return true;
+        while let Some(Some((local, of, protected))) = self.locals.get(at) {
+            if (*local, *of) == (addr, table) {
+                return Some(*protected);
             }
             at = (at + 1) & mask;
         }
-        false
+        None
     }
 
     /// The tunnel of a packet: the point-to-point one with its source, else the multipoint one.
@@ -339,6 +392,15 @@ mod tests {
             [of(1, Some(7), 99, 3), of(1, Some(8), 99, 3), of(2, Some(7), 99, 3)],
             [Some(7), None, None]
         );
+        let guarded = |id| DecapTunnel { domain: 5, ..tunnel(id) };
+        let mixed = DecapTable::new(&[
+            (key(1, Some(7), 0, 0), guarded(1)),
+            (key(1, Some(8), 0, 0), tunnel(2)),
+            (key(1, Some(7), 0, 1), tunnel(3)),
+        ]);
+        let protected = |local, table| mixed.is_protected(address(local), table);
+        assert_eq!([protected(1, 0), protected(1, 1), protected(2, 0)], [true, false, false]);
+        assert!(!decap.is_protected(address(1), 0));
         let locals = [(1, 0), (2, 0), (1, 3), (3, 0), (2, 3)];
         let is_local = locals.map(|(local, table)| decap.is_local(address(local), table));
         assert_eq!(is_local, [true, true, true, false, false]);

@@ -95,9 +95,14 @@ impl Trace {
         let wanted = self.only.is_none_or(|only| to == Some(only) || observe::names(bytes, only));
         if self.armed > 0 && wanted {
             self.armed -= 1;
-            self.last += 1;
-            self.follow(slot, self.last);
+            self.begin(slot);
         }
+    }
+
+    /// Traces the packet in a slot, with a new number.
+    pub(crate) fn begin(&mut self, slot: u8) {
+        self.last += 1;
+        self.follow(slot, self.last);
     }
 
     /// A packet that is traced already, or with 0 one that is not, is in this slot now.
@@ -122,7 +127,8 @@ impl Trace {
         }
         // What leaves is a frame, wherever the packet was in what it came in.
         let offset = if node == Node::Tx { observe::link_len(bytes) as u16 } else { meta.offset };
-        let current = if node == Node::Rx { None } else { bytes.get(usize::from(offset)..) };
+        let is_packet = !matches!(node, Node::Rx | Node::EspDecrypt | Node::EspEncrypt);
+        let current = if is_packet { bytes.get(usize::from(offset)..) } else { None };
         self.steps.push(Step {
             packet,
             node,

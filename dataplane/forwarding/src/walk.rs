@@ -13,10 +13,11 @@ use crate::capture::Capture;
 use crate::counters::Counters;
 use crate::graph::Node;
 use crate::limit::Limit;
-use crate::packet::outer_source;
+use crate::packet::{outer_source, sealed_in};
 use crate::parking::{Leaving, Parked, Parking};
-use crate::ports::{Injected, InterfaceId, Origin, PortId, Ports, Punt};
+use crate::ports::{HandedOff, HandoffEntry, Injected, InterfaceId, Origin, PortId, Ports, Punt};
 use crate::reassembly::{Fragment, Held, Reassembly};
+use crate::sa::Job;
 use crate::stage::icmp_error;
 use crate::tables::Tables;
 use crate::trace::Trace;
@@ -34,6 +35,9 @@ pub(crate) const BURST: usize = 128;
 pub(crate) const RECEIVED: usize = SLOTS - COPIES;
 /// Packets from above in one breath.
 pub(crate) const INJECTED: usize = 32;
+/// Packets that other workers handed off, in one breath. With those from above and from earlier breaths they are as many as there are
+/// slots.
+pub(crate) const HANDED: usize = SLOTS - RESUMED - INJECTED;
 /// Packets that wait for the next breath.
 const CARRIED: usize = 1024;
 /// Places of these that pieces leave to others, and to the last pieces of the same walk: those come when it ends, one a slot.
@@ -83,6 +87,11 @@ pub(crate) struct Walk<B> {
     tx: Vec<Vec<B>>,
     free: Vec<B>,
     pub(crate) injected: Vec<Injected<B>>,
+    pub(crate) handed: Vec<HandedOff<B>>,
+    /// Where the control plane's packets come from that are handed off at the end of this walk, by slot.
+    pub(crate) origins: Vec<(u8, Origin)>,
+    /// Packets that are sealed or opened just now.
+    pub(crate) jobs: Vec<Job>,
     pub(crate) carried: VecDeque<Carried<B>>,
     /// Multicast packets in `carried`.
     pub(crate) replicating: usize,
@@ -103,6 +112,8 @@ pub(crate) struct Walk<B> {
     pub(crate) errors: Limit,
     pub(crate) too_bigs: Limit,
     pub(crate) path_mtus: Limit,
+    /// Reports of peers that are elsewhere now.
+    pub(crate) moves: Limit,
     /// Identification of the next outer header (RFC 6864: what may be fragmented needs one).
     pub(crate) ip_id: u16,
     /// The same of an outer IPv6 packet that is cut.
@@ -132,6 +143,9 @@ impl<B: PacketBuf> Walk<B> {
             tx: (0..ports).map(|_| Vec::with_capacity(SLOTS)).collect(),
             free: Vec::with_capacity(SLOTS),
             injected: Vec::with_capacity(INJECTED),
+            handed: Vec::with_capacity(HANDED),
+            origins: Vec::with_capacity(INJECTED + HANDED),
+            jobs: Vec::with_capacity(SLOTS),
             carried: VecDeque::with_capacity(CARRIED),
             replicating: 0,
             parking: Parking::new(),
@@ -145,6 +159,7 @@ impl<B: PacketBuf> Walk<B> {
             errors: Limit::new(Duration::from_millis(100), 10, 1000, secret),
             too_bigs: Limit::new(Duration::from_millis(100), 10, 1000, secret),
             path_mtus: Limit::new(Duration::from_secs(1), 1, 100, secret),
+            moves: Limit::new(Duration::from_secs(1), 1, 1000, secret),
             ip_id: (index as u16).reverse_bits(),
             // Where it begins is not to be guessed (RFC 7739).
             ip6_id: (secret >> 32) as u32 ^ secret as u32 ^ (index as u32).reverse_bits(),
@@ -292,6 +307,12 @@ impl<B: PacketBuf> Walk<B> {
         self.carried.len() + self.pieces.len() + pieces <= CARRIED - UNCUT
     }
 
+    /// The packet in a slot was traced by the worker that handed it off: here it has a number of its own.
+    #[cold]
+    pub(crate) fn adopt_handed(&mut self, slot: u8) {
+        self.trace.begin(slot);
+    }
+
     /// Takes packets whose wait is over from the parking: resolved ones to the next breath, the others to their end, of which their
     /// senders are told.
     pub(crate) fn unpark<P: Ports<Buf = B>>(&mut self, tables: &Tables, ports: &mut P) {
@@ -351,12 +372,16 @@ impl<B: PacketBuf> Walk<B> {
         for fragment in fragments.drain(..) {
             match fragment.held {
                 Held::Slot(slot) => self.drop(slot, reason),
-                Held::Buf(buf) => {
-                    self.flow.unparked += 1;
-                    self.refuse(buf, reason);
-                }
+                Held::Buf(buf) => self.end_parked(buf, reason),
             }
         }
+    }
+
+    /// Drops a packet of an earlier walk that was to go on.
+    #[cold]
+    pub(crate) fn end_parked(&mut self, buf: B, reason: DropReason) {
+        self.flow.unparked += 1;
+        self.refuse(buf, reason);
     }
 
     /// Ends a fragment of an earlier walk that is a part of another packet now.
@@ -462,6 +487,15 @@ impl<B: PacketBuf> Walk<B> {
                 End::Again => self.keep(slot, buf, meta, Entry::Lookup),
                 End::Piece => self.keep(slot, buf, meta, Entry::Adjacency),
                 End::Frame => self.keep(slot, buf, meta, Entry::Frame),
+                End::HandDecrypt => self.hand_off(ports, slot, buf, meta, HandoffEntry::Decrypt),
+                End::HandEncrypt => self.hand_off(ports, slot, buf, meta, HandoffEntry::Encrypt),
+                End::HandControl => match self.origins.iter().find(|(of, _)| *of == slot) {
+                    Some((_, origin)) => {
+                        let entry = HandoffEntry::Control(*origin);
+                        self.hand_off(ports, slot, buf, meta, entry);
+                    }
+                    None => unreachable!("inject notes where each of them comes from"),
+                },
                 End::Hold => {
                     self.flow.parked += 1;
                     self.reassembly.hold(meta.target, slot, buf);
@@ -474,6 +508,7 @@ impl<B: PacketBuf> Walk<B> {
             }
         }
         self.bufs = bufs;
+        self.origins.clear();
     }
 
     /// Keeps a packet of this walk for the next breath, or drops it if it waits for too many others.
@@ -496,6 +531,22 @@ impl<B: PacketBuf> Walk<B> {
         }
     }
 
+    /// Gives a packet to the worker that has its SA.
+    fn hand_off<P: Ports<Buf = B>>(
+        &mut self,
+        ports: &mut P,
+        slot: u8,
+        buf: B,
+        meta: Meta,
+        entry: HandoffEntry,
+    ) {
+        let packet = HandedOff { buf, meta, entry, trace: self.trace.id(slot) };
+        match ports.hand_off(meta.target.into(), packet) {
+            Ok(()) => self.flow.handed_off += 1,
+            Err(packet) => self.refuse(packet.buf, DropReason::HandoffFull),
+        }
+    }
+
     fn punt<P: Ports<Buf = B>>(&mut self, ports: &mut P, punt: Punt, buf: B) {
         match ports.punt(punt, buf) {
             Ok(()) => self.flow.punted += 1,
@@ -515,12 +566,13 @@ impl<B: PacketBuf> Walk<B> {
 /// What goes with a packet to the control plane. `bytes`: with the outer header that it came in.
 pub(crate) fn control_punt(tables: &Tables, reason: PuntReason, meta: &Meta, bytes: &[u8]) -> Punt {
     let nobody = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+    let (port, spi) = if meta.domain == 0 { (0, 0) } else { sealed_in(meta, bytes) };
     Punt::Control {
         reason,
         tunnel: InterfaceId(meta.interface),
         source: outer_source(meta, bytes).unwrap_or(nobody),
         destination: tables.tunnel(meta.interface).map_or(nobody, |tunnel| tunnel.source),
-        port: 0,
-        spi: 0,
+        port,
+        spi,
     }
 }

@@ -1,7 +1,8 @@
 //! A worker and its breath.
 //!
 //! ```text
-//! refresh tables → commands → what the last breath left, what was injected → a burst of each port → walk → transmit
+//! refresh tables → commands → orders about SAs → what the last breath left, what was injected or handed
+//! in → a burst of each port → walk → transmit
 //! ```
 
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use crate::counters::Counters;
 use crate::graph::Node;
 use crate::ports::{Command, PortId, Ports};
 use crate::publish::Reader;
-use crate::sa::{Lines, Orders};
+use crate::sa::Sas;
 use crate::stage;
 use crate::tables::Tables;
 use crate::trace::Step;
@@ -24,6 +25,9 @@ use crate::walk::{BURST, RECEIVED, Walk};
 
 /// Commands that are taken in one breath.
 const COMMANDS: usize = 4;
+/// Orders about SAs that are carried out in one breath, and in one without packets: each moves some hundred bytes.
+const ORDERS: usize = 64;
+const ORDERS_IDLE: usize = 256;
 
 /// One worker's own state. Made by [`crate::Program::worker`], moved to the worker's thread.
 #[derive(Debug)]
@@ -31,14 +35,6 @@ pub struct Worker<B> {
     tables: Reader<Tables>,
     walk: Walk<B>,
     sas: Sas,
-}
-
-/// What a worker has of its SAs.
-#[derive(Debug)]
-pub(crate) struct Sas {
-    pub(crate) orders: Orders,
-    pub(crate) lines: Arc<Lines>,
-    pub(crate) provider: aead::Provider,
 }
 
 impl<B: PacketBuf> Worker<B> {
@@ -105,8 +101,12 @@ pub fn breathe<P: Ports>(worker: &mut Worker<P::Buf>, now: Instant, ports: &mut 
         let Some(command) = ports.command() else { break };
         worker.command(command);
     }
-    let Worker { tables, walk, .. } = worker;
+    let Worker { tables, walk, sas } = worker;
     let tables: &Tables = tables;
+    // Behind the tables: what they lead to an SA was ordered before they were published.
+    if !sas.are_settled() {
+        sas.carry_out(ORDERS);
+    }
     walk.now = now;
     walk.flow = Flow::default();
 
@@ -116,7 +116,7 @@ pub fn breathe<P: Ports>(worker: &mut Worker<P::Buf>, now: Instant, ports: &mut 
     if walk.reassembly.len() > 0 {
         walk.expire();
     }
-    stage::inject::run(walk, tables, ports);
+    stage::inject::run(walk, tables, sas, ports);
     receive(walk, tables, ports);
     macro_rules! stages {
         ($($node:ident => $run:expr;)+) => {$(
@@ -128,13 +128,15 @@ pub fn breathe<P: Ports>(worker: &mut Worker<P::Buf>, now: Instant, ports: &mut 
     }
     stages! {
         Reassemble => stage::reassemble::run(walk);
+        EspDecrypt => stage::esp_decrypt::run(walk, tables, sas, ports);
         GreDecap => stage::gre_decap::run(walk, tables);
         IpLookup => stage::ip_lookup::run(walk, tables);
         Ip6Lookup => stage::ip6_lookup::run(walk, tables);
         Replicate => stage::replicate::run(walk, tables, ports);
         Redirect => stage::redirect::run(walk, tables, ports);
         Glean => stage::glean::run(walk, tables, ports);
-        Midchain => stage::midchain::run(walk, tables);
+        Midchain => stage::midchain::run(walk, tables, sas);
+        EspEncrypt => stage::esp_encrypt::run(walk, tables, sas);
         Rewrite => stage::rewrite::run(walk, tables);
         Fragment => stage::fragment::run(walk, tables, ports);
         IcmpError => stage::icmp_error::run(walk, tables, ports);
@@ -144,7 +146,14 @@ pub fn breathe<P: Ports>(worker: &mut Worker<P::Buf>, now: Instant, ports: &mut 
         };
         Drop => walk.count_drops();
     }
-    walk.finish(tables, ports)
+    let mut breath = walk.finish(tables, ports);
+    if !sas.are_settled() {
+        if breath.came == 0 {
+            sas.carry_out(ORDERS_IDLE);
+        }
+        breath.more |= !sas.are_settled();
+    }
+    breath
 }
 
 /// A burst of each port, beginning with another port each time, as long as there are slots.

@@ -6,8 +6,10 @@ mod cycles;
 mod huge;
 mod line;
 mod prefetch;
+mod slots;
 
 pub use cycles::{Clock, cycles, cycles_per_second};
 pub use huge::{HugeVec, MapError};
 pub use line::{LINE, LineAligned};
 pub use prefetch::{prefetch_address, prefetch_read, prefetch_slice};
+pub use slots::HugeSlots;

@@ -566,6 +566,8 @@ impl Program {
             interfaces: Arc::clone(&self.interfaces),
             decap: Arc::clone(&self.decap),
             nbmas: Arc::clone(&self.nbmas),
+            protections: Arc::clone(&self.protections),
+            lines: Arc::clone(&self.lines),
         })
     }
 

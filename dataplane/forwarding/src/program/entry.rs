@@ -97,8 +97,8 @@ impl Program {
             let id = self.ways_to(tunnel, nbma).next().and_then(|(.., link)| self.slots.id(*link));
             let nbmas = Arc::make_mut(&mut self.nbmas);
             match id {
-                Some(id) => nbmas.insert((tunnel, nbma), id),
-                None => nbmas.remove(&(tunnel, nbma)),
+                Some(id) => nbmas.insert((tunnel, nbma, 0), id),
+                None => nbmas.remove(&(tunnel, nbma, 0)),
             };
         }
         true

@@ -83,6 +83,7 @@ impl Program {
                     fallback: self.pins.get(&Key::Fallback(*name)).and_then(|target| self.slots.id(*target)),
                     point_to_point: is_point_to_point(tunnel),
                     replicas: self.replicas(tunnel),
+                    domain: 0,
                 })
             } else {
                 continue;

@@ -51,7 +51,7 @@ pub(crate) struct Order {
     pub(crate) change: Change,
 }
 
-/// What changes. Boxes come back with what was in the slot, so that no worker frees memory, and keys are erased elsewhere.
+/// What changes. Boxes come back empty, so that no worker frees memory; what was in the slot is erased there.
 #[derive(Debug)]
 pub(crate) enum Change {
     /// Another inbound SA in the slot, or none.

@@ -6,10 +6,13 @@
 //!    is the twin's: what asks for all is for a group, what asks us alone is for one of our addresses.
 //! 3. IP header: version, lengths, of IPv4 the checksum, else drop `bad-header` or `bad-checksum`. The frame's padding is cut off.
 //! 4. GRE to an address that a tunnel has in the table of the interface: `gre-decap`; a fragment of it: `reassemble`.
-//! 5. All else: `ip-lookup` or `ip6-lookup`. Our own addresses are found there.
+//! 5. To an address that a protected tunnel has: ESP, and ESP in UDP (port 4500, RFC 3948 §2.2: what begins with an SPI, which is not 0):
+//!    `esp-decrypt`; a keepalive of a NAT: drop `nat-keepalive`; a fragment of ESP or of any UDP: `reassemble`, since the first one alone
+//!    tells what it is. IKE goes on as all else.
+//! 6. All else: `ip-lookup` or `ip6-lookup`. Our own addresses are found there.
 
 use wire::buf::PacketBuf;
-use wire::{ethernet, ipv4, ipv6};
+use wire::{esp, ethernet, ipv4, ipv6, udp};
 
 use super::{AHEAD_BYTES, AHEAD_DESCRIPTOR, check_ip, destination, is_plain, total_length};
 use crate::DropReason;
@@ -51,8 +54,9 @@ pub(crate) fn run<B: PacketBuf>(walk: &mut Walk<B>, tables: &Tables, port: PortI
     for buf in bufs[first..].iter().take(AHEAD_BYTES) {
         buf.prefetch_bytes();
     }
-    // Our NBMA address that the GRE packet before was for: most are for the same.
-    let mut local = NO_ADDRESS;
+    // Our NBMA address that the GRE packet before was for, and the one before of ESP: most are for the same.
+    let (mut local, mut protected) = (NO_ADDRESS, NO_ADDRESS);
+    let protects = tables.decap.v4.protects;
     for at in first..end {
         if let Some(ahead) = bufs.get(at + AHEAD_DESCRIPTOR) {
             ahead.prefetch_descriptor();
@@ -73,6 +77,16 @@ pub(crate) fn run<B: PacketBuf>(walk: &mut Walk<B>, tables: &Tables, port: PortI
         if ip[9] == ipv4::GRE && (u64::from(to) == local || tables.decap.v4.is_local(to, table)) {
             local = to.into();
             to_tunnel(ip, meta, frames, slot);
+        } else if protects
+            && may_be_esp(ip, bytes)
+            && (u64::from(to) == protected || tables.decap.v4.is_protected(to, table))
+        {
+            protected = to.into();
+            let whole = LINK_LEN + to_protected(ip, bytes, meta, frames, slot);
+            if whole < bytes.len() {
+                cut_padding(buf, whole);
+            }
+            continue;
         } else {
             fib.prefetch(to.into());
             frames.hand::<ME, { Node::IpLookup as u8 }>(slot);
@@ -110,11 +124,88 @@ fn plain(bytes: &[u8], us: u64) -> Option<&[u8; ipv4::LEN]> {
 #[inline(always)]
 fn to_tunnel(ip: &[u8; ipv4::LEN], meta: &mut Meta, frames: &mut Frames, slot: u8) {
     meta.family = family::OUTER4;
-    if u16::from_be_bytes([ip[6], ip[7]]) & (ipv4::MORE_FRAGMENTS | ipv4::OFFSET_MASK) != 0 {
+    if is_part(ip) {
         return frames.hand::<ME, { Node::Reassemble as u8 }>(slot);
     }
     meta.offset = PLAIN_LEN as u16;
     frames.hand::<ME, { Node::GreDecap as u8 }>(slot);
+}
+
+/// Whether a packet without options is ESP, or may be ESP in UDP.
+#[inline(always)]
+fn may_be_esp(ip: &[u8; ipv4::LEN], bytes: &[u8]) -> bool {
+    match ip[9] {
+        ipv4::ESP => true,
+        ipv4::UDP => {
+            let port = bytes.get(PLAIN_LEN + 2..PLAIN_LEN + 4);
+            is_part(ip) || port.is_some_and(|port| *port == udp::IKE_NAT.to_be_bytes())
+        }
+        _ => false,
+    }
+}
+
+/// Whether an IPv4 packet is a fragment.
+#[inline(always)]
+fn is_part(ip: &[u8; ipv4::LEN]) -> bool {
+    u16::from_be_bytes([ip[6], ip[7]]) & (ipv4::MORE_FRAGMENTS | ipv4::OFFSET_MASK) != 0
+}
+
+/// ESP, or UDP that may be, for us, without options; its length.
+#[inline(always)]
+fn to_protected(ip: &[u8; ipv4::LEN], bytes: &[u8], meta: &mut Meta, frames: &mut Frames, slot: u8) -> usize {
+    let total = total_length(ip);
+    if is_part(ip) {
+        meta.family = family::OUTER4;
+        frames.hand::<ME, { Node::Reassemble as u8 }>(slot);
+        return total;
+    }
+    if ip[9] == ipv4::ESP {
+        meta.family = family::OUTER4;
+        meta.offset = PLAIN_LEN as u16;
+        frames.hand::<ME, { Node::EspDecrypt as u8 }>(slot);
+        return total;
+    }
+    let datagram = bytes.get(PLAIN_LEN..LINK_LEN + total).unwrap_or_default();
+    match in_udp(datagram) {
+        InUdp::Esp(len) => {
+            meta.family = family::OUTER4 | family::IN_UDP;
+            meta.offset = (PLAIN_LEN + udp::LEN) as u16;
+            frames.hand::<ME, { Node::EspDecrypt as u8 }>(slot);
+            ipv4::LEN + len
+        }
+        InUdp::Keepalive => {
+            frames.drop(meta, slot, DropReason::NatKeepalive);
+            total
+        }
+        InUdp::Else => {
+            frames.hand::<ME, { Node::IpLookup as u8 }>(slot);
+            total
+        }
+    }
+}
+
+/// What a datagram for a protected address is.
+pub(super) enum InUdp {
+    /// ESP; the length of the datagram, at most what is there.
+    Esp(usize),
+    Keepalive,
+    /// IKE, or anything else that the kernel knows about.
+    Else,
+}
+
+/// Looks at a whole datagram.
+#[inline(always)]
+pub(super) fn in_udp(datagram: &[u8]) -> InUdp {
+    let Ok((header, _)) = udp::parse(datagram) else { return InUdp::Else };
+    if header.destination_port() != udp::IKE_NAT {
+        return InUdp::Else;
+    }
+    let len = usize::from(header.length());
+    match esp::in_udp(datagram.get(udp::LEN..len).unwrap_or_default()) {
+        esp::InUdp::Esp(_) => InUdp::Esp(len),
+        esp::InUdp::Keepalive => InUdp::Keepalive,
+        esp::InUdp::Ike(_) | esp::InUdp::Neither => InUdp::Else,
+    }
 }
 
 /// What is the same for all that arrives by an interface.
@@ -193,6 +284,7 @@ impl Unusual<'_> {
             Next::Lookup6 => frames.hand::<ME, { Node::Ip6Lookup as u8 }>(slot),
             Next::Reassemble => frames.hand::<ME, { Node::Reassemble as u8 }>(slot),
             Next::Decap => frames.hand::<ME, { Node::GreDecap as u8 }>(slot),
+            Next::Decrypt => frames.hand::<ME, { Node::EspDecrypt as u8 }>(slot),
         }
     }
 
@@ -200,15 +292,24 @@ impl Unusual<'_> {
     fn see_v4(&self, packet: &[u8], meta: &mut Meta) -> Result<(Next, usize), DropReason> {
         let ip = check_ip(packet)?;
         meta.destination = ip.destination;
-        if ip.protocol != ipv4::GRE || !self.tables.decap.v4.is_local(ip.destination, meta.table) {
+        let decap = &self.tables.decap.v4;
+        let is_ours = match ip.protocol {
+            ipv4::GRE => decap.is_local(ip.destination, meta.table),
+            ipv4::ESP | ipv4::UDP => decap.is_protected(ip.destination, meta.table),
+            _ => false,
+        };
+        if !is_ours {
             return Ok((Next::Lookup, ip.total));
         }
-        meta.family = family::OUTER4;
         if ip.fragment {
+            meta.family = family::OUTER4;
             return Ok((Next::Reassemble, ip.total));
         }
-        meta.offset += ip.header as u16;
-        Ok((Next::Decap, ip.total))
+        let found = open(ip.protocol, packet.get(ip.header..ip.total).unwrap_or_default())?;
+        let Some(Opened { next, before, len, in_udp }) = found else { return Ok((Next::Lookup, ip.total)) };
+        meta.family = family::OUTER4 | in_udp;
+        meta.offset += (ip.header + before) as u16;
+        Ok((next, ip.header + len))
     }
 
     /// The same of an IPv6 packet. What is wrong with its extension headers is for the kernel to say, if it is for us at all.
@@ -216,25 +317,61 @@ impl Unusual<'_> {
         let ip = check_ip6(packet)?;
         meta.family = family::V6;
         let on = Ok((Next::Lookup6, ip.total));
-        if !self.tables.decap.v6.is_local(ip.destination, meta.table) {
+        let decap = &self.tables.decap.v6;
+        if !decap.is_local(ip.destination, meta.table) {
             return on;
         }
+        let protected = decap.is_protected(ip.destination, meta.table);
         // In this order: `upper` bounds the way over the headers that `is_under_way` goes too.
         let Ok(upper) = ipv6::upper(&packet[..ip.total]) else { return on };
         if is_under_way(packet) {
             return on;
         }
-        let next = match upper.part {
-            Some(part) if part.next_header == ipv6::GRE => Next::Reassemble,
-            None if upper.protocol == ipv6::GRE => {
-                meta.offset += upper.offset as u16;
-                Next::Decap
-            }
-            _ => return on,
+        let is_ours = |protocol| match protocol {
+            ipv6::GRE => true,
+            ipv6::ESP | ipv6::UDP => protected,
+            _ => false,
         };
-        meta.family = family::OUTER6;
-        Ok((next, ip.total))
+        let protocol = upper.part.map_or(upper.protocol, |part| part.next_header);
+        if !is_ours(protocol) {
+            return on;
+        }
+        if upper.part.is_some() {
+            meta.family = family::OUTER6;
+            return Ok((Next::Reassemble, ip.total));
+        }
+        let found = open(protocol, packet.get(upper.offset..ip.total).unwrap_or_default())?;
+        let Some(Opened { next, before, len, in_udp }) = found else { return on };
+        meta.family = family::OUTER6 | in_udp;
+        meta.offset += (upper.offset + before) as u16;
+        Ok((next, upper.offset + len))
     }
+}
+
+/// What GRE, ESP or UDP for us turns out to be.
+struct Opened {
+    next: Next,
+    /// What stands before the next header, and how long all of it is.
+    before: usize,
+    len: usize,
+    /// [`family::IN_UDP`], or nothing.
+    in_udp: u8,
+}
+
+/// Looks at what an IP packet for us has in it; `None`: it is for the kernel.
+fn open(protocol: u8, payload: &[u8]) -> Result<Option<Opened>, DropReason> {
+    let len = payload.len();
+    Ok(match protocol {
+        ipv4::UDP => match in_udp(payload) {
+            InUdp::Esp(len) => {
+                Some(Opened { next: Next::Decrypt, before: udp::LEN, len, in_udp: family::IN_UDP })
+            }
+            InUdp::Keepalive => return Err(DropReason::NatKeepalive),
+            InUdp::Else => None,
+        },
+        ipv4::ESP => Some(Opened { next: Next::Decrypt, before: 0, len, in_udp: 0 }),
+        _ => Some(Opened { next: Next::Decap, before: 0, len, in_udp: 0 }),
+    })
 }
 
 /// Where a packet that is not plain goes.
@@ -245,6 +382,7 @@ enum Next {
     Lookup6,
     Reassemble,
     Decap,
+    Decrypt,
 }
 
 /// Whether a routing header wants an IPv6 packet elsewhere still (RFC 8200 §4.4): then it is not ours to open.

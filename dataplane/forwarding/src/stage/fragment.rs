@@ -2,7 +2,7 @@
 //!
 //! 1. An IPv4 packet without don't-fragment, as it came, for the adjacency that it has (RFC 791 §3.2): pieces of its largest size. Its
 //!    time to live would end here: `icmp-error`, `ttl-expired`, about the packet as a whole.
-//! 2. A finished frame of midchain's, whose outer packet is to be cut (RFC 2473 §7.1, RFC 4213 §3.2: an IPv6 packet of 1,280 bytes is to
+//! 2. A finished frame of midchain's or esp-encrypt's, whose outer packet is to be cut (RFC 2473 §7.1, RFC 4213 §3.2: an IPv6 packet of 1,280 bytes is to
 //!    pass whatever the underlay takes): pieces of the outer packet, each in a frame of its own. Outer IPv4 loses don't-fragment.
 //! 3. All pieces go on in the next breath, in order, the last of them in the packet's own buffer: IP packets by `midchain` or `rewrite`,
 //!    which take the hop off each; frames by `tx`.
@@ -11,6 +11,7 @@
 
 use wire::buf::PacketBuf;
 
+use super::midchain::largest;
 use crate::DropReason;
 use crate::adjacency::Adjacency;
 use crate::burst::{End, Meta, family};
@@ -81,7 +82,7 @@ fn cut_frame<P: Ports>(
     let link = usize::from(entry.link);
     let meta = Meta { offset: 0, ..walk.meta[usize::from(slot)] };
     let packet = walk.bufs[usize::from(slot)].bytes().get(link..).unwrap_or_default();
-    let limit = usize::from(entry.mtu) + usize::from(entry.form) - link;
+    let limit = largest(entry);
     let pieces = if packet.first().is_some_and(|first| first >> 4 == 6) {
         walk.ip6_id = walk.ip6_id.wrapping_add(1);
         Pieces::of_v6(packet, limit, walk.ip6_id)?

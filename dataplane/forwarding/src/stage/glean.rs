@@ -5,8 +5,9 @@
 //! 2. Report it, once a second; what is a destination, and not a hop that the program names, within a limit of its own.
 //! 3. On a port: park, likewise. No room: drop `park-full`; not resolved within a second: drop `unresolved`.
 //! 4. On a tunnel: on to the tunnel's NHS by `midchain` (to its link's parking, if that is not resolved), and nowhere else.
-//!    No NHS, the NHS itself is not resolved, or the packet came from it by this tunnel (two servers of each other's would
-//!    play it back and forth until its time ends): `icmp-error`, host unreachable.
+//!    On a protected tunnel a hop to which there is no SA goes the same way, unreported, since nothing is asked about it. No NHS, the NHS itself is not resolved, or the packet came from it by this tunnel (two servers of each other's would
+//!    play it back and forth until its time ends): `icmp-error`, host unreachable. There is no SA to the hop, or the NHS: the same, for the
+//!    reason `no-outbound-sa`.
 
 use std::net::IpAddr;
 
@@ -43,11 +44,17 @@ pub(crate) fn run<P: Ports>(walk: &mut Walk<P::Buf>, tables: &Tables, ports: &mu
                     && server.is_some_and(|(_, server)| {
                         server.kind == Kind::Midchain && outer_source(&meta, bytes) == Some(server.nbma())
                     });
-                if !tunnel.point_to_point {
+                let unprotected = entry.kind == Kind::Unprotected;
+                if !tunnel.point_to_point && !unprotected {
                     report(walk, ports, (interface, next_hop), glean);
                 }
+                let reason = if unprotected || server.is_some_and(|(_, s)| s.kind == Kind::Unprotected) {
+                    DropReason::NoOutboundSa
+                } else {
+                    DropReason::HostUnreachable
+                };
                 match server {
-                    _ if from_server => unreachable(walk, slot),
+                    _ if from_server => unreachable(walk, slot, reason),
                     Some((id, server)) if server.kind == Kind::Midchain => {
                         walk.meta[usize::from(slot)].adjacency = id;
                         walk.frames.hand::<ME, { Node::Midchain as u8 }>(slot);
@@ -59,7 +66,7 @@ pub(crate) fn run<P: Ports>(walk: &mut Walk<P::Buf>, tables: &Tables, ports: &mu
                         meta.given = true;
                         park(walk, ports, slot, (server.interface, server.next_hop()), false);
                     }
-                    _ => unreachable(walk, slot),
+                    _ => unreachable(walk, slot, reason),
                 }
             }
             None => walk.drop(slot, DropReason::StaleIndex),
@@ -67,8 +74,8 @@ pub(crate) fn run<P: Ports>(walk: &mut Walk<P::Buf>, tables: &Tables, ports: &mu
     }
 }
 
-fn unreachable<B: PacketBuf>(walk: &mut Walk<B>, slot: u8) {
-    walk.frames.refuse::<ME>(&mut walk.meta[usize::from(slot)], slot, DropReason::HostUnreachable);
+fn unreachable<B: PacketBuf>(walk: &mut Walk<B>, slot: u8, reason: DropReason) {
+    walk.frames.refuse::<ME>(&mut walk.meta[usize::from(slot)], slot, reason);
 }
 
 fn park<P: Ports>(walk: &mut Walk<P::Buf>, ports: &mut P, slot: u8, hop: (u16, IpAddr), glean: bool) {

@@ -3,7 +3,9 @@
 //! 1. GRE header: version, flags, checksum if there is one, else drop `gre-malformed` or `gre-checksum`. A sequence number
 //!    is read over.
 //! 2. Tunnel by own address, key, table of the interface and, where point-to-point, source; else drop `gre-no-tunnel`. A multipoint
-//!    tunnel takes any source with the right key: a direct reply may come before the binding does.
+//!    tunnel takes any source with the right key: a direct reply may come before the binding does. A protected tunnel takes what an SA of
+//!    its own protection brought: in the clear: drop `unprotected-in`; by another SA, or to a tunnel that is not protected: drop
+//!    `sa-mismatch`.
 //! 3. NHRP: `punt` to the control plane.
 //! 4. IPv4 or IPv6: the inner header is checked as classify does. A congestion mark of the outer header goes over to it (RFC 6040 §4.2),
 //!    or ends it: drop `congestion`. A TCP SYN asks for no more than the tunnel takes the other way. Then `ip-lookup` or `ip6-lookup`, as
@@ -52,7 +54,9 @@ pub(crate) fn run<B: PacketBuf>(walk: &mut Walk<B>, tables: &Tables) {
         let slot = frames.slot(frame, at);
         let (buf, meta) = (&mut bufs[usize::from(slot)], &mut meta[usize::from(slot)]);
         let bytes = buf.bytes();
-        let Some(Plain { from, marks, key, ip }) = plain(bytes, meta) else {
+        // Where GRE starts, what came in the clear tells at compile time.
+        let seen = if meta.offset == GRE_AT as u16 { plain(bytes) } else { decrypted(bytes, meta) };
+        let Some(Plain { from, marks, key, ip, inner }) = seen else {
             unusual(buf, meta, frames, tables, slot);
             continue;
         };
@@ -65,20 +69,24 @@ pub(crate) fn run<B: PacketBuf>(walk: &mut Walk<B>, tables: &Tables) {
             frames.drop(meta, slot, DropReason::GreNoTunnel);
             continue;
         };
-        let whole = INNER_AT + total_length(ip);
+        if tunnel.domain != meta.domain {
+            frames.drop(meta, slot, foreign(meta));
+            continue;
+        }
+        let whole = inner + total_length(ip);
         let to = destination(ip);
         fib.prefetch(to.into());
         let is_syn = ip[9] == ipv4::TCP
             && tunnel.mss != 0
-            && bytes.get(INNER_AT + ipv4::LEN + TCP_FLAGS).is_some_and(|flags| flags & tcp::SYN != 0);
+            && bytes.get(inner + ipv4::LEN + TCP_FLAGS).is_some_and(|flags| flags & tcp::SYN != 0);
         // Of the outer marks only ECT(1) and CE change anything.
         let is_marked = marks & 1 != 0 && (marks ^ ip[1]) & 3 != 0;
         if whole < bytes.len() {
             cut(buf, whole);
         }
-        enter(meta, *tunnel, INNER_AT, to);
+        enter(meta, *tunnel, inner, to);
         if is_syn | is_marked
-            && let Err(reason) = alter(buf, INNER_AT, marks, tunnel.mss)
+            && let Err(reason) = alter(buf, inner, marks, tunnel.mss)
         {
             frames.drop(meta, slot, reason);
             continue;
@@ -93,19 +101,45 @@ struct Plain<'a> {
     from: u32,
     marks: u8,
     key: u32,
-    /// The inner header.
+    /// The inner header, and where it starts.
     ip: &'a [u8; ipv4::LEN],
+    inner: usize,
 }
 
 /// All of it stands at known places then. (No IPv6 header is so short that GRE could start where it does behind an IPv4 header.)
 #[inline(always)]
-fn plain<'a>(bytes: &'a [u8], meta: &Meta) -> Option<Plain<'a>> {
+fn plain(bytes: &[u8]) -> Option<Plain<'_>> {
     let head = bytes.first_chunk::<{ INNER_AT + ipv4::LEN }>()?;
     let (outer, ip) = (outer(head)?, head.last_chunk()?);
     let [first, key] = head.get(GRE_AT..INNER_AT)?.as_chunks::<4>().0 else { return None };
-    let keyed = u32::from_be_bytes(*first) == (gre::KEY as u32) << 16 | gre::IPV4 as u32;
-    let is_plain = meta.offset == GRE_AT as u16 && keyed && is_plain(ip, bytes.len() - INNER_AT);
-    is_plain.then(|| Plain { from: source(outer), marks: outer[1], key: u32::from_be_bytes(*key), ip })
+    let is_plain = *first == KEYED_IPV4 && is_plain(ip, bytes.len() - INNER_AT);
+    let key = u32::from_be_bytes(*key);
+    is_plain.then(|| Plain { from: source(outer), marks: outer[1], key, ip, inner: INNER_AT })
+}
+
+/// Flags and protocol type of a GRE header with a key, before IPv4.
+const KEYED_IPV4: [u8; 4] = ((gre::KEY as u32) << 16 | gre::IPV4 as u32).to_be_bytes();
+
+/// The same of what esp-decrypt brings, whose GRE is behind the headers of ESP.
+#[inline(always)]
+fn decrypted<'a>(bytes: &'a [u8], meta: &Meta) -> Option<Plain<'a>> {
+    const LEN: usize = KEYED_LEN + ipv4::LEN;
+    let gre = usize::from(meta.offset);
+    let (head, outer) = (bytes.get(gre..)?.first_chunk::<LEN>()?, outer(bytes)?);
+    let ([first, key], ip) = (head.first_chunk::<KEYED_LEN>()?.as_chunks::<4>().0, head.last_chunk()?) else {
+        return None;
+    };
+    let inner = gre + KEYED_LEN;
+    let over_v4 = meta.family & family::OUTER6 == 0;
+    let is_plain = over_v4 && *first == KEYED_IPV4 && is_plain(ip, bytes.len() - inner);
+    let key = u32::from_be_bytes(*key);
+    is_plain.then(|| Plain { from: source(outer), marks: outer[1], key, ip, inner })
+}
+
+/// Why a tunnel does not take a packet that has another protection than its own.
+#[cold]
+fn foreign(meta: &Meta) -> DropReason {
+    if meta.domain == 0 { DropReason::UnprotectedIn } else { DropReason::SaMismatch }
 }
 
 /// From outer to inner packet, which is at `offset`.
@@ -164,6 +198,9 @@ fn open<B: PacketBuf>(buf: &mut B, meta: &mut Meta, tables: &Tables) -> Result<u
         tunnel_over_v6(tables, meta, bytes, fields.key)
     };
     let tunnel = tunnel.ok_or(DropReason::GreNoTunnel)?;
+    if tunnel.domain != meta.domain {
+        return Err(foreign(meta));
+    }
     let (total, destination) = match fields.protocol {
         gre::NHRP => (inner.len(), 0),
         gre::IPV4 => check_ip(inner).map(|ip| (ip.total, ip.destination))?,

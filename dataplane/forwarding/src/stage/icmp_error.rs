@@ -127,7 +127,7 @@ impl Error {
 /// What there is to say about an IPv4 packet; `mtu` is that of the adjacency it was to leave by.
 fn message_v4(meta: &Meta, packet: &[u8], mtu: u16) -> Option<icmp::Header> {
     match meta.reason {
-        DropReason::HostUnreachable | DropReason::Unresolved => {
+        DropReason::HostUnreachable | DropReason::Unresolved | DropReason::NoOutboundSa => {
             Some(icmp::Header::unreachable(icmp::HOST_UNREACHABLE))
         }
         DropReason::NoRoute => Some(icmp::Header::unreachable(icmp::NET_UNREACHABLE)),
@@ -145,7 +145,7 @@ fn message_v4(meta: &Meta, packet: &[u8], mtu: u16) -> Option<icmp::Header> {
 /// The same about an IPv6 packet. What is no larger than 1,280 bytes is taken whatever a tunnel's MTU is.
 fn message_v6(meta: &Meta, packet: &[u8], mtu: u16) -> Option<icmpv6::Header> {
     match meta.reason {
-        DropReason::HostUnreachable | DropReason::Unresolved => {
+        DropReason::HostUnreachable | DropReason::Unresolved | DropReason::NoOutboundSa => {
             Some(icmpv6::Header::unreachable(icmpv6::ADDRESS_UNREACHABLE))
         }
         DropReason::NoRoute => Some(icmpv6::Header::unreachable(icmpv6::NO_ROUTE)),

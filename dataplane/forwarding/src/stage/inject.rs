@@ -7,36 +7,36 @@
 //! 3. From the twin of a tunnel: multicast and broadcast to `replicate`, unicast to `ip-lookup` or `ip6-lookup` in the tunnel's table. To
 //!    a link-local address on a point-to-point tunnel: to the peer, who is all that there is on that link. The time to live stays
 //!    as the kernel set it. What is not IP: drop `inject-family`.
-//! 4. From the control plane: outer IPv4 or IPv6 and GRE header in front, of network control (CS6). To an NBMA address that a
-//!    binding or a replica of the tunnel has: by the link of that to `rewrite`, or to `glean` if the link is not resolved.
-//!    Whatever routes the tunnel has brought, they do not take it along. To others by `ip-lookup` in the underlay's table, and
-//!    never into a tunnel. To an address of the other family than the tunnel's own: drop `no-route`.
-//! 5. The interface is gone: drop `stale-index`.
+//! 4. From the control plane: see [`control`].
+//! 5. What other workers handed off: see [`super::handoff`].
+//! 6. The interface is gone: drop `stale-index`. What the last breath left goes in the clear, and its tunnel is protected by now: drop
+//!    `no-outbound-sa`.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+mod control;
+
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use wire::buf::PacketBuf;
-use wire::{ethernet, gre, ipv4, ipv6, udp};
+use wire::{ethernet, ipv4, ipv6, udp};
 use zerocopy::IntoBytes;
 
-use super::check_ip;
+use super::{check_ip, handoff, look_up};
 use crate::DropReason;
-use crate::adjacency::{AdjacencyId, Kind, LINK_LEN, permit};
+use crate::adjacency::{Kind, LINK_LEN, flag, permit};
 use crate::burst::{Meta, family};
 use crate::graph::Node;
 use crate::packet::check_ip6;
 use crate::ports::{Injected, Origin, Ports};
-use crate::tables::{Role, Tables, TunnelInterface};
+use crate::sa::Sas;
+use crate::tables::{Role, Tables};
 use crate::walk::{Entry, INJECTED, RESUMED, Walk};
 
 const ME: u8 = Node::Inject as u8;
 
-/// UDP port of NAT traversal (RFC 3948).
-const NAT_TRAVERSAL: u16 = 4500;
 /// Ethertypes of VLAN tags (IEEE 802.1Q, 802.1ad), and the one that was used for outer ones before.
 const VLAN_TAGS: [u16; 3] = [ethernet::VLAN, ethernet::PROVIDER_VLAN, 0x9100];
 
-pub(crate) fn run<P: Ports>(walk: &mut Walk<P::Buf>, tables: &Tables, ports: &mut P) {
+pub(crate) fn run<P: Ports>(walk: &mut Walk<P::Buf>, tables: &Tables, sas: &Sas, ports: &mut P) {
     let mut packets = 0;
     for _ in 0..RESUMED {
         let Some(carried) = walk.carried.pop_front() else { break };
@@ -57,12 +57,13 @@ pub(crate) fn run<P: Ports>(walk: &mut Walk<P::Buf>, tables: &Tables, ports: &mu
             Ok(slot) => {
                 walk.adopt_injected(slot, &origin);
                 walk.note(Node::Inject, slot);
-                enter(walk, tables, slot, origin);
+                enter(walk, tables, sas, slot, origin);
             }
             Err(_) => unreachable!("a walk begins with more slots than packets are injected"),
         }
     }
     walk.injected = injected;
+    packets += handoff::run(walk, tables, sas, ports);
     if packets > 0 {
         walk.counters.count_node(Node::Inject, packets);
         walk.end_lap(Some(Node::Inject));
@@ -72,8 +73,11 @@ pub(crate) fn run<P: Ports>(walk: &mut Walk<P::Buf>, tables: &Tables, ports: &mu
 fn resume<B: PacketBuf>(walk: &mut Walk<B>, tables: &Tables, slot: u8, entry: Entry) {
     walk.note(Node::Inject, slot);
     let meta = walk.meta[usize::from(slot)];
+    if is_outdated(tables, &meta, entry) {
+        return walk.drop(slot, DropReason::NoOutboundSa);
+    }
     match entry {
-        Entry::Lookup => look_up(walk, slot),
+        Entry::Lookup => look_up::<ME>(&mut walk.frames, &meta, slot),
         Entry::Frame => walk.send(slot, meta.target),
         Entry::Replicate => {
             walk.replicating -= 1;
@@ -82,13 +86,25 @@ fn resume<B: PacketBuf>(walk: &mut Walk<B>, tables: &Tables, slot: u8, entry: En
         Entry::Adjacency => match tables.adjacencies.at(meta.adjacency).map(|entry| entry.kind) {
             Some(Kind::Midchain) => walk.frames.hand::<ME, { Node::Midchain as u8 }>(slot),
             Some(Kind::Neighbour) => walk.frames.hand::<ME, { Node::Rewrite as u8 }>(slot),
-            Some(Kind::Incomplete) => walk.frames.hand::<ME, { Node::Glean as u8 }>(slot),
+            Some(Kind::Incomplete | Kind::Unprotected) => walk.frames.hand::<ME, { Node::Glean as u8 }>(slot),
             _ => walk.drop(slot, DropReason::StaleIndex),
         },
     }
 }
 
-fn enter<B: PacketBuf>(walk: &mut Walk<B>, tables: &Tables, slot: u8, origin: Origin) {
+/// Whether a packet that we have put into a tunnel in the clear may not leave any more: since then the tunnel has come to be protected.
+fn is_outdated(tables: &Tables, meta: &Meta, entry: Entry) -> bool {
+    if meta.family & family::SEALED != 0 {
+        return false;
+    }
+    let sealed = tables.adjacencies.slot(meta.adjacency).flags & flag::ESP != 0;
+    let of_control = meta.permits & permit::TUNNEL == 0 && meta.permits & permit::CLOSED_PORT != 0;
+    let protected = || tables.tunnel(meta.interface).is_some_and(|tunnel| tunnel.domain != 0);
+    entry == Entry::Frame && sealed || of_control && protected()
+}
+
+/// What comes from above enters in a slot.
+pub(super) fn enter<B: PacketBuf>(walk: &mut Walk<B>, tables: &Tables, sas: &Sas, slot: u8, origin: Origin) {
     let id = match origin {
         Origin::Twin(id) | Origin::Control { tunnel: id, .. } => id,
     };
@@ -111,21 +127,10 @@ fn enter<B: PacketBuf>(walk: &mut Walk<B>, tables: &Tables, slot: u8, origin: Or
             }
         }
         (Origin::Twin(_), Some(Role::Tunnel(tunnel))) => from_tunnel_twin(walk, slot, tunnel.point_to_point),
-        (Origin::Control { destination, protocol_type, .. }, Some(Role::Tunnel(tunnel))) => {
-            let link = tables.nbmas.get(&(id, destination)).copied();
-            let link = link.and_then(|link| Some((link, tables.adjacencies.at(link)?.kind)));
-            from_control(walk, slot, tunnel, (destination, protocol_type), link);
+        (Origin::Control { .. }, Some(Role::Tunnel(tunnel))) => {
+            control::enter(walk, tables, sas, slot, (origin, tunnel));
         }
         _ => walk.drop(slot, DropReason::StaleIndex),
-    }
-}
-
-/// To the look-up of the packet's family.
-fn look_up<B: PacketBuf>(walk: &mut Walk<B>, slot: u8) {
-    if walk.meta[usize::from(slot)].family & family::V6 == 0 {
-        walk.frames.hand::<ME, { Node::IpLookup as u8 }>(slot);
-    } else {
-        walk.frames.hand::<ME, { Node::Ip6Lookup as u8 }>(slot);
     }
 }
 
@@ -189,7 +194,7 @@ fn is_for_tunnels_v6(packet: &[u8]) -> bool {
 /// Of a first fragment the rest need not be there; one that ends before the SPI is nobody's.
 fn is_esp_in_udp(datagram: &[u8]) -> bool {
     let Some(&[a, b, c, d, high, low, _, _]) = datagram.first_chunk() else { return !datagram.is_empty() };
-    if u16::from_be_bytes([a, b]) != NAT_TRAVERSAL && u16::from_be_bytes([c, d]) != NAT_TRAVERSAL {
+    if u16::from_be_bytes([a, b]) != udp::IKE_NAT && u16::from_be_bytes([c, d]) != udp::IKE_NAT {
         return false;
     }
     match datagram.get(udp::LEN..).and_then(|payload| payload.first_chunk::<4>()) {
@@ -222,65 +227,6 @@ fn from_tunnel_twin<B: PacketBuf>(walk: &mut Walk<B>, slot: u8, point_to_point: 
     if for_all {
         walk.frames.hand::<ME, { Node::Replicate as u8 }>(slot);
     } else {
-        look_up(walk, slot);
-    }
-}
-
-fn from_control<B: PacketBuf>(
-    walk: &mut Walk<B>,
-    slot: u8,
-    tunnel: &TunnelInterface,
-    (destination, protocol_type): (IpAddr, u16),
-    link: Option<(AdjacencyId, Kind)>,
-) {
-    let at = usize::from(slot);
-    walk.ip_id = walk.ip_id.wrapping_add(1);
-    if let Err(reason) = encapsulate(&mut walk.bufs[at], tunnel, (destination, protocol_type), walk.ip_id) {
-        return walk.drop(slot, reason);
-    }
-    let meta = &mut walk.meta[at];
-    match destination {
-        IpAddr::V4(addr) => meta.destination = addr.to_bits(),
-        IpAddr::V6(_) => meta.family = family::V6,
-    }
-    meta.table = tunnel.underlay;
-    meta.permits = permit::TRANSIT | permit::CLOSED_PORT;
-    let Some((link, kind @ (Kind::Neighbour | Kind::Incomplete))) = link else { return look_up(walk, slot) };
-    meta.adjacency = link;
-    meta.given = true;
-    if kind == Kind::Neighbour {
-        walk.frames.hand::<ME, { Node::Rewrite as u8 }>(slot);
-    } else {
-        walk.frames.hand::<ME, { Node::Glean as u8 }>(slot);
-    }
-}
-
-/// Puts outer IP and GRE header in front of a packet of the control plane's.
-fn encapsulate<B: PacketBuf>(
-    buf: &mut B,
-    tunnel: &TunnelInterface,
-    (destination, protocol_type): (IpAddr, u16),
-    id: u16,
-) -> Result<(), DropReason> {
-    let gre_len = gre::len(tunnel.key);
-    let payload = gre_len + buf.len();
-    let mut put = |header: &[u8]| {
-        let out = buf.prepend(header.len() + gre_len).ok_or(DropReason::NoHeadroom)?;
-        let (outer, rest) = out.split_at_mut(header.len());
-        outer.copy_from_slice(header);
-        let written = gre::write(rest, protocol_type, tunnel.key);
-        debug_assert_eq!(written, Some(gre_len));
-        Ok(())
-    };
-    match (tunnel.source, destination) {
-        (IpAddr::V4(source), IpAddr::V4(destination)) => {
-            let ip = ipv4::Header::new(source, destination, ipv4::GRE, tunnel.ttl, payload);
-            put(ip.ok_or(DropReason::TooBig)?.with_tos(ipv4::CS6).with_id(id).as_bytes())
-        }
-        (IpAddr::V6(source), IpAddr::V6(destination)) => {
-            let ip = ipv6::Header::new(source, destination, ipv6::GRE, tunnel.ttl, payload);
-            put(ip.ok_or(DropReason::TooBig)?.with_traffic_class(ipv4::CS6).as_bytes())
-        }
-        _ => Err(DropReason::NoRoute),
+        look_up::<ME>(&mut walk.frames, &walk.meta[at], slot);
     }
 }

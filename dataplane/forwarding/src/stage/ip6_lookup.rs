@@ -84,7 +84,7 @@ fn stay(tables: &Tables, meta: &mut Meta, frames: &mut Frames, slot: u8) {
     meta.given = true;
     match entry.kind {
         Kind::Midchain => frames.hand::<ME, { Node::Midchain as u8 }>(slot),
-        Kind::Incomplete => frames.hand::<ME, { Node::Glean as u8 }>(slot),
+        Kind::Incomplete | Kind::Unprotected => frames.hand::<ME, { Node::Glean as u8 }>(slot),
         Kind::Glean if meta.hops == 0 => frames.hand::<ME, { Node::Glean as u8 }>(slot),
         _ if meta.hops == 0 => frames.drop(meta, slot, DropReason::Scope),
         _ => to_host::<ME>(meta, frames, slot, meta.interface),
@@ -99,6 +99,7 @@ fn reaches_beyond_link(source: u128) -> bool {
 
 /// Whether an adjacency leads to another station.
 fn leads_on(tables: &Tables, id: AdjacencyId) -> bool {
-    let on = [Kind::Midchain, Kind::Neighbour, Kind::Glean, Kind::Incomplete, Kind::Balanced];
+    let on =
+        [Kind::Midchain, Kind::Neighbour, Kind::Glean, Kind::Incomplete, Kind::Balanced, Kind::Unprotected];
     tables.adjacencies.at(id).is_some_and(|entry| on.contains(&entry.kind))
 }

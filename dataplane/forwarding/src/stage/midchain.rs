@@ -10,11 +10,13 @@
 //!    flow label is the inner flow's (RFC 6438), so that the underlay can spread them.
 //! 5. A TCP SYN asks for no more than the tunnel takes.
 //! 6. Count, `tx`.
+//! 7. To a peer whom an SA protects: 16 bytes more in front, the gap between the outer header, or UDP, and GRE, where ESP has its own;
+//!    lengths with all that ESP adds; in tunnel mode the lengths of the header before GRE. Then `esp-encrypt` in place of `tx`.
 //!
 //! IPv4 over IPv4 on a link without a tag is done in the loop, all else in [`Outer::emit_any`].
 
 use wire::buf::PacketBuf;
-use wire::{ethernet, gre, ipv4, ipv6, tcp};
+use wire::{checksum, esp, ethernet, gre, ipv4, ipv6, tcp, udp};
 
 use super::{TCP_FLAGS, count_hops, may_be_cut, start_before};
 use crate::DropReason;
@@ -23,6 +25,7 @@ use crate::burst::{End, Frames, Meta, Sent, family};
 use crate::counters::Counters;
 use crate::graph::Node;
 use crate::packet::{clamp_mss, count_any_hops, flow, traffic_class};
+use crate::sa::Sas;
 use crate::tables::Tables;
 use crate::walk::Walk;
 
@@ -33,7 +36,7 @@ const DF: u8 = (ipv4::DONT_FRAGMENT >> 8) as u8;
 const _: () = assert!(DF == flag::DF_COPY, "what is copied is the bit itself");
 
 #[inline(never)]
-pub(crate) fn run<B: PacketBuf>(walk: &mut Walk<B>, tables: &Tables) {
+pub(crate) fn run<B: PacketBuf>(walk: &mut Walk<B>, tables: &Tables, sas: &Sas) {
     let frame = walk.frames.take(Node::Midchain);
     walk.enter(frame);
     let Walk { bufs, meta, frames, counters, secret, .. } = walk;
@@ -47,11 +50,17 @@ pub(crate) fn run<B: PacketBuf>(walk: &mut Walk<B>, tables: &Tables) {
         let entry = tables.adjacencies.slot(meta.adjacency);
         let form = usize::from(entry.form);
         let len = buf.len().wrapping_sub(meta.offset.into());
-        let plain = entry.flags & flag::PLAIN != 0 && meta.family & family::V6 == 0;
+        let plain = entry.flags & (flag::PLAIN | flag::ESP) == flag::PLAIN && meta.family & family::V6 == 0;
         if !plain || len > entry.mtu.into() {
             let out = Outer { entry, len, id: id.wrapping_add(1), hops: meta.hops };
             id = out.id;
-            unusual(&out, buf, meta, &mut To { frames, sent: &mut sent, counters, secret: *secret }, slot);
+            let mut to = To { frames, sent: &mut sent, counters, secret: *secret };
+            if entry.flags & flag::ESP != 0 {
+                sas.outbound.prefetch(entry.protection);
+                protected(&out, buf, meta, &mut to, slot);
+            } else {
+                unusual(&out, buf, meta, &mut to, slot);
+            }
             continue;
         }
         if !start_before(buf, meta.offset.into(), form) {
@@ -90,12 +99,8 @@ struct To<'a> {
 fn unusual<B: PacketBuf>(out: &Outer<'_>, buf: &mut B, meta: &mut Meta, to: &mut To<'_>, slot: u8) {
     let (entry, form) = (out.entry, usize::from(out.entry.form));
     let too_big = out.len > entry.mtu.into();
-    let passes = meta.family & family::V6 != 0 && out.len <= ipv6::MIN_MTU;
-    if too_big && !passes {
-        if may_be_cut(meta, buf.bytes()) {
-            return to.frames.hand::<ME, { Node::Fragment as u8 }>(slot);
-        }
-        return to.frames.refuse::<ME>(meta, slot, DropReason::TooBig);
+    if too_big && !passes(out, meta) {
+        return stop(buf, meta, to, slot);
     }
     if !start_before(buf, meta.offset.into(), form) {
         return to.frames.drop(meta, slot, DropReason::NoHeadroom);
@@ -113,6 +118,78 @@ fn unusual<B: PacketBuf>(out: &Outer<'_>, buf: &mut B, meta: &mut Meta, to: &mut
     }
     to.sent.send(meta, entry.port);
 }
+
+/// Whether a packet that is larger than the tunnel takes goes on all the same.
+#[cold]
+fn passes(out: &Outer<'_>, meta: &Meta) -> bool {
+    meta.family & family::V6 != 0 && out.len <= ipv6::MIN_MTU
+}
+
+/// What is too large is cut, or its sender told.
+#[cold]
+fn stop<B: PacketBuf>(buf: &B, meta: &mut Meta, to: &mut To<'_>, slot: u8) {
+    if may_be_cut(meta, buf.bytes()) {
+        to.frames.hand::<ME, { Node::Fragment as u8 }>(slot);
+    } else {
+        to.frames.refuse::<ME>(meta, slot, DropReason::TooBig);
+    }
+}
+
+/// Where ESP starts in a frame by a protected adjacency.
+#[inline(always)]
+pub(super) fn esp_at(entry: &Adjacency) -> usize {
+    let outer = if entry.flags & flag::OUTER6 == 0 { ipv4::LEN } else { ipv6::LEN };
+    let udp = if entry.flags & flag::ESP_UDP == 0 { 0 } else { udp::LEN };
+    usize::from(entry.link) + outer + udp
+}
+
+/// Largest outer packet by an adjacency.
+pub(super) fn largest(entry: &Adjacency) -> usize {
+    let (link, form, mtu) = (usize::from(entry.link), usize::from(entry.form), usize::from(entry.mtu));
+    if entry.flags & flag::ESP == 0 {
+        return mtu + form - link;
+    }
+    let esp = esp_at(entry);
+    esp - link + esp::packet_len(form.saturating_sub(esp) + mtu)
+}
+
+/// The path of a packet that is to be sealed.
+#[inline(never)]
+fn protected<B: PacketBuf>(out: &Outer<'_>, buf: &mut B, meta: &mut Meta, to: &mut To<'_>, slot: u8) {
+    let (entry, esp) = (out.entry, esp_at(out.entry));
+    let too_big = out.len > entry.mtu.into();
+    if too_big && !passes(out, meta) {
+        return stop(buf, meta, to, slot);
+    }
+    let front = usize::from(entry.form) + esp::LEN;
+    if !start_before(buf, meta.offset.into(), front) {
+        return to.frames.drop(meta, slot, DropReason::NoHeadroom);
+    }
+    let frame = buf.bytes_mut();
+    let usual = entry.link == LINK_LEN as u8 && entry.flags & (flag::OUTER6 | flag::ESP_TUNNEL) == 0;
+    let emitted = match (esp, usize::from(entry.form).wrapping_sub(esp)) {
+        (NATIVE, KEYED) if usual => out.emit_sealed::<NATIVE, KEYED>(frame, to.secret),
+        (IN_UDP, KEYED) if usual => out.emit_sealed::<IN_UDP, KEYED>(frame, to.secret),
+        _ => out.emit_any_sealed(frame, esp, to.secret),
+    };
+    if let Err(reason) = emitted {
+        meta.offset = front as u16;
+        return to.frames.refuse::<ME>(meta, slot, reason);
+    }
+    to.counters.count_adjacency(meta.adjacency, out.len);
+    if too_big {
+        meta.end = End::Frame;
+        meta.target = entry.port;
+    }
+    meta.offset = esp as u16;
+    meta.destination = entry.protection;
+    to.frames.hand::<ME, { Node::EspEncrypt as u8 }>(slot);
+}
+
+/// Where ESP starts in a frame without a tag over IPv4: by itself, and in UDP. Length of GRE with a key.
+const NATIVE: usize = LINK_LEN + ipv4::LEN;
+const IN_UDP: usize = NATIVE + udp::LEN;
+const KEYED: usize = KEYED_LEN - NATIVE;
 
 /// What goes before one packet.
 struct Outer<'a> {
@@ -147,7 +224,92 @@ impl Outer<'_> {
         *outer = *ready;
         let (_, header) = outer.split_at_mut(LINK_LEN);
         if let Some(header) = header.first_chunk_mut() {
-            self.finish_v4(header, LEN - LINK_LEN, tos, df);
+            self.finish_v4(header, self.len + LEN - LINK_LEN, tos, df);
+        }
+        Ok(())
+    }
+
+    /// Writes the outer frame of what is to be sealed, IPv4 over IPv4 in transport mode on a link without a tag: `ESP` bytes before ESP's
+    /// own, `GRE` behind them.
+    #[inline(always)]
+    fn emit_sealed<const ESP: usize, const GRE: usize>(
+        &self,
+        frame: &mut [u8],
+        secret: u64,
+    ) -> Result<(), DropReason> {
+        let bytes = (self.entry.rewrite.first_chunk::<ESP>(), self.entry.rewrite.get(ESP..));
+        let (Some(ready), Some(gre)) = (bytes.0, bytes.1.and_then(<[u8]>::first_chunk::<GRE>)) else {
+            return Err(DropReason::StaleIndex);
+        };
+        let (outer, rest) = frame.split_first_chunk_mut::<ESP>().ok_or(DropReason::BadHeader)?;
+        let (_, rest) = rest.split_first_chunk_mut::<{ esp::LEN }>().ok_or(DropReason::BadHeader)?;
+        let (own, packet) = rest.split_first_chunk_mut::<GRE>().ok_or(DropReason::BadHeader)?;
+        if packet.first().is_none_or(|first| first >> 4 != 4) {
+            return self.emit_any_sealed(frame, ESP, secret);
+        }
+        let inner = packet.first_chunk_mut::<{ ipv4::LEN }>().ok_or(DropReason::BadHeader)?;
+        if !count_hops(inner, self.hops) {
+            return Err(DropReason::TtlExpired);
+        }
+        let (tos, df) = (inner[1], inner[6] & self.entry.flags & flag::DF_COPY);
+        if inner[9] == ipv4::TCP {
+            self.clamp_syn(packet);
+        }
+        *outer = *ready;
+        *own = *gre;
+        let (_, header) = outer.split_at_mut(LINK_LEN);
+        let total = ESP - LINK_LEN + esp::packet_len(GRE + self.len);
+        if let Some(header) = header.first_chunk_mut() {
+            self.finish_v4(header, total, tos, df);
+        }
+        if ESP == IN_UDP {
+            set_length(header, ipv4::LEN, total);
+        }
+        Ok(())
+    }
+
+    /// The same for any family over any, in either mode, on any link; ESP starts at `esp`.
+    fn emit_any_sealed(&self, frame: &mut [u8], esp: usize, secret: u64) -> Result<(), DropReason> {
+        let Self { entry, .. } = *self;
+        let (link, form) = (usize::from(entry.link), usize::from(entry.form));
+        let ready = entry.rewrite.get(..form).and_then(|ready| ready.split_at_checked(esp));
+        let (before, behind) = ready.ok_or(DropReason::StaleIndex)?;
+        let split = frame.split_at_mut_checked(form + esp::LEN).ok_or(DropReason::BadHeader)?;
+        let (front, packet) = split;
+        let v6 = packet.first().is_some_and(|first| first >> 4 == 6);
+        count_any_hops(packet, self.hops)?;
+        clamp_mss(packet, entry.mss);
+        let (outer, own) = front.split_at_mut_checked(esp).ok_or(DropReason::StaleIndex)?;
+        let own = own.get_mut(esp::LEN..).ok_or(DropReason::StaleIndex)?;
+        outer.copy_from_slice(before);
+        own.copy_from_slice(behind);
+
+        let over_v6 = entry.flags & flag::OUTER6 != 0;
+        let (class, label) = (traffic_class(packet), if over_v6 { flow(packet, secret) } else { 0 });
+        let inner = match (entry.flags & flag::ESP_TUNNEL != 0, over_v6) {
+            (false, _) => 0,
+            (true, false) => ipv4::LEN,
+            (true, true) => ipv6::LEN,
+        };
+        set_protocol(own, inner + 4, if v6 { gre::IPV6 } else { gre::IPV4 });
+        let behind = own.len() + self.len;
+        if inner != 0 {
+            finish_inner(own, behind, class, label)?;
+        }
+        let (head, header) = outer.split_at_mut_checked(link).ok_or(DropReason::StaleIndex)?;
+        set_protocol(head, link, if over_v6 { ethernet::IPV6 } else { ethernet::IPV4 });
+        let total = esp - link + esp::packet_len(behind);
+        let ip = if over_v6 { ipv6::LEN } else { ipv4::LEN };
+        if entry.flags & flag::ESP_UDP != 0 {
+            set_length(header, ip, total);
+        }
+        if over_v6 {
+            let header = header.first_chunk_mut().ok_or(DropReason::StaleIndex)?;
+            finish_v6(header, total - ipv6::LEN, class, label);
+        } else {
+            let df = if entry.flags & flag::DF_COPY != 0 { self.df_of(packet, v6) } else { 0 };
+            let header = header.first_chunk_mut().ok_or(DropReason::StaleIndex)?;
+            self.finish_v4(header, total, class, df);
         }
         Ok(())
     }
@@ -161,11 +323,11 @@ impl Outer<'_> {
         }
     }
 
-    /// Fills in what only the packet knows; `overhead` is the length of the outer header with all behind it that is ours.
+    /// Fills in what only the packet knows; `total` is the length of the outer packet.
     #[inline(always)]
-    fn finish_v4(&self, outer: &mut [u8; ipv4::LEN], overhead: usize, tos: u8, df: u8) {
-        // The tunnel's MTU keeps the sum within 16 bits.
-        let total = (self.len + overhead) as u16;
+    fn finish_v4(&self, outer: &mut [u8; ipv4::LEN], total: usize, tos: u8, df: u8) {
+        // The tunnel's MTU keeps it within 16 bits.
+        let total = total as u16;
         let sum = u32::from(self.entry.checksum) + u32::from(tos) + u32::from(total) + u32::from(self.id);
         let sum = sum + (u32::from(df) << 8);
         let sum = (sum >> 16) + (sum & 0xffff);
@@ -198,11 +360,11 @@ impl Outer<'_> {
         set_protocol(header, gre + 4, if v6 { gre::IPV6 } else { gre::IPV4 });
         if over_v6 {
             let header = header.first_chunk_mut().ok_or(DropReason::StaleIndex)?;
-            self.finish_v6(header, form - link - ipv6::LEN, class, flow(packet, secret));
+            finish_v6(header, self.len + form - link - ipv6::LEN, class, flow(packet, secret));
         } else {
             let df = if entry.flags & flag::DF_COPY != 0 { self.df_of(packet, v6) } else { 0 };
             let header = header.first_chunk_mut().ok_or(DropReason::StaleIndex)?;
-            self.finish_v4(header, form - link, class, df);
+            self.finish_v4(header, self.len + form - link, class, df);
         }
         Ok(())
     }
@@ -216,14 +378,41 @@ impl Outer<'_> {
             _ => 0,
         }
     }
+}
 
-    /// As [`Outer::finish_v4`], for an outer IPv6 header; `behind` is the length of what is ours behind it.
-    fn finish_v6(&self, outer: &mut [u8; ipv6::LEN], behind: usize, class: u8, flow: u32) {
-        // 0 is no label.
-        let label = (flow >> 12).max(1);
-        let first = 6 << 28 | u32::from(class) << 20 | label;
-        outer[..4].copy_from_slice(&first.to_be_bytes());
-        outer[4..6].copy_from_slice(&((self.len + behind) as u16).to_be_bytes());
+/// As [`Outer::finish_v4`], for an outer IPv6 header; `behind` is the length of what is behind it.
+fn finish_v6(outer: &mut [u8; ipv6::LEN], behind: usize, class: u8, flow: u32) {
+    // 0 is no label.
+    let label = (flow >> 12).max(1);
+    let first = 6 << 28 | u32::from(class) << 20 | label;
+    outer[..4].copy_from_slice(&first.to_be_bytes());
+    outer[4..6].copy_from_slice(&(behind as u16).to_be_bytes());
+}
+
+/// Fills in the header that tunnel mode has before GRE, of a packet of `total` bytes (RFC 4301 §5.1.2). It is in one piece when it comes
+/// out, so that an IPv4 one needs no identification (RFC 6864).
+fn finish_inner(header: &mut [u8], total: usize, class: u8, flow: u32) -> Result<(), DropReason> {
+    if header.first().is_some_and(|first| first >> 4 == 6) {
+        let header = header.first_chunk_mut().ok_or(DropReason::StaleIndex)?;
+        finish_v6(header, total - ipv6::LEN, class, flow);
+        return Ok(());
+    }
+    let header = header.first_chunk_mut::<{ ipv4::LEN }>().ok_or(DropReason::StaleIndex)?;
+    header[1] = class;
+    header[2..4].copy_from_slice(&(total as u16).to_be_bytes());
+    header[4..6].fill(0);
+    header[6..8].copy_from_slice(&ipv4::DONT_FRAGMENT.to_be_bytes());
+    header[10..12].fill(0);
+    let sum = checksum::checksum(&*header);
+    header[10..12].copy_from_slice(&sum.to_be_bytes());
+    Ok(())
+}
+
+/// Writes the length of the datagram that starts at `at` of an outer packet of `total` bytes.
+#[inline(always)]
+fn set_length(outer: &mut [u8], at: usize, total: usize) {
+    if let Some(place) = outer.get_mut(at + 4..at + 6) {
+        place.copy_from_slice(&((total - at) as u16).to_be_bytes());
     }
 }
 

@@ -1,9 +1,12 @@
 //! The stages, one file a node. Each begins with the path of a packet through it.
 
 pub(crate) mod classify;
+pub(crate) mod esp_decrypt;
+pub(crate) mod esp_encrypt;
 pub(crate) mod fragment;
 pub(crate) mod glean;
 pub(crate) mod gre_decap;
+pub(crate) mod handoff;
 pub(crate) mod icmp_error;
 pub(crate) mod inject;
 pub(crate) mod ip6_lookup;
@@ -21,7 +24,8 @@ use wire::ipv4;
 use zerocopy::FromBytes;
 
 use crate::DropReason;
-use crate::burst::{Meta, family};
+use crate::burst::{Frames, Meta, family};
+use crate::graph::Node;
 use crate::packet::current;
 
 /// Packets ahead of the current one whose descriptor is asked for, and whose bytes: each a miss of some hundred cycles.
@@ -115,6 +119,15 @@ fn start_before<B: PacketBuf>(buf: &mut B, offset: usize, len: usize) -> bool {
         return buf.prepend(len - offset).is_some();
     }
     offset == len || buf.trim_front(offset - len)
+}
+
+/// To the look-up of the packet's family.
+fn look_up<const ME: u8>(frames: &mut Frames, meta: &Meta, slot: u8) {
+    if meta.family & family::V6 == 0 {
+        frames.hand::<ME, { Node::IpLookup as u8 }>(slot);
+    } else {
+        frames.hand::<ME, { Node::Ip6Lookup as u8 }>(slot);
+    }
 }
 
 /// Whether a packet that is too large may be cut by us: IPv4 without don't-fragment (RFC 791 §3.2). IPv6 is cut by its sender alone.

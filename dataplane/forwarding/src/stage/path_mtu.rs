@@ -78,7 +78,7 @@ impl Told {
             _ => None,
         };
         let tunnel = found?.interface;
-        tables.nbmas.contains_key(&(tunnel, nbma)).then_some(tunnel)
+        tables.is_peer(tunnel, nbma).then_some(tunnel)
     }
 }
 

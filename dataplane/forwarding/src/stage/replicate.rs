@@ -4,7 +4,8 @@
 //! 2. A copy for each receiver, as many as this walk has slots for; the last receiver gets the packet itself. The rest is
 //!    made in the next breaths: the packet waits, with the number of copies made. Too many wait: drop `replicate-full`.
 //! 3. Each goes to its receiver's adjacency: `midchain`, or `glean` if the link there is not resolved. The receiver has no
-//!    link: drop `unresolved`; a copy for one receiver is none for the NHS.
+//!    link: drop `unresolved`, or on a protected tunnel no SA: drop `no-outbound-sa`; a copy for one receiver is none for the NHS. All are
+//!    full copies: each is sealed in place.
 
 use wire::buf::PacketBuf;
 
@@ -78,6 +79,7 @@ fn send<B: PacketBuf>(walk: &mut Walk<B>, tables: &Tables, slot: u8, id: Adjacen
             walk.frames.hand::<ME, { Node::Glean as u8 }>(slot);
         }
         Some((Kind::Incomplete, _)) => walk.drop(slot, DropReason::Unresolved),
+        Some((Kind::Unprotected, _)) => walk.drop(slot, DropReason::NoOutboundSa),
         _ => walk.drop(slot, DropReason::StaleIndex),
     }
 }

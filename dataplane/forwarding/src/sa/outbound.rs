@@ -1,0 +1,219 @@
+//! A worker's outbound SAs.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::{Relaxed, Release};
+
+use memory::{HugeSlots, MapError};
+use model::sa::{Amount, Lifetimes, SaMode};
+
+use super::lines::{Lines, OutboundLine};
+use super::order::NewOutbound;
+use super::{ENDED, PROTECTIONS, SOFT};
+use crate::DropReason;
+
+/// What a line says of its SA: one bit each, in the upper half of a word.
+mod flag {
+    pub(super) const ESN: u32 = 1 << 16;
+    pub(super) const TUNNEL: u32 = 2 << 16;
+    pub(super) const ALL: u32 = 0xffff_0000;
+}
+
+/// The last sequence number there is without ESN (RFC 4303 §3.3.3: it does not cycle).
+const LAST: u64 = u32::MAX as u64;
+/// The same with ESN: one less than there is, so that the next one is a number too.
+const LAST_ESN: u64 = u64::MAX - 1;
+
+/// Lines and keys by slot.
+#[derive(Debug)]
+pub(crate) struct Outbound {
+    lines: Arc<Lines>,
+    sas: HugeSlots<NewOutbound>,
+}
+
+/// What a packet is sealed with.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Numbered {
+    pub(crate) spi: u32,
+    pub(crate) salt: [u8; 4],
+    pub(crate) esn: bool,
+    pub(crate) tunnel: bool,
+    /// The sequence number, which no other packet of this SA has or will have; the IV too.
+    pub(crate) sequence: u64,
+}
+
+/// Who seals for a slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sealer {
+    Own,
+    Worker(u16),
+    Nobody,
+}
+
+impl Outbound {
+    /// None yet.
+    pub(super) fn new(lines: Arc<Lines>) -> Result<Self, MapError> {
+        Ok(Self { lines, sas: HugeSlots::new(PROTECTIONS)? })
+    }
+
+    /// Asks the cache for what a packet with this slot needs first.
+    #[inline(always)]
+    pub(crate) fn prefetch(&self, slot: u32) {
+        memory::prefetch_slice(&self.lines.outbound, slot as usize);
+    }
+
+    /// Who seals for a slot.
+    #[inline(always)]
+    pub(crate) fn sealer(&self, slot: u32) -> Sealer {
+        let Some(line) = self.lines.outbound.get(slot as usize) else { return Sealer::Nobody };
+        if line.spi.load(Relaxed) != 0 {
+            return Sealer::Own;
+        }
+        match line.elsewhere.load(Relaxed) {
+            0 => Sealer::Nobody,
+            worker => Sealer::Worker((worker - 1) as u16),
+        }
+    }
+
+    /// Whether the SA in a slot is of tunnel mode.
+    pub(crate) fn is_tunnel(&self, slot: u32) -> bool {
+        let line = self.lines.outbound.get(slot as usize);
+        line.is_some_and(|line| line.flags_reached.load(Relaxed) & flag::TUNNEL != 0)
+    }
+
+    /// The next number of the SA in a slot, for a packet that is sealed: `len` bytes of it are encrypted.
+    ///
+    /// # Errors
+    /// [`DropReason::NoOutboundSa`], [`DropReason::LeaseSpent`], [`DropReason::SequenceOverflow`], [`DropReason::LifetimeEnded`].
+    #[inline(always)]
+    pub(crate) fn number(&self, slot: u32, len: usize) -> Result<Numbered, DropReason> {
+        let line = self.lines.outbound.get(slot as usize);
+        let line = line.filter(|line| line.spi.load(Relaxed) != 0).ok_or(DropReason::NoOutboundSa)?;
+        let (sequence, bytes) = (line.next.load(Relaxed), line.bytes.load(Relaxed) + len as u64);
+        if sequence > line.last.load(Relaxed) || bytes > line.alarm.load(Relaxed) {
+            self.look_closer(line, slot, bytes)?;
+        }
+        line.next.store(sequence + 1, Relaxed);
+        line.packets.store(line.packets.load(Relaxed) + 1, Relaxed);
+        line.bytes.store(bytes, Relaxed);
+        let flags = line.flags_reached.load(Relaxed);
+        Ok(Numbered {
+            spi: line.spi.load(Relaxed),
+            salt: line.salt.load(Relaxed).to_be_bytes(),
+            esn: flags & flag::ESN != 0,
+            tunnel: flags & flag::TUNNEL != 0,
+            sequence,
+        })
+    }
+
+    /// Something is reached: of the lease, the numbers or a lifetime. Whether one more packet may go, with which it is so many bytes.
+    #[cold]
+    #[inline(never)]
+    fn look_closer(&self, line: &OutboundLine, slot: u32, bytes: u64) -> Result<(), DropReason> {
+        let sa = self.sas.get(slot as usize).ok_or(DropReason::NoOutboundSa)?;
+        let packets = line.packets.load(Relaxed) + 1;
+        let over = |most: Amount| {
+            most.packets.is_some_and(|most| packets > most) || most.bytes.is_some_and(|most| bytes > most)
+        };
+        let before = reached(line);
+        let after = match before {
+            ENDED => ENDED,
+            _ if over(sa.lifetimes.hard) => ENDED,
+            _ if over(sa.lifetimes.soft) => SOFT,
+            before => before,
+        };
+        if after != before {
+            set_reached(line, after);
+        }
+        set_bounds(line, &sa.lifetimes, sa.esn);
+        let sequence = line.next.load(Relaxed);
+        if after == ENDED {
+            Err(DropReason::LifetimeEnded)
+        } else if sequence > most(sa.esn) {
+            Err(DropReason::SequenceOverflow)
+        } else if sequence > line.leased.load(Relaxed) {
+            Err(DropReason::LeaseSpent)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// The key of the SA in a slot.
+    #[inline(always)]
+    pub(crate) fn key(&self, slot: u32) -> Option<&aead::Key> {
+        Some(&self.sas.get(slot as usize)?.key)
+    }
+
+    /// Another SA in a slot, or none.
+    pub(super) fn install(&mut self, slot: u32, new: &mut Option<NewOutbound>) {
+        let at = slot as usize;
+        let Some(line) = self.lines.outbound.get(at) else { return };
+        line.spi.store(0, Relaxed);
+        if let Some(new) = &*new {
+            line.salt.store(u32::from_be_bytes(new.salt), Relaxed);
+            line.next.store(new.lease.first.max(1), Relaxed);
+            line.leased.store(new.lease.last, Relaxed);
+            line.packets.store(0, Relaxed);
+            line.bytes.store(0, Relaxed);
+            let esn = if new.esn { flag::ESN } else { 0 };
+            let tunnel = if new.mode == SaMode::Tunnel { flag::TUNNEL } else { 0 };
+            line.flags_reached.store(esn | tunnel, Relaxed);
+            set_bounds(line, &new.lifetimes, new.esn);
+            // Release: whoever reads this SPI reads its counts.
+            line.spi.store(new.spi, Release);
+        }
+        self.sas.put(at, new);
+    }
+
+    /// Who seals for a slot if this worker has no SA there.
+    pub(super) fn hand_to(&mut self, slot: u32, worker: Option<u16>) {
+        if let Some(line) = self.lines.outbound.get(slot as usize) {
+            line.elsewhere.store(worker.map_or(0, |worker| u32::from(worker) + 1), Relaxed);
+        }
+    }
+
+    /// The SA in a slot, if it is still this one, may use the numbers up to `last`, and has these lifetimes. A lease does not shrink.
+    pub(super) fn extend(&mut self, slot: u32, spi: u32, last: u64, lifetimes: Lifetimes) {
+        let at = slot as usize;
+        let (Some(line), Some(sa)) = (self.lines.outbound.get(at), self.sas.get_mut(at)) else { return };
+        if sa.spi != spi {
+            return;
+        }
+        line.leased.store(last.max(line.leased.load(Relaxed)), Relaxed);
+        if sa.lifetimes != lifetimes {
+            sa.lifetimes = lifetimes;
+            // The next packet finds out.
+            set_reached(line, 0);
+        }
+        set_bounds(line, &sa.lifetimes, sa.esn);
+    }
+}
+
+/// Notes how far an SA may go before somebody looks closer.
+fn set_bounds(line: &OutboundLine, lifetimes: &Lifetimes, esn: bool) {
+    let reached = reached(line);
+    let next = match reached {
+        0 => [lifetimes.soft, lifetimes.hard],
+        _ => [lifetimes.hard; 2],
+    };
+    let least = |of: fn(&Amount) -> Option<u64>| next.iter().filter_map(of).min();
+    // Numbers of packets that may still go, counted on from the next one.
+    let packets = least(|amount| amount.packets).map_or(u64::MAX, |most| {
+        let left = most.saturating_sub(line.packets.load(Relaxed));
+        line.next.load(Relaxed).saturating_add(left).saturating_sub(1)
+    });
+    let last = if reached == ENDED { 0 } else { packets.min(line.leased.load(Relaxed)).min(most(esn)) };
+    line.last.store(last, Relaxed);
+    line.alarm.store(least(|amount| amount.bytes).unwrap_or(u64::MAX), Relaxed);
+}
+
+const fn most(esn: bool) -> u64 {
+    if esn { LAST_ESN } else { LAST }
+}
+
+fn reached(line: &OutboundLine) -> u32 {
+    line.flags_reached.load(Relaxed) & !flag::ALL
+}
+
+fn set_reached(line: &OutboundLine, reached: u32) {
+    line.flags_reached.store(line.flags_reached.load(Relaxed) & flag::ALL | reached, Relaxed);
+}
