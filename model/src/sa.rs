@@ -26,6 +26,8 @@ use crate::{InterfaceName, NbmaAddr, TableId};
 pub struct Spi(u32);
 
 impl Spi {
+    /// The smallest.
+    pub const FIRST: Self = Self(256);
     /// Slots of a worker.
     pub const SLOTS: usize = 1 << 18;
     /// Workers that the field can name.

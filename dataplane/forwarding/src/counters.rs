@@ -121,7 +121,7 @@ type AdjacencyCounter = [AtomicU64; 2];
 pub struct Counters {
     nodes: [LineAligned<[Counter; 3]>; Node::COUNT],
     drops: [Counter; DropReason::ALL.len()],
-    flow: [Counter; 10],
+    flow: [Counter; 12],
     port_cycles: Counter,
     adjacencies: HugeVec<AdjacencyCounter>,
 }

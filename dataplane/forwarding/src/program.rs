@@ -17,10 +17,13 @@ mod check;
 mod entry;
 mod family;
 mod interfaces;
+mod ledger;
 mod objects;
+mod outer;
 mod paths;
 mod reserve;
 mod routes;
+mod sas;
 mod show;
 mod slots;
 
@@ -41,11 +44,12 @@ use crate::adjacency::{Adjacencies, AdjacencyId};
 use crate::counters::{Counters, Traffic};
 use crate::ports::{InterfaceId, Notice};
 use crate::publish::Publisher;
-use crate::sa::{Lines, OrderSender, Sas, orders};
+use crate::sa::{Lines, OrderSender, Orders, Sas, orders};
 use crate::tables::{Decap, Fibs, Interfaces, Nbmas, Protections, Tables};
 use crate::worker::Worker;
 use check::check_prefix;
 use family::TableState;
+use ledger::Ledger;
 use objects::{Claim, Misfits, Objects, names};
 use paths::PathId;
 pub use show::{AdjacencyShow, FibShow, InterfaceShow, NextHopShow, RouteShow, TunnelShow};
@@ -69,8 +73,8 @@ pub struct Port {
     pub mtu: u16,
 }
 
-/// Tunnel, NBMA address, what sends there, and the link by which it does.
-type Way = (InterfaceId, IpAddr, Target, Target);
+/// Tunnel, NBMA address and UDP port (of what is not protected 0), what sends there, and the link by which it does.
+type Way = (InterfaceId, IpAddr, u16, Target, Option<Target>);
 
 /// The one writer of the tables.
 #[derive(Debug)]
@@ -105,12 +109,14 @@ pub struct Program {
     interfaces: Arc<Interfaces>,
     decap: Arc<Decap>,
     nbmas: Arc<Nbmas>,
-    protections: Arc<Protections>,
     /// The ways to NBMA addresses, by address and by what sends that way.
     ways: BTreeSet<Way>,
     way_of: HashMap<Target, Way>,
     publisher: Publisher<Tables>,
     workers: Vec<Arc<Counters>>,
+    /// What workers were told of SAs, and the slots of the peers that are sealed for.
+    ledger: Ledger,
+    protections: Arc<Protections>,
     /// Who makes the keys of SAs.
     provider: aead::Provider,
     /// What each worker is told of its SAs, and what is shown of them.
@@ -169,12 +175,13 @@ impl Program {
             interfaces: Arc::default(),
             decap: Arc::default(),
             nbmas: Arc::default(),
-            protections: Arc::default(),
             ways: BTreeSet::new(),
             way_of: HashMap::new(),
             publisher: Publisher::new(empty),
             workers: Vec::new(),
             provider: aead::Provider::best(),
+            ledger: Ledger::default(),
+            protections: Arc::default(),
             orders: Vec::new(),
             lines: Arc::new([]),
             secret: 0,
@@ -201,22 +208,30 @@ impl Program {
         self
     }
 
-    /// Another worker, for a thread of its own. Workers are counted from 0 in the order of these calls.
+    /// Another worker, for a thread of its own. Workers are counted from 0 in the order of these calls. All are made before the first SA
+    /// is programmed: an SPI names its worker modulo their number.
     ///
     /// # Errors
     /// [`MapError`] without address space for its counters (16 MiB) and its SAs (500 MiB; memory is taken when it is used).
     pub fn worker<B: PacketBuf>(&mut self) -> Result<Worker<B>, MapError> {
-        let counters = Arc::new(Counters::new(AdjacencyId::LIMIT)?);
         let index = self.workers.len();
+        let (counters, orders, lines) = self.add_worker()?;
+        let sas = Sas::new(orders, lines, self.provider, index)?;
+        Ok(Worker::new(self.publisher.reader(), counters, sas, self.ports.len(), self.secret, index))
+    }
+
+    /// What is shared with one more worker.
+    fn add_worker(&mut self) -> Result<(Arc<Counters>, Orders, Arc<Lines>), MapError> {
+        let counters = Arc::new(Counters::new(AdjacencyId::LIMIT)?);
         let lines = Arc::new(Lines::new()?);
         let (sender, orders) = orders();
         self.workers.push(Arc::clone(&counters));
         self.lines = self.lines.iter().chain([&lines]).map(Arc::clone).collect();
         self.orders.push(sender);
-        let sas = Sas::new(orders, lines, self.provider, index)?;
+        self.ledger.add_worker();
         // Now all know how many they are.
         self.publish();
-        Ok(Worker::new(self.publisher.reader(), counters, sas, self.ports.len(), self.secret, index))
+        Ok((counters, orders, lines))
     }
 
     /// Does all of a batch, or nothing.
@@ -491,6 +506,7 @@ impl Program {
     fn reclaim(&mut self) {
         let acknowledged = self.publisher.acknowledged();
         self.slots.reclaim(acknowledged);
+        self.ledger.reclaim(acknowledged, &self.orders);
         for table in &mut self.tables {
             table.reclaim(acknowledged);
         }

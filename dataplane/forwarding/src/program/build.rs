@@ -17,6 +17,7 @@ use model::InterfaceName;
 use model::program::{Hop, Key, Object, Path, Tunnel, TunnelMode};
 
 use super::family::{Family, Fixed, Half, fixed};
+use super::ledger::Domain;
 use super::paths::PathId;
 use super::slots::{PEER, Target};
 use super::{INTERFACES, Program};
@@ -40,6 +41,8 @@ pub(super) struct Change {
     last: Option<(PathId, AdjacencyId)>,
     /// Whether interfaces, tunnels or their receivers changed.
     pub(super) interfaces: bool,
+    /// Whether there are peers that are sealed for now, or are no longer.
+    pub(super) protections: bool,
 }
 
 /// A change of one family: places of tables, with prefixes.
@@ -103,6 +106,8 @@ impl Program {
         self.touch_routes::<u128>(&mut change);
         self.look_again::<u32>(&mut change);
         self.look_again::<u128>(&mut change);
+        // Before what packets take to an SA is published.
+        self.give_orders(&mut change);
         self.carry_out(change);
         // Numbers of what is gone, now that nothing refers to them.
         for key in &keys {
@@ -121,6 +126,9 @@ impl Program {
         match key {
             Key::Interface(name) | Key::Tunnel(name) => {
                 change.interfaces = true;
+                if let Some(domain) = self.tunnel(name).and_then(Domain::of_tunnel) {
+                    self.ledger.number(domain);
+                }
                 if self.is_there(name) {
                     self.touch_interface(name, change);
                 }
@@ -148,9 +156,11 @@ impl Program {
             }
             Key::PathMtu(tunnel, nbma) => {
                 let Some(id) = self.ids.get(&tunnel).copied() else { return };
-                change.targets.extend(self.ways_to(id, nbma.0).map(|(.., target, _)| *target));
+                change.targets.extend(self.ways_to(id, nbma.0, None).map(|(.., target, _)| *target));
             }
-            Key::Route(..) | Key::InboundSa(_) | Key::OutboundSa(..) => {}
+            Key::InboundSa(spi) => self.touch_inbound(spi),
+            Key::OutboundSa(protection, _) => self.touch_outbound(protection, change),
+            Key::Route(..) => {}
         }
     }
 
@@ -312,7 +322,7 @@ impl Program {
                 self.hop(Hop { interface: binding.tunnel, next_hop: binding.next_hop.0 })
             }
             Object::Replica(replica) => {
-                Some(Target::Replica(*self.ids.get(&replica.tunnel)?, replica.nbma.0))
+                Some(Target::Replica(*self.ids.get(&replica.tunnel)?, replica.nbma.0, replica.port))
             }
             Object::Fallback(fallback) => {
                 self.hop(Hop { interface: fallback.tunnel, next_hop: fallback.next_hop.0 })
@@ -498,12 +508,12 @@ impl Program {
     }
 
     /// Builds, publishes, stores, and lets go; in this order.
-    fn carry_out(&mut self, mut change: Change) {
+    pub(super) fn carry_out(&mut self, mut change: Change) {
         let built = self.build_adjacencies(&mut change);
         if change.interfaces {
             self.build_interfaces();
         }
-        if built || change.interfaces {
+        if built || change.interfaces || change.protections {
             self.publish();
         }
         let mut idle = Vec::new();

@@ -2,7 +2,10 @@
 
 use std::net::IpAddr;
 
-use model::program::{Hop, Interface, Key, Object, Path, PathMtu, Refusal, Tunnel, TunnelMode};
+use model::program::{
+    Hop, InboundSa, Interface, Key, Object, OutboundSa, Path, PathMtu, Refusal, Tunnel, TunnelMode,
+};
+use model::sa::{Lease, Protection, SaMode};
 use model::{InterfaceName, NbmaAddr, Prefix, TableId};
 
 use super::Program;
@@ -41,8 +44,53 @@ impl Program {
             Object::PathMtu(PathMtu { tunnel, nbma, .. }) => {
                 self.check_outer(self.tunnel_named(*tunnel)?, *nbma, None)
             }
-            Object::InboundSa(_) | Object::OutboundSa(_) => Err(Refusal::Unsupported("ESP".to_owned())),
+            Object::InboundSa(sa) => self.check_inbound(sa),
+            Object::OutboundSa(sa) => self.check_outbound(sa),
         }
+    }
+
+    fn check_inbound(&self, sa: &InboundSa) -> Result<(), Refusal> {
+        self.check_protection(&sa.protection)?;
+        if !(64..=4096).contains(&sa.window) {
+            let what = format!("a replay window of {} packets is not one of 64 to 4096", sa.window);
+            return Err(Refusal::Senseless(what));
+        }
+        let worker = self.opener(sa.spi);
+        let mut others = self.objects.inbound_in(sa.spi.slot());
+        match others.find(|other| other.spi != sa.spi && self.opener(other.spi) == worker) {
+            Some(other) => Err(Refusal::SlotTaken(sa.spi, other.spi)),
+            None => Ok(()),
+        }
+    }
+
+    fn check_outbound(&self, sa: &OutboundSa) -> Result<(), Refusal> {
+        self.check_protection(&sa.protection)?;
+        let (Lease { first, last }, workers) = (sa.lease, self.workers.len());
+        if usize::from(sa.worker.0) >= workers {
+            let what = format!("there is no worker {}: they are {workers}, from 0 on", sa.worker.0);
+            return Err(Refusal::Senseless(what));
+        }
+        if first == 0 || first - 1 > last {
+            return Err(Refusal::Senseless(format!("sequence numbers {first} to {last} are no lease")));
+        }
+        if sa.mode == SaMode::Tunnel && sa.protection.port != 0 && sa.protection.remote.0.is_ipv6() {
+            // With a key or a VLAN it is more than an adjacency has room for.
+            return Err(Refusal::Unsupported("tunnel mode in UDP over IPv6".to_owned()));
+        }
+        Ok(())
+    }
+
+    fn check_protection(&self, protection: &Protection) -> Result<(), Refusal> {
+        specified(protection.local.0)?;
+        specified(protection.remote.0)?;
+        same_family(protection.local.0, protection.remote.0)?;
+        if self.workers.is_empty() {
+            return Err(Refusal::Senseless("there is no worker for an SA".to_owned()));
+        }
+        if !self.provider.is_usable() {
+            return Err(Refusal::Unsupported(format!("the AES-GCM provider {}", self.provider)));
+        }
+        Ok(())
     }
 
     fn check_interface(&self, interface: &Interface) -> Result<(), Refusal> {

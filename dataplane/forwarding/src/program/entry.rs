@@ -3,14 +3,16 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use model::program::{Hop, Key, Object, OuterDf, TcpMss, Tunnel, TunnelMode};
+use model::program::{Hop, Key, Object, TcpMss, Tunnel, TunnelMode};
+use model::sa::Encapsulation;
 use model::{NbmaAddr, ProtocolAddr};
-use wire::{ethernet, gre, ipv4, ipv6};
+use wire::{ethernet, gre};
 use zerocopy::IntoBytes;
 
 use super::build::{Change, is_point_to_point};
+use super::sas::Sealing;
 use super::slots::{PEER, Target};
-use super::{Program, Way};
+use super::{Program, Way, outer};
 use crate::adjacency::{Adjacency, AdjacencyId, Kind, LINK_LEN, NO_NETWORK, TAGGED_LEN, flag, permit};
 use crate::ports::InterfaceId;
 
@@ -42,7 +44,8 @@ impl Program {
                     self.links.insert(target, link);
                 }
             }
-            built |= self.note_way(target, link);
+            let way = self.way_by(target, link);
+            built |= self.note_way(target, way);
             let entry = Adjacency { epoch: id.epoch(), ..self.entry(target, link) };
             if *self.adjacencies.slot(id) != entry {
                 built = true;
@@ -70,17 +73,28 @@ impl Program {
         change.released.extend(old.iter().flat_map(|members| members.iter()));
     }
 
-    /// What is sent to an NBMA address by a tunnel, and by which link.
-    pub(super) fn ways_to(&self, tunnel: InterfaceId, nbma: IpAddr) -> impl Iterator<Item = &Way> {
-        let first = (tunnel, nbma, Target::NoRoute, Target::NoRoute);
-        self.ways.range(first..).take_while(move |way| (way.0, way.1) == (tunnel, nbma))
+    /// What is sent to an NBMA address by a tunnel, and by which link; to one UDP port or to any.
+    pub(super) fn ways_to(
+        &self,
+        tunnel: InterfaceId,
+        nbma: IpAddr,
+        port: Option<u16>,
+    ) -> impl Iterator<Item = &Way> {
+        let first = (tunnel, nbma, port.unwrap_or(0), Target::NoRoute, None);
+        let is_there =
+            move |way: &&Way| (way.0, way.1) == (tunnel, nbma) && port.is_none_or(|port| way.2 == port);
+        self.ways.range(first..).take_while(is_there)
+    }
+
+    /// Where a tunnel's adjacency sends by its link, if it has one.
+    fn way_by(&self, target: Target, link: Option<Target>) -> Option<Way> {
+        let (nbma, port, _) = self.outer(target)?;
+        Some((target.interface()?, nbma, port, target, link))
     }
 
     /// Notes by which link a tunnel's adjacency sends to its NBMA address: the control plane's packets to that address go the
-    /// same way. Whether that changed anything.
-    pub(super) fn note_way(&mut self, target: Target, link: Option<Target>) -> bool {
-        let Some(tunnel) = target.interface() else { return false };
-        let way = link.and_then(|link| Some((tunnel, self.outer_of(target)?, target, link)));
+    /// same way. Whether that changed anything for them.
+    pub(super) fn note_way(&mut self, target: Target, way: Option<Way>) -> bool {
         let old = self.way_of.get(&target).copied();
         if old == way {
             return false;
@@ -93,27 +107,33 @@ impl Program {
             self.ways.insert(way);
             self.way_of.insert(target, way);
         }
-        for (tunnel, nbma, ..) in old.into_iter().chain(way) {
-            let id = self.ways_to(tunnel, nbma).next().and_then(|(.., link)| self.slots.id(*link));
+        let mut changed = false;
+        for (tunnel, nbma, port, ..) in old.into_iter().chain(way) {
+            let link = self.ways_to(tunnel, nbma, Some(port)).find_map(|(.., link)| *link);
+            let id = link.and_then(|link| self.slots.id(link));
+            if self.nbmas.get(&(tunnel, nbma, port)).copied() == id {
+                continue;
+            }
+            changed = true;
             let nbmas = Arc::make_mut(&mut self.nbmas);
             match id {
-                Some(id) => nbmas.insert((tunnel, nbma, 0), id),
-                None => nbmas.remove(&(tunnel, nbma, 0)),
+                Some(id) => nbmas.insert((tunnel, nbma, port), id),
+                None => nbmas.remove(&(tunnel, nbma, port)),
             };
         }
-        true
+        changed
     }
 
     /// The neighbour that a midchain is stacked on.
     fn link(&self, target: Target) -> Option<Target> {
-        let (_, link) = self.outer(target)?;
+        let (.., link) = self.outer(target)?;
         let hop = link?;
         self.port_interface(hop.interface)?;
         self.hop(hop)
     }
 
-    /// Where a tunnel's adjacency sends, and by which link.
-    fn outer(&self, target: Target) -> Option<(IpAddr, Option<Hop>)> {
+    /// Where a tunnel's adjacency sends: NBMA address and UDP port; and by which link.
+    fn outer(&self, target: Target) -> Option<(IpAddr, u16, Option<Hop>)> {
         match target {
             Target::Hop(id, next_hop) => {
                 let name = self.interface_name(id)?;
@@ -126,16 +146,18 @@ impl Program {
                 let binding = binding(next_hop).or_else(|| {
                     (next_hop == PEER).then(|| binding(std::net::Ipv6Addr::UNSPECIFIED.into()))?
                 })?;
-                let nbma = match self.tunnel(name)?.mode {
+                let tunnel = self.tunnel(name)?;
+                let nbma = match tunnel.mode {
                     TunnelMode::Multipoint => binding.nbma,
                     TunnelMode::PointToPoint { destination } => destination,
                 };
-                Some((nbma.0, binding.link))
+                Some((nbma.0, port_of(tunnel, binding.port), binding.link))
             }
-            Target::Replica(id, nbma) => {
-                let key = Key::Replica(self.interface_name(id)?, NbmaAddr(nbma), 0);
+            Target::Replica(id, nbma, port) => {
+                let name = self.interface_name(id)?;
+                let key = Key::Replica(name, NbmaAddr(nbma), port);
                 let Object::Replica(replica) = self.objects.winner(key)? else { return None };
-                Some((nbma, replica.link))
+                Some((nbma, port_of(self.tunnel(name)?, port), replica.link))
             }
             _ => None,
         }
@@ -160,7 +182,7 @@ impl Program {
             }
             Target::Glean(id) => Adjacency { interface: id.0, ..Adjacency::of(Kind::Glean, self.wants(id)) },
             Target::Hop(id, addr) => self.midchain(target, link).unwrap_or_else(|| self.neighbour(id, addr)),
-            Target::Replica(id, _) => self.midchain(target, link).unwrap_or_else(|| Adjacency {
+            Target::Replica(id, ..) => self.midchain(target, link).unwrap_or_else(|| Adjacency {
                 interface: id.0,
                 ..Adjacency::of(Kind::Incomplete, self.wants(id))
             }),
@@ -219,14 +241,27 @@ impl Program {
         complete().unwrap_or_else(|| incomplete.with_next_hop(next_hop))
     }
 
-    /// A next hop or receiver on a tunnel, if it has a link: a midchain, or what waits for its link to be resolved.
+    /// A next hop or receiver on a tunnel, if it has a link: a midchain, or what waits for its link to be resolved. On a protected tunnel
+    /// it is nothing before there is an SA to the peer, whatever link it has.
     fn midchain(&self, target: Target, link: Option<Target>) -> Option<Adjacency> {
         let id = target.interface()?;
         let name = self.interface_name(id)?;
         let tunnel = self.tunnel(name)?;
-        let (nbma, _) = self.outer(target)?;
-        let below = self.adjacencies.at(self.slots.id(link?)?);
+        let (nbma, port, _) = self.outer(target)?;
         let wants = permit::TRANSIT | permit::TUNNEL;
+        let sealing = match tunnel.protection {
+            None => None,
+            Some(_) => {
+                let Some(sealing) = self.sealing(tunnel, nbma, port) else {
+                    let unprotected =
+                        Adjacency { interface: id.0, ..Adjacency::of(Kind::Unprotected, wants) };
+                    let Target::Hop(_, next_hop) = target else { return Some(unprotected) };
+                    return Some(unprotected.with_next_hop(next_hop));
+                };
+                Some(sealing)
+            }
+        };
+        let below = self.adjacencies.at(self.slots.id(link?)?);
         let Some(below) = below.filter(|below| below.kind == Kind::Neighbour) else {
             let Some(Target::Hop(on, next_hop)) = link else { return None };
             let incomplete = Adjacency { interface: on.0, ..Adjacency::of(Kind::Incomplete, wants) };
@@ -246,20 +281,26 @@ impl Program {
         }
         let start = usize::from(below.link);
         entry.rewrite[..start].copy_from_slice(&below.rewrite[..start]);
-        let outer = write_outer(&mut entry, start, tunnel, nbma)?;
-        let form =
-            start + outer + gre::write(entry.rewrite.get_mut(start + outer..)?, gre::IPV4, tunnel.key)?;
-        entry.form = form as u8;
-        if start == LINK_LEN && nbma.is_ipv4() {
+        let outer = outer::write(&mut entry, start, tunnel, (nbma, port), sealing)?;
+        let gre = gre::write(entry.rewrite.get_mut(start + outer..)?, gre::IPV4, tunnel.key)?;
+        entry.form = (start + outer + gre) as u8;
+        if start == LINK_LEN && nbma.is_ipv4() && sealing.is_none() {
             entry.flags |= flag::PLAIN;
         }
         // With its outer headers it is never more than the link takes, and the path as far as it is known.
-        let overhead = (form - start) as u16;
         let path = match self.objects.winner(Key::PathMtu(name, NbmaAddr(nbma))) {
             Some(Object::PathMtu(path)) => path.mtu.max(LEAST_PATH_MTU[usize::from(nbma.is_ipv6())]),
             _ => u16::MAX,
         };
-        entry.mtu = tunnel.mtu.min(below.mtu.min(path).saturating_sub(overhead));
+        let outermost = usize::from(below.mtu.min(path));
+        let most = match sealing {
+            None => outermost.saturating_sub(outer + gre),
+            Some(Sealing { mode, .. }) => {
+                let around = Encapsulation { mode, is_ipv6: nbma.is_ipv6(), is_udp: port != 0 };
+                around.most(outermost).saturating_sub(gre)
+            }
+        };
+        entry.mtu = tunnel.mtu.min(most as u16);
         entry.mss = segment(tunnel.tcp_mss, entry.mtu);
         Some(entry)
     }
@@ -281,33 +322,7 @@ pub(super) fn segment(policy: TcpMss, mtu: u16) -> u16 {
     }
 }
 
-/// Writes the outer header of a midchain behind its link's; its length. What depends on the packet is zero and filled in then:
-/// lengths, identification, marks.
-fn write_outer(entry: &mut Adjacency, start: usize, tunnel: &Tunnel, nbma: IpAddr) -> Option<usize> {
-    match (tunnel.source.0, nbma) {
-        (IpAddr::V4(source), IpAddr::V4(nbma)) => {
-            let mut header = ipv4::Header::new(source, nbma, ipv4::GRE, tunnel.ttl, 0)?;
-            match tunnel.outer_df {
-                OuterDf::Copy => entry.flags |= flag::DF_COPY,
-                OuterDf::Set => {
-                    entry.flags |= flag::DF_SET;
-                    header = header.with_flags(ipv4::DONT_FRAGMENT);
-                }
-                OuterDf::Clear => {}
-            }
-            let outer = entry.rewrite.get_mut(start..start + ipv4::LEN)?;
-            outer.copy_from_slice(header.as_bytes());
-            outer[2..4].fill(0);
-            outer[10..12].fill(0);
-            entry.checksum = !wire::checksum::checksum(outer);
-            Some(ipv4::LEN)
-        }
-        (IpAddr::V6(source), IpAddr::V6(nbma)) => {
-            entry.flags |= flag::OUTER6;
-            let header = ipv6::Header::new(source, nbma, ipv4::GRE, tunnel.ttl, 0)?;
-            entry.rewrite.get_mut(start..start + ipv6::LEN)?.copy_from_slice(header.as_bytes());
-            Some(ipv6::LEN)
-        }
-        _ => None,
-    }
+/// A peer's UDP port as far as the tunnel knows of one: what is not protected is not in UDP.
+fn port_of(tunnel: &Tunnel, port: u16) -> u16 {
+    if tunnel.protection.is_some() { port } else { 0 }
 }

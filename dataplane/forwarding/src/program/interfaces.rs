@@ -56,8 +56,9 @@ impl Program {
                 })
             } else if let Some(tunnel) = self.tunnel(*name) {
                 let underlay = self.places.get(&tunnel.underlay_table).copied().unwrap_or(0);
+                let domain = self.domain_of(tunnel);
                 let belongs = DecapTunnel {
-                    domain: 0,
+                    domain,
                     interface: *id,
                     redirects: if tunnel.redirect { self.network(tunnel) } else { 0 },
                     table: self.place_of(*name),
@@ -83,7 +84,7 @@ impl Program {
                     fallback: self.pins.get(&Key::Fallback(*name)).and_then(|target| self.slots.id(*target)),
                     point_to_point: is_point_to_point(tunnel),
                     replicas: self.replicas(tunnel),
-                    domain: 0,
+                    domain,
                 })
             } else {
                 continue;
@@ -111,16 +112,17 @@ impl Program {
             let peer = self.pins.get(&Key::Tunnel(tunnel.name)).and_then(|peer| self.slots.id(*peer));
             return peer.into_iter().collect();
         }
-        let keys = self.replica_addresses(tunnel).into_iter().map(|nbma| Key::Replica(tunnel.name, nbma, 0));
+        let all = self.replica_addresses(tunnel).into_iter();
+        let keys = all.map(|(nbma, port)| Key::Replica(tunnel.name, nbma, port));
         keys.filter_map(|key| self.slots.id(*self.pins.get(&key)?)).collect()
     }
 
-    /// The receivers of multicast that are programmed for a tunnel, each once.
-    pub(super) fn replica_addresses(&self, tunnel: &Tunnel) -> Vec<NbmaAddr> {
+    /// The receivers of multicast that are programmed for a tunnel, with their UDP ports, each once.
+    pub(super) fn replica_addresses(&self, tunnel: &Tunnel) -> Vec<(NbmaAddr, u16)> {
         // No address stands before this one.
         let first = Key::Replica(tunnel.name, NbmaAddr(PEER), 0);
         let addresses = self.objects.from(first).map_while(|(key, _)| match key {
-            Key::Replica(name, nbma, 0) if name == tunnel.name => Some(nbma),
+            Key::Replica(name, nbma, port) if name == tunnel.name => Some((nbma, port)),
             _ => None,
         });
         let mut addresses: Vec<_> = addresses.collect();

@@ -1,9 +1,11 @@
 //! What was said: every object with its owner, as one batch after the other made it.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use model::InterfaceName;
-use model::program::{Key, Object, Owner, Path};
+use model::WorkerId;
+use model::program::{InboundSa, Key, Object, OutboundSa, Owner, Path};
+use model::sa::{Protection, Spi};
 use model::time::Instant;
 
 use super::family::Family;
@@ -61,6 +63,8 @@ impl Marks {
 pub(super) struct Objects {
     /// All but routes.
     claims: BTreeMap<(Key, Owner), Claim>,
+    /// The SPIs of inbound SAs by the slots that they name.
+    inbound: BTreeSet<(u32, Spi)>,
     pub(super) v4: RouteClaims<u32>,
     pub(super) v6: RouteClaims<u128>,
     pub(super) paths: Paths,
@@ -86,11 +90,12 @@ impl Objects {
 
     /// Takes everything back that the batch did.
     pub(super) fn roll_back(&mut self) {
-        for (at, claim) in self.undo.drain(..).rev() {
+        for (at, claim) in std::mem::take(&mut self.undo).into_iter().rev() {
             match claim {
                 Some(claim) => self.claims.insert(at, claim),
                 None => self.claims.remove(&at),
             };
+            self.index(at.0);
         }
         self.v4.roll_back(&mut self.paths);
         self.v6.roll_back(&mut self.paths);
@@ -119,7 +124,39 @@ impl Objects {
     pub(super) fn put(&mut self, owner: Owner, object: Object, expires: Option<Instant>) {
         let at = (object.key(), owner);
         let old = self.claims.insert(at, Claim { object, expires, mark: self.marks.now(owner) });
+        self.index(at.0);
         self.undo.push((at, old));
+    }
+
+    /// Notes in which slot an inbound SA is, or that it is gone.
+    fn index(&mut self, key: Key) {
+        let Key::InboundSa(spi) = key else { return };
+        if self.winner(key).is_some() {
+            self.inbound.insert((spi.slot(), spi));
+        } else {
+            self.inbound.remove(&(spi.slot(), spi));
+        }
+    }
+
+    /// The inbound SAs whose SPIs name a slot; those of all workers.
+    pub(super) fn inbound_in(&self, slot: u32) -> impl Iterator<Item = &InboundSa> {
+        let all = self.inbound.range((slot, Spi::FIRST)..).take_while(move |(of, _)| *of == slot);
+        all.filter_map(|(_, spi)| match self.winner(Key::InboundSa(*spi))? {
+            Object::InboundSa(sa) => Some(sa),
+            _ => None,
+        })
+    }
+
+    /// The outbound SAs of a peer, in order of worker.
+    pub(super) fn outbound_of(&self, protection: Protection) -> impl Iterator<Item = &OutboundSa> {
+        let first = (Key::OutboundSa(protection, WorkerId(0)), Owner::Nhrp);
+        let all = self.claims.range(first..).map_while(move |((key, _), claim)| match &claim.object {
+            Object::OutboundSa(sa) if sa.protection == protection => Some((*key, sa)),
+            _ => None,
+        });
+        // Of several owners the first counts.
+        let mut last = None;
+        all.filter(move |(key, _)| last.replace(*key) != Some(*key)).map(|(_, sa)| sa)
     }
 
     /// The number of a path that a step names. It is referred to until the batch is settled or taken back.
@@ -158,6 +195,7 @@ impl Objects {
     pub(super) fn remove(&mut self, owner: Owner, key: Key) {
         if let Some(old) = self.claims.remove(&(key, owner)) {
             self.undo.push(((key, owner), Some(old)));
+            self.index(key);
         }
     }
 

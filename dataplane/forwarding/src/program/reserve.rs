@@ -7,9 +7,11 @@ use std::net::IpAddr;
 
 use model::InterfaceName;
 use model::program::{Hop, Key, Object, Op, Path, Refusal, Refused, Tunnel};
+use model::sa::Protection;
 
 use super::build::{is_on, is_point_to_point, link_of};
 use super::family::Family;
+use super::ledger::Domain;
 use super::paths::PathId;
 use super::slots::Target;
 use super::{INTERFACES, Program};
@@ -28,6 +30,9 @@ struct Need {
     paths: HashSet<PathId>,
     v4: Blocks<u32>,
     v6: Blocks<u128>,
+    /// Peers without a slot for their outbound SAs, and domains without a number.
+    protections: BTreeSet<Protection>,
+    domains: BTreeSet<Domain>,
 }
 
 /// Blocks of addresses that need a group and have none.
@@ -133,6 +138,12 @@ impl Program {
         {
             return Some("long prefixes");
         }
+        if self.ledger.slots_left() < need.protections.len() {
+            return Some("peers with SAs");
+        }
+        if self.ledger.domains_left() < need.domains.len() {
+            return Some("profiles and addresses with SAs");
+        }
         (self.ids.len() + need.names.len() > INTERFACES).then_some("interfaces")
     }
 
@@ -159,14 +170,27 @@ impl Program {
             }
             Object::Replica(replica) => {
                 let id = self.ids.get(&replica.tunnel);
-                self.note_target(id.map(|id| Target::Replica(*id, replica.nbma.0)), need);
+                self.note_target(id.map(|id| Target::Replica(*id, replica.nbma.0, replica.port)), need);
                 replica.link.into_iter().for_each(|link| self.note_target(self.hop(link), need));
             }
             Object::Fallback(fallback) => {
                 let hop = Hop { interface: fallback.tunnel, next_hop: fallback.next_hop.0 };
                 self.note_target(self.hop(hop), need);
             }
-            Object::Route(_) | Object::PathMtu(_) | Object::InboundSa(_) | Object::OutboundSa(_) => {}
+            Object::InboundSa(sa) => self.note_domain(Domain::of(&sa.protection), need),
+            Object::OutboundSa(sa) => {
+                self.note_domain(Domain::of(&sa.protection), need);
+                if self.ledger.slot(&sa.protection).is_none() {
+                    need.protections.insert(sa.protection);
+                }
+            }
+            Object::Route(_) | Object::PathMtu(_) => {}
+        }
+    }
+
+    fn note_domain(&self, domain: Domain, need: &mut Need) {
+        if self.ledger.domain(&domain).is_none() {
+            need.domains.insert(domain);
         }
     }
 
@@ -184,6 +208,7 @@ impl Program {
 
     fn note_tunnel(&self, tunnel: &Tunnel, need: &mut Need) {
         self.note_name(tunnel.name, need);
+        Domain::of_tunnel(tunnel).into_iter().for_each(|domain| self.note_domain(domain, need));
         self.note_moved_hosts(tunnel.name, &mut need.v4);
         self.note_moved_hosts(tunnel.name, &mut need.v6);
         if !is_point_to_point(tunnel)

@@ -264,7 +264,7 @@ impl Program {
                 address: interface.address,
                 address6: interface.address6,
                 fallback,
-                replicas: self.replica_addresses(tunnel),
+                replicas: self.replica_addresses(tunnel).into_iter().map(|(nbma, _)| nbma).collect(),
             })
         })
     }

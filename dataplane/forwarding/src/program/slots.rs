@@ -22,8 +22,8 @@ pub(super) enum Target {
     Glean(InterfaceId),
     /// A next hop; on a point-to-point tunnel [`PEER`].
     Hop(InterfaceId, IpAddr),
-    /// A receiver of multicast, by NBMA address.
-    Replica(InterfaceId, IpAddr),
+    /// A receiver of multicast, by NBMA address and UDP port.
+    Replica(InterfaceId, IpAddr, u16),
     /// The next hops of a path, flow by flow.
     Balanced(PathId),
 }
@@ -39,7 +39,7 @@ impl Target {
     /// The interface that it is on.
     pub(super) fn interface(self) -> Option<InterfaceId> {
         match self {
-            Self::Receive(id) | Self::Glean(id) | Self::Hop(id, _) | Self::Replica(id, _) => Some(id),
+            Self::Receive(id) | Self::Glean(id) | Self::Hop(id, _) | Self::Replica(id, ..) => Some(id),
             Self::NoRoute
             | Self::Unreachable
             | Self::Blackhole

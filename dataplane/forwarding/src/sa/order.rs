@@ -125,6 +125,24 @@ impl OrderSender {
         Ok(())
     }
 
+    /// Whether an order can be given now.
+    pub(crate) fn has_room(&self) -> bool {
+        !self.shared.waiting.is_full()
+    }
+
+    /// Orders that were given so far.
+    pub(crate) fn given(&self) -> u64 {
+        self.given
+    }
+
+    /// Orders that the worker has carried out; of one that has left all.
+    pub(crate) fn taken(&self) -> u64 {
+        if Arc::strong_count(&self.shared) == 1 {
+            return self.given;
+        }
+        self.shared.taken.load(Ordering::Acquire)
+    }
+
     /// Erases the keys of what came back.
     pub(crate) fn erase_returned(&mut self) {
         while self.shared.returned.pop().is_some() {}
@@ -132,7 +150,7 @@ impl OrderSender {
 
     /// Whether the worker has carried out all that it was given.
     pub(crate) fn are_taken(&self) -> bool {
-        self.shared.taken.load(Ordering::Acquire) == self.given
+        self.taken() == self.given
     }
 }
 
