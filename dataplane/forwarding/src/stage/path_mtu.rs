@@ -6,19 +6,22 @@
 //! 2. About a packet of ours (RFC 5927 §4): from that address, GRE with the key of one of its tunnels, to a peer that a binding or a
 //!    replica of the tunnel names. Who does not see our packets must guess all that, and gains a smaller packet by it, no more: not below
 //!    576 bytes; over IPv6, who says less than 1,280 is not heard (RFC 8201 §4).
+//!    Of a protected tunnel ESP with the SPI of the SA to such a peer, as it is now (RFC 4301 §8.2.1); of ESP in UDP, whose SPI need not
+//!    be quoted, ports and addresses of one. All tunnels that this SA protects are told of it.
 //! 3. Larger than the packet at fault: nothing. Of a router that says 0 (RFC 1191 §5), the next plateau below the packet at fault.
 //! 4. Once a second for each peer and a hundred times in all: a notice to the control plane, which programs what it believes.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::atomic::Ordering::Relaxed;
 
 use wire::buf::PacketBuf;
-use wire::{gre, icmp, icmpv6, ipv4, ipv6};
+use wire::{gre, icmp, icmpv6, ipv4, ipv6, udp};
 
 use crate::burst::{End, family};
 use crate::graph::Node;
 use crate::packet::{current, folded, number};
 use crate::ports::{InterfaceId, Notice, Ports};
-use crate::tables::{DecapKey, Tables};
+use crate::tables::{DecapKey, Role, Tables, TunnelInterface};
 use crate::walk::Walk;
 
 /// Least that a path over IPv4 is believed to take: what every host does (RFC 791 §3.2), and no link of today less.
@@ -38,13 +41,25 @@ pub(crate) fn look<P: Ports>(walk: &mut Walk<P::Buf>, tables: &Tables, ports: &m
             continue;
         }
         let Some(told) = read(current(&meta, walk.bufs[slot].bytes())) else { continue };
-        let Some(tunnel) = told.tunnel(tables, meta.table) else { continue };
-        let key = folded(told.nbma) ^ u64::from(tunnel.0).rotate_right(16);
-        if walk.path_mtus.pass(walk.now, key) {
-            // A full queue loses the notice; the router repeats it while larger packets come.
-            ports.notice(Notice::PathMtu { tunnel, nbma: told.nbma, mtu: told.mtu });
+        for tunnel in told.tunnels(tables, meta.table) {
+            let key = folded(told.nbma) ^ u64::from(tunnel.0).rotate_right(16);
+            if walk.path_mtus.pass(walk.now, key) {
+                // A full queue loses the notice; the router repeats it while larger packets come.
+                ports.notice(Notice::PathMtu { tunnel, nbma: told.nbma, mtu: told.mtu });
+            }
         }
     }
+}
+
+/// What the packet at fault was, behind its IP header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fault {
+    /// GRE, with this key.
+    Gre(Option<u32>),
+    /// ESP, with this SPI.
+    Esp(u32),
+    /// ESP in UDP, to this port.
+    Udp(u16),
 }
 
 /// What a router of the underlay says.
@@ -53,16 +68,32 @@ struct Told {
     /// Source and destination of the packet at fault: we, and the peer.
     local: IpAddr,
     nbma: IpAddr,
-    key: Option<u32>,
+    fault: Fault,
     /// Largest packet that it takes, in bytes.
     mtu: u16,
 }
 
 impl Told {
-    /// The tunnel that the packet at fault was sent by, if it was one of ours.
-    fn tunnel(&self, tables: &Tables, table: u16) -> Option<InterfaceId> {
-        let Self { local, nbma, key, .. } = *self;
-        let found = match (local, nbma) {
+    /// The tunnels whose packet to this peer the one at fault may have been, if it was one of ours.
+    fn tunnels(self, tables: &Tables, table: u16) -> impl Iterator<Item = InterfaceId> {
+        let clear = match self.fault {
+            Fault::Gre(key) => self.clear(tables, table, key),
+            Fault::Esp(_) | Fault::Udp(_) => None,
+        };
+        let all = if matches!(self.fault, Fault::Gre(_)) { &[][..] } else { &tables.interfaces.all };
+        let ids = (0..).zip(all).filter(move |(_, interface)| {
+            interface.as_ref().is_some_and(|interface| match &interface.role {
+                Role::Tunnel(tunnel) => self.is_by(tables, table, tunnel),
+                Role::Port(_) => false,
+            })
+        });
+        let peer = move |id: &InterfaceId| tables.is_peer(*id, self.nbma);
+        clear.into_iter().chain(ids.map(|(id, _)| InterfaceId(id))).filter(peer)
+    }
+
+    /// The tunnel whose packets go in the clear and have this key.
+    fn clear(self, tables: &Tables, table: u16, key: Option<u32>) -> Option<InterfaceId> {
+        let found = match (self.local, self.nbma) {
             (IpAddr::V4(local), IpAddr::V4(remote)) => tables.decap.v4.tunnel(DecapKey {
                 local: local.to_bits(),
                 remote: remote.to_bits(),
@@ -77,8 +108,25 @@ impl Told {
             }),
             _ => None,
         };
-        let tunnel = found?.interface;
-        tables.is_peer(tunnel, nbma).then_some(tunnel)
+        found.filter(|tunnel| tunnel.domain == 0).map(|tunnel| tunnel.interface)
+    }
+
+    /// Whether a packet to this peer by a protected tunnel is sealed by the SA of the one at fault, whichever worker has it.
+    fn is_by(self, tables: &Tables, table: u16, tunnel: &TunnelInterface) -> bool {
+        let (spi, port) = match self.fault {
+            Fault::Gre(_) => return false,
+            Fault::Esp(spi) => (Some(spi), 0),
+            Fault::Udp(port) => (None, port),
+        };
+        if tunnel.domain == 0 || tunnel.source != self.local || tunnel.underlay != table {
+            return false;
+        }
+        let slot = tables.protections.get(&(tunnel.domain, self.nbma, port));
+        slot.is_some_and(|slot| {
+            let spis = tables.lines.iter().filter_map(|lines| lines.outbound.get(*slot as usize));
+            let mut spis = spis.map(|line| line.spi.load(Relaxed));
+            spis.any(|of| of != 0 && spi.is_none_or(|spi| spi == of))
+        })
     }
 }
 
@@ -104,7 +152,7 @@ fn read_v4(packet: &[u8]) -> Option<Told> {
     let header = quoted.first_chunk::<{ ipv4::LEN }>()?;
     let (len, whole) = (usize::from(header[0] & 0xf) * 4, u16::from_be_bytes([header[2], header[3]]));
     let offset = u16::from_be_bytes([header[6], header[7]]) & ipv4::OFFSET_MASK;
-    if header[0] >> 4 != 4 || len < ipv4::LEN || header[9] != ipv4::GRE || offset != 0 {
+    if header[0] >> 4 != 4 || len < ipv4::LEN || offset != 0 {
         return None;
     }
     let addr = |at: usize| Some(Ipv4Addr::from(*header.get(at..)?.first_chunk::<4>()?));
@@ -114,7 +162,8 @@ fn read_v4(packet: &[u8]) -> Option<Told> {
         mtu => mtu,
     };
     let mtu = mtu.max(FLOOR_V4);
-    let told = Told { local: local.into(), nbma: nbma.into(), key: key(quoted.get(len..)?)?, mtu };
+    let fault = fault(header[9], quoted.get(len..)?)?;
+    let told = Told { local: local.into(), nbma: nbma.into(), fault, mtu };
     (ip.destination() == local && mtu < whole).then_some(told)
 }
 
@@ -131,15 +180,27 @@ fn read_v6(packet: &[u8]) -> Option<Told> {
     let header = quoted.first_chunk::<{ ipv6::LEN }>()?;
     let whole = ipv6::LEN + usize::from(u16::from_be_bytes([header[4], header[5]]));
     let at_fault = ipv6::upper(quoted).ok()?;
-    if header[0] >> 4 != 6 || at_fault.protocol != ipv6::GRE || at_fault.is_later_fragment() {
+    if header[0] >> 4 != 6 || at_fault.is_later_fragment() {
         return None;
     }
     let (local, nbma) = (Ipv6Addr::from(number(header, 8)), Ipv6Addr::from(number(header, 24)));
     // Less than every link takes is no message (RFC 8201 §4).
     let mtu = u16::try_from(error.mtu()).ok().filter(|mtu| *mtu >= FLOOR_V6)?;
-    let key = key(quoted.get(at_fault.offset..)?)?;
-    let told = Told { local: local.into(), nbma: nbma.into(), key, mtu };
+    let fault = fault(at_fault.protocol, quoted.get(at_fault.offset..)?)?;
+    let told = Told { local: local.into(), nbma: nbma.into(), fault, mtu };
     (ip.destination() == local && usize::from(mtu) < whole).then_some(told)
+}
+
+/// What is behind the IP header of a packet that is cut short, if it is something that we send.
+fn fault(protocol: u8, payload: &[u8]) -> Option<Fault> {
+    let word = u32::from_be_bytes(*payload.first_chunk::<4>()?);
+    match protocol {
+        ipv4::GRE => key(payload).map(Fault::Gre),
+        ipv4::ESP => Some(Fault::Esp(word)),
+        // Our port is the source.
+        ipv4::UDP if (word >> 16) as u16 == udp::IKE_NAT => Some(Fault::Udp(word as u16)),
+        _ => None,
+    }
 }
 
 /// The key of a GRE header as we write it, of a packet that is cut short.
@@ -188,12 +249,12 @@ mod tests {
 
     #[test]
     fn a_router_is_understood_from_the_least_that_it_may_quote() {
-        let told = Told { local: LOCAL.into(), nbma: PEER.into(), key: Some(42), mtu: 1300 };
+        let told = Told { local: LOCAL.into(), nbma: PEER.into(), fault: Fault::Gre(Some(42)), mtu: 1300 };
         for quotes in [28, 100, 548] {
             assert_eq!(read(&told_v4(1300, 1400, quotes)), Some(told), "{quotes}");
         }
         assert_eq!((read(&told_v4(1300, 1400, 27)), read(&told_v4(1300, 1400, 20))), (None, None));
-        let told = Told { local: LOCAL6.into(), nbma: PEER6.into(), key: None, mtu: 1300 };
+        let told = Told { local: LOCAL6.into(), nbma: PEER6.into(), fault: Fault::Gre(None), mtu: 1300 };
         for quotes in [44, 100, 1232] {
             assert_eq!(read(&told_v6(1300, 1400, quotes)), Some(told), "{quotes}");
         }
