@@ -9,13 +9,15 @@
     clippy::wrong_self_convention
 )]
 
+pub mod esp;
+
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use forwarding::{
-    AdjacencyId, Breath, Command, Counters, DropReason, Injected, InterfaceId, Notice, Origin, Port, PortId,
-    Ports, Program, Punt, Worker, breathe,
+    AdjacencyId, Breath, Command, Counters, DropReason, HandedOff, Injected, InterfaceId, Notice, Origin,
+    Port, PortId, Ports, Program, Punt, Worker, breathe,
 };
 use model::program::{
     Batch, Binding, Fallback, Hop, Interface, Neighbour, Object, Op, OuterDf, Owner, Path, Refused, Replica,
@@ -37,6 +39,10 @@ pub struct TestPorts {
     pub notices: Vec<Notice>,
     pub commands: VecDeque<Command>,
     pub freed: usize,
+    /// What was handed off, and to whom; what other workers hand in.
+    pub handed_off: Vec<(usize, HandedOff<TestBuf>)>,
+    pub handed_in: VecDeque<HandedOff<TestBuf>>,
+    pub handoff_room: usize,
     /// How many packets the ports, the punt queue and the allocator still take or give.
     pub tx_room: usize,
     pub punt_room: usize,
@@ -50,6 +56,7 @@ impl TestPorts {
             tx: (0..count).map(|_| Vec::new()).collect(),
             tx_room: usize::MAX,
             punt_room: usize::MAX,
+            handoff_room: usize::MAX,
             buffers: usize::MAX,
             ..Self::default()
         }
@@ -98,6 +105,19 @@ impl Ports for TestPorts {
     fn injected(&mut self, into: &mut Vec<Injected<TestBuf>>, max: usize) {
         let count = max.min(self.inject.len());
         into.extend(self.inject.drain(..count));
+    }
+
+    fn hand_off(&mut self, to: usize, packet: HandedOff<TestBuf>) -> Result<(), HandedOff<TestBuf>> {
+        if self.handed_off.len() >= self.handoff_room {
+            return Err(packet);
+        }
+        self.handed_off.push((to, packet));
+        Ok(())
+    }
+
+    fn handed_in(&mut self, into: &mut Vec<HandedOff<TestBuf>>, max: usize) {
+        let count = max.min(self.handed_in.len());
+        into.extend(self.handed_in.drain(..count));
     }
 
     fn notice(&mut self, notice: Notice) -> bool {
