@@ -9,7 +9,7 @@ use model::state::counters::{Counter, NodeCounter};
 use model::state::fib::FibEntry;
 use model::state::ports::{Port, Traffic};
 use model::state::workers::{Idle, Worker};
-use model::state::{Adjacencies, Counters, Drops, Fib, Filter, Ports, Show, State, What, Workers};
+use model::state::{Adjacencies, Counters, Drops, Fib, Filter, Ports, Sas, Show, State, What, Workers};
 use model::{NbmaAddr, WorkerId, program, time};
 
 use crate::process::Process;
@@ -25,7 +25,7 @@ impl Process {
             What::Counters => State::Counters(self.counters(program)),
             What::Drops => State::Drops(self.drops(program)),
             What::Program => State::Program(model::state::Program(program.programmed(now).collect())),
-            What::Sa => State::empty(What::Sa),
+            What::Sa => State::Sa(Sas(program.sas().collect())),
             What::Dmvpn | What::Nhrp | What::Nhs | What::Routes | What::Explain | What::NhrpTraffic => {
                 return None;
             }
@@ -209,6 +209,7 @@ fn adjacencies(program: &Program, now: time::Instant) -> Adjacencies {
                 Kind::Incomplete => AdjacencyKind::Incomplete,
                 Kind::Receive => AdjacencyKind::Receive,
                 Kind::Balanced => AdjacencyKind::Balanced,
+                Kind::Unprotected => AdjacencyKind::Unprotected,
                 _ => AdjacencyKind::Drop,
             },
             interface: shown.interface,
@@ -216,7 +217,7 @@ fn adjacencies(program: &Program, now: time::Instant) -> Adjacencies {
             nbma: shown.nbma.map(NbmaAddr),
             stacked_on: shown.link.and_then(|link| by_hop.get(&link).copied()),
             fallback: match shown.kind {
-                Kind::Glean | Kind::Incomplete => {
+                Kind::Glean | Kind::Incomplete | Kind::Unprotected => {
                     shown.interface.and_then(|name| fallbacks.get(&name).copied())
                 }
                 _ => None,
@@ -229,6 +230,7 @@ fn adjacencies(program: &Program, now: time::Instant) -> Adjacencies {
             mtu: shown.mtu.unwrap_or(0),
             members: shown.members.into_iter().map(AdjacencyId::word).collect(),
             multicast: shown.replica,
+            spis: shown.spis,
         }
     });
     Adjacencies(adjacencies.collect())

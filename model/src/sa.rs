@@ -146,6 +146,12 @@ impl SaKey {
         Some(Self { bytes, suite })
     }
 
+    /// What stands for a key of this suite where none is shown: zeros.
+    #[must_use]
+    pub const fn blank(suite: Suite) -> Self {
+        Self { bytes: [0; 36], suite }
+    }
+
     /// Which suite the length stands for.
     #[must_use]
     pub const fn suite(&self) -> Suite {

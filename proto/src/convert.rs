@@ -312,6 +312,21 @@ mod kind {
         }
     }
 
+    /// As [`spi`], several of them.
+    pub(super) mod spis {
+        use model::sa::Spi;
+
+        use super::spi;
+        use crate::convert::Malformed;
+
+        pub(crate) fn down(value: Vec<Spi>) -> Vec<u32> {
+            value.into_iter().map(spi::down).collect()
+        }
+        pub(crate) fn up(value: Vec<u32>, field: &str) -> Result<Vec<Spi>, Malformed> {
+            value.into_iter().map(|value| spi::up(value, field)).collect()
+        }
+    }
+
     /// The key of an SA with its salt. What it came in is erased.
     pub(super) mod key {
         use model::sa::SaKey;

@@ -19,6 +19,8 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
+use wire::{ipv4, ipv6, udp};
+
 use crate::sa::UNPROTECTED;
 
 /// An adjacency's index and, against reuse, epoch; what the FIB's words hold.
@@ -215,6 +217,14 @@ impl Adjacency {
         } else {
             Ipv4Addr::from(self.rewritten::<4>(usize::from(self.link) + 16)).into()
         }
+    }
+
+    /// Where in the rewrite SPI, sequence number and IV go, of what is sealed.
+    pub(crate) fn gap(&self) -> Option<usize> {
+        let ip = if self.flags & flag::OUTER6 != 0 { ipv6::LEN } else { ipv4::LEN };
+        let udp = if self.flags & flag::ESP_UDP != 0 { udp::LEN } else { 0 };
+        let sealed = self.kind == Kind::Midchain && self.flags & flag::ESP != 0;
+        sealed.then_some(usize::from(self.link) + ip + udp)
     }
 
     /// The next hop that is to be resolved; of `Incomplete`.

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::table::{Table, or_dash};
 use super::time::{expiry, maybe_seconds};
 use super::{Filter, list};
+use crate::sa::Spi;
 use crate::{InterfaceName, NbmaAddr};
 
 /// What an adjacency is.
@@ -29,11 +30,13 @@ pub enum AdjacencyKind {
     Drop,
     /// One of several others, flow by flow.
     Balanced,
+    /// A peer through a protected tunnel to which there is no SA: nothing goes there.
+    Unprotected,
 }
 
 impl AdjacencyKind {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Neighbour,
         Self::Midchain,
         Self::Glean,
@@ -41,6 +44,7 @@ impl AdjacencyKind {
         Self::Receive,
         Self::Drop,
         Self::Balanced,
+        Self::Unprotected,
     ];
 }
 
@@ -54,6 +58,7 @@ impl fmt::Display for AdjacencyKind {
             Self::Receive => "receive",
             Self::Drop => "drop",
             Self::Balanced => "balanced",
+            Self::Unprotected => "unprotected",
         })
     }
 }
@@ -75,7 +80,7 @@ pub struct Adjacency {
     pub stacked_on: Option<u32>,
     /// Index of the adjacency that packets take while this one is not complete.
     pub fallback: Option<u32>,
-    /// Bytes put before each packet.
+    /// Bytes put before each packet. Of a protected midchain the SPI is among them, and zeros for sequence number and IV.
     #[serde(with = "hex")]
     pub rewrite: Vec<u8>,
     /// Remaining holding time; `None`: forever.
@@ -96,6 +101,9 @@ pub struct Adjacency {
     /// Whether it sends copies of multicast to one receiver, and nothing else.
     #[serde(default)]
     pub multicast: bool,
+    /// The SAs that seal for it, in order of worker; of a protected midchain.
+    #[serde(default)]
+    pub spis: Vec<Spi>,
 }
 
 impl Adjacency {
@@ -121,6 +129,7 @@ impl fmt::Display for Adjacencies {
             ">Stack",
             ">Fallback",
             ">MTU",
+            "SPI",
             "Expires",
             ">Packets",
             ">Bytes",
@@ -144,6 +153,10 @@ impl fmt::Display for Adjacencies {
                 },
                 or_dash(a.fallback),
                 or_dash(Some(a.mtu).filter(|mtu| *mtu > 0)),
+                match a.spis[..] {
+                    [] => "-".to_owned(),
+                    _ => a.spis.iter().map(Spi::to_string).collect::<Vec<_>>().join(","),
+                },
                 expiry(a.expires_in),
                 a.packets.to_string(),
                 a.bytes.to_string(),

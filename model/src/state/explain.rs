@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::adjacency::{Adjacencies, Adjacency};
+use super::adjacency::{Adjacencies, Adjacency, AdjacencyKind};
 use super::fib::{Fib, FibEntry};
 use super::nhrp::Entry;
 use super::routes::{RibRoute, owner, path};
@@ -151,6 +151,14 @@ impl fmt::Display for Explanation {
         if !self.adjacencies.is_empty() {
             write!(f, "\n{}", Adjacencies(self.adjacencies.clone()))?;
         }
+        for unprotected in self.adjacencies.iter().filter(|a| a.kind == AdjacencyKind::Unprotected) {
+            let nbma = unprotected.nbma.map_or_else(|| "the peer".to_owned(), |nbma| nbma.to_string());
+            let instead = match unprotected.fallback {
+                Some(index) => format!("packets take adjacency {index} meanwhile"),
+                None => "packets are dropped and their senders told".to_owned(),
+            };
+            writeln!(f, "There is no SA to {nbma}, and nothing goes there in the clear: {instead}.")?;
+        }
         Ok(())
     }
 }
@@ -268,8 +276,6 @@ mod tests {
 
     #[test]
     fn of_the_data_plane_it_takes_the_longest_match_and_what_that_stands_on() {
-        use crate::state::adjacency::AdjacencyKind;
-
         let entry = |table, prefix: &str, adjacency| FibEntry {
             table: TableId(table),
             prefix: prefix.parse().unwrap(),
@@ -293,6 +299,7 @@ mod tests {
             mtu: 0,
             members: members.to_vec(),
             multicast: false,
+            spis: vec![],
         };
         let fib = vec![
             entry(0, "0.0.0.0/0", 1),
@@ -314,6 +321,18 @@ mod tests {
         assert_eq!(explanation.fib, [entry(0, "10.0.0.0/24", 5)]);
         let indexes: Vec<_> = explanation.adjacencies.iter().map(|adjacency| adjacency.index).collect();
         assert_eq!(indexes, [5, 3, 4, 2]);
+
+        for (fallback, instead) in [
+            (Some(7), "packets take adjacency 7 meanwhile"),
+            (None, "packets are dropped and their senders told"),
+        ] {
+            let nbma = Some("192.0.2.9".parse().unwrap());
+            let (kind, fallback) = (AdjacencyKind::Unprotected, fallback);
+            explanation.adjacencies = vec![Adjacency { kind, nbma, ..adjacency(6, None, fallback, &[]) }];
+            let said =
+                format!("There is no SA to 192.0.2.9, and nothing goes there in the clear: {instead}.\n");
+            assert!(explanation.to_string().ends_with(&said), "{explanation}");
+        }
 
         let mut elsewhere = Explanation::nothing(TableId(1), "10.0.0.1".parse().unwrap());
         elsewhere.add_dataplane(Fib(vec![entry(0, "0.0.0.0/0", 1)]), Adjacencies::default());

@@ -113,6 +113,7 @@ fn adjacencies() -> Adjacencies {
         mtu: 1400,
         members: vec![],
         multicast: false,
+        spis: [0xb1ee, 0xc1ee].map(|spi| Spi::new(spi).unwrap()).to_vec(),
     };
     let drop = Adjacency {
         index: 0,
@@ -130,6 +131,7 @@ fn adjacencies() -> Adjacencies {
         mtu: 0,
         members: vec![],
         multicast: false,
+        spis: vec![],
     };
     let replica = Adjacency {
         index: 9,
@@ -283,10 +285,10 @@ Table     Prefix          Path                          Owner    Expires
     assert_eq!(
         adjacencies().to_string(),
         "\
-Index  Kind                  Interface  Next hop  NBMA         Stack  Fallback   MTU  Expires   Packets  Bytes  Rewrite
-    0  drop                  -          -         -                -         -     -  never           0      0
-    7  midchain (stale)      tunnel0    10.0.0.2  203.0.113.2      3         5  1400  00:00:01       10    640  4500ff
-    9  midchain (multicast)  tunnel0    -         203.0.113.2      3         -  1400  never           4    272  4500ff
+Index  Kind                  Interface  Next hop  NBMA         Stack  Fallback   MTU  SPI                    Expires   Packets  Bytes  Rewrite
+    0  drop                  -          -         -                -         -     -  -                      never           0      0
+    7  midchain (stale)      tunnel0    10.0.0.2  203.0.113.2      3         5  1400  0x0000b1ee,0x0000c1ee  00:00:01       10    640  4500ff
+    9  midchain (multicast)  tunnel0    -         203.0.113.2      3         -  1400  0x0000b1ee,0x0000c1ee  never           4    272  4500ff
 "
     );
     assert_eq!(

@@ -28,7 +28,7 @@ enumeration!(What => What {
 enumeration!(PeerState => PeerState { Up, Interface, Route, Nhrp });
 enumeration!(EntryType => EntryType { Incomplete, Negative, Cached, Dynamic, Nhs, Static, Local });
 enumeration!(ServerState => ServerState { Waiting, Expecting, Responding });
-enumeration!(AdjacencyKind => AdjacencyKind { Neighbour, Midchain, Glean, Incomplete, Receive, Drop, Balanced });
+enumeration!(AdjacencyKind => AdjacencyKind { Neighbour, Midchain, Glean, Incomplete, Receive, Drop, Balanced, Unprotected });
 enumeration!(Idle => Idle { Poll, Adaptive });
 
 message!(PeerAttributes => PeerAttributes {
@@ -62,7 +62,7 @@ message!(FibEntry => FibEntry {
 message!(Adjacency => Adjacency {
     index: same, kind: enumerator, interface: maybe_text, next_hop: maybe_text, nbma: maybe_text, stacked_on: same,
     fallback: same, rewrite: same, expires_in as expires_in_us: maybe_micros, stale: same, packets: same, bytes: same,
-    mtu: small, members: same, multicast: same,
+    mtu: small, members: same, multicast: same, spis: spis,
 });
 message!(Traffic => Traffic { packets: same, bytes: same, errors: same, });
 message!(Port => Port {

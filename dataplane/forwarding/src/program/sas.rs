@@ -17,11 +17,12 @@ use model::WorkerId;
 use model::program::{InboundSa, Key, Object, OutboundSa, Tunnel};
 use model::report::Report;
 use model::sa::{Direction, Lease, Protection, SaMode, Spi};
+use model::state::sa::Sa;
 
 use super::Program;
 use super::build::Change;
 use super::ledger::{Domain, GivenInbound, GivenOutbound, Place, Sealer};
-use crate::sa::{Change as Told, NewInbound, NewOutbound, Order};
+use crate::sa::{Change as Told, InboundCount, NewInbound, NewOutbound, Order};
 
 /// How packets to a peer are sealed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -330,6 +331,72 @@ impl Program {
     #[must_use]
     pub fn are_orders_taken(&self) -> bool {
         self.ledger.waiting() == 0 && self.orders.iter().all(|sender| sender.are_taken())
+    }
+
+    /// The SAs by which workers seal for the peer of a slot, in order of worker.
+    pub(super) fn spis(&self, slot: u32) -> Vec<Spi> {
+        let sealers = self.ledger.peer(slot).into_iter().flat_map(|peer| &peer.sealers);
+        sealers.filter_map(|sealer| Some(sealer.own?.identity.spi)).collect()
+    }
+
+    /// All SAs with what they have carried: inbound ones in order of SPI, then outbound ones in order of peer and worker.
+    pub fn sas(&self) -> impl Iterator<Item = Sa> {
+        let mut last = None;
+        let claims = self.objects.all().map(|(_, claim)| &claim.object);
+        // Of several owners the first counts.
+        let winners = claims.filter(move |object| last.replace(object.key()) != Some(object.key()));
+        winners.filter_map(|object| match object {
+            Object::InboundSa(sa) => Some(self.inbound_show(sa)),
+            Object::OutboundSa(sa) => Some(self.outbound_show(sa)),
+            _ => None,
+        })
+    }
+
+    fn inbound_show(&self, sa: &InboundSa) -> Sa {
+        let worker = self.opener(sa.spi);
+        let count = self.lines.get(usize::from(worker)).and_then(|lines| lines.inbound(sa.spi));
+        let InboundCount { top, packets, bytes, replayed, forged, reached } = count.unwrap_or_default();
+        Sa {
+            direction: Direction::Inbound,
+            spi: sa.spi,
+            protection: sa.protection,
+            mode: sa.mode,
+            suite: sa.key.suite(),
+            esn: sa.esn,
+            worker: WorkerId(worker),
+            packets,
+            bytes,
+            sequence: top,
+            leased: None,
+            replayed,
+            bad_icv: forged,
+            reached,
+            refused: None,
+        }
+    }
+
+    fn outbound_show(&self, sa: &OutboundSa) -> Sa {
+        let slot = self.ledger.slot(&sa.protection);
+        let lines = self.lines.get(usize::from(sa.worker.0));
+        let count = slot.and_then(|slot| lines?.outbound(slot, sa.spi)).unwrap_or_default();
+        let own = slot.and_then(|slot| self.sealer(slot, sa.worker.0).own);
+        Sa {
+            direction: Direction::Outbound,
+            spi: sa.spi,
+            protection: sa.protection,
+            mode: sa.mode,
+            suite: sa.key.suite(),
+            esn: sa.esn,
+            worker: sa.worker,
+            packets: count.packets,
+            bytes: count.bytes,
+            sequence: if count.packets > 0 { count.next.saturating_sub(1) } else { 0 },
+            leased: Some(own.map_or(sa.lease.last, |own| own.last)),
+            replayed: 0,
+            bad_icv: 0,
+            reached: count.reached,
+            refused: None,
+        }
     }
 
     /// What SAs want of the control plane: leases that run low, and lifetimes that were reached. To be asked about once a second.

@@ -5,15 +5,18 @@ use std::time::Duration;
 
 use model::program::{Hop, Key, Object, Owner, Path, Route, Tunnel};
 use model::report::Report;
+use model::sa::{SaKey, Spi};
 use model::state::program::Programmed;
 use model::time::Instant;
 use model::{InterfaceName, NbmaAddr, Prefix, ProtocolAddr, TableId};
+use wire::esp;
+use zerocopy::IntoBytes;
 
 use super::Program;
 use super::family::Family;
 use super::routes::is_stale;
 use super::slots::Target;
-use crate::adjacency::{AdjacencyId, Kind};
+use crate::adjacency::{Adjacency, AdjacencyId, Kind};
 use crate::counters::Traffic;
 use crate::fib::FibPrefix;
 use crate::ports::InterfaceId;
@@ -78,8 +81,11 @@ pub struct AdjacencyShow {
     /// Largest packet that it takes, in bytes, if it takes any; of a tunnel the largest inner packet, as its own MTU, its link's
     /// and the path to its NBMA address are.
     pub mtu: Option<u16>,
-    /// What stands in front of a packet that leaves by it.
+    /// What stands in front of a packet that leaves by it; where it is sealed with the SPI of the lowest worker's SA, and zeros for
+    /// sequence number and IV.
     pub rewrite: Vec<u8>,
+    /// The SAs that seal what leaves by it, in order of worker.
+    pub spis: Vec<Spi>,
     /// What it carried.
     pub traffic: Traffic,
 }
@@ -127,12 +133,24 @@ pub struct NextHopShow {
     pub stale: bool,
 }
 
-/// An object that is no route, with what is left of its time now.
+/// What an entry puts in front, and of what it seals also the part that is made for each packet.
+fn with_gap(entry: &Adjacency, spi: Option<Spi>) -> Vec<u8> {
+    let mut rewrite = entry.rewrite[..usize::from(entry.form)].to_vec();
+    if let (Some(gap), Some(spi)) = (entry.gap(), spi) {
+        let esp = esp::Header::new(spi.value(), 0, 0);
+        rewrite.splice(gap..gap, esp.as_bytes().iter().copied());
+    }
+    rewrite
+}
+
+/// An object that is no route, with what is left of its time now, and without keys.
 fn with_remaining(object: &Object, left: Option<Duration>) -> Object {
     let mut object = object.clone();
     match &mut object {
         Object::Binding(binding) => binding.expires_in = left,
         Object::PathMtu(path) => path.expires_in = left,
+        Object::InboundSa(sa) => sa.key = SaKey::blank(sa.key.suite()),
+        Object::OutboundSa(sa) => sa.key = SaKey::blank(sa.key.suite()),
         _ => {}
     }
     object
@@ -211,6 +229,7 @@ impl Program {
         self.slots.iter().map(|(target, id)| {
             let entry = self.adjacencies.slot(id);
             let sends = matches!(entry.kind, Kind::Neighbour | Kind::Midchain);
+            let spis = self.spis(entry.protection);
             AdjacencyShow {
                 id,
                 kind: entry.kind,
@@ -224,8 +243,9 @@ impl Program {
                 members: self.member_ids(target),
                 replica: matches!(target, Target::Replica(..)),
                 mtu: sends.then_some(entry.mtu),
-                rewrite: if sends { entry.rewrite[..usize::from(entry.form)].to_vec() } else { Vec::new() },
+                rewrite: if sends { with_gap(entry, spis.first().copied()) } else { Vec::new() },
                 traffic: self.traffic(target, id),
+                spis,
             }
         })
     }
@@ -269,7 +289,7 @@ impl Program {
         })
     }
 
-    /// Everything that is programmed, routes behind the others.
+    /// Everything that is programmed, routes behind the others. Keys are blank.
     pub fn programmed(&self, now: Instant) -> impl Iterator<Item = Programmed> {
         let routes = self.routes(now).map(|route| {
             let RouteShow { table, prefix, owner, path, stale, expires_in, .. } = route;

@@ -63,7 +63,7 @@ pub(crate) struct Lines {
 }
 
 /// What is shown of an inbound SA.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct InboundCount {
     pub(crate) top: u64,
     pub(crate) packets: u64,
@@ -74,7 +74,7 @@ pub(crate) struct InboundCount {
 }
 
 /// What is shown of an outbound SA.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct OutboundCount {
     pub(crate) next: u64,
     pub(crate) leased: u64,
