@@ -24,6 +24,8 @@ mod provider;
 mod selftest;
 #[cfg(target_arch = "x86_64")]
 mod vaes;
+#[cfg(test)]
+mod vectors;
 
 use key::Form;
 pub use key::{Key, KeyError};
@@ -88,19 +90,15 @@ pub fn open_one(mut packet: Packet<'_>) -> bool {
 /// Seals a packet by whomever its key is for.
 fn seal_any(packet: &mut Packet<'_>) {
     let key = packet.key;
-    let nonce = packet.nonce();
+    let (nonce, (aad, length)) = (packet.nonce(), packet.aad());
+    let aad = &aad[..length];
     let sealed = packet.is_possible()
         && match key.form() {
-            Form::Ring(key) => libraries::ring_seal(key, nonce, packet),
-            Form::AesGcm128(key) => libraries::aes_gcm_seal(key, nonce, packet),
-            Form::AesGcm256(key) => libraries::aes_gcm_seal(key, nonce, packet),
+            Form::Ring(key) => libraries::ring_seal(key, nonce, aad, packet.text),
+            Form::AesGcm128(key) => libraries::aes_gcm_seal(key, nonce, aad, packet.text),
+            Form::AesGcm256(key) => libraries::aes_gcm_seal(key, nonce, aad, packet.text),
             #[cfg(target_arch = "x86_64")]
-            Form::Vaes(lines) => {
-                let long = key.length() == 32;
-                // SAFETY: the text is as long as an ICV at least, and a key for a provider is there only if the processor has it.
-                unsafe { vaes::bits256::seal(lines, long, packet) };
-                true
-            }
+            Form::Vaes(lines) => vaes_text(key, lines, false, vaes::Fixed::of(packet), packet.text),
         };
     if !sealed {
         packet.text.fill(0);
@@ -110,17 +108,31 @@ fn seal_any(packet: &mut Packet<'_>) {
 /// Opens a packet by whomever its key is for.
 fn open_any(packet: &mut Packet<'_>) -> bool {
     let key = packet.key;
-    let nonce = packet.nonce();
+    let (nonce, (aad, length)) = (packet.nonce(), packet.aad());
+    let aad = &aad[..length];
     packet.is_possible()
         && match key.form() {
-            Form::Ring(key) => libraries::ring_open(key, nonce, packet),
-            Form::AesGcm128(key) => libraries::aes_gcm_open(key, nonce, packet),
-            Form::AesGcm256(key) => libraries::aes_gcm_open(key, nonce, packet),
+            Form::Ring(key) => libraries::ring_open(key, nonce, aad, packet.text),
+            Form::AesGcm128(key) => libraries::aes_gcm_open(key, nonce, aad, packet.text),
+            Form::AesGcm256(key) => libraries::aes_gcm_open(key, nonce, aad, packet.text),
             #[cfg(target_arch = "x86_64")]
-            Form::Vaes(lines) => {
-                let long = key.length() == 32;
-                // SAFETY: the text is as long as an ICV at least, and a key for a provider is there only if the processor has it.
-                unsafe { vaes::bits256::open(lines, long, packet) }
-            }
+            Form::Vaes(lines) => vaes_text(key, lines, true, vaes::Fixed::of(packet), packet.text),
         }
+}
+
+/// Seals or opens a text with a key for one of our kernels: true, or whether it is authentic. A text shorter than an ICV cannot be.
+#[cfg(target_arch = "x86_64")]
+fn vaes_text(key: &Key, lines: &vaes::Lines, open: bool, fixed: vaes::Fixed, text: &mut [u8]) -> bool {
+    let long = key.length() == 32;
+    if text.len() < ICV {
+        return false;
+    }
+    // SAFETY: the text is as long as an ICV at least, and a key for a provider is there only if the processor has its instructions.
+    unsafe {
+        if open {
+            return vaes::bits256::open(lines, long, fixed, text);
+        }
+        vaes::bits256::seal(lines, long, fixed, text);
+    }
+    true
 }

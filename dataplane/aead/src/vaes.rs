@@ -101,7 +101,7 @@ static MASKS: [u8; 32] = {
 
 /// What is the same for every block of a packet.
 #[derive(Clone, Copy)]
-struct Fixed {
+pub(crate) struct Fixed {
     /// Blocks 0 and n − 1: AAD, lengths; bytes reversed.
     aad: __m128i,
     lengths: __m128i,
@@ -112,7 +112,8 @@ struct Fixed {
 impl Fixed {
     /// RFC 4106 §4 and §5, read as numbers of 128 bits.
     #[inline(always)]
-    fn of(packet: &Packet<'_>, text: usize) -> Self {
+    pub(crate) fn of(packet: &Packet<'_>) -> Self {
+        let text = packet.text.len() - ICV;
         let (spi, sequence) = (u64::from(packet.spi) << 32, packet.sequence);
         let aad = if packet.esn {
             (spi | sequence >> 32, sequence << 32)
@@ -134,4 +135,19 @@ impl Fixed {
 fn number(high: u64, low: u64) -> __m128i {
     // SAFETY: SSE2 is part of x86-64.
     unsafe { _mm_set_epi64x(high as i64, low as i64) }
+}
+
+#[cfg(test)]
+impl Fixed {
+    /// Of any nonce of 96 bits and AAD of one block at most, as test vectors have them.
+    pub(crate) fn general(nonce: [u8; 12], aad: &[u8], text: usize) -> Self {
+        let block = |bytes: &[u8]| {
+            let mut block = [0; 16];
+            block[..bytes.len()].copy_from_slice(bytes);
+            u128::from_be_bytes(block)
+        };
+        let halves = |block: u128| number((block >> 64) as u64, block as u64);
+        let counter = halves(block(&nonce) | 1);
+        Self { aad: halves(block(aad)), lengths: number(8 * aad.len() as u64, 8 * text as u64), counter }
+    }
 }

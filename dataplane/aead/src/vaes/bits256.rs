@@ -13,7 +13,7 @@ use std::arch::x86_64::*;
 use super::setup::POLYNOMIAL;
 use super::{AHEAD, Ahead, Fixed, Lines, MASKS, POWERS, ROUNDS_128, ROUNDS_256};
 use crate::key::Form;
-use crate::packet::{Burst, ICV, Packet};
+use crate::packet::{Burst, ICV};
 
 /// Vectors of a whole piece, and its bytes.
 const WHOLE: usize = 8;
@@ -47,9 +47,8 @@ pub(crate) fn is_possible() -> bool {
 /// # Safety
 /// The text has room for the ICV.
 #[target_feature(enable = "avx2,aes,pclmulqdq,vaes,vpclmulqdq,bmi1,bmi2")]
-pub(crate) unsafe fn seal(lines: &Lines, long: bool, packet: &mut Packet<'_>) {
-    let length = packet.text.len() - ICV;
-    let (fixed, text) = (Fixed::of(packet, length), packet.text.as_mut_ptr());
+pub(crate) unsafe fn seal(lines: &Lines, long: bool, fixed: Fixed, text: &mut [u8]) {
+    let (length, text) = (text.len() - ICV, text.as_mut_ptr());
     // SAFETY: the text goes on for 16 bytes behind the length.
     unsafe {
         let tag = if long {
@@ -66,9 +65,8 @@ pub(crate) unsafe fn seal(lines: &Lines, long: bool, packet: &mut Packet<'_>) {
 /// # Safety
 /// The text ends with the ICV.
 #[target_feature(enable = "avx2,aes,pclmulqdq,vaes,vpclmulqdq,bmi1,bmi2")]
-pub(crate) unsafe fn open(lines: &Lines, long: bool, packet: &mut Packet<'_>) -> bool {
-    let length = packet.text.len() - ICV;
-    let (fixed, text) = (Fixed::of(packet, length), packet.text.as_mut_ptr());
+pub(crate) unsafe fn open(lines: &Lines, long: bool, fixed: Fixed, text: &mut [u8]) -> bool {
+    let (length, text) = (text.len() - ICV, text.as_mut_ptr());
     // SAFETY: the text goes on for 16 bytes behind the length.
     let differs = unsafe {
         let icv = _mm_loadu_si128(text.add(length).cast());
@@ -463,7 +461,9 @@ pub(crate) fn seal_burst<B: Burst>(burst: &mut B) {
         ahead.long = key.length() == 32;
         match key.form() {
             // SAFETY: the text is as long as an ICV at least.
-            Form::Vaes(lines) if packet.is_possible() => unsafe { seal(lines, ahead.long, &mut packet) },
+            Form::Vaes(lines) if packet.is_possible() => unsafe {
+                seal(lines, ahead.long, Fixed::of(&packet), packet.text)
+            },
             _ => crate::seal_any(&mut packet),
         }
     }
@@ -480,7 +480,9 @@ pub(crate) fn open_burst<B: Burst>(burst: &mut B) {
         ahead.long = key.length() == 32;
         let authentic = match key.form() {
             // SAFETY: the text ends with an ICV.
-            Form::Vaes(lines) if packet.is_possible() => unsafe { open(lines, ahead.long, &mut packet) },
+            Form::Vaes(lines) if packet.is_possible() => unsafe {
+                open(lines, ahead.long, Fixed::of(&packet), packet.text)
+            },
             _ => crate::open_any(&mut packet),
         };
         burst.opened(at, authentic);
