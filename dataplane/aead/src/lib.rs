@@ -42,8 +42,10 @@ pub fn seal<B: Burst>(provider: Provider, burst: &mut B) {
     if provider.is_usable() {
         match provider {
             // SAFETY: what is usable the processor has.
+            Provider::Vaes512 => return unsafe { vaes::bits512::seal_burst(burst) },
+            // SAFETY: as above.
             Provider::Vaes256 => return unsafe { vaes::bits256::seal_burst(burst) },
-            Provider::Vaes512 | Provider::Ring | Provider::AesGcm => {}
+            Provider::Ring | Provider::AesGcm => {}
         }
     }
     let _ = provider;
@@ -63,8 +65,10 @@ pub fn open<B: Burst>(provider: Provider, burst: &mut B) {
     if provider.is_usable() {
         match provider {
             // SAFETY: what is usable the processor has.
+            Provider::Vaes512 => return unsafe { vaes::bits512::open_burst(burst) },
+            // SAFETY: as above.
             Provider::Vaes256 => return unsafe { vaes::bits256::open_burst(burst) },
-            Provider::Vaes512 | Provider::Ring | Provider::AesGcm => {}
+            Provider::Ring | Provider::AesGcm => {}
         }
     }
     let _ = provider;
@@ -129,10 +133,12 @@ fn vaes_text(key: &Key, lines: &vaes::Lines, open: bool, fixed: vaes::Fixed, tex
     }
     // SAFETY: the text is as long as an ICV at least, and a key for a provider is there only if the processor has its instructions.
     unsafe {
-        if open {
-            return vaes::bits256::open(lines, long, fixed, text);
+        match (key.provider(), open) {
+            (Provider::Vaes512, true) => return vaes::bits512::open(lines, long, fixed, text),
+            (Provider::Vaes512, false) => vaes::bits512::seal(lines, long, fixed, text),
+            (_, true) => return vaes::bits256::open(lines, long, fixed, text),
+            (_, false) => vaes::bits256::seal(lines, long, fixed, text),
         }
-        vaes::bits256::seal(lines, long, fixed, text);
     }
     true
 }

@@ -63,11 +63,12 @@ impl Provider {
     /// Whether the processor has the instructions.
     pub(crate) fn is_possible(self) -> bool {
         match self {
-            Self::Vaes512 => false,
+            #[cfg(target_arch = "x86_64")]
+            Self::Vaes512 => vaes::bits512::is_possible(),
             #[cfg(target_arch = "x86_64")]
             Self::Vaes256 => vaes::bits256::is_possible(),
             #[cfg(not(target_arch = "x86_64"))]
-            Self::Vaes256 => false,
+            Self::Vaes512 | Self::Vaes256 => false,
             Self::Ring | Self::AesGcm => true,
         }
     }

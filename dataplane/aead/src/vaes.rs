@@ -19,6 +19,7 @@
 //! Nothing is read or written outside the text. Its last block may be partial; then the ICV's room behind it is in the same 16 bytes.
 
 pub(crate) mod bits256;
+pub(crate) mod bits512;
 mod setup;
 
 use std::arch::x86_64::{__m128i, _MM_HINT_T0, _mm_prefetch, _mm_set_epi64x};
@@ -26,7 +27,8 @@ use std::arch::x86_64::{__m128i, _MM_HINT_T0, _mm_prefetch, _mm_set_epi64x};
 use crate::packet::{Burst, ICV, Packet};
 
 /// What the kernels want of a key. It lies 16 bytes behind the beginning of a line ([`Key`](crate::Key)): three lines have all round keys
-/// of a key of 128 bits, four those of one of 256, and the powers are the next four.
+/// of a key of 128 bits, four those of one of 256, the powers are the next four; what more than sixteen
+/// blocks want of them are the last two.
 #[derive(Clone)]
 #[repr(C, align(16))]
 pub(crate) struct Lines {
@@ -34,6 +36,8 @@ pub(crate) struct Lines {
     rounds: [[u8; 16]; 15],
     /// H^16 to H^1, times x, bytes reversed.
     powers: [[u8; 16]; POWERS],
+    /// Of each power the sum of its halves, for Karatsuba's product: four in each 32 bytes, the first, third, second and fourth.
+    folded: [[u64; 4]; POWERS / 4],
 }
 
 /// Powers of H in a key.
@@ -81,6 +85,10 @@ impl Ahead {
         }
         if blocks > 12 {
             line(4);
+        }
+        if blocks > POWERS {
+            line(8);
+            line(9);
         }
         if self.long {
             line(3);

@@ -51,11 +51,7 @@ pub(crate) unsafe fn seal(lines: &Lines, long: bool, fixed: Fixed, text: &mut [u
     let (length, text) = (text.len() - ICV, text.as_mut_ptr());
     // SAFETY: the text goes on for 16 bytes behind the length.
     unsafe {
-        let tag = if long {
-            work::<ROUNDS_256, false>(lines, fixed, text, length)
-        } else {
-            work::<ROUNDS_128, false>(lines, fixed, text, length)
-        };
+        let tag = work::<false>(lines, long, fixed, text, length);
         _mm_storeu_si128(text.add(length).cast(), tag);
     }
 }
@@ -70,11 +66,7 @@ pub(crate) unsafe fn open(lines: &Lines, long: bool, fixed: Fixed, text: &mut [u
     // SAFETY: the text goes on for 16 bytes behind the length.
     let differs = unsafe {
         let icv = _mm_loadu_si128(text.add(length).cast());
-        let tag = if long {
-            work::<ROUNDS_256, true>(lines, fixed, text, length)
-        } else {
-            work::<ROUNDS_128, true>(lines, fixed, text, length)
-        };
+        let tag = work::<true>(lines, long, fixed, text, length);
         _mm_storeu_si128(text.add(length).cast(), icv);
         _mm_xor_si128(icv, tag)
     };
@@ -101,13 +93,38 @@ impl Sum {
         Self { low: zero, middle: zero, high: zero }
     }
 
-    /// Adds the products of two blocks and their powers.
+    /// Adds the products of two blocks and their powers. Opening takes four multiplications, which are done sooner than Karatsuba's three
+    /// and the additions before them; sealing has its blocks later and one after the other, where fewer instructions are more.
     #[inline(always)]
-    unsafe fn add(&mut self, blocks: __m256i, powers: __m256i) {
-        let middle = _mm256_clmulepi64_epi128::<0x00>(folded(blocks), folded(powers));
+    unsafe fn add<const OPEN: bool>(&mut self, blocks: __m256i, powers: __m256i) {
+        if !OPEN {
+            let sums = folded(powers);
+            return self.add_folded::<0x00>(blocks, powers, sums);
+        }
+        let middle = _mm256_xor_si256(
+            _mm256_clmulepi64_epi128::<0x01>(blocks, powers),
+            _mm256_clmulepi64_epi128::<0x10>(blocks, powers),
+        );
         self.low = _mm256_xor_si256(self.low, _mm256_clmulepi64_epi128::<0x00>(blocks, powers));
         self.high = _mm256_xor_si256(self.high, _mm256_clmulepi64_epi128::<0x11>(blocks, powers));
         self.middle = _mm256_xor_si256(self.middle, middle);
+    }
+
+    /// The same with the powers' halves added up before, of which two vectors have theirs in one: HALVES is 0x00 for the first, 0x10 for
+    /// the second.
+    #[inline(always)]
+    unsafe fn add_folded<const HALVES: i32>(&mut self, blocks: __m256i, powers: __m256i, sums: __m256i) {
+        let middle = _mm256_clmulepi64_epi128::<HALVES>(folded(blocks), sums);
+        self.low = _mm256_xor_si256(self.low, _mm256_clmulepi64_epi128::<0x00>(blocks, powers));
+        self.high = _mm256_xor_si256(self.high, _mm256_clmulepi64_epi128::<0x11>(blocks, powers));
+        self.middle = _mm256_xor_si256(self.middle, middle);
+    }
+
+    /// As [`Sum::reduced`], of products that were not Karatsuba's.
+    #[inline(always)]
+    unsafe fn plainly_reduced(mut self) -> __m128i {
+        self.middle = _mm256_xor_si256(self.middle, _mm256_xor_si256(self.low, self.high));
+        self.reduced()
     }
 
     /// All of it as one block: in each lane the lower 128 bits go into the upper ones, 64 at a time, then the lanes are added.
@@ -150,56 +167,88 @@ impl Lines {
     /// # Safety
     /// The piece's 256 bytes can be read, but for its first vector.
     #[inline(always)]
-    unsafe fn stream<const NR: usize, const V: usize>(
+    unsafe fn stream<const V: usize>(
         &self,
+        rounds: usize,
         counter: __m128i,
         piece: Option<Piece>,
         sum: &mut Sum,
     ) -> [__m256i; V] {
-        let mut blocks = [_mm256_setzero_si256(); V];
-        let mut counters =
-            _mm256_add_epi32(_mm256_broadcastsi128_si256(counter), _mm256_set_epi64x(0, 1, 0, 0));
-        let key = self.round_twice(0);
-        for block in &mut blocks {
-            *block = _mm256_xor_si256(reverse(counters), key);
-            counters = _mm256_add_epi32(counters, _mm256_set_epi64x(0, 2, 0, 2));
-        }
+        let mut blocks = self.counters::<V>(counter);
         let mut round = 1;
         if let Some(piece) = piece {
-            let end = rolled(WHOLE);
-            while round != end {
-                let key = self.round_twice(round);
-                for block in &mut blocks {
-                    *block = _mm256_aesenc_epi128(*block, key);
-                }
-                // SAFETY: within the piece and not its first vector; so many powers are there.
-                let (hashed, powers) = unsafe {
-                    let there = _mm256_loadu_si256(piece.at.add(32 * round).cast());
-                    (reverse(there), self.powers_of(2 * (WHOLE - round)))
-                };
-                sum.add(hashed, powers);
-                round += 1;
+            // The second vector; pairs of them; the first one.
+            self.round(&mut blocks, 1);
+            sum.add_folded::<0x10>(piece.vector(1), self.powers_at(1), self.folded_at(1));
+            let (mut at, end) = (2, rolled(WHOLE));
+            while at != end {
+                self.round(&mut blocks, at);
+                sum.add_folded::<0x00>(piece.vector(at), self.powers_at(at), self.folded_at(at));
+                self.round(&mut blocks, at + 1);
+                sum.add_folded::<0x10>(piece.vector(at + 1), self.powers_at(at + 1), self.folded_at(at + 1));
+                at += 2;
             }
-            let key = self.round_twice(round);
-            for block in &mut blocks {
-                *block = _mm256_aesenc_epi128(*block, key);
-            }
-            sum.add(piece.first, self.powers_of(2 * WHOLE));
+            self.round(&mut blocks, WHOLE);
+            sum.add_folded::<0x00>(piece.first, self.powers_at(0), self.folded_at(0));
+            round = WHOLE + 1;
+        }
+        while round != rounds {
+            self.round(&mut blocks, round);
             round += 1;
         }
-        let end = if piece.is_some() { rolled(NR) } else { NR };
-        while round != end {
-            let key = self.round_twice(round);
-            for block in &mut blocks {
-                *block = _mm256_aesenc_epi128(*block, key);
-            }
-            round += 1;
-        }
-        let key = self.round_twice(NR);
+        let key = self.round_twice(rounds);
         for block in &mut blocks {
             *block = _mm256_aesenclast_epi128(*block, key);
         }
         blocks
+    }
+
+    /// Counter blocks of V vectors, the first one's given with bytes reversed, with the first round key added.
+    #[inline(always)]
+    unsafe fn counters<const V: usize>(&self, counter: __m128i) -> [__m256i; V] {
+        let mut blocks = [_mm256_setzero_si256(); V];
+        let key = self.round_twice(0);
+        let first = _mm256_broadcastsi128_si256(_mm_sub_epi32(counter, _mm_set_epi64x(0, 1)));
+        // The counter before the first one ends with four zero bits: but for the sixteenth, what follows is added without a carry.
+        let base = _mm256_xor_si256(reverse(first), key);
+        for (block, at) in blocks.iter_mut().zip(0..) {
+            *block = if at + 1 < WHOLE as i64 {
+                _mm256_xor_si256(base, _mm256_set_epi64x((2 * at + 2) << 56, 0, (2 * at + 1) << 56, 0))
+            } else {
+                let last = _mm256_add_epi32(first, _mm256_set_epi64x(0, 16, 0, 15));
+                _mm256_xor_si256(reverse(last), key)
+            };
+        }
+        blocks
+    }
+
+    /// One round of AES.
+    #[inline(always)]
+    unsafe fn round<const V: usize>(&self, blocks: &mut [__m256i; V], round: usize) {
+        let key = self.round_twice(round);
+        for block in blocks {
+            *block = _mm256_aesenc_epi128(*block, key);
+        }
+    }
+
+    /// The powers of a whole piece's vector.
+    #[inline(always)]
+    unsafe fn powers_at(&self, vector: usize) -> __m256i {
+        _mm256_loadu_si256(self.powers.as_ptr().add(2 * vector).cast())
+    }
+
+    /// The sums of their halves, two of four.
+    #[inline(always)]
+    unsafe fn folded_at(&self, vector: usize) -> __m256i {
+        _mm256_loadu_si256(self.folded.as_ptr().add(vector / 2).cast())
+    }
+}
+
+impl Piece {
+    /// One of its vectors but the first.
+    #[inline(always)]
+    unsafe fn vector(&self, at: usize) -> __m256i {
+        reverse(_mm256_loadu_si256(self.at.add(32 * at).cast()))
     }
 }
 
@@ -220,30 +269,27 @@ fn rolled(turns: usize) -> usize {
 /// # Safety
 /// The text goes on for 16 bytes behind its length.
 #[inline(always)]
-unsafe fn work<const NR: usize, const OPEN: bool>(
+unsafe fn work<const OPEN: bool>(
     lines: &Lines,
+    long: bool,
     fixed: Fixed,
     text: *mut u8,
     length: usize,
 ) -> __m128i {
     let blocks = length.div_ceil(16) + 2;
-    let rest = blocks.wrapping_sub(2) * 16 - length;
-    // SAFETY: the rest is below 16.
-    let mask = unsafe { _mm_loadu_si128(MASKS.as_ptr().add(rest).cast()) };
-    let zero = _mm_setzero_si128();
-    // SAFETY: as asked of the caller.
+    let rest = (blocks - 2) * 16 - length;
+    // SAFETY: the rest is below 16; the others as asked of the caller.
     let (hash, hidden) = unsafe {
-        if blocks <= 2 * WHOLE {
-            end_of::<NR, OPEN, true>(
-                lines,
-                fixed,
-                Place { text, mask, counter: fixed.counter },
-                blocks,
-                zero,
-                None,
-            )
+        let mask = _mm_loadu_si128(MASKS.as_ptr().add(rest).cast());
+        let place = Place { text, mask, counter: fixed.counter };
+        let zero = _mm_setzero_si128();
+        if blocks > 2 * WHOLE {
+            let rounds = rolled(if long { ROUNDS_256 } else { ROUNDS_128 });
+            many::<OPEN>(lines, rounds, fixed, place, blocks, length)
+        } else if long {
+            end_of::<OPEN, true>(lines, ROUNDS_256, fixed, place, blocks, zero, None)
         } else {
-            long::<NR, OPEN>(lines, fixed, Place { text, mask, counter: fixed.counter }, blocks, length)
+            end_of::<OPEN, true>(lines, ROUNDS_128, fixed, place, blocks, zero, None)
         }
     };
     _mm_xor_si128(_mm256_castsi256_si128(reverse(_mm256_castsi128_si256(hash))), hidden)
@@ -265,8 +311,9 @@ struct Place {
 /// # Safety
 /// As [`work`].
 #[inline(always)]
-unsafe fn long<const NR: usize, const OPEN: bool>(
+unsafe fn many<const OPEN: bool>(
     lines: &Lines,
+    rounds: usize,
     fixed: Fixed,
     mut place: Place,
     blocks: usize,
@@ -289,7 +336,7 @@ unsafe fn long<const NR: usize, const OPEN: bool>(
             aad_and(_mm256_castsi256_si128(reverse(_mm256_castsi128_si256(_mm_loadu_si128(at.cast())))))
         };
         let mut piece = Piece { at: begin.wrapping_sub(16), first: first(begin) };
-        let stream = lines.stream::<NR, WHOLE>(place.counter, OPEN.then_some(piece), &mut sum);
+        let stream = lines.stream::<WHOLE>(rounds, place.counter, OPEN.then_some(piece), &mut sum);
         let hidden = _mm256_castsi256_si128(stream[0]);
         let block = _mm_xor_si128(_mm_loadu_si128(begin.cast()), _mm256_extracti128_si256::<1>(stream[0]));
         _mm_storeu_si128(begin.cast(), block);
@@ -303,7 +350,7 @@ unsafe fn long<const NR: usize, const OPEN: bool>(
                 let hash = std::mem::replace(&mut sum, Sum::zero()).reduced();
                 piece = Piece { at: place.text, first: with(hash, place.text) };
             }
-            let stream = lines.stream::<NR, WHOLE>(place.counter, Some(piece), &mut sum);
+            let stream = lines.stream::<WHOLE>(rounds, place.counter, Some(piece), &mut sum);
             apply(&stream, 0, place.text);
             if !OPEN {
                 let hash = std::mem::replace(&mut sum, Sum::zero()).reduced();
@@ -316,7 +363,7 @@ unsafe fn long<const NR: usize, const OPEN: bool>(
             _mm_storeu_si128(end.cast(), _mm_setzero_si128());
         }
         let (hash, pending) = if OPEN { (sum.reduced(), None) } else { (_mm_setzero_si128(), Some(piece)) };
-        (end_of::<NR, OPEN, false>(lines, fixed, place, left, hash, pending).0, hidden)
+        (end_of::<OPEN, false>(lines, rounds, fixed, place, left, hash, pending).0, hidden)
     }
 }
 
@@ -351,8 +398,9 @@ unsafe fn apply(stream: &[__m256i; WHOLE], from: usize, at: *mut u8) {
 /// # Safety
 /// As [`work`].
 #[inline(always)]
-unsafe fn end_of<const NR: usize, const OPEN: bool, const FIRST: bool>(
+unsafe fn end_of<const OPEN: bool, const FIRST: bool>(
     lines: &Lines,
+    rounds: usize,
     fixed: Fixed,
     place: Place,
     blocks: usize,
@@ -362,8 +410,8 @@ unsafe fn end_of<const NR: usize, const OPEN: bool, const FIRST: bool>(
     macro_rules! by_blocks {
         ($($blocks:literal $vectors:literal),*) => {
             match blocks {
-                $($blocks => end::<NR, OPEN, FIRST, $blocks, $vectors>(lines, fixed, place, hash, pending),)*
-                _ => end::<NR, OPEN, FIRST, 16, 8>(lines, fixed, place, hash, pending),
+                $($blocks => end::<OPEN, FIRST, $blocks, $vectors>(lines, rounds, fixed, place, hash, pending),)*
+                _ => end::<OPEN, FIRST, 16, 8>(lines, rounds, fixed, place, hash, pending),
             }
         };
     }
@@ -377,8 +425,9 @@ unsafe fn end_of<const NR: usize, const OPEN: bool, const FIRST: bool>(
 /// # Safety
 /// As [`work`].
 #[inline(always)]
-unsafe fn end<const NR: usize, const OPEN: bool, const FIRST: bool, const N: usize, const V: usize>(
+unsafe fn end<const OPEN: bool, const FIRST: bool, const N: usize, const V: usize>(
     lines: &Lines,
+    rounds: usize,
     fixed: Fixed,
     place: Place,
     mut hash: __m128i,
@@ -386,8 +435,9 @@ unsafe fn end<const NR: usize, const OPEN: bool, const FIRST: bool, const N: usi
 ) -> (__m128i, __m128i) {
     let mut sum = Sum::zero();
     // SAFETY: of the piece before, and of this one's blocks below.
-    let stream =
-        unsafe { lines.stream::<NR, V>(place.counter, if FIRST || OPEN { None } else { pending }, &mut sum) };
+    let stream = unsafe {
+        lines.stream::<V>(rounds, place.counter, if FIRST || OPEN { None } else { pending }, &mut sum)
+    };
     if !FIRST && !OPEN {
         hash = sum.reduced();
         sum = Sum::zero();
@@ -421,16 +471,16 @@ unsafe fn end<const NR: usize, const OPEN: bool, const FIRST: bool, const N: usi
         };
         let blocks = if at == 0 { _mm256_xor_si256(blocks, _mm256_zextsi128_si256(hash)) } else { blocks };
         // SAFETY: 2 to 16 blocks are left here.
-        sum.add(blocks, unsafe { lines.powers_of(N - 2 * at) });
+        sum.add::<OPEN>(blocks, unsafe { lines.powers_of(N - 2 * at) });
     }
     if N % 2 == 1 {
         let lengths = if N == 1 { _mm_xor_si128(fixed.lengths, hash) } else { fixed.lengths };
         // SAFETY: the last power has 16 bytes.
         let power = unsafe { _mm_loadu_si128(lines.powers.as_ptr().add(POWERS - 1).cast()) };
-        sum.add(_mm256_zextsi128_si256(lengths), _mm256_zextsi128_si256(power));
+        sum.add::<OPEN>(_mm256_zextsi128_si256(lengths), _mm256_zextsi128_si256(power));
     }
     let hidden = stream.first().map_or(_mm_setzero_si128(), |first| _mm256_castsi256_si128(*first));
-    (sum.reduced(), hidden)
+    (if OPEN { sum.plainly_reduced() } else { sum.reduced() }, hidden)
 }
 
 /// Encrypts or decrypts one block, of which the mask's part is text; what is hashed of it, bytes reversed.

@@ -30,7 +30,8 @@ impl Lines {
             }
             words[at] = words[at - length] ^ word;
         }
-        let mut lines = Self { rounds: [[0; 16]; 15], powers: [[0; 16]; POWERS] };
+        let mut lines =
+            Self { rounds: [[0; 16]; 15], powers: [[0; 16]; POWERS], folded: [[0; 4]; POWERS / 4] };
         for (key, words) in lines.rounds.iter_mut().zip(words.chunks_exact(4)).take(rounds + 1) {
             key.chunks_exact_mut(4).zip(words).for_each(|(to, word)| to.copy_from_slice(&word.to_le_bytes()));
         }
@@ -59,6 +60,13 @@ impl Lines {
             // SAFETY: a power has 16 bytes, and any alignment will do.
             unsafe { _mm_storeu_si128(place.as_mut_ptr().cast(), power) };
             power = multiply(power, hash);
+        }
+        for (place, powers) in self.folded.iter_mut().zip(self.powers.chunks_exact(4)) {
+            let of = |at: usize| {
+                let power = u128::from_le_bytes(powers[at]);
+                power as u64 ^ (power >> 64) as u64
+            };
+            *place = [of(0), of(2), of(1), of(3)];
         }
     }
 }
