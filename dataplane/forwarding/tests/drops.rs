@@ -6,10 +6,12 @@ mod lab;
 use std::time::Duration;
 
 use forwarding::{DropReason, InterfaceId, Origin};
+use lab::esp::*;
 use lab::*;
-use model::program::{Interface, Object, Path};
+use model::program::{Interface, Object, OutboundSa, Path};
+use model::sa::{Amount, Lease, Lifetimes, SaMode, Spi};
 use wire::buf::TestBuf;
-use wire::{ethernet, gre, ipv4, ipv6};
+use wire::{esp, ethernet, gre, ipv4, ipv6};
 use zerocopy::IntoBytes;
 
 /// A frame from the LAN.
@@ -169,7 +171,7 @@ fn provoke(node: &mut TestNode, reason: DropReason) {
             node.ports.tx_room = 0;
             node.receive(1, &from_lan(&packet()));
         }
-        // Of protected tunnels: see `protected.rs`.
+        // See `provoke_protected`.
         _ => panic!("{reason}"),
     }
 }
@@ -190,6 +192,169 @@ const OF_PROTECTED: [DropReason; 13] = [
     DropReason::SequenceOverflow,
     DropReason::HandoffFull,
 ];
+
+/// Makes a hub with a protected tunnel drop one packet for the reason; it has a spoke with SAs.
+fn provoke_protected(guard: &Guard, reason: DropReason) -> TestNode {
+    let mut node = guard.hub(&[2]);
+    let mut peer = guard.peer(2);
+    let v6 = guard.over_v6;
+    let (host, remote) = hosts(v6, 2);
+    let (out, back) = (any_udp(&host, &remote, b"x"), any_udp(&remote, &host, b"x"));
+    let lan = guard.under().from_lan(&out);
+    // Another SPI, so that it is another SA.
+    let other = guard.outbound(2, Spi::new(0x4242_4242).unwrap());
+    match reason {
+        DropReason::NatKeepalive => {
+            let (from, to) = (guard.under().nbma(2), guard.under().nbma(1));
+            let keepalive = if v6 {
+                udp6_ports(&from, &to, (4500, 4500), &esp::KEEPALIVE)
+            } else {
+                udp_ports(&from, &to, (4500, 4500), &esp::KEEPALIVE)
+            };
+            node.receive(0, &guard.under().from_wan(station(2), &keepalive));
+        }
+        DropReason::NoSa => {
+            let nobody = Peer::new(*guard, 2, Spi::of(0, 99, 7).unwrap(), out_spi(2));
+            node.receive(0, &nobody.seal_as(1, &back));
+        }
+        DropReason::SaMismatch => {
+            peer.from.0 = guard.under().nbma(3);
+            node.receive(0, &peer.seal(&back));
+        }
+        DropReason::Replayed => {
+            node.receive(0, &peer.seal_as(100, &back));
+            // (With ESN what is too old is taken for what is far ahead, and not authentic then: RFC 4303 §A2.2.)
+            node.receive(0, &peer.seal_as(if guard.esn { 100 } else { 36 }, &back));
+        }
+        DropReason::BadIcv => {
+            let mut frame = peer.seal(&back);
+            *frame.last_mut().unwrap() ^= 1;
+            node.receive(0, &frame);
+        }
+        DropReason::EspMalformed => node.receive(0, &peer.framed(&[1; 33])),
+        DropReason::EspDummy => node.receive(0, &peer.seal_text(1, &[0; 99], esp::NO_NEXT_HEADER, 0)),
+        DropReason::LifetimeEnded => {
+            let hard = Amount { packets: Some(1), bytes: None };
+            let lifetimes = Lifetimes { hard, ..Lifetimes::default() };
+            node.put([Object::OutboundSa(OutboundSa { lifetimes, ..other })]);
+            node.settle();
+            node.receive(1, &lan);
+            node.receive(1, &lan);
+        }
+        DropReason::UnprotectedIn => {
+            let clear =
+                gre_packet(&guard.under().nbma(2), &guard.under().nbma(1), Some(42), ethertype(&back), &back);
+            node.receive(0, &guard.under().from_wan(station(2), &clear));
+        }
+        DropReason::NoOutboundSa => {
+            node.remove(&Object::OutboundSa(other));
+            node.settle();
+            node.receive(1, &lan);
+        }
+        DropReason::LeaseSpent => {
+            let lease = Lease { first: 5, last: 5 };
+            node.put([Object::OutboundSa(OutboundSa { lease, ..other })]);
+            node.settle();
+            node.receive(1, &lan);
+            node.receive(1, &lan);
+        }
+        DropReason::SequenceOverflow => {
+            let last = if guard.esn { u64::MAX } else { u32::MAX.into() };
+            let lease = Lease { first: last - 1, last };
+            node.put([Object::OutboundSa(OutboundSa { lease, ..other })]);
+            node.settle();
+            node.receive(1, &lan);
+            node.receive(1, &lan);
+            if !guard.esn {
+                node.receive(1, &lan);
+            }
+        }
+        DropReason::HandoffFull => {
+            // Of a worker that is not this one; there is one more since then.
+            let _other = node.program.worker::<TestBuf>().unwrap();
+            let elsewhere = Peer::new(*guard, 2, Spi::of(1, 5, 7).unwrap(), out_spi(2));
+            node.ports.handoff_room = 0;
+            node.receive(0, &elsewhere.seal_as(1, &back));
+        }
+        _ => panic!("{reason}"),
+    }
+    node
+}
+
+#[test]
+fn each_of_a_protected_tunnel_is_reached_and_counted_once() {
+    for guard in Guard::all() {
+        for reason in OF_PROTECTED {
+            // In UDP a packet from elsewhere is taken.
+            if reason == DropReason::SaMismatch && guard.port != 0 {
+                continue;
+            }
+            let node = provoke_protected(&guard, reason);
+            assert_eq!(node.drops(), [(reason, 1)], "{reason}");
+            assert_eq!(node.program.node(forwarding::Node::Drop).packets, 1, "{reason}");
+            assert!(node.counters().flow().balances(), "{reason}");
+        }
+    }
+}
+
+#[test]
+fn all_that_is_no_gre_of_the_peer_s_is_a_mismatch() {
+    let transport = PLAIN;
+    let tunnel = Guard { mode: SaMode::Tunnel, ..PLAIN };
+    let packet = packet_back();
+    let gre = gre_bytes(Some(42), gre::IPV4, &packet);
+    let inner = |from: &str, to: &str, protocol| ip(from, to, protocol, &gre);
+    let mut part = inner("192.0.2.2", "192.0.2.1", ipv4::GRE);
+    part[6] |= 0x20;
+    for (guard, payload, next_header) in [
+        // Something else in transport mode; tunnel mode in an SA of transport mode, and the reverse.
+        (transport, packet.clone(), ipv4::UDP),
+        (transport, inner("192.0.2.2", "192.0.2.1", ipv4::GRE), esp::IPV4),
+        (tunnel, gre.clone(), ipv4::GRE),
+        // Another protocol, other addresses, a fragment.
+        (tunnel, inner("192.0.2.2", "192.0.2.1", ipv4::UDP), esp::IPV4),
+        (tunnel, inner("192.0.2.3", "192.0.2.1", ipv4::GRE), esp::IPV4),
+        (tunnel, inner("192.0.2.2", "192.0.2.9", ipv4::GRE), esp::IPV4),
+        (tunnel, summed(part), esp::IPV4),
+        (tunnel, any_ip("2001:db8::2", "2001:db8::1", ipv4::GRE, &gre), esp::IPV6),
+    ] {
+        let mut node = guard.hub(&[2]);
+        node.receive(0, &guard.peer(2).seal_text(1, &payload, next_header, 0));
+        assert_eq!(node.drops(), [(DropReason::SaMismatch, 1)], "{next_header}");
+    }
+    // What is in tunnel mode is no IP packet, or padding is not 1, 2, 3; then its key is nobody's.
+    for (guard, text, reason) in [
+        (tunnel, [&packet[..18], &[1, 1, 4]].concat(), DropReason::EspMalformed),
+        (transport, [&gre[..], &[7, 1, 47]].concat(), DropReason::EspMalformed),
+        (transport, [&gre[..], &[1, 255, 47]].concat(), DropReason::EspMalformed),
+        (
+            transport,
+            gre_bytes(Some(43), gre::IPV4, &[&packet[..], &[1, 1, 47]].concat()),
+            DropReason::GreNoTunnel,
+        ),
+    ] {
+        let mut node = guard.hub(&[2]);
+        node.receive(0, &guard.peer(2).seal_bytes(1, text));
+        assert_eq!(node.drops(), [(reason, 1)]);
+    }
+    // Of another profile's SA, and to a tunnel that is not protected.
+    for protection in [Some("other".parse().unwrap()), None] {
+        let mut node = PLAIN.hub(&[2]);
+        let mut other = tunnel_of("tun2", 77);
+        other.protection = protection;
+        node.put([Object::Tunnel(other)]);
+        node.receive(0, &PLAIN.peer(2).seal_gre(1, &gre_bytes(Some(77), gre::IPV4, &packet)));
+        assert_eq!(node.drops(), [(DropReason::SaMismatch, 1)]);
+    }
+}
+
+fn tunnel_of(name: &str, key: u32) -> model::program::Tunnel {
+    tunnel(name, "192.0.2.1", "wan", Some(key))
+}
+
+fn packet_back() -> Vec<u8> {
+    udp("10.1.2.9", "10.1.0.2", b"x")
+}
 
 fn of_clear() -> impl Iterator<Item = DropReason> {
     DropReason::ALL.into_iter().filter(|reason| !OF_PROTECTED.contains(reason))
