@@ -23,10 +23,11 @@ mod window;
 use std::sync::Arc;
 
 use memory::MapError;
+use model::sa::{Amount, Lifetimes};
 
 pub(crate) use inbound::{Found, Inbound};
 pub(crate) use job::{Job, open, seal, seal_one};
-pub(crate) use lines::{InboundCount, InboundLine, Lines, OutboundCount, OutboundLine};
+pub(crate) use lines::Lines;
 pub(crate) use order::{Change, NewInbound, NewOutbound, Order, OrderSender, Orders, orders};
 pub(crate) use outbound::{Numbered, Outbound, Sealer};
 
@@ -39,6 +40,24 @@ pub(crate) const PROTECTIONS: usize = 1 << 18;
 /// A lifetime that a line has reached, as it stands there: soft, or hard.
 const SOFT: u32 = 1;
 const ENDED: u32 = 2;
+
+/// What an SA that had reached `before` has reached with a packet by which it has carried so much, and whether it may carry that.
+fn reach(before: u32, lifetimes: &Lifetimes, packets: u64, bytes: u64) -> (u32, bool) {
+    let at = |of: Amount| {
+        of.packets.is_some_and(|most| packets >= most) || of.bytes.is_some_and(|most| bytes >= most)
+    };
+    let over = |of: Amount| {
+        of.packets.is_some_and(|most| packets > most) || of.bytes.is_some_and(|most| bytes > most)
+    };
+    let reached = if at(lifetimes.hard) {
+        ENDED
+    } else if at(lifetimes.soft) {
+        SOFT
+    } else {
+        0
+    };
+    (reached.max(before), before != ENDED && !over(lifetimes.hard))
+}
 
 /// What a worker has of its SAs.
 #[derive(Debug)]

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, Release};
 
 use memory::{HugeSlots, HugeVec, LineAligned, MapError};
-use model::sa::{Amount, Lifetimes, SaMode, Spi};
+use model::sa::{Lifetimes, SaMode, Spi};
 
 use super::lines::{InboundLine, Lines};
 use super::order::NewInbound;
-use super::{ENDED, SOFT, window};
+use super::{reach, window};
 use crate::DropReason;
 
 /// What a line says besides the domain: one bit each, and the window.
@@ -205,21 +205,10 @@ fn describe(line: &InboundLine, sa: &NewInbound) {
 
 /// Whether an SA may have carried so much; notes which lifetime it has reached.
 fn is_within(line: &InboundLine, lifetimes: &Lifetimes, packets: u64, bytes: u64) -> bool {
-    let over = |most: Amount| {
-        most.packets.is_some_and(|most| packets > most) || most.bytes.is_some_and(|most| bytes > most)
-    };
-    let (before, port) = {
-        let word = line.port_reached.load(Relaxed);
-        (word & 0xffff, word & 0xffff_0000)
-    };
-    let reached = match before {
-        ENDED => ENDED,
-        _ if over(lifetimes.hard) => ENDED,
-        _ if over(lifetimes.soft) => SOFT,
-        before => before,
-    };
-    line.port_reached.store(port | reached, Relaxed);
-    reached != ENDED
+    let word = line.port_reached.load(Relaxed);
+    let (reached, within) = reach(word & 0xffff, lifetimes, packets, bytes);
+    line.port_reached.store(word & 0xffff_0000 | reached, Relaxed);
+    within
 }
 
 fn remote(line: &InboundLine, flags: u32) -> IpAddr {

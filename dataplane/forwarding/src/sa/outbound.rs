@@ -8,7 +8,7 @@ use model::sa::{Amount, Lifetimes, SaMode};
 
 use super::lines::{Lines, OutboundLine};
 use super::order::NewOutbound;
-use super::{ENDED, PROTECTIONS, SOFT};
+use super::{ENDED, PROTECTIONS, reach};
 use crate::DropReason;
 
 /// What a line says of its SA: one bit each, in the upper half of a word.
@@ -36,7 +36,6 @@ pub(crate) struct Numbered {
     pub(crate) spi: u32,
     pub(crate) salt: [u8; 4],
     pub(crate) esn: bool,
-    pub(crate) tunnel: bool,
     /// The sequence number, which no other packet of this SA has or will have; the IV too.
     pub(crate) sequence: u64,
 }
@@ -100,7 +99,6 @@ impl Outbound {
             spi: line.spi.load(Relaxed),
             salt: line.salt.load(Relaxed).to_be_bytes(),
             esn: flags & flag::ESN != 0,
-            tunnel: flags & flag::TUNNEL != 0,
             sequence,
         })
     }
@@ -110,23 +108,15 @@ impl Outbound {
     #[inline(never)]
     fn look_closer(&self, line: &OutboundLine, slot: u32, bytes: u64) -> Result<(), DropReason> {
         let sa = self.sas.get(slot as usize).ok_or(DropReason::NoOutboundSa)?;
-        let packets = line.packets.load(Relaxed) + 1;
-        let over = |most: Amount| {
-            most.packets.is_some_and(|most| packets > most) || most.bytes.is_some_and(|most| bytes > most)
-        };
         let before = reached(line);
-        let after = match before {
-            ENDED => ENDED,
-            _ if over(sa.lifetimes.hard) => ENDED,
-            _ if over(sa.lifetimes.soft) => SOFT,
-            before => before,
-        };
+        let packets = line.packets.load(Relaxed) + 1;
+        let (after, within) = reach(before, &sa.lifetimes, packets, bytes);
         if after != before {
             set_reached(line, after);
         }
         set_bounds(line, &sa.lifetimes, sa.esn);
         let sequence = line.next.load(Relaxed);
-        if after == ENDED {
+        if !within {
             Err(DropReason::LifetimeEnded)
         } else if sequence > most(sa.esn) {
             Err(DropReason::SequenceOverflow)
@@ -196,14 +186,14 @@ fn set_bounds(line: &OutboundLine, lifetimes: &Lifetimes, esn: bool) {
         _ => [lifetimes.hard; 2],
     };
     let least = |of: fn(&Amount) -> Option<u64>| next.iter().filter_map(of).min();
-    // Numbers of packets that may still go, counted on from the next one.
+    // The number of the packet before the one by which so many have gone; the next one is the first after those that are counted.
     let packets = least(|amount| amount.packets).map_or(u64::MAX, |most| {
         let left = most.saturating_sub(line.packets.load(Relaxed));
-        line.next.load(Relaxed).saturating_add(left).saturating_sub(1)
+        line.next.load(Relaxed).saturating_add(left).saturating_sub(2)
     });
     let last = if reached == ENDED { 0 } else { packets.min(line.leased.load(Relaxed)).min(most(esn)) };
     line.last.store(last, Relaxed);
-    line.alarm.store(least(|amount| amount.bytes).unwrap_or(u64::MAX), Relaxed);
+    line.alarm.store(least(|amount| amount.bytes).map_or(u64::MAX, |most| most.saturating_sub(1)), Relaxed);
 }
 
 const fn most(esn: bool) -> u64 {

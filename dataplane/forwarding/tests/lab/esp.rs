@@ -12,7 +12,7 @@ use zerocopy::IntoBytes;
 use super::*;
 
 /// How the tunnels of a hub are protected.
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 pub struct Guard {
     pub over_v6: bool,
     pub tagged: bool,
@@ -406,15 +406,39 @@ impl Team {
         self.program.apply(self.now, &Batch { number: self.batches, ops }).unwrap();
     }
 
+    pub fn remove(&mut self, object: &Object) {
+        self.batches += 1;
+        let ops = vec![Op::Remove(Owner::Config, object.key())];
+        self.program.apply(self.now, &Batch { number: self.batches, ops }).unwrap();
+    }
+
+    /// What may be refused.
+    pub fn try_ops(&mut self, ops: Vec<Op>) {
+        self.batches += 1;
+        let _ = self.program.apply(self.now, &Batch { number: self.batches, ops });
+        self.program.pump();
+    }
+
+    /// All drops, by reason.
+    pub fn drops(&self) -> Vec<(DropReason, u64)> {
+        let all = DropReason::ALL.into_iter().map(|reason| (reason, self.program.dropped(reason)));
+        all.filter(|(_, count)| *count > 0).collect()
+    }
+
+    /// One worker's breath; the law holds.
+    pub fn breathe(&mut self, at: usize) -> Breath {
+        self.now = self.now + Duration::from_micros(1);
+        let breath = breathe(&mut self.workers[at], self.now, &mut self.ports[at]);
+        assert_eq!(breath.came, breath.gone, "{breath:?}");
+        breath
+    }
+
     /// All breathe in turn, and what they hand off arrives, until nothing is left to do.
     pub fn settle(&mut self) {
         loop {
             let mut idle = true;
             for at in 0..self.workers.len() {
-                self.now = self.now + Duration::from_micros(1);
-                let breath = breathe(&mut self.workers[at], self.now, &mut self.ports[at]);
-                assert_eq!(breath.came, breath.gone, "{breath:?}");
-                idle &= breath.is_idle();
+                idle &= self.breathe(at).is_idle();
                 for (to, packet) in std::mem::take(&mut self.ports[at].handed_off) {
                     self.ports[to].handed_in.push_back(packet);
                 }

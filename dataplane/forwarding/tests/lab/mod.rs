@@ -579,24 +579,33 @@ impl Dual {
     /// addresses `10.0.0.n` and `fd00::n`; `change` changes its tunnel.
     pub fn hub(&self, spokes: &[u8], change: impl FnOnce(&mut Tunnel)) -> TestNode {
         let mut node = TestNode::new(1, 2);
+        let mut tun = tunnel("tun", &self.nbma(1), "wan", Some(42));
+        change(&mut tun);
+        node.put(self.base(tun));
+        for spoke in spokes {
+            node.put(self.spoke(*spoke));
+        }
+        node
+    }
+
+    /// All of such a hub but its spokes.
+    pub fn base(&self, tun: Tunnel) -> Vec<Object> {
         let wire = |name: &str, port, id, forwarding| {
             if self.tagged { vlan(name, port, id, forwarding) } else { interface(name, port, forwarding) }
         };
-        let mut tun = tunnel("tun", &self.nbma(1), "wan", Some(42));
-        change(&mut tun);
         let underlay = if self.over_v6 { "2001:db8::/64" } else { "192.0.2.0/24" };
-        node.put([
+        let mut all = vec![
             wire("wan", "p0", 10, false),
             wire("lan", "p1", 20, true),
             Object::Tunnel(tun),
             receive(&self.nbma(1), "wan"),
             attached(underlay, "wan"),
-        ]);
+        ];
         for (lan, host, overlay, own) in [
             ("10.1.0.0/24", "10.1.0.2", "10.0.0.0/24", ["10.1.0.1", "10.0.0.1"]),
             ("fd00:1:0::/64", "fd00:1:0::2", "fd00::/64", ["fd00:1:0::1", "fd00::1"]),
         ] {
-            node.put([
+            all.extend([
                 receive(own[0], "lan"),
                 receive(own[1], "tun"),
                 attached(lan, "lan"),
@@ -604,10 +613,7 @@ impl Dual {
                 neighbour("lan", host, station(2)),
             ]);
         }
-        for spoke in spokes {
-            node.put(self.spoke(*spoke));
-        }
-        node
+        all
     }
 
     pub fn spoke(&self, spoke: u8) -> Vec<Object> {
