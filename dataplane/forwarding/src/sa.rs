@@ -27,7 +27,7 @@ use model::sa::{Amount, Lifetimes};
 
 pub(crate) use inbound::{Found, Inbound};
 pub(crate) use job::{Job, open, seal, seal_one};
-pub(crate) use lines::Lines;
+pub(crate) use lines::{InboundCount, Lines};
 pub(crate) use order::{Change, NewInbound, NewOutbound, Order, OrderSender, Orders, orders};
 pub(crate) use outbound::{Numbered, Outbound, Sealer};
 
