@@ -56,9 +56,9 @@ walk: root deps
 	$(CARGO) build --workspace --bins
 	$(CARGO) run --quiet --package tests --bin nave-walk
 
-# Table publication under every interleaving that loom finds.
+# Table publication, and rings between workers, under every interleaving that loom finds.
 loom: deps
-	RUSTFLAGS="--cfg loom" $(CARGO) test --release --package forwarding --target-dir target/loom --test loom
+	RUSTFLAGS="--cfg loom" $(CARGO) test --release --package memory --package forwarding --target-dir target/loom --test loom
 
 lint: deps
 	$(CARGO) fmt --all --check
