@@ -1,13 +1,14 @@
 //! `nave-dataplane`: the process that forwards.
 //!
 //! ```text
-//! main ─ EAL, ports, tables ─┬─ nave-worker-N   one for each core given: forwarding::breathe, for ever
+//! main ─ EAL, ports, tables ─┬─ nave-worker-N   one for each core given: forwarding::breathe, for ever; rings from each to each
 //!                            ├─ nave-host       kernel twins ⇄ rings
 //!                            └─ nave-service-N  tokio: Dataplane service, reports, punts     (never on a worker's core)
 //! ```
 
 mod args;
 mod cores;
+mod handoff;
 mod host;
 mod observe;
 mod ports;

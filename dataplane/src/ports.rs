@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use dpdk::{Mbuf, Mempool, RxQueue, TxQueue, free_bulk};
-use forwarding::{Command, Injected, Notice, PortId, Ports, Punt};
+use forwarding::{Command, HandedOff, Injected, Notice, PortId, Ports, Punt};
 use wire::buf::PacketBuf;
 
+use crate::handoff::Handoff;
 use crate::rings::{ForControl, Rings, rank};
 
 /// Drivers that chain buffers without having been asked to scatter, when a packet is larger than one. All others drop it:
@@ -35,6 +36,8 @@ pub(crate) struct QueuePorts {
     pub(crate) pool: Mempool,
     /// To and from the rest of the process.
     pub(crate) rings: Arc<Rings>,
+    /// To and from the other workers.
+    pub(crate) handoff: Handoff<HandedOff<Mbuf>>,
 }
 
 impl Ports for QueuePorts {
@@ -82,6 +85,14 @@ impl Ports for QueuePorts {
 
     fn injected(&mut self, into: &mut Vec<Injected<Mbuf>>, max: usize) {
         into.extend(std::iter::from_fn(|| self.rings.pop_injected()).take(max));
+    }
+
+    fn hand_off(&mut self, to: usize, packet: HandedOff<Mbuf>) -> Result<(), HandedOff<Mbuf>> {
+        self.handoff.push(to, packet)
+    }
+
+    fn handed_in(&mut self, into: &mut Vec<HandedOff<Mbuf>>, max: usize) {
+        self.handoff.take(into, max);
     }
 
     fn notice(&mut self, notice: Notice) -> bool {

@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 
 use crate::args::{Args, MemoryArg, PortArg};
 use crate::cores::Cores;
+use crate::handoff::{self, handoffs};
 use crate::host::{Host, HostCounters, Order, Orders};
 use crate::ports::{QueuePair, QueuePorts};
 use crate::rings::{Rings, Waker};
@@ -23,7 +24,7 @@ use crate::worker::{Plan, Pulse};
 
 /// Descriptors of each queue.
 const RING: u16 = 1024;
-/// Packet buffers of each worker beyond those that lie in queues: bursts, rings, parked packets.
+/// Packet buffers of each worker beyond those that lie in queues or are handed off: bursts, rings, parked packets.
 const SPARE: u32 = 8192;
 /// Packet buffers that a worker's thread keeps to itself.
 const CACHE: u32 = 256;
@@ -201,7 +202,7 @@ fn make_pool(eal: Eal, args: &Args) -> anyhow::Result<Mempool> {
     let count = args.buffers.unwrap_or_else(|| {
         let wanted = queues
             .saturating_mul(2 * u32::from(RING))
-            .saturating_add(workers.saturating_mul(SPARE + 2 * CACHE));
+            .saturating_add(workers.saturating_mul(SPARE + 2 * CACHE + handoff::SLOTS as u32));
         // One less than a power of two wastes none of the pool's ring.
         wanted.checked_next_power_of_two().unwrap_or(1 << 31) - 1
     });
@@ -268,7 +269,8 @@ fn share(
         });
     }
     let mut plans = Vec::new();
-    for (index, (queues, core)) in queues.into_iter().zip(&args.workers).enumerate() {
+    let all = queues.into_iter().zip(handoffs(args.workers.len())).zip(&args.workers);
+    for (index, ((queues, handoff), core)) in all.enumerate() {
         let rings = Arc::new(Rings::new());
         if args.measure_nodes {
             // The ring is new: there is room.
@@ -279,7 +281,7 @@ fn share(
             core: *core,
             idle: args.idle(),
             worker: program.worker().context("making a worker's counters")?,
-            ports: QueuePorts { queues, pool, rings },
+            ports: QueuePorts { queues, pool, rings, handoff },
             pulse: Arc::new(Pulse::default()),
             waker: Arc::clone(shared.waker),
             clock: shared.clock,
@@ -321,7 +323,11 @@ fn serve(
 /// Joins all threads and gives every packet back, so that ports can be closed.
 fn finish(process: &Process, host: JoinHandle<()>, threads: Vec<JoinHandle<QueuePorts>>) {
     let _ = host.join();
-    let queues: Vec<_> = threads.into_iter().filter_map(|thread| thread.join().ok()).collect();
+    let mut queues: Vec<_> = threads.into_iter().filter_map(|thread| thread.join().ok()).collect();
+    // All have ended: nobody puts anything into a ring any more.
+    for ports in &mut queues {
+        ports.handoff.drain().for_each(|packet| packet.into_buf().free());
+    }
     for rings in process.rings() {
         rings.drain();
     }

@@ -91,12 +91,46 @@ fn mempools_and_workers(eal: &Eal) {
             });
         }
     });
+    freed_by_another(eal, &pool);
     // Caches of threads that are gone hold nothing back: every mbuf can be had.
     let mut all = Vec::new();
     assert!(pool.alloc_bulk(&mut all, 1023));
     assert_eq!(pool.in_use(), 1023);
     free_bulk(&mut all);
     assert_eq!(pool.in_use(), 0);
+}
+
+/// One thread takes mbufs and another one gives them back, many times as many as there are: what is handed from worker to worker.
+fn freed_by_another(eal: &Eal, pool: &Mempool) {
+    let (mut into, mut out) = memory::ring(256);
+    let count = 100 * u64::from(pool.count());
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let _token = register_worker_thread(eal).unwrap();
+            for number in 0..count {
+                // Its own cache and the ring hold at most 448 of 1023, the other's cache 192: there is always one left.
+                let mut packet = pool.alloc_copy(&number.to_be_bytes()).unwrap();
+                while let Err(back) = into.push(packet) {
+                    packet = back;
+                    std::thread::yield_now();
+                }
+            }
+        });
+        scope.spawn(|| {
+            let _token = register_worker_thread(eal).unwrap();
+            let mut expected = 0;
+            while expected < count {
+                match out.pop() {
+                    Some(packet) => {
+                        assert_eq!(packet.bytes(), expected.to_be_bytes());
+                        packet.free();
+                        expected += 1;
+                    }
+                    None => std::thread::yield_now(),
+                }
+            }
+        });
+    });
 }
 
 fn ports(eal: &Eal) {
