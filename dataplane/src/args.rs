@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use aead::Provider;
 use clap::{Parser, ValueEnum};
 
 /// The forwarding process of a Nave node: polls DPDK ports on pinned cores and forwards as the control plane programs it.
@@ -47,6 +48,10 @@ pub(crate) struct Args {
     #[arg(long)]
     pub(crate) measure_nodes: bool,
 
+    /// Who seals and opens ESP. A provider that does not run on this machine is refused.
+    #[arg(long, value_name = "PROVIDER", default_value = "auto")]
+    pub(crate) aead: Aead,
+
     /// Packet buffers. If not given: enough for all rings, and 8,192 more.
     #[arg(long, value_name = "COUNT")]
     pub(crate) buffers: Option<u32>,
@@ -59,6 +64,54 @@ pub(crate) enum Idle {
     Poll,
     /// Sleeps shortly, longer the longer nothing comes (up to 200 µs).
     Adaptive,
+}
+
+/// An AES-GCM provider, or the choice of one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Aead {
+    /// The fastest one that runs here and passes its self-test.
+    Auto,
+    /// VAES and VPCLMULQDQ in 512 bits (AVX-512).
+    Vaes512,
+    /// VAES and VPCLMULQDQ in 256 bits (AVX2).
+    Vaes256,
+    /// ring.
+    Ring,
+    /// The crate aes-gcm: portable, slow.
+    AesGcm,
+}
+
+impl Aead {
+    /// Which one that is here.
+    ///
+    /// # Errors
+    /// The one that was asked for cannot be used; in a sentence.
+    pub(crate) fn provider(self) -> Result<Provider, String> {
+        let provider = match self {
+            Self::Auto => return Ok(Provider::best()),
+            Self::Vaes512 => Provider::Vaes512,
+            Self::Vaes256 => Provider::Vaes256,
+            Self::Ring => Provider::Ring,
+            Self::AesGcm => Provider::AesGcm,
+        };
+        match why_not(provider) {
+            None => Ok(provider),
+            Some(why) => {
+                let usable = Provider::ALL.into_iter().filter(|provider| provider.is_usable());
+                let usable: Vec<_> = usable.map(Provider::name).collect();
+                Err(format!("--aead {provider}: {why}; {} can be used here", usable.join(", ")))
+            }
+        }
+    }
+}
+
+/// Why a provider cannot be used here; `None`: it can.
+pub(crate) fn why_not(provider: Provider) -> Option<&'static str> {
+    match (provider.is_possible(), provider.is_usable()) {
+        (_, true) => None,
+        (true, false) => Some("it does not find the known answers of its self-test"),
+        (false, false) => Some("the processor does not have its instructions"),
+    }
 }
 
 /// `NAME=DEVICE[,ARGS]`
@@ -196,6 +249,26 @@ mod tests {
     }
 
     #[test]
+    fn every_provider_can_be_named_and_what_cannot_be_used_says_why() {
+        let provider = |name: &str| {
+            let args = parse(&["--port", "a=net_null0", "--workers", "0", "--aead", name]).unwrap();
+            args.aead.provider()
+        };
+        assert_eq!(provider("auto"), Ok(Provider::best()));
+        assert_eq!(parse(&["--port", "a=net_null0", "--workers", "0"]).unwrap().aead, Aead::Auto);
+        for named in Provider::ALL {
+            match provider(named.name()) {
+                Ok(provider) => assert!(provider == named && named.is_usable()),
+                Err(fault) => {
+                    assert!(!named.is_usable());
+                    let begin = format!("--aead {named}: the processor does not have its instructions; ");
+                    assert!(fault.starts_with(&begin) && fault.contains("ring, aes-gcm"), "{fault}");
+                }
+            }
+        }
+    }
+
+    #[test]
     fn bad_flags_are_refused_by_name() {
         let bad = |arguments: &[&str], word: &str| {
             let error = parse(arguments).unwrap_err();
@@ -212,6 +285,7 @@ mod tests {
         bad(&["--port", "a=net_null0", "--workers", "1,1"], "core 1 is given twice");
         bad(&["--port", "a=net_null0", "--workers", "0", "--memory", "no-huge:1"], "megabytes");
         bad(&["--workers", "0"], "--port");
+        bad(&["--port", "a=net_null0", "--workers", "0", "--aead", "rot13"], "vaes256, ring, aes-gcm");
         bad(&["--port", "a=net_null0", "--workers", "0", "--mtu", "100"], "576..=9000");
     }
 }

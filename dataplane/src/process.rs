@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
+use aead::Provider;
 use anyhow::Context as _;
 use dpdk::{Eal, EalArgs, Mbuf, Memory, Mempool, MempoolConfig, Opened, Port, PortConfig};
 use forwarding::{Command, Injected, Program};
@@ -13,7 +14,7 @@ use model::{Instance, Mac};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
-use crate::args::{Args, MemoryArg, PortArg};
+use crate::args::{Aead, Args, MemoryArg, PortArg, why_not};
 use crate::cores::Cores;
 use crate::handoff::{self, handoffs};
 use crate::host::{Host, HostCounters, Order, Orders};
@@ -28,8 +29,13 @@ const RING: u16 = 1024;
 const SPARE: u32 = 8192;
 /// Packet buffers that a worker's thread keeps to itself.
 const CACHE: u32 = 256;
-/// Bytes of a buffer beyond the IP packet: Ethernet header, VLAN tag, and what encapsulation appends.
-const FRAME: u16 = 14 + 4 + 64;
+/// Bytes of a buffer beyond the IP packet that a port takes: Ethernet header and VLAN tag, and what a peer may have put around such a packet
+/// that comes in fragments and is put together: IPv6 and UDP header, SPI, sequence number and IV, the IPv6 header of tunnel mode, GRE with
+/// key and sequence number, padding, its length, next header and ICV. (What we put in front of a packet goes into the headroom; behind
+/// it there is always room for our own trailer, which is shorter than this.)
+const FRAME: u16 = 14 + 4 + (40 + 8 + 16 + 40 + 12) + (3 + 2 + 16);
+/// Of what the length of a buffer is a multiple: cards count theirs in such steps, and ignore what is beyond the last.
+const STEP: u16 = 128;
 /// Smallest room of a buffer, in bytes.
 const ROOM: u16 = 2048;
 /// Punted packets on their way to the service.
@@ -62,6 +68,8 @@ pub(crate) struct Process {
 pub(crate) struct WorkerSeen {
     pub(crate) core: usize,
     pub(crate) idle: crate::args::Idle,
+    /// Who seals and opens its ESP.
+    pub(crate) aead: Provider,
     pub(crate) rings: Arc<Rings>,
     pub(crate) pulse: Arc<Pulse>,
 }
@@ -102,6 +110,7 @@ impl Process {
 
 /// Starts everything, serves until a signal, and stops everything.
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
+    let provider = args.aead.provider().map_err(anyhow::Error::msg)?;
     let cores = Cores::divide(&args.workers)?;
     if cores.shared() {
         tracing::warn!(cores = ?cores.workers, "no core is left for anything but workers: they share");
@@ -122,7 +131,9 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     });
     let mut program = Program::new(known.collect::<anyhow::Result<_>>()?)
         .context("making the tables")?
-        .with_secret(random_id());
+        .with_secret(random_id())
+        .with_provider(provider);
+    tell_provider(args.aead, provider);
 
     let stop = Arc::new(AtomicBool::new(false));
     let waker = Arc::new(Waker::new().context("making the host thread's waker")?);
@@ -132,6 +143,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let workers = plans.iter().map(|plan| WorkerSeen {
         core: plan.core,
         idle: plan.idle,
+        aead: provider,
         rings: Arc::clone(&plan.ports.rings),
         pulse: Arc::clone(&plan.pulse),
     });
@@ -170,6 +182,22 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     served
 }
 
+/// Says in the log who seals and opens ESP, and why not a faster one.
+fn tell_provider(asked: Aead, provider: Provider) {
+    let reason = |faster: Provider| match why_not(faster) {
+        Some(why) => format!("not {faster}: {why}"),
+        None => format!("not {faster}: --aead names another"),
+    };
+    let faster = Provider::ALL.into_iter().take_while(|faster| *faster != provider);
+    let reasons: Vec<_> = faster.clone().map(reason).collect();
+    tracing::info!(%provider, "AES-GCM of ESP{}", reasons.iter().map(|why| format!(", {why}")).collect::<String>());
+    // What the processor has and what does not compute right is broken hardware, or ours.
+    let broken = |faster: &Provider| faster.is_possible() && !faster.is_usable();
+    if let Some(broken) = faster.into_iter().find(broken).filter(|_| asked == Aead::Auto) {
+        tracing::warn!(provider = %broken, "fails its self-test on this machine: please report it");
+    }
+}
+
 fn random_id() -> u64 {
     use std::hash::{BuildHasher, Hasher};
     // The hasher's keys are random for each process; an id of 0 means "none".
@@ -206,9 +234,14 @@ fn make_pool(eal: Eal, args: &Args) -> anyhow::Result<Mempool> {
         // One less than a power of two wastes none of the pool's ring.
         wanted.checked_next_power_of_two().unwrap_or(1 << 31) - 1
     });
-    let data_room = (args.mtu + FRAME).max(ROOM);
+    let data_room = data_room(args.mtu);
     let config = MempoolConfig { name: "packets", count, cache: CACHE, data_room, socket: None };
     Mempool::create(&eal, &config).with_context(|| format!("{count} packet buffers of {data_room} bytes"))
+}
+
+/// Bytes of a buffer for a packet, behind the headroom.
+fn data_room(mtu: u16) -> u16 {
+    (mtu + FRAME).max(ROOM).next_multiple_of(STEP)
 }
 
 fn open(eal: Eal, args: &Args, port: &PortArg, pool: Mempool) -> anyhow::Result<Opened> {
@@ -335,4 +368,48 @@ fn finish(process: &Process, host: JoinHandle<()>, threads: Vec<JoinHandle<Queue
     drop(queues);
     process.ports.lock().unwrap_or_else(PoisonError::into_inner).clear();
     tracing::info!("stopped");
+}
+
+#[cfg(test)]
+mod tests {
+    use wire::buf::PacketBuf;
+
+    use super::*;
+
+    /// Outer IPv6 and UDP header.
+    const OUTER: usize = 40 + 8;
+    /// SPI, sequence number, IV.
+    const ESP: usize = 16;
+    /// Tunnel mode's own IPv6 header, GRE with key.
+    const INNER: usize = 40 + 8;
+    /// Most padding, its length, next header, ICV (RFC 4303 §2).
+    const TRAILER: usize = 3 + 2 + 16;
+    /// Ethernet header with a VLAN tag.
+    const LINK: usize = 14 + 4;
+
+    /// Input: packets as large as ports of each MTU take. Output: there is room in one buffer for all that is put around them.
+    #[test]
+    fn a_buffer_holds_the_largest_packet_and_all_that_esp_puts_around_it() {
+        let eal = Eal::start(&EalArgs { memory: Memory::NoHuge { mb: 64 }, ..EalArgs::default() }).unwrap();
+        for (name, mtu) in [("a", 576_u16), ("b", 1280), ("c", 1500), ("d", 1900), ("e", 4000), ("f", 9000)] {
+            let data_room = data_room(mtu);
+            let config = MempoolConfig { name, count: 63, cache: 0, data_room, socket: None };
+            let pool = Mempool::create(&eal, &config).unwrap();
+            let size = usize::from(mtu);
+
+            // Received with a tag, sealed in transport mode in UDP over IPv6, sent with a tag.
+            let mut buf = pool.alloc_copy(&vec![1; LINK + size]).unwrap();
+            assert!(buf.trim_front(LINK));
+            assert!(buf.prepend(LINK + OUTER + ESP + 8).is_some() && buf.append(TRAILER).is_some(), "{mtu}");
+            buf.free();
+            // Sent by the kernel on a tunnel's twin, or a piece or copy of ours: nothing to trim. In tunnel mode.
+            let mut buf = pool.alloc_copy(&vec![1; size]).unwrap();
+            assert!(buf.prepend(14 + 40 + ESP + INNER).is_some() && buf.append(TRAILER).is_some(), "{mtu}");
+            buf.free();
+            // Put together of fragments that a peer with this MTU inside has sent.
+            let mut buf = pool.alloc_copy(&vec![1; LINK + 40]).unwrap();
+            assert!(buf.append(8 + ESP + INNER + size + TRAILER).is_some(), "{mtu}");
+            buf.free();
+        }
+    }
 }

@@ -183,6 +183,7 @@ impl proto::server::Dataplane for Service {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             workers: self.process.workers(&program),
             ports: self.process.ports(&program),
+            sa_slots: u32::try_from(Spi::SLOTS).unwrap_or(u32::MAX),
         })
     }
 

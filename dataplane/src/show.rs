@@ -72,8 +72,11 @@ impl Process {
                 rx_packets: flow.received,
                 tx_packets: flow.sent,
                 dropped: flow.dropped,
+                handed_in: flow.handed_in,
+                handed_off: flow.handed_off,
                 busy_cycles: worker.pulse.busy_cycles.load(Ordering::Relaxed),
                 generation: worker.pulse.generation.load(Ordering::Relaxed),
+                aead: worker.aead.name().to_owned(),
             });
         Workers(workers.collect())
     }
@@ -95,10 +98,12 @@ impl Process {
             all.copied += flow.copied;
             all.split += flow.split;
             all.unparked += flow.unparked;
+            all.handed_in += flow.handed_in;
             all.sent += flow.sent;
             all.punted += flow.punted;
             all.dropped += flow.dropped;
             all.parked += flow.parked;
+            all.handed_off += flow.handed_off;
             all.merged += flow.merged;
         }
         let flow = [
@@ -111,10 +116,12 @@ impl Process {
             ("copied", "Copies, and packets of the workers' own making.", all.copied),
             ("split", "Further pieces of packets that were cut.", all.split),
             ("unparked", "Packets taken up again after they waited for a next hop.", all.unparked),
+            ("handed-in", "Packets that workers took from other workers.", all.handed_in),
             ("sent", "Packets that ports took from workers.", all.sent),
             ("punted", "Packets for the kernel twins and the control plane.", all.punted),
             ("dropped", "Packets dropped, for whatever reason.", all.dropped),
             ("parked", "Packets put aside until a next hop is resolved.", all.parked),
+            ("handed-off", "Packets that workers gave to the workers that have their SAs.", all.handed_off),
             ("merged", "Fragments that became part of a whole packet.", all.merged),
         ];
         let host = self.host.all();

@@ -60,6 +60,8 @@ pub struct Greeting {
     pub workers: Workers,
     /// Its ports.
     pub ports: Ports,
+    /// Slots for inbound SAs of each worker.
+    pub sa_slots: u32,
 }
 
 /// What opens a stream: who speaks to whom.

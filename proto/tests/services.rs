@@ -49,6 +49,7 @@ impl server::Dataplane for Odd {
             version: "1.2.3".into(),
             workers: Workers::default(),
             ports: Ports::default(),
+            sa_slots: 1 << 18,
         })
     }
 

@@ -88,6 +88,7 @@ impl server::Dataplane for Service {
             version: "test".to_owned(),
             workers: Workers::default(),
             ports: Ports(vec![port("wan"), port("lan")]),
+            sa_slots: 1 << 18,
         })
     }
 

@@ -60,8 +60,9 @@ impl Provider {
         Self::ALL.into_iter().find(|provider| provider.is_usable()).unwrap_or(Self::AesGcm)
     }
 
-    /// Whether the processor has the instructions.
-    pub(crate) fn is_possible(self) -> bool {
+    /// Whether the processor has the instructions. What is possible and not usable has failed its self-test.
+    #[must_use]
+    pub fn is_possible(self) -> bool {
         match self {
             #[cfg(target_arch = "x86_64")]
             Self::Vaes512 => vaes::bits512::is_possible(),

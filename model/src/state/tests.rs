@@ -171,8 +171,11 @@ fn workers() -> Workers {
         rx_packets: 40,
         tx_packets: 39,
         dropped: 1,
+        handed_in: 7,
+        handed_off: 5,
         busy_cycles: 4000,
         generation: 12,
+        aead: "vaes256".into(),
     }])
 }
 
@@ -301,8 +304,8 @@ port0  wan        net_tap  02:00:00:00:00:01  up    1500       2           3    
     assert_eq!(
         workers().to_string(),
         "\
-Worker  Core  Idle      Breaths  Busy  Rx packets  Tx packets  Dropped  Cycles/packet  Generation
-     1     3  adaptive     1000    10          40          39        1            100          12
+Worker  Core  Idle      Breaths  Busy  Rx packets  Tx packets  Dropped  Handed in  Handed off  Cycles/packet  Generation  AEAD
+     1     3  adaptive     1000    10          40          39        1          7           5            100          12  vaes256
 "
     );
     assert_eq!(

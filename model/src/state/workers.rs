@@ -51,10 +51,16 @@ pub struct Worker {
     pub tx_packets: u64,
     /// Packets dropped.
     pub dropped: u64,
+    /// Packets taken from other workers: this one has their SAs.
+    pub handed_in: u64,
+    /// Packets given to the workers that have their SAs.
+    pub handed_off: u64,
     /// Processor cycles spent in turns that found packets.
     pub busy_cycles: u64,
     /// Generation of the tables that it forwards by.
     pub generation: u64,
+    /// Who seals and opens ESP: `vaes512`, `vaes256`, `ring`, `aes-gcm`.
+    pub aead: String,
 }
 
 impl Worker {
@@ -81,8 +87,11 @@ impl fmt::Display for Workers {
             ">Rx packets",
             ">Tx packets",
             ">Dropped",
+            ">Handed in",
+            ">Handed off",
             ">Cycles/packet",
             ">Generation",
+            "AEAD",
         ];
         let mut table = Table::new(headings, "no workers");
         for w in &self.0 {
@@ -95,8 +104,11 @@ impl fmt::Display for Workers {
                 w.rx_packets.to_string(),
                 w.tx_packets.to_string(),
                 w.dropped.to_string(),
+                w.handed_in.to_string(),
+                w.handed_off.to_string(),
                 w.busy_cycles.checked_div(w.rx_packets).map_or_else(|| "-".to_owned(), |c| c.to_string()),
                 w.generation.to_string(),
+                w.aead.clone(),
             ]);
         }
         table.fmt(f)

@@ -25,6 +25,7 @@ impl From<Greeting> for pb::HelloReply {
             version: greeting.version,
             workers: inners::down(greeting.workers.0),
             ports: inners::down(greeting.ports.0),
+            sa_slots: greeting.sa_slots,
         }
     }
 }
@@ -37,6 +38,7 @@ impl TryFrom<pb::HelloReply> for Greeting {
             version: greeting.version,
             workers: model::state::Workers(inners::up(greeting.workers, "workers")?),
             ports: model::state::Ports(inners::up(greeting.ports, "ports")?),
+            sa_slots: greeting.sa_slots,
         })
     }
 }

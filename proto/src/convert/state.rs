@@ -71,7 +71,7 @@ message!(Port => Port {
 });
 message!(Worker => Worker {
     id: worker, core: small, idle: enumerator, breaths: same, busy_breaths: same, rx_packets: same,
-    tx_packets: same, dropped: same, busy_cycles: same, generation: same,
+    tx_packets: same, dropped: same, busy_cycles: same, generation: same, handed_in: same, handed_off: same, aead: same,
 });
 message!(NodeCounter => NodeCounter { node: same, bursts: same, packets: same, cycles: same, });
 message!(MessageCounter => MessageCounter { tunnel: text, message: same, sent: same, received: same, });

@@ -245,6 +245,7 @@ samples! {
     Hello: d => Self { epoch: any(d), name: any(d) };
     Greeting: d => Self {
         instance: any(d), version: any(d), workers: state::Workers(any(d)), ports: state::Ports(any(d)),
+        sa_slots: any(d),
     };
     Open: d => Self { instance: any(d), epoch: any(d) };
     Batch: d => Self { number: any(d), ops: any(d) };
