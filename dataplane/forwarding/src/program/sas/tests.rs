@@ -1,12 +1,15 @@
-//! A worker that does what it is told of SAs and keeps the tables, and nothing else.
+//! Workers that do what they are told of SAs and take new tables, and nothing else.
+
+mod entries;
+mod orders;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use model::WorkerId;
 use model::program::{
-    Batch, Binding, Hop, InboundSa, Interface, Key, Neighbour, Object, Op, OutboundSa, OuterDf, Owner,
-    Refusal, Refused, Replica, TcpMss, Tunnel, TunnelMode,
+    Batch, Binding, Fallback, Hop, InboundSa, Interface, Key, Neighbour, Object, Op, OutboundSa, OuterDf,
+    Owner, Refusal, Refused, Replica, TcpMss, Tunnel, TunnelMode,
 };
 use model::sa::{Lease, Lifetimes, Protection, SaKey, SaMode, Spi};
 use model::time::Instant;
@@ -212,6 +215,10 @@ fn binding(tunnel: &str, next_hop: &str, to: &str, port: u16) -> Object {
 
 fn replica(tunnel: &str, to: &str, port: u16) -> Object {
     Object::Replica(Replica { tunnel: name(tunnel), nbma: nbma(to), port, link: Some(wan(to)) })
+}
+
+fn fallback(tunnel: &str, next_hop: &str) -> Object {
+    Object::Fallback(Fallback { tunnel: name(tunnel), next_hop: ProtocolAddr(next_hop.parse().unwrap()) })
 }
 
 fn peer(profile: &str, remote: &str, port: u16) -> Protection {
