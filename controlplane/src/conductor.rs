@@ -10,12 +10,12 @@
 //! ```
 //!
 //! ```text
-//!   Away ── greeted ──▶ Here ── kernel synced, or 2 s ──▶ Resyncing ── all acknowledged ──▶ Up
-//!     ▲                  │                                    │                             │
-//!     └──────────────────┴──────────── away ──────────────────┴─────────────────────────────┘
+//!   Away ── greeted ──▶ Here ── kernel synced, leases recorded, or 2 s ──▶ Resyncing ── all acknowledged ──▶ Up
+//!     ▲                  │                                                     │                             │
+//!     └──────────────────┴───────────────────────── away ──────────────────────┴─────────────────────────────┘
 //! ```
 //! A kernel that takes longer than that is not waited for, but nothing is swept before it has told all: what it has not told
-//! yet, and all that stands on it, forwards in the data plane.
+//! yet, and all that stands on it, forwards in the data plane. The same goes for a disk that does not take leases ([`lease`]).
 //!
 //! The NHRP engine starts on the first way out of `Here`: its first requests would go nowhere before, and what it restored
 //! must be in the program before the data plane sweeps.
@@ -27,7 +27,8 @@ use model::config::Config;
 use model::config::check::Fault;
 use model::config::diff::Change;
 use model::program::{Binding, Hop, Key, Neighbour, Object, Op, Owner, Path, Refusal, Replica, Route};
-use model::report::{PacketIn, PacketOut, PuntReason, Report};
+use model::report::{PacketOut, PuntReason};
+use model::sa::{Direction, Protection, Reached, Spi};
 use model::state::event::Happening;
 use model::time::Instant;
 use model::{Instance, InterfaceName, Mac, NbmaAddr, TableId};
@@ -38,6 +39,7 @@ use crate::kernel::{Notice, Order, TwinSpec};
 use crate::lookup::{self, LookUp};
 use crate::rib::{Link, Origin, Rib, Target};
 use desired::Desired;
+use lease::{Leases, Moved};
 use path_mtu::PathMtus;
 use peers::Peers;
 use stack::Stack;
@@ -48,14 +50,18 @@ mod event;
 mod explain;
 mod follow;
 mod input;
+mod lease;
 mod output;
 mod path_mtu;
 mod peers;
+mod report;
+mod sa;
 mod show;
 mod stack;
 mod topology;
 
 pub use input::Input;
+pub use lease::{Fingerprint, Recorded};
 pub use output::{Output, Steps};
 
 /// What survives a restart.
@@ -65,6 +71,9 @@ pub struct Kept {
     pub ports: BTreeMap<String, Mac>,
     /// Registrations, bindings and request ids.
     pub nhrp: Option<nhrp::Snapshot>,
+    /// Keys that packets have been sealed with. How far is recorded elsewhere, and durably.
+    #[serde(default)]
+    pub sealed: BTreeSet<Fingerprint>,
 }
 
 /// See the module.
@@ -107,6 +116,22 @@ pub struct Conductor {
     asked: HashMap<Hop, Instant>,
     /// What the paths to peers take, where that is less than the tunnel's packets may be.
     path_mtus: PathMtus,
+    /// Sequence numbers of outbound SAs.
+    leases: Leases,
+    /// Whom they were given to.
+    leased_to: Option<Instance>,
+    /// Workers of the data plane.
+    workers: u16,
+    /// What is wanted of SAs, or who seals, changed.
+    are_sas_old: bool,
+    /// What was said last of leases that cannot be recorded.
+    unrecorded_for: Option<String>,
+    /// Lifetimes that SAs have reached.
+    reached: BTreeMap<(Protection, Spi, Direction), Reached>,
+    /// Peers that are elsewhere than they are configured, by inbound SPI.
+    moved: BTreeMap<Spi, Moved>,
+    /// Objects of NHRP as it said them, that are programmed to a port.
+    said: BTreeMap<Key, Object>,
     counted: Counted,
     changed: Changed,
 }
@@ -175,8 +200,8 @@ struct Changed {
     interfaces: HashMap<InterfaceName, Instant>,
 }
 
-/// How long to wait for the kernel before programming what is known without it.
-const KERNEL_PATIENCE: Duration = Duration::from_secs(2);
+/// How long to wait for the kernel, and for the disk that leases are recorded on, before programming what is known without them.
+const PATIENCE: Duration = Duration::from_secs(2);
 /// How long a tunnel stays that is no longer configured, so that its last packets leave by it.
 const PARTING: Duration = Duration::from_millis(100);
 /// How long until refused steps are sent again.
@@ -226,6 +251,14 @@ impl Conductor {
             retry_at: None,
             asked: HashMap::new(),
             path_mtus: PathMtus::default(),
+            leases: Leases::new(Recorded::default()),
+            leased_to: None,
+            workers: 1,
+            are_sas_old: true,
+            unrecorded_for: None,
+            reached: BTreeMap::new(),
+            moved: BTreeMap::new(),
+            said: BTreeMap::new(),
             counted: Counted::default(),
             changed: Changed::default(),
         }
@@ -254,11 +287,14 @@ impl Conductor {
                 }
                 self.adopt_paths(now, path_mtus);
             }
-            Input::Greeted { connection, instance, version } => {
+            Input::Greeted { connection, instance, version, workers } => {
                 self.connection = connection;
+                self.greet_sas(now, instance, workers, out);
                 self.dataplane = Dataplane::Here { since: now, instance, version };
                 self.is_topology_old = true;
             }
+            Input::Recorded(number) => self.recorded(now, number, out),
+            Input::Unrecorded { number, reason } => self.unrecorded(now, number, reason, out),
             Input::Taken(number) => self.taken(now, number, out),
             Input::Away { reason } => self.away(reason, out),
             Input::Refused { op, reason } => self.refusal(now, &op, reason, out),
@@ -272,11 +308,12 @@ impl Conductor {
     pub fn next_deadline(&self) -> Option<Instant> {
         let engine = self.engine.next_deadline().filter(|_| self.is_engine_started);
         let patience = match self.dataplane {
-            Dataplane::Here { since, .. } => Some(since + KERNEL_PATIENCE),
+            Dataplane::Here { since, .. } => Some(since + PATIENCE),
             _ => None,
         };
         let peers = self.peers.due().filter(|_| self.twins.is_some());
-        [engine, patience, self.retry_at, self.parting, peers, self.path_mtus.next_deadline()]
+        let leases = self.leases.next_deadline();
+        [engine, patience, self.retry_at, self.parting, peers, self.path_mtus.next_deadline(), leases]
             .into_iter()
             .flatten()
             .min()
@@ -337,7 +374,7 @@ impl Conductor {
     #[must_use]
     pub fn kept(&self, now: Instant) -> Kept {
         let ports = self.ports.iter().map(|(name, port)| (name.clone(), port.mac)).collect();
-        Kept { ports, nhrp: Some(self.engine.snapshot(now)) }
+        Kept { ports, nhrp: Some(self.engine.snapshot(now)), sealed: self.leases.keys() }
     }
 
     /// Whether packets wait for a program that is under way.
@@ -424,67 +461,6 @@ impl Conductor {
         self.changed.most_neighbours = self.changed.neighbours.len() * 2;
     }
 
-    fn report(&mut self, now: Instant, report: Report, out: &mut Vec<Output>) {
-        match report {
-            Report::Glean(hop) => match self.rib.interfaces().get(&hop.interface) {
-                Some(Link::Port { .. }) => self.ask(now, hop, ASK_AGAIN, out),
-                Some(Link::Multipoint) => {
-                    let next_hop = model::ProtocolAddr(hop.next_hop);
-                    self.engine(now, nhrp::Input::Glean { tunnel: hop.interface, next_hop }, out);
-                }
-                Some(Link::PointToPoint) | None => {}
-            },
-            Report::Used { tunnel, next_hops } => {
-                self.engine(now, nhrp::Input::Used { tunnel, next_hops }, out);
-            }
-            Report::UsedNeighbours(hops) => {
-                for hop in hops {
-                    self.ask(now, hop, CONFIRM, out);
-                }
-            }
-            Report::Port { port, mac, up, mtu } => {
-                let link = Some(PortLink { up, mtu });
-                let before = self.ports.insert(port.clone(), Port { mac, link });
-                if before == Some(Port { mac, link }) {
-                    return;
-                }
-                let of_port = self.config.interfaces.iter().filter(|i| topology::port_of(i) == port);
-                self.changed.interfaces.extend(of_port.map(|i| (i.name, now)));
-                if before.is_none_or(|p| p.mac != mac) {
-                    self.is_topology_old = true;
-                    out.push(Output::Save);
-                }
-                out.push(Output::Event(Happening::Port { port, mac, up, mtu }));
-            }
-            Report::BindingExpired { tunnel, next_hop } => {
-                // If it is still wanted, the two clocks disagree: ours counts.
-                let key = Key::Binding(tunnel, next_hop);
-                if self.desired.object(Owner::Nhrp, key).is_some() && self.is_programmed() {
-                    let again = self.desired.step(now, Owner::Nhrp, key);
-                    self.program(vec![again], out);
-                }
-            }
-            Report::PathMtu { tunnel, nbma, mtu } => self.learn_path(now, tunnel, nbma, mtu, out),
-            // Nothing is protected yet.
-            Report::LeaseLow { .. } | Report::SaLifetime { .. } | Report::SaMoved { .. } => {}
-        }
-    }
-
-    fn packet(&mut self, now: Instant, packet: PacketIn, out: &mut Vec<Output>) {
-        let PacketIn { reason, tunnel, source, destination, udp_port, spi: _, bytes, dropped_before } =
-            packet;
-        *self.counted.punts_lost.entry(reason).or_default() += dropped_before;
-        let port = (udp_port != 0).then_some(udp_port);
-        let input = match reason {
-            PuntReason::Nhrp => {
-                let from = nhrp::Sender { nbma: source, port, identity: None };
-                nhrp::Input::Packet { tunnel, from, destination, bytes }
-            }
-            PuntReason::Redirect => nhrp::Input::Redirect { tunnel, source, port, bytes },
-        };
-        self.engine(now, input, out);
-    }
-
     fn taken(&mut self, now: Instant, number: u64, out: &mut Vec<Output>) {
         if self.held_until.is_some_and(|until| until <= number) {
             self.held_until = None;
@@ -564,6 +540,7 @@ impl Conductor {
             self.order_routes(now, out);
         }
         self.expire_paths(now);
+        self.follow_sas(now, out);
         self.leave_here(now, out);
         self.sweep_late(now, out);
         if self.is_engine_started && self.engine.next_deadline().is_some_and(|due| due <= now) {
@@ -603,7 +580,7 @@ impl Conductor {
     /// everything that is known.
     fn leave_here(&mut self, now: Instant, out: &mut Vec<Output>) {
         let Dataplane::Here { since, instance, version } = &self.dataplane else { return };
-        if !self.is_kernel_synced && now < *since + KERNEL_PATIENCE {
+        if !self.is_all_told() && now < *since + PATIENCE {
             return;
         }
         let (instance, version) = (*instance, version.clone());
@@ -618,14 +595,19 @@ impl Conductor {
         } else {
             self.engine(now, nhrp::Input::Reconnected, out);
         }
-        self.is_unswept = !self.is_kernel_synced;
+        self.is_unswept = !self.is_all_told();
         let ops = if self.is_unswept { self.desired.known(now) } else { self.desired.resync(now) };
         self.program(ops, out);
     }
 
-    /// The kernel has told all at last.
+    /// Whether the program is whole: the kernel has told all, and no SA waits for its lease.
+    fn is_all_told(&self) -> bool {
+        self.is_kernel_synced && !self.leases.is_waiting()
+    }
+
+    /// All has been told at last.
     fn sweep_late(&mut self, now: Instant, out: &mut Vec<Output>) {
-        if self.is_unswept && self.is_kernel_synced && self.is_programmed() {
+        if self.is_unswept && self.is_all_told() && self.is_programmed() {
             self.is_unswept = false;
             let ops = self.desired.resync(now);
             self.program(ops, out);
@@ -643,12 +625,16 @@ impl Conductor {
         }
         for action in actions {
             match action {
-                // What is not encapsulated in UDP has no port.
-                Action::Send { tunnel, to, port: _, bytes } => self.send(tunnel, to, bytes),
+                Action::Send { tunnel, to, port, bytes } => {
+                    let port = self.topology.port(tunnel, to, port.unwrap_or(0));
+                    self.send(tunnel, (to, port), bytes);
+                }
                 Action::Put(object) => self.install(now, object, out),
                 Action::Remove(key) => {
                     self.parked.remove(&key);
-                    self.uninstall(key);
+                    if let Some(programmed) = self.unported(key) {
+                        self.uninstall(programmed);
+                    }
                 }
                 Action::Save => out.push(Output::Save),
                 Action::LookUp { tunnel, name } => {
@@ -662,12 +648,12 @@ impl Conductor {
     }
 
     /// Packets leave at the end of the turn, behind what it programs.
-    fn send(&mut self, tunnel: InterfaceName, destination: NbmaAddr, bytes: Vec<u8>) {
+    fn send(&mut self, tunnel: InterfaceName, (destination, port): (NbmaAddr, u16), bytes: Vec<u8>) {
         if !self.is_programmed() {
             self.counted.unsent += 1;
             return;
         }
-        let packet = PacketOut { tunnel, destination, protocol_type: NHRP_PROTOCOL, bytes, port: 0 };
+        let packet = PacketOut { tunnel, destination, port, protocol_type: NHRP_PROTOCOL, bytes };
         if self.held.len() >= MAX_HELD {
             self.held.pop_front();
             self.counted.unsent += 1;
@@ -705,6 +691,7 @@ impl Conductor {
             }
             _ => {}
         }
+        object = self.ported(object);
         if let Object::Route(route) = &object {
             let target = Target::Path(route.path.clone());
             self.rib.set(Origin::Shortcut, route.table, route.prefix, Some(target));

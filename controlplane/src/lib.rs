@@ -2,9 +2,11 @@
 //! together in the [`conductor`], a pure state machine; everything else here carries its inputs in and its outputs out.
 #![forbid(unsafe_code)]
 
+pub mod checked_file;
 pub mod conductor;
 pub mod journal_file;
 pub mod kernel;
+pub mod lease_file;
 pub mod lookup;
 pub mod management;
 pub mod programmer;

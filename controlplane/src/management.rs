@@ -97,6 +97,21 @@ impl Management {
         Ok(State::Explanation(Box::new(explanation)))
     }
 
+    /// SAs of the data plane, and those that it is not given.
+    async fn sas(&self, show: Show) -> Result<State, Status> {
+        let mut refused = self.ask(|reply| Request::Show(What::Sa, reply)).await?;
+        match self.ask_dataplane(show).await {
+            Ok(mut theirs) => {
+                theirs.join(refused).map_err(|_| Status::internal("the data plane showed something else"))?;
+                Ok(theirs)
+            }
+            Err(status) => {
+                refused.retain(&show.filter);
+                if matches!(&refused, State::Sa(sas) if sas.0.is_empty()) { Err(status) } else { Ok(refused) }
+            }
+        }
+    }
+
     /// Counters of both processes. Those of the control plane are shown without the other's as well.
     async fn counters(&self, show: Show) -> Result<State, Status> {
         let mut own = self.ask(|reply| Request::Show(What::Counters, reply)).await?;
@@ -124,6 +139,7 @@ impl server::Management for Management {
     async fn show(&self, show: Show) -> Result<State, Status> {
         match show.what {
             What::Counters => self.counters(show).await,
+            What::Sa => self.sas(show).await,
             What::Explain => self.explain(show.filter).await,
             what if what.is_of_dataplane() => self.ask_dataplane(show).await,
             what => self.ask(|reply| Request::Show(what, reply)).await,

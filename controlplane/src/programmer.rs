@@ -195,7 +195,9 @@ impl Line {
             tell(&self.inputs, Input::Report(report)).await?;
         }
         let (instance, version) = (greeting.instance, greeting.version);
-        tell(&self.inputs, Input::Greeted { connection: self.connection, instance, version }).await?;
+        let workers = u16::try_from(greeting.workers.0.len()).unwrap_or(u16::MAX);
+        tell(&self.inputs, Input::Greeted { connection: self.connection, instance, version, workers })
+            .await?;
 
         tokio::select! {
             ended = carry_reports(reports, &self.inputs) => ended,

@@ -8,6 +8,7 @@
 //! | management | one task for each gRPC connection | requests (bounded) with an answer each; events (broadcast, who lags misses some) |
 //! | look-ups | a thread for each DNS name | inputs |
 //! | save | writes the state file, one at a time | its end |
+//! | record | writes the file of leases, one at a time | inputs |
 //!
 //! Nothing waits for a client, and the conductor waits for nobody but the kernel's task to take an order.
 
@@ -27,14 +28,17 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, sleep_until, timeout};
 use tracing::Level;
+use zeroize::{Zeroize, Zeroizing};
 
-use crate::conductor::{Conductor, Input, Kept, Output, Steps};
+use crate::checked_file::Found;
+use crate::conductor::{Conductor, Fingerprint, Input, Kept, Output, Recorded, Steps};
 use crate::journal_file::JournalFile;
 use crate::kernel::{self, Notice, Order};
+use crate::lease_file::{self, LeaseFile};
 use crate::lookup::LookUps;
 use crate::management::{BEHIND, Management, REQUESTS, Request};
 use crate::programmer::Programmer;
-use crate::state_file::{Found, State, StateFile, next_epoch};
+use crate::state_file::{State, StateFile, next_epoch};
 
 /// Inputs that may wait for the conductor.
 const INPUTS: usize = 1024;
@@ -52,7 +56,7 @@ const STOP_STEP: Duration = Duration::from_secs(1);
 /// # Errors
 /// It cannot be read; or what is wrong with it, with its path.
 pub fn read_config(path: &Path) -> Result<Config> {
-    let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    let text = Zeroizing::new(std::fs::read_to_string(path).with_context(|| path.display().to_string())?);
     Config::parse(&text).with_context(|| path.display().to_string())
 }
 
@@ -110,7 +114,8 @@ pub async fn run_in(world: World<impl Future<Output = ()>>) -> Result<()> {
     let file = StateFile::new(&config.node.state_file);
     let _lock = file.lock()?;
     let began = clock.now();
-    let (epoch, kept) = begin(&file, began.0)?;
+    let leases = LeaseFile::new(&config.node.state_file);
+    let (epoch, kept, recorded) = begin(&file, &leases, &config, began.0)?;
     let seed = seed(epoch, clock);
     let journal = journal.map(|path| begin_journal(&path, began, seed, &kept)).transpose()?;
     tracing::info!(node = %config.node.name, epoch = epoch.0, "starting");
@@ -120,16 +125,27 @@ pub async fn run_in(world: World<impl Future<Output = ()>>) -> Result<()> {
     let (events, _) = broadcast::channel(BEHIND);
     let hello = proto::Hello { epoch, name: config.node.name.clone() };
     let look_ups = LookUps::new(inputs_up.clone());
+    let recorder = Recorder { file: leases, inputs: inputs_up.clone() };
     let programmer = Programmer::spawn(config.dataplane.socket.clone(), hello, inputs_up);
     let (stop_serving, mut served) = serve(&config, requests_up, events.clone());
 
     let mut saver = Saver::new(file, epoch, clock);
     let mut conductor = Conductor::new(began, config, seed, kept);
+    conductor.resume_leases(recorded);
     if journal.is_some() {
         conductor.keep_journal();
     }
-    let mut work =
-        Work { clock, conductor, programmer, look_ups, orders, events, journal, outputs: Vec::new() };
+    let mut work = Work {
+        clock,
+        conductor,
+        programmer,
+        look_ups,
+        recorder,
+        orders,
+        events,
+        journal,
+        outputs: Vec::new(),
+    };
     work.handle(Input::Tick, &mut saver).await;
 
     let mut stop = std::pin::pin!(stop);
@@ -166,22 +182,39 @@ fn ended(done: Result<Result<(), proto::server::Error>, tokio::task::JoinError>)
     }
 }
 
-/// Takes over from the last life. The new epoch is on the disk before anybody hears of it.
-fn begin(file: &StateFile, now: u64) -> Result<(Epoch, Kept)> {
-    let (last, kept) = match file.load(now)? {
-        Found::State(state) => (Some(state.epoch), state.kept),
-        Found::Nothing => (None, Kept::default()),
+/// Takes over from the last life. The new epoch, and which keys are lost, are on the disk before anybody hears of it.
+fn begin(file: &StateFile, leases: &LeaseFile, config: &Config, now: u64) -> Result<(Epoch, Kept, Recorded)> {
+    let (last, kept, named) = match file.load(now)? {
+        Found::State(state) => {
+            let named = Found::State(state.kept.sealed.clone());
+            (Some(state.epoch), state.kept, named)
+        }
+        Found::Nothing => (None, Kept::default(), Found::Nothing),
         Found::Damaged(damage, aside) => {
             tracing::error!(
                 "the state file is damaged, {damage}; it was moved to {}, and the node starts without it",
                 aside.display()
             );
-            (None, Kept::default())
+            (None, Kept::default(), Found::Damaged(damage, aside))
         }
     };
+    let found = leases.load()?;
+    if let Found::Damaged(damage, aside) = &found {
+        tracing::error!(
+            "the file of leases is damaged, {damage}; it was moved to {}, and no key that may have been in use is used again",
+            aside.display()
+        );
+    }
+    let peers = config.profiles.iter().flat_map(|profile| &profile.statics);
+    let configured = peers.map(|peer| Fingerprint::of(&peer.outbound.key.0)).collect();
+    let recorded = lease_file::resume(&found, &named, &configured);
+    if !matches!(&found, Found::State(found) if *found == recorded) && recorded != Recorded::default() {
+        leases.save(&recorded)?;
+    }
+    let kept = Kept { sealed: recorded.keys(), ..kept };
     let state = State { epoch: next_epoch(last, now), saved_at: now, kept };
     file.save(&state)?;
-    Ok((state.epoch, state.kept))
+    Ok((state.epoch, state.kept, recorded))
 }
 
 /// Opens the journal with how this life began.
@@ -217,6 +250,7 @@ struct Work {
     conductor: Conductor,
     programmer: Programmer,
     look_ups: LookUps,
+    recorder: Recorder,
     orders: mpsc::Sender<Order>,
     events: broadcast::Sender<Event>,
     journal: Option<JournalFile>,
@@ -249,7 +283,7 @@ impl Work {
                 self.carry_out(saver).await;
                 let _ = reply.send(cleared);
             }
-            Request::Apply(apply, reply) => {
+            Request::Apply(mut apply, reply) => {
                 let applied = match self.conductor.plan(&apply.text) {
                     Ok((config, changes)) => {
                         if !apply.dry_run {
@@ -260,6 +294,8 @@ impl Work {
                     }
                     Err(fault) => Err(fault),
                 };
+                // Keys may stand in it.
+                apply.text.zeroize();
                 let _ = reply.send(applied);
             }
         }
@@ -267,8 +303,9 @@ impl Work {
 
     /// SIGHUP: the file as a transaction.
     async fn reload(&mut self, file: &Path, saver: &mut Saver) {
+        // Keys may stand in it.
         let text = match std::fs::read_to_string(file) {
-            Ok(text) => text,
+            Ok(text) => Zeroizing::new(text),
             Err(error) => {
                 return tracing::error!("{}: {error}; nothing changed", file.display());
             }
@@ -301,6 +338,7 @@ impl Work {
                     // If its task ended, its channel of notices says so.
                     let _ = self.orders.send(order).await;
                 }
+                Output::Record { number, recorded } => self.recorder.record(number, recorded),
                 Output::Save => saver.want(),
                 Output::Journal(line) => {
                     if let Some(journal) = &mut self.journal {
@@ -462,6 +500,28 @@ impl Clock {
 /// What jitter starts from: different in each life and on each node.
 fn seed(epoch: Epoch, clock: Clock) -> u64 {
     clock.began_at ^ epoch.0.rotate_left(32) ^ u64::from(std::process::id()).rotate_left(16)
+}
+
+/// Writes the file of leases, each time at once: keys wait for it. The conductor wants one at a time.
+struct Recorder {
+    file: LeaseFile,
+    inputs: mpsc::Sender<Input>,
+}
+
+impl Recorder {
+    fn record(&self, number: u64, recorded: Recorded) {
+        let (file, inputs) = (self.file.clone(), self.inputs.clone());
+        tokio::spawn(async move {
+            let written = tokio::task::spawn_blocking(move || file.save(&recorded)).await;
+            let input = match written {
+                Ok(Ok(())) => Input::Recorded(number),
+                Ok(Err(error)) => Input::Unrecorded { number, reason: error.to_string() },
+                Err(error) => Input::Unrecorded { number, reason: error.to_string() },
+            };
+            // Who asked may be gone.
+            let _ = inputs.send(input).await;
+        });
+    }
 }
 
 /// Saves the state, not too often and one at a time.

@@ -1,24 +1,14 @@
-//! The state file: what a node must know again after a restart.
-//!
-//! JSON, in one object: `{"version": 1, "checksum": "<16 hex digits>", "state": {...}}`. The checksum is FNV-1a (64 bits) over
-//! the compact text of `state` with keys in order of the alphabet: it finds damage, not malice; the file's mode (0600) keeps
-//! others out. It is written to a temporary file beside it, synced, and renamed, so that there is always one whole file. A
-//! damaged one is moved aside, never half believed.
+//! The state file: what a node must know again after a restart. How it is written, and when it is believed: [`crate::checked_file`].
 
-use std::fs::{self, File, TryLockError};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::fs::File;
+use std::path::Path;
 use std::time::Duration;
 
 use model::Epoch;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
+use crate::checked_file::{CheckedFile, Damage, Found, Unusable};
 use crate::conductor::Kept;
-
-/// The version that is written, and the only one that is read.
-const VERSION: u64 = 1;
 
 /// What the file holds.
 #[derive(Debug, Serialize, Deserialize)]
@@ -32,94 +22,34 @@ pub struct State {
     pub kept: Kept,
 }
 
-/// Why a state file is not believed.
-#[derive(Debug, thiserror::Error)]
-pub enum Damage {
-    /// Not JSON, or cut short.
-    #[error("it is not JSON: {0}")]
-    Json(serde_json::Error),
-    /// No number where the version should be, or one of another program.
-    #[error("its version is {0}, this program reads {VERSION}")]
-    Version(String),
-    /// Something in it changed.
-    #[error("its checksum is wrong")]
-    Checksum,
-    /// It is whole, and does not mean anything here.
-    #[error("its content makes no sense: {0}")]
-    Senseless(String),
-}
-
-/// Why a state file could not be used at all.
-#[derive(Debug, thiserror::Error)]
-#[error("state file {}: {problem}", path.display())]
-pub struct Unusable {
-    path: PathBuf,
-    problem: io::Error,
-}
-
-/// What was found.
-#[derive(Debug)]
-pub enum Found {
-    /// The state of the last life.
-    State(State),
-    /// There is no file: the first life.
-    Nothing,
-    /// A damaged file. It was moved to this path.
-    Damaged(Damage, PathBuf),
-}
-
 /// Where the state is kept.
 #[derive(Debug, Clone)]
-pub struct StateFile {
-    path: PathBuf,
-}
+pub struct StateFile(CheckedFile);
 
 impl StateFile {
     /// Nothing is read or written yet.
     #[must_use]
     pub fn new(path: &Path) -> Self {
-        Self { path: path.to_owned() }
+        Self(CheckedFile::new(path))
     }
 
     /// Keeps other processes from being the same node, until the file is dropped: they would take the data plane from us.
     ///
     /// # Errors
-    /// Another process has it; or the file beside the state that is locked cannot be made.
+    /// As [`CheckedFile::lock`].
     pub fn lock(&self) -> Result<File, Unusable> {
-        let lock = || {
-            fs::create_dir_all(self.directory())?;
-            let mut options = File::options();
-            options.write(true).create(true).truncate(false).mode(0o600);
-            let file = options.open(self.beside(".lock"))?;
-            match file.try_lock() {
-                Ok(()) => Ok(file),
-                Err(TryLockError::Error(error)) => Err(error),
-                Err(TryLockError::WouldBlock) => {
-                    Err(io::Error::other("another nave-controlplane runs with it"))
-                }
-            }
-        };
-        lock().map_err(|e| self.unusable(e))
+        self.0.lock()
     }
 
     /// Reads the file. `now`: microseconds since 1970-01-01 UTC; what is kept has aged by the time that the file lay.
     ///
     /// # Errors
-    /// It is there and cannot be read, or is damaged and cannot be moved aside.
-    pub fn load(&self, now: u64) -> Result<Found, Unusable> {
-        let bytes = match fs::read(&self.path) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::Nothing),
-            Err(error) => return Err(self.unusable(error)),
-        };
-        match parse(&bytes) {
-            Ok(state) => Ok(Found::State(age(state, now))),
-            Err(damage) => {
-                let aside = self.beside(".damaged");
-                fs::rename(&self.path, &aside).map_err(|e| self.unusable(e))?;
-                Ok(Found::Damaged(damage, aside))
-            }
-        }
+    /// As [`CheckedFile::load`].
+    pub fn load(&self, now: u64) -> Result<Found<State>, Unusable> {
+        Ok(match self.0.load(check)? {
+            Found::State(state) => Found::State(age(state, now)),
+            other => other,
+        })
     }
 
     /// Writes the file: after this the state survives a crash of the machine.
@@ -127,53 +57,8 @@ impl StateFile {
     /// # Errors
     /// It cannot be written; the old one is as it was.
     pub fn save(&self, state: &State) -> Result<(), Unusable> {
-        self.write(state).map_err(|e| self.unusable(e))
+        self.0.save(state)
     }
-
-    fn write(&self, state: &State) -> io::Result<()> {
-        let state = serde_json::to_value(state)?;
-        let whole = serde_json::json!({
-            "version": VERSION,
-            "checksum": checksum(&state),
-            "state": state,
-        });
-        fs::create_dir_all(self.directory())?;
-        let new = self.beside(".new");
-        let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
-        file.write_all(whole.to_string().as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&new, &self.path)?;
-        File::open(self.directory())?.sync_all()
-    }
-
-    fn directory(&self) -> &Path {
-        self.path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
-    }
-
-    fn beside(&self, ending: &str) -> PathBuf {
-        let mut path = self.path.clone().into_os_string();
-        path.push(ending);
-        path.into()
-    }
-
-    fn unusable(&self, problem: io::Error) -> Unusable {
-        Unusable { path: self.path.clone(), problem }
-    }
-}
-
-fn parse(bytes: &[u8]) -> Result<State, Damage> {
-    let mut whole: Value = serde_json::from_slice(bytes).map_err(Damage::Json)?;
-    let version = whole.get("version").cloned().unwrap_or_default();
-    if version != VERSION {
-        return Err(Damage::Version(version.to_string()));
-    }
-    let state = whole.get_mut("state").map(Value::take).unwrap_or_default();
-    if whole.get("checksum").and_then(Value::as_str) != Some(&checksum(&state)) {
-        return Err(Damage::Checksum);
-    }
-    let state: State = serde_json::from_value(state).map_err(|e| Damage::Senseless(e.to_string()))?;
-    check(&state)?;
-    Ok(state)
 }
 
 /// The checksum says that it is what was written; this says that what was written can be.
@@ -213,15 +98,6 @@ fn age(mut state: State, now: u64) -> State {
     state
 }
 
-/// FNV-1a, 64 bits.
-fn checksum(state: &Value) -> String {
-    let text = state.to_string();
-    let hash = text
-        .bytes()
-        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, b| (hash ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
-    format!("{hash:016x}")
-}
-
 /// The epoch of a new life.
 ///
 /// Without the last one's it is the time, in seconds: larger than any number of restarts, so that a data plane which saw
@@ -236,7 +112,9 @@ mod tests {
     use super::*;
     use model::time::HoldingTime;
     use nhrp::snapshot::{RememberedBinding, RememberedTunnel};
+    use std::fs;
     use std::os::unix::fs::PermissionsExt;
+    use std::path::PathBuf;
 
     /// A folder of its own for each test, gone afterwards.
     struct Folder(PathBuf);
@@ -287,7 +165,7 @@ mod tests {
         };
         let nhrp = Some(nhrp::Snapshot { request_id: 4711, tunnels: vec![tunnel] });
         let ports = [("wan".to_owned(), "02:00:00:00:00:01".parse().unwrap())].into();
-        State { epoch: Epoch(7), saved_at: 1_000_000_000, kept: Kept { ports, nhrp } }
+        State { epoch: Epoch(7), saved_at: 1_000_000_000, kept: Kept { ports, nhrp, ..Kept::default() } }
     }
 
     #[test]

@@ -157,13 +157,13 @@ impl Cloud {
         }
         entry.replica = entry.is_registered() && self.replicates_to_clients();
         let is_moved = old.as_ref().is_some_and(|o| o.nbma != entry.nbma);
-        let was_replica = old.as_ref().filter(|o| o.replica).map(|o| o.nbma);
-        if was_replica != entry.replica.then_some(entry.nbma) {
+        let was_replica = old.as_ref().filter(|o| o.replica).map(Entry::peer);
+        if was_replica != entry.replica.then(|| entry.peer()) {
             if entry.replica {
-                self.acquire_replica(turn, entry.nbma);
+                self.acquire_replica(turn, entry.peer());
             }
-            if let Some(nbma) = was_replica {
-                self.release_replica(turn, nbma);
+            if let Some(peer) = was_replica {
+                self.release_replica(turn, peer);
             }
         }
         let timer = Timer::Binding(self.name(), address);
@@ -204,7 +204,7 @@ impl Cloud {
         entry.last_used = old.last_used;
         turn.cancel(Timer::Binding(tunnel, client));
         if old.replica {
-            self.release_replica(turn, old.nbma);
+            self.release_replica(turn, old.peer());
         }
         turn.save();
     }
@@ -219,7 +219,7 @@ impl Cloud {
             nbma: entry.nbma,
             link: None,
             expires_in: entry.ends().map(|at| at.since(turn.now)),
-            port: 0,
+            port: entry.port.unwrap_or(0),
         }));
     }
 
@@ -241,7 +241,7 @@ impl Cloud {
             self.drop_shortcut(turn, prefix);
         }
         if entry.replica {
-            self.release_replica(turn, entry.nbma);
+            self.release_replica(turn, entry.peer());
         }
         self.registered_clients -= usize::from(entry.origin == Origin::Dynamic);
         self.withdraw(turn, address, Prefix::host(address.0));

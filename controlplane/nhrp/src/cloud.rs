@@ -62,7 +62,7 @@ pub(crate) struct Cloud {
     /// Purge requests without a reply.
     pub(crate) purges: BTreeMap<u32, Purge>,
     /// Receivers of multicast, and for how many reasons each.
-    replicas: BTreeMap<NbmaAddr, u32>,
+    replicas: BTreeMap<Peer, u32>,
     /// Those of them that are configured.
     configured_replicas: BTreeSet<NbmaAddr>,
     /// Those of them that are servers.
@@ -244,31 +244,34 @@ impl Cloud {
             .filter(|(_, e)| e.replica != replicates && e.is_registered())
             .map(|(_, e)| {
                 e.replica = replicates;
-                e.nbma
+                e.peer()
             })
             .collect();
-        for nbma in changed {
-            if replicates { self.acquire_replica(turn, nbma) } else { self.release_replica(turn, nbma) }
+        for peer in changed {
+            if replicates { self.acquire_replica(turn, peer) } else { self.release_replica(turn, peer) }
         }
     }
 
     /// One more reason to send multicast there.
-    pub(crate) fn acquire_replica(&mut self, turn: &mut Turn<'_>, nbma: NbmaAddr) {
-        let reasons = self.replicas.entry(nbma).or_default();
+    pub(crate) fn acquire_replica(&mut self, turn: &mut Turn<'_>, peer: impl Into<Peer>) {
+        let peer = peer.into();
+        let reasons = self.replicas.entry(peer).or_default();
         *reasons += 1;
         if *reasons == 1 && self.is_multipoint() {
-            turn.put(Object::Replica(Replica { tunnel: self.tunnel.name, nbma, link: None, port: 0 }));
+            let (nbma, port) = (peer.nbma, peer.port.unwrap_or(0));
+            turn.put(Object::Replica(Replica { tunnel: self.tunnel.name, nbma, link: None, port }));
         }
     }
 
     /// One reason less.
-    pub(crate) fn release_replica(&mut self, turn: &mut Turn<'_>, nbma: NbmaAddr) {
-        let Some(reasons) = self.replicas.get_mut(&nbma) else { return };
+    pub(crate) fn release_replica(&mut self, turn: &mut Turn<'_>, peer: impl Into<Peer>) {
+        let peer = peer.into();
+        let Some(reasons) = self.replicas.get_mut(&peer) else { return };
         *reasons -= 1;
         if *reasons == 0 {
-            self.replicas.remove(&nbma);
+            self.replicas.remove(&peer);
             if self.is_multipoint() {
-                turn.remove(Key::Replica(self.tunnel.name, nbma, 0));
+                turn.remove(Key::Replica(self.tunnel.name, peer.nbma, peer.port.unwrap_or(0)));
             }
         }
     }

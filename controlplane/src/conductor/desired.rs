@@ -106,7 +106,7 @@ impl Desired {
     ///
     /// Puts stand in the order of keys, so that what others refer to comes first, removals in the opposite order. Puts come
     /// before removals, so that no packet meets a gap; unless an interface or a tunnel goes, whose name, port or key what
-    /// comes may want. One that stays, but has had until now what another one gets (two that exchange their keys), makes room by
+    /// comes may want, or an inbound SA from a slot that another one gets. One that stays, but has had until now what another one gets (two that exchange their keys), makes room by
     /// going and coming again, with all that refers to it; and so does one that becomes what not all of that may be on.
     pub(crate) fn flush(&mut self, now: Instant) -> Vec<Op> {
         let mut puts = BTreeMap::new();
@@ -135,7 +135,18 @@ impl Desired {
         let puts: Vec<Op> = puts.into_iter().map(|((_, owner), object)| Op::Put(owner, object)).collect();
         let removals: Vec<Op> =
             removals.into_iter().rev().map(|(key, owner)| Op::Remove(owner, key)).collect();
-        let is_structural = |op: &Op| matches!(op, Op::Remove(_, Key::Interface(_) | Key::Tunnel(_)));
+        let slots: BTreeSet<u32> = puts
+            .iter()
+            .filter_map(|op| match op {
+                Op::Put(_, Object::InboundSa(sa)) => Some(sa.spi.slot()),
+                _ => None,
+            })
+            .collect();
+        let is_structural = |op: &Op| match op {
+            Op::Remove(_, Key::Interface(_) | Key::Tunnel(_)) => true,
+            Op::Remove(_, Key::InboundSa(spi)) => slots.contains(&spi.slot()),
+            _ => false,
+        };
         let (mut ops, rest) =
             if removals.iter().any(is_structural) { (removals, puts) } else { (puts, removals) };
         ops.extend(rest);

@@ -16,8 +16,12 @@ use crate::rib::Origin;
 impl Conductor {
     pub(super) fn follow_topology(&mut self, now: Instant, out: &mut Vec<Output>) {
         let macs = self.ports.iter().map(|(name, port)| (name.clone(), port.mac)).collect();
-        let new = Topology::new(&self.config, &self.seen, &macs);
+        self.moved.retain(|spi, moved| topology::place_of(&self.config, *spi) == Some(moved.from));
+        let new = Topology::new(&self.config, &self.seen, &macs, &self.moved);
         let old = std::mem::replace(&mut self.topology, new);
+        self.are_sas_old |= old.sealers != self.topology.sealers;
+        self.reached
+            .retain(|(protection, ..), _| self.topology.sealers.iter().any(|s| s.protection == *protection));
 
         for (tunnel, nbma) in &self.topology.sources {
             if old.sources.get(tunnel).is_some_and(|before| before != nbma) {
@@ -37,6 +41,7 @@ impl Conductor {
         }
         self.order_twins(out);
         self.follow_objects(now, &old);
+        self.follow_ports(now, &old, out);
         self.follow_tunnels(now, out);
         self.order_routes(now, out);
         if self.is_engine_started && old.nhrp != self.topology.nhrp {
@@ -87,8 +92,9 @@ impl Conductor {
                 {
                     route.path = path.clone();
                 }
+                let object = self.as_said(&self.topology, object);
                 self.uninstall(key);
-                self.parked.insert(key, (object, now));
+                self.parked.insert(object.key(), (object, now));
             }
         }
         let back: Vec<Key> =

@@ -30,6 +30,17 @@ pub enum Input {
         instance: Instance,
         /// Its version.
         version: String,
+        /// How many workers it has.
+        workers: u16,
+    },
+    /// The record of leases of that number is on disk.
+    Recorded(u64),
+    /// It is not.
+    Unrecorded {
+        /// Its number.
+        number: u64,
+        /// Why.
+        reason: String,
     },
     /// The data plane acknowledged every step up to and with those of this number.
     Taken(u64),

@@ -5,6 +5,7 @@ use model::report::PacketOut;
 use model::state::event::Happening;
 use nhrp::journal::Line;
 
+use super::Recorded;
 use crate::kernel::Order;
 use crate::lookup::LookUp;
 
@@ -17,6 +18,14 @@ pub enum Output {
     Send(PacketOut),
     /// Tell the kernel.
     Kernel(Order),
+    /// Write down the leases, so that they survive a crash of the machine, and say so: [`super::Input::Recorded`]. What they cover is
+    /// programmed then, and not before.
+    Record {
+        /// Counted up from 1.
+        number: u64,
+        /// The leases.
+        recorded: Recorded,
+    },
     /// What [`super::Conductor::kept`] returns is worth saving.
     Save,
     /// The engine was told something and did something ([`super::Conductor::keep_journal`]).

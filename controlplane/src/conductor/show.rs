@@ -35,6 +35,7 @@ impl Conductor {
                 let nhrp::Traffic { messages, errors, rejects } = self.engine.traffic();
                 State::NhrpTraffic(NhrpTraffic { messages, errors, rejects })
             }
+            What::Sa => State::Sa(self.show_sas()),
             other => State::empty(other),
         }
     }

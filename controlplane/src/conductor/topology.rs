@@ -5,9 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
 use model::config::{self, Config, Mode};
-use model::program::{Binding, Interface, Object, Path, Replica, Tunnel, TunnelMode};
+use model::program::{Binding, InboundSa, Interface, Key, Object, Path, Replica, Tunnel, TunnelMode};
+use model::sa::{Protection, Spi};
 use model::{InterfaceAddr, InterfaceName, Mac, NbmaAddr, Prefix, ProtocolAddr, TableId};
 
+use super::lease::{Moved, Sealer};
 use crate::kernel::{Kind, TwinSpec};
 use crate::rib::{Link, NextHop, Origin, Target};
 
@@ -26,6 +28,10 @@ pub(crate) struct Topology {
     pub(crate) sources: BTreeMap<InterfaceName, Option<NbmaAddr>>,
     /// Tunnels that run NHRP.
     pub(crate) nhrp: Vec<nhrp::Tunnel>,
+    /// SAs from us.
+    pub(crate) sealers: Vec<Sealer>,
+    /// UDP ports of the peers of protected tunnels that have static keys, 0 for native ESP, where there is but one of the address.
+    ports: BTreeMap<InterfaceName, BTreeMap<NbmaAddr, u16>>,
     /// Twins of tunnels, and of the ports whose Ethernet address is known.
     pub(crate) twins: Vec<TwinSpec>,
 }
@@ -34,12 +40,19 @@ pub(crate) struct Topology {
 pub(crate) type Seen = BTreeMap<InterfaceName, Vec<InterfaceAddr>>;
 
 impl Topology {
-    pub(crate) fn new(config: &Config, seen: &Seen, macs: &BTreeMap<String, Mac>) -> Self {
+    /// `moved`: peers of static keys that are elsewhere than they are configured, by inbound SPI.
+    pub(crate) fn new(
+        config: &Config,
+        seen: &Seen,
+        macs: &BTreeMap<String, Mac>,
+        moved: &BTreeMap<Spi, Moved>,
+    ) -> Self {
         let mut topology = Self::default();
         for interface in &config.interfaces {
             topology.interface(config, interface, seen, macs);
         }
         for tunnel in &config.tunnels {
+            topology.protect(config, tunnel, seen, moved);
             topology.tunnel(config, tunnel, seen);
         }
         for route in &config.routes {
@@ -150,19 +163,106 @@ impl Topology {
             outer_df: tunnel.outer_df,
             tcp_mss: tunnel.tcp_mss.0,
             netns: config.netns(tunnel.table),
-            protection: None,
+            protection: tunnel.protection,
         }));
         if let TunnelMode::PointToPoint { destination: nbma } = mode {
+            let port = self.port(name, nbma, 0);
             self.objects.push(Object::Binding(Binding {
                 tunnel: name,
                 next_hop: THE_PEER,
                 nbma,
                 link: None,
                 expires_in: None,
-                port: 0,
+                port,
             }));
-            self.objects.push(Object::Replica(Replica { tunnel: name, nbma, link: None, port: 0 }));
+            self.objects.push(Object::Replica(Replica { tunnel: name, nbma, link: None, port }));
         }
+    }
+
+    /// SAs of the static keys of its profile, and the ports of their peers. Tunnels of one source share them.
+    fn protect(
+        &mut self,
+        config: &Config,
+        tunnel: &config::Tunnel,
+        seen: &Seen,
+        moved: &BTreeMap<Spi, Moved>,
+    ) {
+        let profile = tunnel.protection.and_then(|name| config.profile(name));
+        let (Some(profile), Some(local)) = (profile, nbma_of(config, tunnel, seen)) else { return };
+        let mut ports: BTreeMap<NbmaAddr, Vec<u16>> = BTreeMap::new();
+        for peer in &profile.statics {
+            let spi = peer.inbound.spi;
+            let (remote, port) = moved.get(&spi).map_or((peer.remote, peer.port), |moved| moved.to);
+            if peer.local.is_some_and(|own| own != local) || remote.0.is_ipv4() != local.0.is_ipv4() {
+                continue;
+            }
+            let protection =
+                Protection { profile: profile.name, table: tunnel.underlay_table, local, remote, port };
+            // A key is for one peer of one of our addresses: the check sees to that, but for addresses that come from elsewhere.
+            let others = self.sealers.iter().any(|s| (s.inbound == spi) != (s.protection == protection));
+            if others {
+                continue;
+            }
+            ports.entry(remote).or_default().push(port);
+            if self.inbound(spi).is_some() {
+                continue;
+            }
+            let (mode, lifetimes) = (profile.mode, profile.lifetimes);
+            self.objects.push(Object::InboundSa(InboundSa {
+                spi,
+                protection,
+                mode,
+                key: peer.inbound.key.0.clone(),
+                esn: peer.inbound.esn,
+                window: profile.replay_window,
+                lifetimes,
+            }));
+            self.sealers.push(Sealer {
+                protection,
+                inbound: spi,
+                spi: peer.outbound.spi,
+                mode,
+                key: peer.outbound.key.0.clone(),
+                esn: peer.outbound.esn,
+                lifetimes,
+            });
+        }
+        let only = ports.into_iter().filter_map(|(remote, ports)| match ports[..] {
+            [port] => Some((remote, port)),
+            _ => None,
+        });
+        self.ports.insert(tunnel.name, only.collect());
+    }
+
+    /// Whether a tunnel's packets are protected, as far as it has a source.
+    pub(crate) fn is_protected(&self, tunnel: InterfaceName) -> bool {
+        self.ports.contains_key(&tunnel)
+    }
+
+    /// UDP ports of the peers of a tunnel, where static keys say them.
+    pub(crate) fn ports_of(&self, tunnel: InterfaceName) -> impl Iterator<Item = (&NbmaAddr, &u16)> {
+        self.ports.get(&tunnel).into_iter().flatten()
+    }
+
+    /// The UDP port of a peer: where static keys say none, that which was heard of it. In the clear there is none.
+    pub(crate) fn port(&self, tunnel: InterfaceName, nbma: NbmaAddr, heard: u16) -> u16 {
+        self.ports.get(&tunnel).map_or(0, |ports| ports.get(&nbma).copied().unwrap_or(heard))
+    }
+
+    /// The key by which is programmed what NHRP calls by this one.
+    pub(crate) fn programmed(&self, key: Key) -> Key {
+        match key {
+            Key::Replica(tunnel, nbma, heard) => Key::Replica(tunnel, nbma, self.port(tunnel, nbma, heard)),
+            key => key,
+        }
+    }
+
+    /// An SA to us.
+    pub(crate) fn inbound(&self, spi: Spi) -> Option<&InboundSa> {
+        self.objects.iter().find_map(|object| match object {
+            Object::InboundSa(sa) if sa.spi == spi => Some(sa),
+            _ => None,
+        })
     }
 
     /// Routes of an interface's addresses: those of the configuration, and those that its twin got from elsewhere.
@@ -194,6 +294,12 @@ impl Topology {
 
 /// The next hop of a point-to-point tunnel's one binding; packets of both families take it.
 pub(crate) const THE_PEER: ProtocolAddr = ProtocolAddr(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+
+/// Where the peer of an inbound SPI is configured to be.
+pub(crate) fn place_of(config: &Config, spi: Spi) -> Option<(NbmaAddr, u16)> {
+    let mut peers = config.profiles.iter().flat_map(|profile| &profile.statics);
+    peers.find(|peer| peer.inbound.spi == spi).map(|peer| (peer.remote, peer.port))
+}
 
 /// The data plane's port of an interface.
 pub(crate) fn port_of(interface: &config::Interface) -> &str {
@@ -242,7 +348,7 @@ mod tests {
         for (name, address) in seen {
             all.entry(name.parse().unwrap()).or_default().push(address.parse().unwrap());
         }
-        let topology = Topology::new(&config, &all, &BTreeMap::new());
+        let topology = Topology::new(&config, &all, &BTreeMap::new(), &BTreeMap::new());
         let shown = topology.routes.iter().map(|((o, _, p), t)| format!("{o:?} {p} {t:?}"));
         shown.collect()
     }
@@ -276,14 +382,14 @@ mod tests {
         let text = "[[interfaces]]\nname = \"wan0\"\n[[tunnels]]\nname = \"tunnel0\"\nmode = \"gre-multipoint\"\n\
             source = \"wan0\"\naddresses = [\"10.0.0.2/24\"]\n[tunnels.nhrp]\nnetwork_id = 1\n";
         let config: Config = Config::parse(text).unwrap();
-        let topology = Topology::new(&config, &Seen::new(), &BTreeMap::new());
+        let topology = Topology::new(&config, &Seen::new(), &BTreeMap::new(), &BTreeMap::new());
         assert_eq!(topology.objects.len(), 1);
         assert_eq!(topology.nhrp[0].nbma, None);
         assert_eq!(topology.twins.len(), 1, "its twin is there, the port's is not: no Ethernet address yet");
 
         let seen = Seen::from([("wan0".parse().unwrap(), vec!["192.0.2.7/24".parse().unwrap()])]);
         let macs = BTreeMap::from([("wan0".to_owned(), Mac([2, 0, 0, 0, 0, 1]))]);
-        let topology = Topology::new(&config, &seen, &macs);
+        let topology = Topology::new(&config, &seen, &macs, &BTreeMap::new());
         assert!(
             topology
                 .objects
@@ -319,7 +425,7 @@ mod tests {
         let config = Config::parse(text).unwrap();
         // The kernel tells the address that it was given.
         let seen = Seen::from([("tunnel0".parse().unwrap(), vec!["fe80::1/64".parse().unwrap()])]);
-        let topology = Topology::new(&config, &seen, &BTreeMap::new());
+        let topology = Topology::new(&config, &seen, &BTreeMap::new(), &BTreeMap::new());
         let expected = ["2001:db8::1/64", "fe80::1/64"].map(|a| a.parse::<InterfaceAddr>().unwrap());
         let twin = topology.twins.iter().find(|twin| twin.name.as_str() == "tunnel0").unwrap();
         assert_eq!((&twin.addresses[..], &topology.nhrp[0].addresses[..]), (&expected[..], &expected[..]));
@@ -339,7 +445,7 @@ mod tests {
             outer_df = \"clear\"\ntcp_mss = 1300\naddresses = [\"10.1.0.1/24\"]\nnhrp = { network_id = 1 }\n";
         let config = Config::parse(text).unwrap();
         let macs = BTreeMap::from([("wan0".to_owned(), Mac([2, 0, 0, 0, 0, 1]))]);
-        let topology = Topology::new(&config, &Seen::new(), &macs);
+        let topology = Topology::new(&config, &Seen::new(), &macs, &BTreeMap::new());
         let interface = |name: &str| {
             topology.objects.iter().find_map(|o| match o {
                 Object::Interface(i) if i.name.as_str() == name => Some(i.clone()),
@@ -384,7 +490,10 @@ mod tests {
         let seen = Seen::from([("wan0".parse().unwrap(), addresses.to_vec())]);
         let source = |nhs: &str| {
             let config = Config::parse(&text(nhs)).unwrap();
-            Topology::new(&config, &seen, &BTreeMap::new()).nhrp[0].nbma.unwrap().to_string()
+            Topology::new(&config, &seen, &BTreeMap::new(), &BTreeMap::new()).nhrp[0]
+                .nbma
+                .unwrap()
+                .to_string()
         };
         assert_eq!(source(""), "192.0.2.7", "the first that is not link-local");
         assert_eq!(source("nhs = [{ protocol = \"10.0.0.1\", nbma = \"192.0.2.1\" }]\n"), "192.0.2.7");
@@ -397,7 +506,7 @@ mod tests {
             [[routes]]\nprefix = \"10.0.0.0/8\"\nnext_hop = \"192.168.2.8\"\n\
             [[routes]]\nprefix = \"10.0.0.0/8\"\nnext_hop = \"192.168.2.9\"\ninterface = \"lan0\"\n";
         let config = Config::parse(text).unwrap();
-        let topology = Topology::new(&config, &Seen::new(), &BTreeMap::new());
+        let topology = Topology::new(&config, &Seen::new(), &BTreeMap::new(), &BTreeMap::new());
         let target = &topology.routes[&(Origin::Static, TableId(0), "10.0.0.0/8".parse().unwrap())];
         let hop = |addr: &str, interface: Option<&str>| NextHop {
             addr: addr.parse().unwrap(),

@@ -8,12 +8,13 @@ use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
 use std::time::Duration;
 
-use controlplane::conductor::{Conductor, Input, Kept, Output};
+use controlplane::conductor::{Conductor, Input, Kept, Output, Recorded};
 use controlplane::kernel::{Notice, Order};
 use controlplane::lookup::LookUp;
 use model::config::Config;
 use model::program::{Hop, Key, Object, Op, Owner, Path as Way, PathMtu, Refusal};
 use model::report::{PacketIn, PuntReason, Report};
+use model::sa::Spi;
 use model::state::event::Happening;
 use model::time::Instant;
 use model::{Instance, InterfaceAddr, InterfaceName, Mac, NbmaAddr, Prefix, ProtocolAddr, TableId};
@@ -72,6 +73,11 @@ impl Dataplane {
                 {
                     return Err(refusal.clone());
                 }
+                if let Object::InboundSa(sa) = object
+                    && let Some(by) = self.spi_in_slot_of(sa.spi)
+                {
+                    return Err(Refusal::SlotTaken(sa.spi, by));
+                }
                 if let Some(missing) = needs(object).into_iter().find(|i| !self.has_interface(*i)) {
                     return Err(Refusal::NoInterface(missing));
                 }
@@ -106,6 +112,14 @@ impl Dataplane {
             }
         }
         Ok(())
+    }
+
+    /// Another SPI with the slot of this one.
+    fn spi_in_slot_of(&self, spi: Spi) -> Option<Spi> {
+        self.objects.keys().find_map(|(key, _)| match key {
+            Key::InboundSa(other) if *other != spi && other.slot() == spi.slot() => Some(*other),
+            _ => None,
+        })
     }
 
     fn has_interface(&self, name: InterfaceName) -> bool {
@@ -191,8 +205,14 @@ pub(crate) struct Node {
     pub(crate) orders: Vec<Order>,
     pub(crate) events: Vec<Happening>,
     pub(crate) saves: usize,
+    /// The file of leases.
+    pub(crate) recorded: Recorded,
     /// NHRP messages sent, by the type in their header (RFC 2332 §5.1).
     pub(crate) sent: Vec<u8>,
+    /// To which UDP ports.
+    pub(crate) sent_to: Vec<(NbmaAddr, u16)>,
+    /// UDP port that its packets come from, where they are encapsulated.
+    pub(crate) udp_port: u16,
 }
 
 impl Node {
@@ -253,8 +273,12 @@ impl Cloud {
         }
         self.nodes[node].connection += 1;
         let connection = self.nodes[node].connection;
-        let greeted =
-            Input::Greeted { connection, instance: Instance(1 + node as u64), version: "1".to_owned() };
+        let greeted = Input::Greeted {
+            connection,
+            instance: Instance(1 + node as u64),
+            version: "1".to_owned(),
+            workers: 2,
+        };
         self.give(node, greeted);
     }
 
@@ -278,6 +302,8 @@ impl Cloud {
         kept.nhrp = kept.nhrp.map(|snapshot| snapshot.aged(away));
         self.now = self.now + away;
         self.nodes[node].conductor = Conductor::new(self.now, config, 77, kept);
+        let recorded = self.nodes[node].recorded.clone();
+        self.nodes[node].conductor.resume_leases(recorded);
         self.nodes[node].dataplane.removed.clear();
         self.nodes[node].events.clear();
         self.give(node, Input::Tick);
@@ -365,6 +391,10 @@ impl Cloud {
                     self.obey(node, &order);
                     self.nodes[node].orders.push(order);
                 }
+                Output::Record { number, recorded } => {
+                    self.nodes[node].recorded = recorded;
+                    self.waiting.push_back((node, Input::Recorded(number)));
+                }
                 Output::Save => self.nodes[node].saves += 1,
                 Output::Journal(_) => panic!("nobody keeps a journal here"),
                 Output::Event(event) => self.nodes[node].events.push(event),
@@ -375,6 +405,7 @@ impl Cloud {
     fn deliver(&mut self, node: usize, packet: model::report::PacketOut) {
         assert_eq!(packet.protocol_type, 0x2001);
         self.nodes[node].sent.push(packet.bytes[17]);
+        self.nodes[node].sent_to.push((packet.destination, packet.port));
         let tunnel = Key::Tunnel(packet.tunnel);
         let Some(Object::Tunnel(from)) = self.nodes[node].dataplane.object(Owner::Config, tunnel) else {
             panic!("a packet through a tunnel that the data plane does not have");
@@ -394,7 +425,7 @@ impl Cloud {
                     tunnel,
                     source,
                     destination: packet.destination,
-                    udp_port: 0,
+                    udp_port: self.nodes[node].udp_port,
                     bytes: packet.bytes.clone(),
                     dropped_before: 0,
                     spi: None,
@@ -460,6 +491,9 @@ pub(crate) fn node(text: &str, kept: Kept) -> Node {
         orders: Vec::new(),
         events: Vec::new(),
         saves: 0,
+        recorded: Recorded::default(),
         sent: Vec::new(),
+        sent_to: Vec::new(),
+        udp_port: 0,
     }
 }

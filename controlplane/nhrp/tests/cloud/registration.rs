@@ -2,7 +2,7 @@
 
 use model::Prefix;
 use model::config::MapMulticast;
-use model::program::Key;
+use model::program::{Key, Object};
 use model::state::nhrp::EntryType;
 use model::state::nhs::ServerState;
 use nhrp::{Clear, Event, Input, Reject, Sender};
@@ -568,7 +568,14 @@ fn clients_behind_one_address_do_not_disturb_each_other() {
     net.pat.insert(2, (public, 1024));
     net.start_all();
     net.run(seconds(1));
-    let replica = Key::Replica(tunnel0(), public, 0);
+    let [first, second] = [4500, 1024].map(|port| Key::Replica(tunnel0(), public, port));
+    assert!(net.has(0, first) && net.has(0, second), "each gets multicast at its own port");
+    let port =
+        |net: &Net, node: usize| match net.nodes[0].program.get(&Key::Binding(tunnel0(), overlay(node))) {
+            Some((Object::Binding(binding), _)) => Some(binding.port),
+            _ => None,
+        };
+    assert_eq!((port(&net, 1), port(&net, 2)), (Some(4500), Some(1024)));
     for (node, server) in [1, 2].map(|n| (n, net.nodes[n].engine.servers(net.now))) {
         assert_eq!(server[0].state, ServerState::Responding, "{node}");
         let entry = entry(&net, 0, Prefix::host(overlay(node).0)).unwrap();
@@ -577,13 +584,13 @@ fn clients_behind_one_address_do_not_disturb_each_other() {
     net.give(1, Input::Shutdown);
     net.run(millis(50));
     assert_eq!((net.binding(0, overlay(1)), net.binding(0, overlay(2))), (None, Some(public)));
-    assert!(net.has(0, replica));
+    assert!(!net.has(0, first) && net.has(0, second));
     net.nodes[1].alive = false;
     net.run(seconds(120));
-    assert!(net.binding(0, overlay(2)) == Some(public) && net.has(0, replica));
+    assert!(net.binding(0, overlay(2)) == Some(public) && net.has(0, second));
     net.nodes[2].alive = false;
     net.run(seconds(61));
-    assert!(net.binding(0, overlay(2)).is_none() && !net.has(0, replica));
+    assert!(net.binding(0, overlay(2)).is_none() && !net.has(0, second));
 }
 
 /// The same where the NAT lets GRE through and there are no ports.
