@@ -4,10 +4,11 @@
 #   make run [ARGS="--once --phase 3 --ports tap"]   the demonstration cloud (target/release/nave-cloud --help)
 #   make test        unit tests and black-box tests
 #   make test-all    the same, the model check of table publication, and interop with Linux + FRR hubs and spokes in virtual machines
+#   make miri        the AES-GCM kernels, AVX-512 among them, interpreted step by step; wants a nightly toolchain with Miri
 #   make lint        formatting, clippy and rustdoc, warnings as errors
 #   make walk        makes the blocks of docs/walk.md anew: traced and captured packets of a run
-#   make bench       cycles per packet of the graph and per look-up of the FIB, a million routes through gRPC, NHRP registrations (nave-perf)
-#   make fuzz        gives bytes to the NHRP codec and engine for FUZZ_SECONDS, 1800 in all; wants a nightly toolchain
+#   make bench       cycles per packet of the graph and of AES-GCM, per look-up of the FIB, a million routes through gRPC, NHRP registrations (nave-perf)
+#   make fuzz        gives bytes to the NHRP codec and engine, and to the providers of AES-GCM, for FUZZ_SECONDS, 1800 in all; wants a nightly toolchain
 #   make deps        the Debian packages alone
 
 SHELL := /bin/bash
@@ -27,7 +28,7 @@ TEST_PACKAGES := tshark iperf3 frr traceroute iputils-tracepath python3-venv
 # Of `make test-interop`: its virtual machines, and the NAT that some of them are behind.
 INTEROP_PACKAGES := bc xz-utils nftables
 
-.PHONY: run test test-all test-interop walk loom lint bench fuzz fuzz-corpus fuzz-tools build deps root toolchain
+.PHONY: run test test-all test-interop walk loom miri lint bench fuzz fuzz-corpus fuzz-tools build deps root toolchain
 .DEFAULT_GOAL := build
 
 build: deps
@@ -60,6 +61,15 @@ walk: root deps
 loom: deps
 	RUSTFLAGS="--cfg loom" $(CARGO) test --release --package memory --package forwarding --target-dir target/loom --test loom
 
+# Our AES-GCM kernels, step by step on any processor: their bytes, and that they touch nothing beside a text.
+MIRI_FEATURES = +avx2,+aes,+pclmulqdq,+bmi1,+bmi2,+avx512f,+avx512bw,+avx512vl,+avx512dq,+vaes,+vpclmulqdq
+
+miri: deps
+	@$(CARGO) +nightly miri --version >/dev/null 2>&1 || { \
+	  echo 'it wants Miri: rustup toolchain install nightly --profile minimal --component miri,rust-src' >&2; exit 1; }
+	RUSTFLAGS="-C target-feature=$(MIRI_FEATURES)" $(CARGO) +nightly miri test --target-dir target/miri \
+	  --manifest-path dataplane/aead/Cargo.toml --lib kernels_agree
+
 lint: deps
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
@@ -79,12 +89,13 @@ bench: deps
 	for routes in 10 1000000; do \
 	  for scenario in ipv4 gre-relay; do graph --scenario $$scenario --spokes 10 --routes $$routes --public; done; \
 	done; \
+	for bits in 128 256; do perf aead --bits $$bits $(filter --json,$(ARGS)); done; \
 	perf fib $(filter --json,$(ARGS)); \
 	perf routes $(filter --json,$(ARGS)); \
 	for clients in 10000 100000; do perf nhrp --clients $$clients $(filter --json,$(ARGS)); done; \
 	perf nhrp --process --clients 10000 $(filter --json,$(ARGS))
 
-# A third of the time for the codec, the rest for the engine. What is found lies in target/fuzz-found; the corpus grows in target/fuzz-corpus,
+# A third of the time for the codec, a sixth for AES-GCM, the rest for the engine. What is found lies in target/fuzz-found; the corpus grows in target/fuzz-corpus,
 # and `make fuzz-corpus` makes it the committed one again, as small as it can be.
 FUZZ = $(CARGO) +nightly fuzz
 FUZZ_DIR = --fuzz-dir fuzz/targets --target-dir target/fuzz
@@ -96,10 +107,11 @@ fuzz: fuzz-tools
 	    -rss_limit_mb=4096 -print_final_stats=1 -artifact_prefix=target/fuzz-found/$$1/ $(ARGS); \
 	}; \
 	fuzz codec $$(($(FUZZ_SECONDS) / 3)); \
-	fuzz engine $$(($(FUZZ_SECONDS) - $(FUZZ_SECONDS) / 3))
+	fuzz aead $$(($(FUZZ_SECONDS) / 6)); \
+	fuzz engine $$(($(FUZZ_SECONDS) - $(FUZZ_SECONDS) / 3 - $(FUZZ_SECONDS) / 6))
 
 fuzz-corpus: fuzz-tools
-	for target in codec engine; do \
+	for target in codec aead engine; do \
 	  mkdir -p target/fuzz-corpus/$$target; cp fuzz/corpus/$$target/* target/fuzz-corpus/$$target/; \
 	  $(FUZZ) cmin $(FUZZ_DIR) $$target target/fuzz-corpus/$$target -- -max_len=2048; \
 	  rm -f fuzz/corpus/$$target/*; cp target/fuzz-corpus/$$target/* fuzz/corpus/$$target/; \

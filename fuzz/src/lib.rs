@@ -1,4 +1,4 @@
-//! Two functions that take any bytes, and panic where a promise is broken. libFuzzer drives them (`targets`, `make fuzz`); the corpus
+//! Functions that take any bytes, and panic where a promise is broken. libFuzzer drives them (`targets`, `make fuzz`); the corpus
 //! that it has found so far is replayed by the tests on any toolchain.
 #![forbid(unsafe_code)]
 #![allow(clippy::panic, clippy::unwrap_used, clippy::expect_used)] // To panic is what a target is for.
@@ -6,8 +6,10 @@
 mod afternoon;
 mod codec;
 mod promises;
+mod providers;
 mod rib;
 mod script;
 
 pub use afternoon::engine;
 pub use codec::codec;
+pub use providers::aead;

@@ -23,6 +23,11 @@ fn the_codec_keeps_its_promises_on_its_corpus() {
 }
 
 #[test]
+fn providers_of_aes_gcm_agree_on_their_corpus() {
+    assert!(replay("aead", fuzz::aead) >= 40);
+}
+
+#[test]
 fn the_engine_keeps_its_promises_on_its_corpus() {
     assert!(replay("engine", fuzz::engine) >= 40);
 }

@@ -1,6 +1,7 @@
 //! `nave-perf`: what the data plane costs. See README.md for method and meaning.
 #![forbid(unsafe_code)]
 
+mod aead;
 mod destinations;
 mod fib;
 mod frame;
@@ -22,7 +23,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 #[derive(Parser)]
-#[command(name = "nave-perf", version, about = "Measures what forwarding and NHRP cost")]
+#[command(name = "nave-perf", version, about = "Measures what forwarding, encryption and NHRP cost")]
 struct Command {
     #[command(subcommand)]
     what: What,
@@ -32,6 +33,8 @@ struct Command {
 enum What {
     /// Cycles per packet of the stage graph, in this process, over DPDK ring ports; every packet that comes out is checked
     Graph(graph::Args),
+    /// Cycles per packet of sealing and opening with AES-GCM, by each provider that this machine can run and by ring; every packet is checked
+    Aead(aead::Args),
     /// Cycles per look-up of the FIB beside DPDK's tables, on routes as in a public table; every answer is checked
     Fib(fib::Args),
     /// A million routes through gRPC into a data plane of its own: time, memory, and no packet lost while routes change
@@ -44,6 +47,7 @@ enum What {
 fn main() -> ExitCode {
     let right = match Command::parse().what {
         What::Graph(args) => graph::run(&args),
+        What::Aead(args) => aead::run(&args),
         What::Fib(args) => fib::run(&args),
         What::Routes(args) => routes::run(&args),
         What::Nhrp(args) => nhrp::run(&args),
