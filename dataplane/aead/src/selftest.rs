@@ -60,6 +60,11 @@ fn digest(provider: Provider, length: usize) -> Option<u64> {
 mod tests {
     use super::*;
 
+    fn of<'a>(key: &'a Key, length: usize, text: &'a mut [u8]) -> Packet<'a> {
+        let (iv, sequence, esn) = (!(length as u64), 0x0102_0304_0506_0708, length.is_multiple_of(2));
+        Packet { key, salt: [1, 2, 3, 4], iv, sequence, spi: 0xcafe_0000, esn, text }
+    }
+
     /// Input: texts of lengths around everything that the kernels do at some length, each in memory of exactly its size, sealed by our
     /// kernels as far as the processor (or an interpreter that stands for one) has their instructions. Output: the bytes that `aes-gcm`
     /// makes; opened they are as before, and not if a bit of them is another. Under Miri (`make miri`) that is also: not a byte beside
@@ -80,25 +85,16 @@ mod tests {
                 let keys =
                     [kernel, Provider::AesGcm].map(|p| Key::untested(p, &[0x3c; 32][..bytes]).unwrap());
                 for length in lengths.clone() {
-                    let of = |key, text| Packet {
-                        key,
-                        salt: [1, 2, 3, 4],
-                        iv: !(length as u64),
-                        sequence: 0x0102_0304_0506_0708,
-                        spi: 0xcafe_0000,
-                        esn: length % 2 == 0,
-                        text,
-                    };
                     let plain: Vec<u8> = (0..length).map(|i| (i * 5 + 1) as u8).collect();
                     let [mut made, mut wanted] = keys.each_ref().map(|_| [&plain[..], &[7; ICV]].concat());
-                    seal_any(&mut of(&keys[0], &mut made));
-                    seal_any(&mut of(&keys[1], &mut wanted));
+                    seal_any(&mut of(&keys[0], length, &mut made));
+                    seal_any(&mut of(&keys[1], length, &mut wanted));
                     assert_eq!(made, wanted, "{kernel} {bytes} {length}");
-                    assert!(open_any(&mut of(&keys[0], &mut made)), "{kernel} {bytes} {length}");
+                    assert!(open_any(&mut of(&keys[0], length, &mut made)), "{kernel} {bytes} {length}");
                     assert_eq!(made, [&plain[..], &wanted[length..]].concat(), "{kernel} {bytes} {length}");
                     let bit = length * 29 % (8 * wanted.len());
                     wanted[bit / 8] ^= 1 << (bit % 8);
-                    assert!(!open_any(&mut of(&keys[0], &mut wanted)), "{kernel} {bytes} {length}");
+                    assert!(!open_any(&mut of(&keys[0], length, &mut wanted)), "{kernel} {bytes} {length}");
                 }
             }
         }
