@@ -7,7 +7,7 @@ set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 mkdir -p "$1"; top=$(cd "$1" && pwd)
 suite=trixie
-packages="frr bash coreutils busybox-static grep sed mawk mount util-linux hostname iproute2 iptables kmod procps ethtool iputils-ping tcpdump"
+packages="frr bash coreutils busybox-static grep sed mawk mount util-linux hostname iproute2 iptables kmod procps ethtool iputils-ping tcpdump socat"
 # Dependencies that nothing in the guest calls.
 unwanted='^(udev|cron|cron-daemon-common|perl|perl-modules-.*|libperl5.*|perl-base|usrmerge|usr-is-merged|dpkg|tar|systemd|systemd-sysv|dbus|dbus-.*|sensible-utils|logrotate|debconf|adduser|libsemanage.*)$'
 

@@ -42,6 +42,8 @@ pub struct Guest {
     pub routes: Vec<(String, Ipv4Addr)>,
     /// Runs OSPF on the tunnel, multicast and all, and tells it of the LAN.
     pub ospf: bool,
+    /// Shell commands that it runs before FRR starts.
+    pub setup: Option<String>,
     /// The namespace and bridge that it is plugged into.
     pub(crate) wire: (Arc<Namespace>, &'static str),
 }
@@ -60,6 +62,7 @@ impl Guest {
             holding_time: 600,
             routes: Vec::new(),
             ospf: false,
+            setup: None,
             wire: (cloud.internet.clone(), BRIDGE),
         }
     }

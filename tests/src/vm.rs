@@ -82,6 +82,9 @@ impl Vm {
         fs::create_dir_all(directory.join("cmd"))?;
         fs::write(directory.join("config"), guest.variables())?;
         fs::write(directory.join("frr.conf"), guest.frr())?;
+        if let Some(setup) = &guest.setup {
+            fs::write(directory.join("setup"), setup)?;
+        }
 
         let (namespace, bridge) = &guest.wire;
         let tap = format!("tap-{name}");
