@@ -83,7 +83,7 @@ impl Case {
         json!({
             "do": what, "seed": self.seed, "family": self.family, "udp": self.udp,
             "outer": self.tunnel.then_some(self.family), "esn": self.esn, "sequence": self.sequence,
-            "iv": hex(&self.iv.to_be_bytes()), "spi": self.spi, "key": hex(&self.key), "size": self.size,
+            "gre_key": self.seed as u32, "iv": hex(&self.iv.to_be_bytes()), "spi": self.spi, "key": hex(&self.key), "size": self.size,
         })
     }
 
@@ -148,11 +148,11 @@ impl Case {
         };
         let (protocol, bytes) = if self.udp { (ipv4::UDP, datagram(esp)) } else { (ipv4::ESP, esp.to_vec()) };
         if self.family == 4 {
-            let (from, to) = ([192, 0, 2, 1].into(), [192, 0, 2, 2].into());
+            let (from, to) = ([192, 0, 2, 9].into(), [192, 0, 2, 1].into());
             let header = ipv4::Header::new(from, to, protocol, 64, bytes.len()).unwrap();
             return [header.as_bytes(), &bytes].concat();
         }
-        let [from, to] = ["2001:db8::1", "2001:db8::2"].map(|address| address.parse().unwrap());
+        let [from, to] = ["2001:db8::9", "2001:db8::1"].map(|address| address.parse().unwrap());
         let header = ipv6::Header::new(from, to, protocol, 64, bytes.len()).unwrap();
         [header.as_bytes(), &bytes].concat()
     }

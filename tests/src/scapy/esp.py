@@ -13,7 +13,7 @@ from scapy.layers.ipsec import ESP, SecurityAssociation  # noqa: E402
 from scapy.layers.l2 import GRE  # noqa: E402
 from scapy.packet import Raw, raw  # noqa: E402
 
-PEERS = {4: ("192.0.2.1", "192.0.2.2"), 6: ("2001:db8::1", "2001:db8::2")}
+PEERS = {4: ("192.0.2.9", "192.0.2.1"), 6: ("2001:db8::9", "2001:db8::1")}
 
 
 def outer(family):
@@ -27,12 +27,12 @@ def clear(case):
     rng = random.Random(case["seed"])
     carried = rng.randbytes(case["size"])
     if rng.random() < 0.5:
-        inner = IP(src="10.1.0.1", dst="10.2.0.1", id=rng.getrandbits(16)) / UDP(sport=1, dport=2) / Raw(carried)
+        inner = IP(src="10.1.9.9", dst="10.1.0.2", id=rng.getrandbits(16)) / UDP(sport=1, dport=2) / Raw(carried)
         protocol = 0x0800
     else:
-        inner = IPv6(src="fd01::1", dst="fd02::1", fl=rng.getrandbits(20)) / UDP(sport=1, dport=2) / Raw(carried)
+        inner = IPv6(src="fd00:1:9::9", dst="fd00:1::2", fl=rng.getrandbits(20)) / UDP(sport=1, dport=2) / Raw(carried)
         protocol = 0x86DD
-    gre = GRE(key_present=1, key=rng.getrandbits(32), proto=protocol)
+    gre = GRE(key_present=1, key=case["gre_key"], proto=protocol)
     # Through bytes, so that lengths and checksums are computed.
     return outer(case["family"]).__class__(raw(outer(case["family"]) / gre / inner))
 
