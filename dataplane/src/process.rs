@@ -407,7 +407,7 @@ mod tests {
             assert!(buf.prepend(14 + 40 + ESP + INNER).is_some() && buf.append(TRAILER).is_some(), "{mtu}");
             buf.free();
             // Put together of fragments that a peer with this MTU inside has sent.
-            let mut buf = pool.alloc_copy(&vec![1; LINK + 40]).unwrap();
+            let mut buf = pool.alloc_copy(&[1; LINK + 40]).unwrap();
             assert!(buf.append(8 + ESP + INNER + size + TRAILER).is_some(), "{mtu}");
             buf.free();
         }

@@ -31,8 +31,12 @@ const AHEAD: usize = 4;
 
 /// Time between looks at what the workers saw.
 const LOOK: Duration = Duration::from_millis(5);
-/// Looks between reports of what was used and how the ports are.
+/// Looks between reports of what was used, how the ports are, and what SAs have reached.
 const SURVEY: u32 = 200;
+/// How long an ack waits for workers that have not taken what it is about; they breathe some thousand times a second at least.
+const HEAR: Duration = Duration::from_secs(1);
+/// Time between looks whether they have: as many orders as fit into a worker's queue are taken in less.
+const HEARD: Duration = Duration::from_millis(1);
 
 /// The service, and what it tells.
 pub(crate) struct Service {
@@ -101,6 +105,25 @@ impl Service {
         Some(Ack { number: batch.number, result })
     }
 
+    /// Waits until all workers have carried out what there is to tell them of SAs, so that who reads an ack may count on it: what was put
+    /// opens and seals, and what was removed does not any more. Whether they have.
+    async fn settle(&self) -> bool {
+        let deadline = Instant::now() + HEAR;
+        loop {
+            {
+                let mut program = lock(&self.program);
+                if program.are_orders_taken() {
+                    return true;
+                }
+                program.pump();
+            }
+            if Instant::now() > deadline {
+                return false;
+            }
+            tokio::time::sleep(HEARD).await;
+        }
+    }
+
     /// Turns what the workers saw and what time did into reports, for as long as the process runs.
     pub(crate) async fn watch(self: Arc<Self>) {
         let mut look = tokio::time::interval(LOOK);
@@ -117,6 +140,8 @@ impl Service {
     fn look(&self, survey: bool) -> Vec<Report> {
         let mut program = lock(&self.program);
         let mut reports = program.expire(self.now());
+        // What an ack did not wait for, what expired, and keys that came back.
+        program.pump();
         for rings in self.process.rings() {
             while let Some(notice) = rings.notices.pop() {
                 reports.extend(program.report(notice));
@@ -124,6 +149,7 @@ impl Service {
         }
         if survey {
             reports.extend(program.used());
+            reports.extend(program.sa_reports());
             drop(program);
             reports.extend(self.process.port_reports());
         }
@@ -216,6 +242,9 @@ impl proto::server::Dataplane for Service {
                 let Some(ack) = applied else { return };
                 if let Err(refused) = &ack.result {
                     tracing::warn!(batch = batch.number, %refused, "refused");
+                }
+                if !service.settle().await {
+                    tracing::warn!(batch = ack.number, "a worker has not taken its SAs after {HEAR:?}");
                 }
                 if acks.send(Ok(ack)).await.is_err() {
                     return;

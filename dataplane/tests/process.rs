@@ -1,11 +1,15 @@
 //! The real process on null ports: threads keep to their cores, the service programs and shows, a stop leaves nothing.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod common;
+
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
+
+use aead::Provider;
+use common::{Running, interface, name, receive};
 
 use futures::StreamExt;
 use model::observe::{CaptureRequest, Direction, Tap, TraceRequest};
@@ -14,97 +18,10 @@ use model::program::{
 };
 use model::report::Report;
 use model::state::{Show, State, What};
-use model::{Epoch, InterfaceName, Mac, TableId, VlanId};
+use model::{Epoch, Mac, TableId, VlanId};
 use proto::client::Dataplane;
 use proto::{Code, Hello, Open};
 use tokio::sync::mpsc;
-
-/// A data plane that ends with the test.
-struct Running {
-    child: Child,
-    socket: PathBuf,
-}
-
-impl Running {
-    fn start(test: &str, workers: &str) -> Self {
-        Self::start_with(test, workers, &[])
-    }
-
-    fn start_with(test: &str, workers: &str, flags: &[&str]) -> Self {
-        Self::start_on(test, workers, ["wan=net_null0", "lan=net_null1,copy=1"], flags)
-    }
-
-    fn start_on(test: &str, workers: &str, ports: [&str; 2], flags: &[&str]) -> Self {
-        let socket = std::env::temp_dir().join(format!("nave-process-{test}-{}.sock", std::process::id()));
-        let child = Command::new(env!("CARGO_BIN_EXE_nave-dataplane"))
-            .args(["--port", ports[0], "--port", ports[1], "--memory", "no-huge:128"])
-            .args(["--idle", "adaptive", "--workers", workers, "--socket"])
-            .arg(&socket)
-            .args(flags)
-            .stderr(Stdio::inherit())
-            .spawn()
-            .unwrap();
-        let running = Self { child, socket };
-        let deadline = Instant::now() + Duration::from_secs(30);
-        while !running.socket.exists() {
-            assert!(Instant::now() < deadline, "no socket after 30 s");
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        running
-    }
-
-    /// Name and allowed cores of every thread.
-    fn threads(&self) -> Vec<(String, String)> {
-        let tasks = Path::new("/proc").join(self.child.id().to_string()).join("task");
-        let mut threads = Vec::new();
-        for task in fs::read_dir(tasks).unwrap() {
-            let status = fs::read_to_string(task.unwrap().path().join("status")).unwrap();
-            let field = |name: &str| {
-                let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
-                line.trim().to_owned()
-            };
-            threads.push((field("Name:"), field("Cpus_allowed_list:")));
-        }
-        threads
-    }
-
-    fn terminate(mut self) -> std::process::ExitStatus {
-        let pid = nix::unistd::Pid::from_raw(self.child.id().try_into().unwrap());
-        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
-        self.child.wait().unwrap()
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        let _ = fs::remove_file(&self.socket);
-    }
-}
-
-fn name(text: &str) -> InterfaceName {
-    text.parse().unwrap()
-}
-
-fn interface(called: &str, port: &str) -> Op {
-    let interface = Interface {
-        name: name(called),
-        port: port.to_owned(),
-        mtu: 1500,
-        table: TableId::default(),
-        forwarding: true,
-        vlan: None,
-        netns: None,
-    };
-    Op::Put(Owner::Config, Object::Interface(interface))
-}
-
-fn receive(prefix: &str, by: &str) -> Op {
-    let path = RoutePath::Receive(name(by));
-    let route = Route { table: TableId::default(), prefix: prefix.parse().unwrap(), path, expires_in: None };
-    Op::Put(Owner::Config, Object::Route(route))
-}
 
 /// Input: one worker on core 1 of at least two. Output: no other thread may run there, and the worker nowhere else.
 #[test]
@@ -137,6 +54,7 @@ async fn programs_shows_refuses_and_stops() {
     let greeting = client.hello(hello).await.unwrap();
     assert_eq!(greeting.ports.0.iter().map(|port| port.name.as_str()).collect::<Vec<_>>(), ["wan", "lan"]);
     assert_eq!(greeting.workers.0.len(), 1);
+    assert_eq!((greeting.sa_slots, greeting.workers.0[0].aead.as_str()), (1 << 18, Provider::best().name()));
     let open = Open { instance: greeting.instance, epoch: Epoch(3) };
 
     let mut reports = client.reports(open).await.unwrap();
@@ -353,4 +271,10 @@ fn what_cannot_start_says_why() {
     let (code, text) = run(&["--port", "wan=net_nothing0", "--workers", "0", "--memory", "no-huge:64"]);
     assert_eq!(code, Some(1));
     assert!(text.contains("net_nothing0"), "{text}");
+    // Not every machine has AVX-512.
+    if !Provider::Vaes512.is_usable() {
+        let (code, text) = run(&["--port", "wan=net_null0", "--workers", "0", "--aead", "vaes512"]);
+        assert_eq!(code, Some(1));
+        assert!(text.contains("--aead vaes512: the processor does not have its instructions"), "{text}");
+    }
 }
