@@ -41,7 +41,7 @@ impl Protection {
     /// Key and salt in hexadecimal digits: another one in each direction.
     fn key(self, to_hub: bool) -> String {
         let first = self.number << 1 | u8::from(to_hub);
-        (0..self.bits as u8 / 8 + 4).fold(String::from("0x"), |mut text, at| {
+        (0..(self.bits / 8 + 4) as u8).fold(String::from("0x"), |mut text, at| {
             let _ = write!(text, "{:02x}", first.wrapping_add(at.wrapping_mul(29)));
             text
         })
@@ -176,9 +176,10 @@ fn spokes_are_at_home(udp: bool) {
     });
     let vms = Vm::boot(&cloud, guests).unwrap();
     let seen = |vm: &Vm| {
-        let (_, kernel) = vm.run("ip -s xfrm state; grep -v '\\s0$' /proc/net/xfrm_stat").unwrap();
+        let (_, kernel) = vm.run("ip xfrm state; ip neigh; grep -v '\\s0$' /proc/net/xfrm_stat").unwrap();
         let show = |words| cloud.nodes[HUB].nave(words).unwrap_or_else(|error| format!("{error:#}"));
-        format!("{kernel}\n{}\n{}", show("show drops"), cloud.nodes[HUB].logs())
+        let told = ["show sa", "show adjacency", "show nhrp --traffic", "show counters", "show drops"].map(show);
+        format!("{kernel}\n{}\n{}", told.join("\n"), cloud.nodes[HUB].logs())
     };
     for vm in &vms {
         vm.wait_registered(&cloud.nodes[HUB], vm.nbma).unwrap_or_else(|e| panic!("{e:#}\n{}", seen(vm)));
