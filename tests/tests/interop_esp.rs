@@ -26,10 +26,11 @@ struct Protection {
     udp: bool,
 }
 
-/// Spokes with each key length, with ESN and without.
-fn all(udp: bool) -> [Protection; 4] {
-    let spoke = |number, bits, esn| Protection { number, bits, esn, udp };
-    [spoke(13, 128, false), spoke(14, 128, true), spoke(15, 256, false), spoke(16, 256, true)]
+/// Spokes with each key length, with ESN and without; those of some numbers in UDP.
+fn spokes(udp: [bool; 4]) -> [Protection; 4] {
+    let spoke = |number, bits, esn, udp| Protection { number, bits, esn, udp };
+    let [a, b, c, d] = udp;
+    [spoke(13, 128, false, a), spoke(14, 128, true, b), spoke(15, 256, false, c), spoke(16, 256, true, d)]
 }
 
 impl Protection {
@@ -48,7 +49,7 @@ impl Protection {
     }
 
     /// What the spoke's kernel is told: SAs, and that GRE needs them.
-    fn commands(self, spoke: Ipv4Addr, hub: Ipv4Addr) -> String {
+    fn commands(self, mode: &str, spoke: Ipv4Addr, hub: Ipv4Addr) -> String {
         let Self { number, esn, udp, .. } = self;
         let mut text = "modprobe -a xfrm_user esp4 gcm seqiv\n".to_owned();
         if udp {
@@ -62,10 +63,10 @@ impl Protection {
             let (spi, key) = (self.spi(to_hub), self.key(to_hub));
             let _ = write!(
                 text,
-                "ip xfrm state add src {from} dst {to} proto esp spi {spi:#x} reqid {number} mode transport {replay} \
+                "ip xfrm state add src {from} dst {to} proto esp spi {spi:#x} reqid {number} mode {mode} {replay} \
                  aead 'rfc4106(gcm(aes))' {key} 128 {encap}\n\
                  ip xfrm policy add src {from}/32 dst {to}/32 proto gre dir {direction} \
-                 tmpl src {from} dst {to} proto esp reqid {number} mode transport\n"
+                 tmpl src {from} dst {to} proto esp reqid {number} mode {mode}\n"
             );
         }
         text
@@ -97,10 +98,10 @@ impl Protection {
 
 /// A cloud with a hub whose tunnel is protected, each spoke by its own keys, and which relays between spokes, as they have none for each
 /// other. Nothing runs yet.
-fn cloud(spokes: &[Protection]) -> Cloud {
+fn cloud(mode: &str, spokes: &[Protection]) -> Cloud {
     let mut cloud = Cloud::lay(&cloud::test_prefix(), Phase::Three, Ports::Tap).unwrap();
     let hub = &mut cloud.nodes[HUB];
-    let mut profile: toml::Table = "name = \"lab\"".parse().unwrap();
+    let mut profile: toml::Table = format!("name = \"lab\"\nmode = \"{mode}\"").parse().unwrap();
     let mut peers = Vec::new();
     for spoke in spokes {
         let number = spoke.number;
@@ -124,13 +125,13 @@ fn protocol(frame: &Frame) -> Option<(u8, [u16; 2])> {
 }
 
 /// Nothing but ESP of these spokes and what it is needs, each packet authentic, with NHRP and pings in it.
-fn assert_protected(cloud: &Cloud, frames: &[Frame], spokes: &[Protection]) {
+fn assert_protected(cloud: &Cloud, frames: &[Frame], mode: &str, spokes: &[Protection]) {
     assert!(frames.iter().all(|frame| trail::gre(frame).is_none()), "GRE in the clear");
-    let udp = spokes[0].udp;
+    let wanted = |udp| spokes.iter().any(|spoke| spoke.udp == udp);
     for (protocol, ports) in frames.iter().filter_map(protocol) {
         let expected = match protocol {
-            50 => !udp,
-            17 => udp && ports == [4500, 4500],
+            50 => wanted(false),
+            17 => wanted(true) && ports == [4500, 4500],
             _ => false,
         };
         assert!(expected, "protocol {protocol}, {ports:?}");
@@ -144,12 +145,15 @@ fn assert_protected(cloud: &Cloud, frames: &[Frame], spokes: &[Protection]) {
     assert!(output.status.success(), "{said}");
     for spoke in spokes {
         for to_hub in [true, false] {
-            let extended = if spoke.esn { " extended" } else { "" };
+            let udp = if spoke.udp { "UDP 4500 > 4500, " } else { "" };
             let sealed = |what: &str| {
                 let mut blocks = said.split("\n\n");
-                let spi = format!("ESP transport SPI {:#010x} sequence ", spoke.spi(to_hub));
+                let spi = format!("{udp}ESP {mode} SPI {:#010x} sequence ", spoke.spi(to_hub));
                 blocks.any(|b| {
-                    b.contains(&spi) && b.contains(what) && b.contains(&format!("{extended}, GRE key 42"))
+                    b.contains(&spi)
+                        && b.contains(what)
+                        && b.contains(", GRE key 42")
+                        && b.contains(" extended, ") == spoke.esn
                 })
             };
             let (registration, ping) = if to_hub {
@@ -163,22 +167,22 @@ fn assert_protected(cloud: &Cloud, frames: &[Frame], spokes: &[Protection]) {
 }
 
 /// Spokes with a kind of ESP register with the hub and reach its LAN and each other by it; then large packets do.
-fn spokes_are_at_home(udp: bool) {
+fn are_at_home(mode: &str, spokes: [Protection; 4]) {
     let _turn = lock::take_turn().unwrap();
-    let spokes = all(udp);
-    let mut cloud = cloud(&spokes);
+    let mut cloud = cloud(mode, &spokes);
     cloud.start_node(HUB).unwrap();
     let capture = Capture::start(&cloud.internet, BRIDGE, |_| true).unwrap();
     let guests = spokes.map(|spoke| {
         let mut guest = Guest::spoke(&cloud, spoke.number);
-        guest.setup = Some(spoke.commands(guest.nbma, cloud.nodes[HUB].nbma));
+        guest.setup = Some(spoke.commands(mode, guest.nbma, cloud.nodes[HUB].nbma));
         guest
     });
     let vms = Vm::boot(&cloud, guests).unwrap();
     let seen = |vm: &Vm| {
         let (_, kernel) = vm.run("ip xfrm state; ip neigh; grep -v '\\s0$' /proc/net/xfrm_stat").unwrap();
         let show = |words| cloud.nodes[HUB].nave(words).unwrap_or_else(|error| format!("{error:#}"));
-        let told = ["show sa", "show adjacency", "show nhrp --traffic", "show counters", "show drops"].map(show);
+        let told =
+            ["show sa", "show adjacency", "show nhrp --traffic", "show counters", "show drops"].map(show);
         format!("{kernel}\n{}\n{}", told.join("\n"), cloud.nodes[HUB].logs())
     };
     for vm in &vms {
@@ -192,7 +196,7 @@ fn spokes_are_at_home(udp: bool) {
         vm.ping(vms[(at + 1) % vms.len()].lan).unwrap_or_else(|e| panic!("{e:#}\n{}", seen(vm)));
     }
     let frames = capture.finish().unwrap();
-    assert_protected(&cloud, &frames, &spokes);
+    assert_protected(&cloud, &frames, mode, &spokes);
     // As large as the tunnel takes, 1400 bytes, whole.
     for vm in &vms {
         let to = host.address();
@@ -207,12 +211,19 @@ fn spokes_are_at_home(udp: bool) {
 #[test]
 #[ignore = "needs packages from the network: make test-interop"]
 fn spokes_with_the_kernel_s_esp_are_at_home_with_a_nave_hub() {
-    spokes_are_at_home(false);
+    are_at_home("transport", spokes([false; 4]));
 }
 
 /// The same, ESP in UDP.
 #[test]
 #[ignore = "needs packages from the network: make test-interop"]
 fn spokes_with_the_kernel_s_esp_in_udp_are_at_home_with_a_nave_hub() {
-    spokes_are_at_home(true);
+    are_at_home("transport", spokes([true; 4]));
+}
+
+/// The same in tunnel mode, of some in UDP.
+#[test]
+#[ignore = "needs packages from the network: make test-interop"]
+fn spokes_with_the_kernel_s_esp_in_tunnel_mode_are_at_home_with_a_nave_hub() {
+    are_at_home("tunnel", spokes([false, true, true, false]));
 }
