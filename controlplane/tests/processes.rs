@@ -7,6 +7,7 @@ mod common;
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -15,7 +16,7 @@ use common::*;
 use controlplane::kernel::{Notice, Order};
 use futures::StreamExt;
 use model::observe::{CaptureRequest, Tap, TraceRequest};
-use model::program::Key;
+use model::program::{Key, Object};
 use model::report::Report;
 use model::state::event::Happening;
 use model::state::{Explanation, Filter, Show, State, What};
@@ -236,6 +237,60 @@ async fn a_damaged_state_file_is_moved_aside() {
     assert!(folder.path.join("state.json.damaged").exists());
     process.stop().await;
     assert!(std::fs::read_to_string(folder.path.join("state.json")).unwrap().contains("checksum"));
+}
+
+/// Input: a control plane with a static key that is killed, its file of leases damaged, and its configuration given another key. Output: what
+/// is programmed is in the file; each life goes on behind the last; with the damage the key is refused, in the next life as well, and
+/// another one is not.
+#[tokio::test(flavor = "multi_thread")]
+async fn leases_outlive_a_control_plane_and_a_key_without_a_record_is_refused() {
+    let text = protected("hub", &[("203.0.113.11", 0, 1)]);
+    let folder = Folder::new("leases", &text);
+    let dataplane = DataplaneProcess::start(&folder, 20, &Underlay::default());
+    let program = Arc::clone(&dataplane.served.program);
+    let lease = || {
+        let program = program.lock().unwrap().program();
+        program.into_values().find_map(|object| match object {
+            Object::OutboundSa(sa) => Some((sa.lease.first, sa.lease.last)),
+            _ => None,
+        })
+    };
+    let file = folder.path.join("state.json.leases");
+    let recorded = |last: u64| std::fs::read_to_string(&file).unwrap().contains(&last.to_string());
+    for life in 1..=3 {
+        let process = ControlplaneProcess::start(&folder).await;
+        wait("the next lease", || lease() == Some((((life - 1) << 22) + 1, life << 22))).await;
+        assert!(recorded(life << 22));
+        process.kill(&folder).await;
+    }
+    std::fs::write(&file, "{\"version\":1,\"check").unwrap();
+    for _ in 0..2 {
+        let process = ControlplaneProcess::start(&folder).await;
+        wait("the end of the SA", || lease().is_none()).await;
+        // Known from the greeting on.
+        let sas = loop {
+            match process.management.show(What::Sa.into()).await {
+                Ok(State::Sa(sas)) if !sas.0.is_empty() => break sas,
+                _ => tokio::time::sleep(Duration::from_millis(5)).await,
+            }
+        };
+        assert_eq!((sas.0.len(), lease()), (1, None));
+        assert!(sas.0[0].refused.as_ref().unwrap().contains("give it a new key"), "{sas}");
+        assert!(folder.path.join("state.json.leases.damaged").exists());
+        process.kill(&folder).await;
+    }
+    let process = ControlplaneProcess::start(&folder).await;
+    let key = "00000003".repeat(5);
+    assert!(text.contains(&key));
+    let apply = Apply { text: folder.config(&text.replace(&key, &"00000777".repeat(5))), dry_run: false };
+    let changes = process.management.apply(apply).await.unwrap().unwrap();
+    let told: Vec<String> = changes.iter().map(ToString::to_string).collect();
+    assert_eq!(told, ["~ profiles[lab].static[203.0.113.11].outbound.key changed"]);
+    wait("the new key", || lease() == Some((1, 1 << 22))).await;
+    let State::Sa(sas) = process.management.show(What::Sa.into()).await.unwrap() else { panic!() };
+    assert_eq!(sas.0.len(), 0, "{sas}");
+    process.stop().await;
+    assert_eq!(lease(), None);
 }
 
 #[tokio::test(flavor = "multi_thread")]

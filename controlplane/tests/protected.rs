@@ -10,29 +10,11 @@ use controlplane::conductor::Input;
 use model::TableId;
 use model::program::{Key, Object, Owner};
 use model::report::Report;
-use model::sa::{Protection, Spi};
+use model::sa::{Encapsulation, Protection, SaMode, Spi};
 use model::state::event::Happening;
 
 const HUB: usize = 0;
 const SPOKE1: usize = 1;
-
-/// The hub of phase 3 with peers of static keys: address, port, and a number that SPIs and keys are made of.
-fn protected(node: &str, peers: &[(&str, u16, u32)]) -> String {
-    let text = example(3, node).replacen("source = \"wan\"", "source = \"wan\"\nprotection = \"lab\"", 1);
-    let mut profile = "\n[[profiles]]\nname = \"lab\"\n".to_owned();
-    for (remote, port, n) in peers {
-        let key = |way: u32| format!("{:08x}", n * 2 + way).repeat(5);
-        profile.push_str(&format!(
-            "[[profiles.static]]\nremote = \"{remote}\"\nport = {port}\ninbound = {{ spi = {}, key = \"{}\" }}\n\
-             outbound = {{ spi = {}, key = \"{}\" }}\n",
-            0x1000 + n,
-            key(0),
-            0x2000 + n,
-            key(1)
-        ));
-    }
-    text + &profile
-}
 
 /// Hub with these peers, and both spokes, each protected too.
 fn cloud(peers: &[(&str, u16, u32)], ports: [u16; 2]) -> Cloud {
@@ -205,4 +187,22 @@ fn an_inbound_sa_makes_room_for_another_one_in_its_slot() {
     assert!(cloud.nodes[HUB].dataplane.object(Owner::Config, Key::InboundSa(new)).is_some());
     assert_eq!(cloud.nodes[HUB].dataplane.object(Owner::Config, Key::InboundSa(old)), None);
     assert!(cloud.nodes[HUB].refusals().is_empty(), "{:?}", cloud.nodes[HUB].refusals());
+}
+
+/// Input: what a router says of the path to a protected peer. Output: it is learnt if the largest packet with ESP around it does not fit.
+#[test]
+fn a_path_says_something_where_it_takes_less_than_esp_around_the_largest_packet() {
+    let mut cloud = cloud(&[("203.0.113.11", 0, 1)], [0, 0]);
+    let tunnel = cloud.nodes[HUB].dataplane.object(Owner::Config, Key::Tunnel(name("tunnel0"))).cloned();
+    let Some(Object::Tunnel(tunnel)) = tunnel else { panic!() };
+    let around = Encapsulation { mode: SaMode::Transport, is_ipv6: false, is_udp: true };
+    let largest = around.packet_len(usize::from(tunnel.mtu) + 8) as u16;
+    assert!(tunnel.key.is_some() && largest > tunnel.mtu + 28);
+    let mut learns = |mtu| {
+        let peer = nbma("203.0.113.11");
+        cloud.give(HUB, Input::Report(Report::PathMtu { tunnel: tunnel.name, nbma: peer, mtu }));
+        cloud.nodes[HUB].dataplane.object(Owner::Nhrp, Key::PathMtu(tunnel.name, peer)).is_some()
+    };
+    assert!(!learns(largest));
+    assert!(learns(largest - 1));
 }

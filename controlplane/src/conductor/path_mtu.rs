@@ -140,9 +140,14 @@ impl Conductor {
     /// The outer packet around the largest inner one of a tunnel, in bytes; `None` if the tunnel is not there.
     fn largest_outer(&self, tunnel: InterfaceName) -> Option<u16> {
         let object = self.desired.object(Owner::Config, Key::Tunnel(tunnel))?;
-        let Object::Tunnel(Tunnel { source, key, mtu, .. }) = object else { return None };
-        let outer = if source.0.is_ipv4() { 20 } else { 40 };
-        let gre = if key.is_some() { 8 } else { 4 };
-        Some(mtu.saturating_add(outer + gre))
+        let Object::Tunnel(Tunnel { source, key, mtu, protection, .. }) = object else { return None };
+        let gre = usize::from(*mtu) + if key.is_some() { 8 } else { 4 };
+        let is_ipv6 = source.0.is_ipv6();
+        let largest = match protection.and_then(|name| self.config.profile(name)) {
+            // In UDP, as to a peer behind a NAT.
+            Some(profile) => profile.encapsulation(is_ipv6, true).packet_len(gre),
+            None => gre + if is_ipv6 { 40 } else { 20 },
+        };
+        Some(u16::try_from(largest).unwrap_or(u16::MAX))
     }
 }

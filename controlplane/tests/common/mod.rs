@@ -49,6 +49,24 @@ pub(crate) fn example(phase: u8, node: &str) -> String {
     std::fs::read_to_string(examples.join(format!("phase{phase}/{node}.toml"))).unwrap()
 }
 
+/// A node of phase 3 with peers of static keys: address, port, and a number that SPIs and keys are made of.
+pub(crate) fn protected(node: &str, peers: &[(&str, u16, u32)]) -> String {
+    let text = example(3, node).replacen("source = \"wan\"", "source = \"wan\"\nprotection = \"lab\"", 1);
+    let mut profile = "\n[[profiles]]\nname = \"lab\"\n".to_owned();
+    for (remote, port, n) in peers {
+        let key = |way: u32| format!("{:08x}", n * 2 + way).repeat(5);
+        profile.push_str(&format!(
+            "[[profiles.static]]\nremote = \"{remote}\"\nport = {port}\ninbound = {{ spi = {}, key = \"{}\" }}\n\
+             outbound = {{ spi = {}, key = \"{}\" }}\n",
+            0x1000 + n,
+            key(0),
+            0x2000 + n,
+            key(1)
+        ));
+    }
+    text + &profile
+}
+
 pub(crate) type Programmed = BTreeMap<(Key, Owner), Object>;
 
 /// A data plane: what it was told, and the rules that it keeps.

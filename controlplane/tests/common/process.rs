@@ -306,6 +306,12 @@ impl ControlplaneProcess {
         // Its task of management is another one; a process would take it along.
         let socket = folder.path.join("controlplane.sock");
         wait("the end of management", || !socket_answers(&socket)).await;
+        // And a file that is being written: what is written is a thread's of its own.
+        let is_writing = |file: &str| folder.path.join(file).exists();
+        wait("the end of its writing", || {
+            !["state.json.new", "state.json.leases.new"].into_iter().any(is_writing)
+        })
+        .await;
     }
 }
 
