@@ -6,6 +6,7 @@ mod lab;
 use std::time::Duration;
 
 use forwarding::{CaptureOrder, Command, Injected, Node, Origin, Tap, TraceOrder};
+use lab::esp::{Guard, PLAIN, Peer, gre_bytes, is_covered};
 use lab::*;
 use model::program::{OuterDf, Path};
 use wire::buf::TestBuf;
@@ -423,6 +424,185 @@ fn whatever_arrives_the_law_holds_and_what_leaves_is_well_formed() {
     for (at, under) in Dual::ALL.iter().enumerate() {
         for seed in 1..=3 {
             survives(under, (at as u64 + 1) << 32 | (seed * 0x9e37_79b9), 150);
+        }
+    }
+}
+
+#[test]
+fn a_bit_that_is_wrong_anywhere_in_esp_is_refused_and_moves_no_window() {
+    for guard in [PLAIN, Guard { esn: false, port: 4500, over_v6: true, ..PLAIN }] {
+        let (mut node, mut peer) = (guard.hub(&[2]), guard.peer(2));
+        let sealed = peer.seal(&udp("10.1.2.9", "10.1.0.2", b"a payload"));
+        let start = if guard.over_v6 { 14 + 40 + 8 } else { 14 + 20 };
+        let bits = (sealed.len() - start) * 8;
+        for bit in 0..bits {
+            let mut forged = sealed.clone();
+            forged[start + bit / 8] ^= 1 << (bit % 8);
+            node.receive(0, &forged);
+        }
+        let dropped: u64 = node.drops().iter().map(|(_, count)| count).sum();
+        assert_eq!((node.sent(1).len(), dropped), (0, bits as u64), "{:?}", node.drops());
+        node.receive(0, &sealed);
+        assert_eq!(node.sent(1).len(), 1, "the window has not moved");
+    }
+}
+
+impl Dice {
+    /// What may stand where ESP does, or does: authentic or not, whole or in pieces.
+    fn sealed(&mut self, guard: &Guard, peer: &mut Peer) -> Vec<Vec<u8>> {
+        let v6 = self.chance(2);
+        let inner = self.inner(v6);
+        peer.sequence += 1;
+        let gre = gre_bytes(Some(42), ethertype(&inner), &inner);
+        match self.roll(9) {
+            // Old, and from far ahead.
+            0 => vec![peer.seal_as(peer.sequence.saturating_sub(self.roll(200) as u64), &inner)],
+            1 => {
+                peer.sequence += (self.roll(2) << self.roll(34)) as u64;
+                vec![peer.seal(&inner)]
+            }
+            // Authentic, and nonsense: any text, any trailer.
+            2 => {
+                let len = self.roll(120);
+                let text = (0..len).map(|_| *self.pick(&[0, 1, 2, 3, 4, 41, 47, 0x45, 0x60, 0xff])).collect();
+                vec![peer.seal_bytes(peer.sequence, text)]
+            }
+            3 => {
+                let (kind, more) = (*self.pick(&[4, 41, 47, 59, 17]), self.roll(60));
+                let text = if self.chance(2) { gre } else { inner };
+                vec![peer.seal_text(peer.sequence, &text, kind, more)]
+            }
+            // Not authentic: anything behind an SPI that is somebody's.
+            4 => {
+                let len = self.roll(100);
+                let mut bytes: Vec<u8> = (0..len).map(|_| self.roll(256) as u8).collect();
+                if let Some(spi) = bytes.first_chunk_mut::<4>() {
+                    *spi = (*self.pick(&[lab::esp::in_spi(2).value(), 0x4000_0001, 7])).to_be_bytes();
+                }
+                vec![peer.framed(&bytes)]
+            }
+            // In pieces, not all of them there or in order.
+            5 => {
+                let outer = open_frame(&peer.seal(&inner)).1;
+                let protocol = if guard.port == 0 { ipv4::ESP } else { ipv4::UDP };
+                let data = &outer[if guard.over_v6 { 40 } else { 20 }..];
+                let step = (1 + self.roll(1 + data.len() / 8)) * 8;
+                let id = self.roll(4) as u16;
+                let count = data.len().div_ceil(step);
+                let mut parts: Vec<_> = (0..count)
+                    .map(|at| {
+                        let (start, end) = (at * step, ((at + 1) * step).min(data.len()));
+                        let (from, to) = (guard.under().nbma(peer.spoke), guard.under().nbma(1));
+                        let more = at + 1 < count;
+                        let packet = if guard.over_v6 {
+                            let header = ipv6::Fragment::new(protocol, start as u16, more, id.into());
+                            any_ip(
+                                &from,
+                                &to,
+                                ipv6::FRAGMENT,
+                                &[header.as_bytes(), &data[start..end]].concat(),
+                            )
+                        } else {
+                            let mut packet = any_ip(&from, &to, protocol, &data[start..end]);
+                            let flags = (start / 8) as u16 | if more { ipv4::MORE_FRAGMENTS } else { 0 };
+                            packet[4..6].copy_from_slice(&id.to_be_bytes());
+                            packet[6..8].copy_from_slice(&flags.to_be_bytes());
+                            options(self, packet)
+                        };
+                        guard.under().from_wan(station(peer.spoke), &packet)
+                    })
+                    .collect();
+                if self.chance(3) {
+                    parts.swap(0, count - 1);
+                }
+                if self.chance(4) {
+                    parts.pop();
+                }
+                parts
+            }
+            _ => vec![peer.seal(&inner)],
+        }
+    }
+}
+
+#[test]
+fn whatever_comes_as_esp_no_buffer_is_lost_and_nothing_leaves_in_the_clear() {
+    for (at, guard) in Guard::all().into_iter().enumerate() {
+        let mut dice = Dice(at as u64 * 77 + 5);
+        let mut node = guard.hub(&[2, 3]);
+        node.put([fallback("tun", "10.0.0.3")]);
+        let mut peers = [guard.peer(2), guard.peer(3)];
+        let (mut came, mut went, mut given, mut damaged) = (0, 0, 0, 0);
+        for _ in 0..60 {
+            for _ in 0..dice.roll(80) {
+                let peer = &mut peers[dice.roll(2)];
+                let mut frames = match dice.roll(8) {
+                    0 => dice.frames(&guard.under(), 0),
+                    _ => dice.sealed(&guard, peer),
+                };
+                for frame in &mut frames {
+                    if dice.chance(8) && !frame.is_empty() {
+                        let at = dice.roll(frame.len());
+                        frame[at] ^= 1 << dice.roll(8);
+                        damaged += 1;
+                    }
+                    if dice.chance(20) && !frame.is_empty() {
+                        frame.truncate(dice.roll(frame.len()));
+                    }
+                    came += 1;
+                    let (head, tail) = *dice.pick(&[(128, 4000), (128, 4000), (128, 0), (60, 30)]);
+                    node.ports.rx[0].push_back(TestBuf::with_room(head, frame, tail));
+                }
+            }
+            for frame in (0..dice.roll(20)).flat_map(|_| dice.frames(&guard.under(), 1)).collect::<Vec<_>>() {
+                came += 1;
+                let (head, tail) = *dice.pick(&[(128, 4000), (128, 0), (60, 30)]);
+                node.ports.rx[1].push_back(TestBuf::with_room(head, &frame, tail));
+            }
+            let before = if dice.chance(5) { dice.roll(20) } else { 1 << 30 };
+            node.ports.buffers = before;
+            for _ in 0..=dice.roll(3) {
+                node.breathe();
+            }
+            given += before - node.ports.buffers;
+            if dice.chance(10) {
+                node.pass(Duration::from_millis(700));
+            }
+            for frame in node.sent(0) {
+                went += 1;
+                assert!(is_covered(&frame), "{frame:02x?}");
+                check_sent(&guard.under(), 0, &frame);
+            }
+            for frame in node.sent(1) {
+                went += 1;
+                check_sent(&guard.under(), 1, &frame);
+            }
+            went += node.punted().len();
+            node.ports.notices.clear();
+        }
+        node.ports.buffers = 1 << 30;
+        node.pass(Duration::from_secs(2));
+        node.settle();
+        node.pass(Duration::from_secs(2));
+        while node.breathe().waiting > 0 {}
+        node.settle();
+        given += (1 << 30) - node.ports.buffers;
+        went += node.sent(0).len() + node.sent(1).len() + node.punted().len() + node.ports.freed;
+        assert_eq!(came + given, went, "buffers: {:?}", node.drops());
+        // It is not that all was refused at the door.
+        let counters = node.counters();
+        assert!(damaged > 50);
+        for reached in [Node::Reassemble, Node::EspDecrypt, Node::GreDecap, Node::EspEncrypt, Node::Rewrite] {
+            assert!(counters.node(reached).packets > 50, "{reached}");
+        }
+        for reason in [
+            forwarding::DropReason::BadIcv,
+            forwarding::DropReason::NoSa,
+            forwarding::DropReason::Replayed,
+            forwarding::DropReason::EspMalformed,
+            forwarding::DropReason::UnprotectedIn,
+        ] {
+            assert!(node.dropped(reason) > 0, "{reason} {:?}", node.drops());
         }
     }
 }
