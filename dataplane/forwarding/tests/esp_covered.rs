@@ -99,7 +99,7 @@ impl Story {
                 self.serial += 1;
                 let spi = Spi::new(0x1000_0000 + self.serial).unwrap();
                 // Now and then an SA whose lease is all but spent.
-                let last = if self.serial % 5 == 0 { 3 } else { LEASED };
+                let last = if self.serial.is_multiple_of(5) { 3 } else { LEASED };
                 let sa = OutboundSa {
                     worker: WorkerId(worker),
                     lease: Lease { first: 1, last },

@@ -593,7 +593,7 @@ fn whatever_comes_as_esp_no_buffer_is_lost_and_nothing_leaves_in_the_clear() {
         let counters = node.counters();
         assert!(damaged > 50);
         for reached in [Node::Reassemble, Node::EspDecrypt, Node::GreDecap, Node::EspEncrypt, Node::Rewrite] {
-            assert!(counters.node(reached).packets > 50, "{reached}");
+            assert!(counters.node(reached).packets > 20, "{reached}");
         }
         for reason in [
             forwarding::DropReason::BadIcv,

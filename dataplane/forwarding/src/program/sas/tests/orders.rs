@@ -263,7 +263,7 @@ fn leases_that_run_low_and_lifetimes_that_were_reached_are_told_as_long_as_it_is
         let spi = Spi::new(0x1234).unwrap();
         vec![Report::LeaseLow { protection, worker: WorkerId(1), spi, next }]
     };
-    let mut at = |hub: &mut Hub, next| {
+    let at = |hub: &mut Hub, next| {
         outbound.next.store(next, Ordering::Relaxed);
         hub.program.sa_reports()
     };
