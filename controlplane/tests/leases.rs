@@ -88,6 +88,8 @@ struct World {
     /// Nothing that is programmed arrives.
     is_cut: bool,
     running: BTreeMap<(Key, Owner), (Running, bool)>,
+    /// Another data plane that lives, and is not spoken to.
+    other: (u64, BTreeMap<(Key, Owner), (Running, bool)>),
     /// Ranges of sequence numbers that each key sealed with, by their first.
     sealed: BTreeMap<Vec<u8>, BTreeMap<u64, u64>>,
     /// Everything that was put, in order.
@@ -109,6 +111,7 @@ impl World {
             connection: 0,
             is_cut: true,
             running: BTreeMap::new(),
+            other: (1_000_000, BTreeMap::new()),
             sealed: BTreeMap::new(),
             put: Vec::new(),
             ops: Vec::new(),
@@ -141,6 +144,14 @@ impl World {
         self.give(Input::Away { reason: "gone".to_owned() });
         self.running.clear();
         self.instance += 1;
+    }
+
+    /// The other data plane is spoken to from now on.
+    fn change_dataplane(&mut self) {
+        self.give(Input::Away { reason: "gone".to_owned() });
+        std::mem::swap(&mut self.running, &mut self.other.1);
+        std::mem::swap(&mut self.instance, &mut self.other.0);
+        self.greet();
     }
 
     fn give(&mut self, input: Input) {
@@ -205,7 +216,9 @@ impl World {
                 self.put.push(sa.clone());
                 let at = (Key::OutboundSa(sa.protection, sa.worker), *owner);
                 match self.running.get_mut(&at) {
-                    Some((had, is_stale)) if had.sa.spi == sa.spi && had.sa.key == sa.key => {
+                    Some((had, is_stale))
+                        if had.sa.spi == sa.spi && had.sa.key == sa.key && sa.lease.first <= had.last + 1 =>
+                    {
                         if had.last < sa.lease.last {
                             had.last = sa.lease.last;
                             had.low_at = had.next + (had.last - had.next.min(had.last)) / 2;
@@ -239,7 +252,8 @@ impl World {
 
     /// So many packets by each SA, as far as their leases go; each number once, for ever.
     fn seal(&mut self, packets: u64) {
-        for (Running { sa, next, last, .. }, _) in self.running.values_mut() {
+        for (Running { sa, next, last, .. }, _) in self.running.values_mut().chain(self.other.1.values_mut())
+        {
             let end = (*next - 1).saturating_add(packets).min(*last);
             if end < *next {
                 continue;
@@ -498,7 +512,8 @@ fn no_key_seals_two_packets_with_one_number_whatever_happens() {
         let mut world = World::new(&texts[text], Recorded::default());
         world.greet();
         for _ in 0..80 {
-            match below(14) {
+            match below(15) {
+                14 => world.change_dataplane(),
                 // The control plane dies, before or after what it was writing is on the disk.
                 0 => {
                     if let Some((_, recorded)) = world.writing.take_if(|_| below(2) == 0) {

@@ -321,7 +321,7 @@ pub struct OutboundSa {
     /// As [`InboundSa::esn`].
     pub esn: bool,
     /// The sequence numbers that it may use here. A data plane that runs it already (same key of the object, SPI and SA key) goes on
-    /// where it is and takes over the new end.
+    /// where it is and takes over the new end; but where the lease begins behind a gap, there: what is between may be another's.
     pub lease: Lease,
     /// How much it carries.
     #[serde(default)]

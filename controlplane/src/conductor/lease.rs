@@ -331,8 +331,7 @@ impl Leases {
         Some((self.number, self.leased.clone()))
     }
 
-    /// The record of that number is on disk: what it covers may be given.
-    /// Whether of keys that had none.
+    /// The record of that number is on disk: what it covers may be given. Whether it has keys that had none.
     pub(crate) fn recorded(&mut self, number: u64, steps: &mut Vec<Step>) -> bool {
         let Some(recorded) = self.writing.take_if(|_| number == self.number) else { return false };
         let are_new = recorded.bounds.len() > self.recorded.bounds.len();

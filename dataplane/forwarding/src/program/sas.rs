@@ -202,7 +202,8 @@ impl Program {
             lifetimes: sa.lifetimes,
         };
         let told = match given {
-            Some(given) if given.identity == now.identity => {
+            // Where there is a gap before the lease, somebody else may have had what is in it.
+            Some(given) if given.identity == now.identity && first <= given.last.saturating_add(1) => {
                 now.last = given.last.max(last);
                 now.since = given.since;
                 if now.last > given.last {

@@ -113,6 +113,7 @@ fn an_outbound_sa_goes_on_with_a_higher_end_as_long_as_it_is_the_same() {
     let hard = Amount { packets: None, bytes: Some(1 << 30) };
     let limited = OutboundSa { lifetimes: Lifetimes { hard, ..Lifetimes::default() }, ..sa(2, (1, 1500)) };
     assert_eq!(put(&mut hub, limited), ["lease 0x1234 2000"]);
+    assert_eq!(put(&mut hub, sa(2, (3001, 4000))), ["out 0x1234 3001-4000"], "none of what may be another's");
     // Another one takes over between two packets.
     assert_eq!(put(&mut hub, sa(3, (1, 500))), ["out 0x1234 1-500"]);
     // The same key used otherwise uses no number again, whatever it is said to begin with.
