@@ -67,7 +67,7 @@ MIRI_FEATURES = +avx2,+aes,+pclmulqdq,+bmi1,+bmi2,+avx512f,+avx512bw,+avx512vl,+
 miri: deps
 	@$(CARGO) +nightly miri --version >/dev/null 2>&1 || { \
 	  echo 'it wants Miri: rustup toolchain install nightly --profile minimal --component miri,rust-src' >&2; exit 1; }
-	RUSTFLAGS="-C target-feature=$(MIRI_FEATURES)" $(CARGO) +nightly miri test --target-dir target/miri \
+	RUSTFLAGS='--cfg aes_backend="soft" -C target-feature=$(MIRI_FEATURES)' $(CARGO) +nightly miri test --target-dir target/miri \
 	  --manifest-path dataplane/aead/Cargo.toml --lib kernels_agree
 
 lint: deps
