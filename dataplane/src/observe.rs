@@ -262,7 +262,7 @@ impl Watch {
                 let Some(service) = self.service.upgrade() else { return };
                 let told: Vec<_> = service.with_program(|program| {
                     let tell = |step: Step| {
-                        let number = packets.meet(index, &step, wanted)?;
+                        let number = packets.meet(&step, wanted)?;
                         Some(self.step(program, index, number, step, std::mem::take(&mut lost)))
                     };
                     taken.into_iter().filter_map(tell).collect()
@@ -313,17 +313,18 @@ fn told(reason: DropReason) -> Reason {
     Reason { name: reason.name().to_owned(), sentence: reason.sentence().to_owned() }
 }
 
-/// The packets of a trace. Each worker counts its own, and goes on counting from trace to trace; here they are counted together.
+/// The packets of a trace. Each worker counts its own, in numbers that no other has, and goes on counting from trace to trace; here they
+/// are counted together.
 #[derive(Debug, Default)]
 struct Packets {
-    /// The number of each worker's packets, and whether they have met an end.
-    met: HashMap<(usize, u32), (u32, bool)>,
+    /// The number of each packet here, and whether it has met an end.
+    met: HashMap<u32, (u32, bool)>,
 }
 
 impl Packets {
     /// The number of the packet of a step; `None` if it is not one of those that are wanted.
-    fn meet(&mut self, worker: usize, step: &Step, wanted: NonZeroU32) -> Option<u32> {
-        let key = (worker, step.packet);
+    fn meet(&mut self, step: &Step, wanted: NonZeroU32) -> Option<u32> {
+        let key = step.packet;
         if !self.met.contains_key(&key) {
             // What begins elsewhere is of an earlier trace, and was parked.
             if self.are(wanted) || !matches!(step.node, Node::Rx | Node::Inject) {
@@ -372,16 +373,18 @@ mod tests {
         let two = NonZeroU32::new(2).unwrap();
         let mut packets = Packets::default();
         // Of an earlier trace.
-        assert_eq!(packets.meet(0, &step(7, Node::Glean), two), None);
-        assert_eq!(packets.meet(1, &step(8, Node::Rx), two), Some(1));
-        assert_eq!(packets.meet(0, &step(8, Node::Inject), two), Some(2));
+        assert_eq!(packets.meet(&step(7, Node::Glean), two), None);
+        assert_eq!(packets.meet(&step(1 << 24 | 8, Node::Rx), two), Some(1));
+        assert_eq!(packets.meet(&step(8, Node::Inject), two), Some(2));
         assert!(packets.are(two) && !packets.have_ended());
-        assert_eq!(packets.meet(0, &step(9, Node::Rx), two), None);
-        assert_eq!(packets.meet(0, &step(8, Node::Tx), two), Some(2));
+        assert_eq!(packets.meet(&step(9, Node::Rx), two), None);
+        assert_eq!(packets.meet(&step(8, Node::Tx), two), Some(2));
         assert!(!packets.have_ended());
-        assert_eq!(packets.meet(1, &step(8, Node::Drop), two), Some(1));
+        // Handed to the other worker.
+        assert_eq!(packets.meet(&step(1 << 24 | 8, Node::Inject), two), Some(1));
+        assert_eq!(packets.meet(&step(1 << 24 | 8, Node::Drop), two), Some(1));
         assert!(packets.have_ended());
         // A copy of it.
-        assert_eq!(packets.meet(1, &step(8, Node::Punt), two), Some(1));
+        assert_eq!(packets.meet(&step(1 << 24 | 8, Node::Punt), two), Some(1));
     }
 }

@@ -4,6 +4,7 @@
 
 mod common;
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
@@ -12,6 +13,7 @@ use std::time::{Duration, Instant};
 use aead::{Key, Packet, Provider, open_one, seal_one};
 use common::{Running, interface, name, receive};
 use futures::StreamExt;
+use model::observe::TraceRequest;
 use model::program::{
     Ack, Batch, Binding, Hop, InboundSa, Neighbour, Object, Op, OutboundSa, OuterDf, Owner,
     Path as RoutePath, Route, TcpMss, Tunnel, TunnelMode,
@@ -305,6 +307,24 @@ fn opened(frame: &[u8], peer: Peer) -> (u32, Vec<u8>) {
     (sequence, text.split_off(4))
 }
 
+/// Each packet of a trace goes from its port to its end, by the nodes of two workers if it was handed off.
+async fn handed_packets_are_traced_to_their_end(client: &Dataplane) {
+    let request = TraceRequest { packets: 200.try_into().unwrap(), address: "10.1.0.9".parse().ok() };
+    let mut steps = client.trace(request).await.unwrap();
+    let mut ways = BTreeMap::<u32, Vec<_>>::new();
+    while let Some(step) = steps.next().await {
+        let step = step.unwrap();
+        ways.entry(step.packet).or_default().push((step.node, step.worker));
+    }
+    // They name the address: those of the LAN, and after they were opened those that went there.
+    assert_eq!(ways.len(), 200);
+    let has = |way: &[(String, WorkerId)], node: &str| way.iter().any(|(at, _)| at == node);
+    let is_of = |way: &[(String, WorkerId)], worker| way.iter().any(|(_, by)| *by == WorkerId(worker));
+    let handed: Vec<_> = ways.values().filter(|way| is_of(way, 0) && is_of(way, 1)).collect();
+    assert!(handed.iter().all(|way| has(way, "rx") && has(way, "inject")), "{handed:?}");
+    assert!(handed.iter().any(|way| has(way, "tx")), "{ways:?}");
+}
+
 /// Input: two workers, each with the SAs of one peer; packets to both peers, and from both, come by the queues of both workers for ever. Output:
 /// each worker hands off and takes in; what leaves by a worker's queue is sealed with its own SA, each number once and upwards, and
 /// opens to what came; of each sealed packet that came again and again one was taken, whichever queue it came by.
@@ -362,6 +382,7 @@ async fn packets_go_to_the_worker_that_has_their_sa() {
         assert!(Instant::now() < deadline, "{workers}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+    handed_packets_are_traced_to_their_end(&programmer.client).await;
     let State::Sa(sas) = programmer.show(What::Sa).await else { panic!("SAs") };
     assert_eq!(sas.0.len(), 4);
     for sa in &sas.0 {

@@ -75,7 +75,7 @@ pub struct HandedOff<B> {
     pub(crate) meta: Meta,
     /// Where it enters.
     pub(crate) entry: HandoffEntry,
-    /// Its number in the trace of the worker that handed it off.
+    /// Its number in the trace that it is in; 0: none.
     pub(crate) trace: u32,
 }
 

@@ -16,11 +16,14 @@ use crate::{DropReason, InterfaceId, Node, TraceOrder, observe};
 const SNAP: usize = 96;
 /// Steps that are kept: with 96 bytes and as many of description each, 1.5 MB.
 const STEPS: usize = 8192;
+/// Bits of the numbers that a worker gives to packets; what is above them is the worker.
+const OWN_NUMBERS: u32 = 24;
 
 /// A packet at a node, before the node changes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Step {
-    /// The packet, numbered from 1 in the order of arrival.
+    /// The packet, numbered in the order of arrival from 1 more than what the worker's own numbers begin with. It keeps its number when it is
+    /// handed off.
     pub packet: u32,
     /// The node.
     pub node: Node,
@@ -80,8 +83,10 @@ pub(crate) struct Trace {
 }
 
 impl Trace {
-    pub(crate) fn new() -> Self {
-        Self { armed: 0, only: None, active: false, last: 0, ids: [0; SLOTS], steps: Vec::new(), lost: 0 }
+    /// `index` counts workers: each has numbers of its own.
+    pub(crate) fn new(index: usize) -> Self {
+        let last = (index as u32) << OWN_NUMBERS;
+        Self { armed: 0, only: None, active: false, last, ids: [0; SLOTS], steps: Vec::new(), lost: 0 }
     }
 
     pub(crate) fn order(&mut self, order: TraceOrder) {
@@ -95,14 +100,9 @@ impl Trace {
         let wanted = self.only.is_none_or(|only| to == Some(only) || observe::names(bytes, only));
         if self.armed > 0 && wanted {
             self.armed -= 1;
-            self.begin(slot);
+            self.last += 1;
+            self.follow(slot, self.last);
         }
-    }
-
-    /// Traces the packet in a slot, with a new number.
-    pub(crate) fn begin(&mut self, slot: u8) {
-        self.last += 1;
-        self.follow(slot, self.last);
     }
 
     /// A packet that is traced already, or with 0 one that is not, is in this slot now.

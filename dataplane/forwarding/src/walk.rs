@@ -135,7 +135,7 @@ impl<B: PacketBuf> Walk<B> {
             frames: Frames::new(),
             counters,
             flow: Flow::default(),
-            trace: Trace::new(),
+            trace: Trace::new(index),
             capture: Capture::new(),
             measure: false,
             lap: 0,
@@ -305,12 +305,6 @@ impl<B: PacketBuf> Walk<B> {
     /// Whether so many pieces can wait for the next breaths.
     pub(crate) fn has_room_for(&self, pieces: usize) -> bool {
         self.carried.len() + self.pieces.len() + pieces <= CARRIED - UNCUT
-    }
-
-    /// The packet in a slot was traced by the worker that handed it off: here it has a number of its own.
-    #[cold]
-    pub(crate) fn adopt_handed(&mut self, slot: u8) {
-        self.trace.begin(slot);
     }
 
     /// Takes packets whose wait is over from the parking: resolved ones to the next breath, the others to their end, of which their

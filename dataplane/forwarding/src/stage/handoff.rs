@@ -27,11 +27,8 @@ pub(super) fn run<P: Ports>(walk: &mut Walk<P::Buf>, tables: &Tables, sas: &Sas,
     for HandedOff { buf, mut meta, entry, trace } in handed.drain(..) {
         walk.flow.handed_in += 1;
         meta.end = End::Open;
-        match walk.seat(buf, meta, 0) {
+        match walk.seat(buf, meta, trace) {
             Ok(slot) => {
-                if trace != 0 {
-                    walk.adopt_handed(slot);
-                }
                 walk.note(Node::Inject, slot);
                 enter(walk, tables, sas, slot, entry);
             }
