@@ -196,7 +196,7 @@ impl Cloud {
                 bridge: BRIDGE.to_owned(),
                 mtu: None,
                 port_args: vec![port("wan", 0), port("lan", 1)],
-                core: index % cores,
+                workers: vec![index % cores],
                 dataplane: None,
                 controlplane: None,
             };

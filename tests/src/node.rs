@@ -117,7 +117,8 @@ pub struct Node {
     /// What its ports and its LAN take, if that is not 1500.
     pub(crate) mtu: Option<u16>,
     pub(crate) port_args: Vec<String>,
-    pub(crate) core: usize,
+    /// Cores of the data plane's workers, one each, before it is started.
+    pub workers: Vec<usize>,
     /// Its data plane, while it runs.
     pub dataplane: Option<Process>,
     /// Its control plane, while it runs.
@@ -240,7 +241,9 @@ impl Node {
         for port in &self.port_args {
             command.args(["--port", port]);
         }
-        command.args(["--workers", &self.core.to_string(), "--idle", "adaptive", "--memory", "no-huge:128"]);
+        let workers: Vec<_> = self.workers.iter().map(ToString::to_string).collect();
+        let memory = format!("no-huge:{}", 128 * workers.len());
+        command.args(["--workers", &workers.join(","), "--idle", "adaptive", "--memory", &memory]);
         command.args(["--file-prefix", self.namespace.name()]);
         if let Some(mtu) = self.mtu {
             // Buffers are as large as the MTU: fewer of them in the same memory.
