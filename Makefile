@@ -7,7 +7,7 @@
 #   make miri        the AES-GCM kernels, AVX-512 among them, interpreted step by step; wants a nightly toolchain with Miri
 #   make lint        formatting, clippy and rustdoc, warnings as errors
 #   make walk        makes the blocks of docs/walk.md anew: traced and captured packets of a run
-#   make bench       cycles per packet of the graph and of AES-GCM, per look-up of the FIB, a million routes through gRPC, NHRP registrations (nave-perf)
+#   make bench       cycles per packet of the graph, clear and protected, and of AES-GCM, per look-up of the FIB, a million routes through gRPC, NHRP registrations (nave-perf)
 #   make fuzz        gives bytes to the NHRP codec and engine, and to the providers of AES-GCM, for FUZZ_SECONDS, 1800 in all; wants a nightly toolchain
 #   make deps        the Debian packages alone
 
@@ -82,6 +82,13 @@ bench: deps
 	for size in 64 354 1400; do \
 	  for scenario in ipv4 encap decap gre-relay; do graph --scenario $$scenario --spokes 1000 --size $$size; done; \
 	done; \
+	for size in 64 354 1400; do \
+	  for spokes in 1 1000 10000; do \
+	    for scenario in encrypt decrypt relay; do graph --scenario $$scenario --spokes $$spokes --size $$size; done; \
+	  done; \
+	done; \
+	graph --scenario relay --spokes 10000 --size imix; \
+	for routes in 1000 1000000; do graph --scenario relay --spokes 1000 --size 64 --routes $$routes --public; done; \
 	graph --scenario ipv6 --spokes 1000 --size 70; \
 	for inner in ipv4 ipv6; do \
 	  for outer in ipv4 ipv6; do graph --scenario gre-relay --inner $$inner --outer $$outer --spokes 1000 --size 70; done; \

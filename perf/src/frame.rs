@@ -3,8 +3,10 @@
 use std::net::IpAddr;
 
 use anyhow::{Context as _, bail, ensure};
-use wire::{IntoBytes, ethernet, gre, ipv4, ipv6, udp};
+use model::sa::SaMode;
+use wire::{IntoBytes, esp, ethernet, gre, ipv4, ipv6, udp};
 
+use crate::peers::{Peers, push_text};
 use crate::scenario::{Family, GATEWAY, KEY, PORTS, SENDER, Scenario, TUNNEL_TTL, nbma, own_nbma, sender};
 
 /// Time to live of an inner packet as it arrives.
@@ -19,6 +21,8 @@ pub(crate) struct Way {
     pub(crate) index: u32,
     /// The pass: in the payload as well, so that nothing old counts.
     pub(crate) pass: u32,
+    /// Bytes of its frame in the clear.
+    pub(crate) size: usize,
     /// The spoke that sends it, if it arrives in GRE.
     pub(crate) from: u32,
     /// Where it is sent to, and the number of the route that this is in.
@@ -30,7 +34,7 @@ impl Way {
     /// The inner packet with this time to live. Its payload is number, pass, and a pattern that depends on both.
     fn inner(&self, scenario: &Scenario, ttl: u8, out: &mut Vec<u8>) -> anyhow::Result<()> {
         let headers = ip_len(scenario.inner) + udp::LEN;
-        let payload = (scenario.size - ethernet::LEN).checked_sub(headers).context("no room for headers")?;
+        let payload = (self.size - ethernet::LEN).checked_sub(headers).context("no room for headers")?;
         ensure!(payload >= NUMBERS, "no room for numbers");
         let ip = Ip::new(sender(scenario.inner, self.from), self.to, ipv4::UDP, ttl, payload + udp::LEN)?;
         let mut header = udp::Header::new(1000, 2000, payload).context("packet too long")?;
@@ -49,8 +53,13 @@ impl Way {
         Ok(())
     }
 
-    /// The frame as it arrives.
-    pub(crate) fn arrival(&self, scenario: &Scenario, out: &mut Vec<u8>) -> anyhow::Result<()> {
+    /// The frame as it arrives; the peers seal it if the tunnel is protected.
+    pub(crate) fn arrival(
+        &self,
+        scenario: &Scenario,
+        peers: Option<&mut Peers>,
+        out: &mut Vec<u8>,
+    ) -> anyhow::Result<()> {
         out.clear();
         let kind = scenario.kind;
         let in_tunnel = kind.arrives_in_tunnel();
@@ -58,35 +67,141 @@ impl Way {
         let to = PORTS[usize::from(kind.in_port())].1;
         let family = if in_tunnel { scenario.outer } else { scenario.inner };
         out.extend(ethernet::Header::new(to.0, from.0, protocol_type(family)).as_bytes());
-        if in_tunnel {
-            let (from, to) = (nbma(scenario.outer, self.from), own_nbma(scenario.outer));
-            push_gre(out, &outer(from, to, TTL, scenario)?, scenario);
+        if !in_tunnel {
+            return self.inner(scenario, TTL, out);
         }
-        self.inner(scenario, TTL, out)
+        let ends = Ends { from: nbma(scenario.outer, self.from), to: own_nbma(scenario.outer), ttl: TTL };
+        let payload = self.payload(scenario, &ends, TTL, 0)?;
+        let Some((esp, peers)) = scenario.esp.zip(peers) else {
+            out.extend(self.outer(scenario, &ends, ipv4::GRE, payload.len())?.bytes());
+            out.extend(payload);
+            return Ok(());
+        };
+        let mut packet = Vec::with_capacity(payload.len() + 64);
+        peers.seal(self.from, &payload, &mut packet)?;
+        let outer = self.outer(scenario, &ends, esp.protocol(), esp.udp_len() + packet.len())?;
+        out.extend(outer.bytes());
+        if esp.is_udp {
+            let mut header = udp_header(esp.port(self.from), udp::IKE_NAT, packet.len())?;
+            // RFC 3948 §2.1: over IPv4 there is none.
+            if let Ip::V6(ip) = &outer {
+                header.fill_checksum_v6(ip, &packet);
+            }
+            out.extend(header.as_bytes());
+        }
+        out.extend(packet);
+        Ok(())
     }
 
-    /// Checks every byte of the frame that left.
-    pub(crate) fn check_departure(&self, scenario: &Scenario, port: u16, frame: &[u8]) -> anyhow::Result<()> {
+    /// Checks every byte of the frame that left. One that was sealed has been opened and has this ESP header; opening it has checked its
+    /// integrity check value.
+    pub(crate) fn check_departure(
+        &self,
+        scenario: &Scenario,
+        port: u16,
+        header: Option<esp::Header>,
+        frame: &[u8],
+    ) -> anyhow::Result<()> {
         let kind = scenario.kind;
         ensure!(port == kind.out_port(), "left by port {port}");
         let mut wanted = Vec::with_capacity(frame.len());
         let to = scenario.next_station(self.route);
-        let family = if kind.leaves_in_tunnel() { scenario.outer } else { scenario.inner };
+        let in_tunnel = kind.leaves_in_tunnel();
+        let family = if in_tunnel { scenario.outer } else { scenario.inner };
         let link = ethernet::Header::new(to.0, PORTS[usize::from(port)].1.0, protocol_type(family));
         wanted.extend(link.as_bytes());
-        if kind.leaves_in_tunnel() {
-            let to = nbma(scenario.outer, scenario.spoke_of(self.route));
-            let outer = outer(own_nbma(scenario.outer), to, TUNNEL_TTL, scenario)?;
-            let outer = outer.with_choices_of(frame.get(ethernet::LEN..).unwrap_or_default())?;
-            push_gre(&mut wanted, &outer, scenario);
+        if in_tunnel {
+            self.departure(scenario, header, frame, &mut wanted)?;
+        } else {
+            self.inner(scenario, TTL - 1, &mut wanted)?;
         }
-        self.inner(scenario, TTL - 1, &mut wanted)?;
+        let opened = frame.len().saturating_sub(if header.is_some() { esp::ICV } else { 0 });
+        let frame = &frame[..opened];
         if frame == wanted {
             return Ok(());
         }
         let at = frame.iter().zip(&wanted).take_while(|(a, b)| a == b).count();
         bail!("{} bytes, {} wanted, the first difference at {at}: {frame:02x?}", frame.len(), wanted.len())
     }
+
+    /// The outer packet that is wanted, what its sender may choose being as in the frame.
+    fn departure(
+        &self,
+        scenario: &Scenario,
+        header: Option<esp::Header>,
+        frame: &[u8],
+        wanted: &mut Vec<u8>,
+    ) -> anyhow::Result<()> {
+        let spoke = scenario.spoke_of(self.route);
+        let ends = Ends { from: own_nbma(scenario.outer), to: nbma(scenario.outer, spoke), ttl: TUNNEL_TTL };
+        let choices = frame.get(ethernet::LEN..).unwrap_or_default();
+        let label = if scenario.outer == Family::Ipv6 { ipv6::parse(choices)?.0.flow_label() } else { 0 };
+        let payload = self.payload(scenario, &ends, TTL - 1, label)?;
+        let Some((esp, header)) = scenario.esp.zip(header) else {
+            let outer = self.outer(scenario, &ends, ipv4::GRE, payload.len())?;
+            wanted.extend(outer.with_choices_of(choices)?.bytes());
+            wanted.extend(payload);
+            return Ok(());
+        };
+        let mut text = Vec::with_capacity(payload.len() + 8);
+        push_text(&mut text, &payload, esp.next_header(scenario.outer));
+        let len = esp::LEN + text.len() + esp::ICV;
+        let outer = self.outer(scenario, &ends, esp.protocol(), esp.udp_len() + len)?;
+        wanted.extend(outer.with_choices_of(choices)?.bytes());
+        if esp.is_udp {
+            let mut header = udp_header(udp::IKE_NAT, esp.port(spoke), len)?.as_bytes().to_vec();
+            // Over IPv6 it was right before the packet was opened ([`esp_at`]).
+            if scenario.outer == Family::Ipv6 {
+                header[6..].copy_from_slice(choices.get(46..48).context("no UDP header")?);
+            }
+            wanted.extend(header);
+        }
+        wanted.extend(header.as_bytes());
+        wanted.extend(text);
+        Ok(())
+    }
+
+    /// What is behind the outer header, or encrypted: GRE and the inner packet, in tunnel mode an IP header in front, of IPv6 with the outer
+    /// one's flow label.
+    fn payload(&self, scenario: &Scenario, ends: &Ends, ttl: u8, label: u32) -> anyhow::Result<Vec<u8>> {
+        let mut gre = Vec::with_capacity(2048);
+        gre.extend(gre::Keyed::new(protocol_type(scenario.inner), KEY).as_bytes());
+        self.inner(scenario, ttl, &mut gre)?;
+        if !scenario.esp.is_some_and(|esp| esp.mode == SaMode::Tunnel) {
+            return Ok(gre);
+        }
+        let header = Ip::new(ends.from, ends.to, ipv4::GRE, ends.ttl, gre.len())?;
+        // No router sees it.
+        let header = match header {
+            Ip::V4(ip) => Ip::V4(ip.with_flags(ipv4::DONT_FRAGMENT)),
+            Ip::V6(ip) => Ip::V6(ip.with_flow_label(label)),
+        };
+        Ok([header.bytes(), &gre].concat())
+    }
+
+    /// The outer header in front of so many bytes. The don't-fragment bit is the inner one's: 0; for inner IPv6 it is set on what is larger
+    /// than any link has to take.
+    fn outer(&self, scenario: &Scenario, ends: &Ends, protocol: u8, len: usize) -> anyhow::Result<Ip> {
+        let made = Ip::new(ends.from, ends.to, protocol, ends.ttl, len)?;
+        let is_large = self.size - ethernet::LEN > ipv6::MIN_MTU;
+        Ok(match made {
+            Ip::V4(ip) if scenario.inner == Family::Ipv6 && is_large => {
+                Ip::V4(ip.with_flags(ipv4::DONT_FRAGMENT))
+            }
+            made => made,
+        })
+    }
+}
+
+/// Where an outer packet comes from and goes to.
+struct Ends {
+    from: IpAddr,
+    to: IpAddr,
+    ttl: u8,
+}
+
+fn udp_header(from: u16, to: u16, payload: usize) -> anyhow::Result<udp::Header> {
+    udp::Header::new(from, to, payload).context("packet too long")
 }
 
 /// An IP header.
@@ -131,25 +246,7 @@ impl Ip {
     }
 }
 
-/// The outer header of a packet, which is the outer packet's without the length of that header. The don't-fragment bit is the inner
-/// one's: 0; for inner IPv6 it is set on what is larger than any link has to take.
-fn outer(from: IpAddr, to: IpAddr, ttl: u8, scenario: &Scenario) -> anyhow::Result<Ip> {
-    let inner = scenario.size - ethernet::LEN;
-    let made = Ip::new(from, to, ipv4::GRE, ttl, inner + gre::len(Some(KEY)))?;
-    Ok(match made {
-        Ip::V4(ip) if scenario.inner == Family::Ipv6 && inner > ipv6::MIN_MTU => {
-            Ip::V4(ip.with_flags(ipv4::DONT_FRAGMENT))
-        }
-        made => made,
-    })
-}
-
-fn push_gre(out: &mut Vec<u8>, outer: &Ip, scenario: &Scenario) {
-    out.extend(outer.bytes());
-    out.extend(gre::Keyed::new(protocol_type(scenario.inner), KEY).as_bytes());
-}
-
-fn ip_len(family: Family) -> usize {
+pub(crate) fn ip_len(family: Family) -> usize {
     match family {
         Family::Ipv4 => ipv4::LEN,
         Family::Ipv6 => ipv6::LEN,
@@ -164,16 +261,38 @@ fn protocol_type(family: Family) -> u16 {
     }
 }
 
-/// Number of the packet in a frame that left, wherever in the frame its payload is.
-pub(crate) fn index_of(scenario: &Scenario, frame: &[u8]) -> Option<u32> {
-    let tunnel =
-        if scenario.kind.leaves_in_tunnel() { ip_len(scenario.outer) + gre::len(Some(KEY)) } else { 0 };
-    let at = ethernet::LEN + tunnel + ip_len(scenario.inner) + udp::LEN;
-    frame.get(at..)?.first_chunk().map(|index| u32::from_be_bytes(*index))
+/// Where in a frame that leaves, or arrives, in the tunnel its outer header ends, and ESP begins if the tunnel is protected.
+fn tunnel_at(scenario: &Scenario) -> usize {
+    ethernet::LEN + ip_len(scenario.outer) + scenario.esp.map_or(0, |esp| esp.udp_len())
 }
 
-/// Smallest and largest frame that there is a packet for.
-pub(crate) const SIZES: std::ops::RangeInclusive<u64> = 64..=1800;
+/// The ESP packet in a frame that left.
+///
+/// # Errors
+/// There is none, or the checksum of the datagram that it is in is wrong. Over IPv4 there may be none; whether it is 0 is for
+/// [`Way::check_departure`].
+pub(crate) fn esp_of<'a>(scenario: &Scenario, frame: &'a mut [u8]) -> anyhow::Result<&'a mut [u8]> {
+    if scenario.esp.is_some_and(|esp| esp.is_udp) && scenario.outer == Family::Ipv6 {
+        let (ip, datagram) = ipv6::parse(frame.get(ethernet::LEN..).context("no IP header")?)?;
+        let (header, payload) = udp::parse(datagram)?;
+        let mut right = *header;
+        right.fill_checksum_v6(ip, payload);
+        ensure!(right == *header, "a datagram with checksum {:#x}", header.checksum());
+    }
+    frame.get_mut(tunnel_at(scenario)..).context("no ESP packet")
+}
+
+/// Number of the packet in a frame that left, wherever in the frame its payload is.
+pub(crate) fn index_of(scenario: &Scenario, frame: &[u8]) -> Option<u32> {
+    let inner = if scenario.kind.leaves_in_tunnel() {
+        let esp = scenario.esp.map_or(0, |esp| esp::LEN + esp.inner_len(scenario.outer));
+        tunnel_at(scenario) + esp + gre::len(Some(KEY))
+    } else {
+        ethernet::LEN
+    };
+    let at = inner + ip_len(scenario.inner) + udp::LEN;
+    frame.get(at..)?.first_chunk().map(|index| u32::from_be_bytes(*index))
+}
 
 /// Smallest frame with a packet of the family: headers and numbers.
 pub(crate) fn least_size(family: Family) -> usize {
@@ -187,18 +306,20 @@ mod tests {
     use super::*;
     use crate::destinations::Destinations;
     use crate::scenario::Kind;
+    use crate::size::Size;
 
     fn way(family: Family) -> Way {
         let to = match family {
             Family::Ipv4 => "20.0.12.9".parse().unwrap(),
             Family::Ipv6 => "2a00:0:c::9".parse().unwrap(),
         };
-        Way { index: 7, pass: 3, from: 5, to, route: 12 }
+        Way { index: 7, pass: 3, size: least_size(family), from: 5, to, route: 12 }
     }
 
     fn scenario(kind: Kind, inner: Family, outer: Family) -> Scenario {
         let destinations = Arc::new(Destinations::new(inner, 20, false));
-        Scenario { kind, inner, outer, spokes: 10, destinations, size: least_size(inner) }
+        let size = Size::Bytes(least_size(inner));
+        Scenario { kind, inner, outer, spokes: 10, destinations, size, esp: None }
     }
 
     #[test]
@@ -206,7 +327,7 @@ mod tests {
         use Family::{Ipv4, Ipv6};
         let len = |kind, inner, outer| {
             let mut out = Vec::new();
-            way(inner).arrival(&scenario(kind, inner, outer), &mut out).unwrap();
+            way(inner).arrival(&scenario(kind, inner, outer), None, &mut out).unwrap();
             out.len()
         };
         assert_eq!((len(Kind::Ipv4, Ipv4, Ipv4), len(Kind::Encap, Ipv4, Ipv4)), (64, 64));
@@ -223,15 +344,15 @@ mod tests {
             let link = ethernet::Header::new([2, 3, 0, 0, 0, 2], PORTS[1].1.0, protocol_type(family));
             frame.extend(link.as_bytes());
             way.inner(&scenario, TTL - 1, &mut frame).unwrap();
-            way.check_departure(&scenario, 1, &frame).unwrap();
+            way.check_departure(&scenario, 1, None, &frame).unwrap();
             assert_eq!(index_of(&scenario, &frame), Some(7));
-            assert!(way.check_departure(&scenario, 0, &frame).is_err());
+            assert!(way.check_departure(&scenario, 0, None, &frame).is_err());
             for at in 0..frame.len() {
                 frame[at] ^= 1;
-                assert!(way.check_departure(&scenario, 1, &frame).is_err(), "byte {at}");
+                assert!(way.check_departure(&scenario, 1, None, &frame).is_err(), "byte {at}");
                 frame[at] ^= 1;
             }
-            assert!(way.check_departure(&scenario, 1, &frame[..frame.len() - 1]).is_err());
+            assert!(way.check_departure(&scenario, 1, None, &frame[..frame.len() - 1]).is_err());
         }
     }
 }

@@ -8,15 +8,19 @@ use anyhow::{Context as _, anyhow, bail, ensure};
 use clap::value_parser;
 use dpdk::{Eal, Mempool, MempoolConfig, Port, PortConfig, RingRx, RingTx};
 use forwarding::{Counters, DropReason, Node, Program};
+use model::program::Batch;
+use model::sa::{SaMode, Suite};
 use model::time::Instant;
 
 use crate::destinations::Destinations;
-use crate::frame::{SIZES, least_size};
+use crate::esp::{Esp, MOST_SPOKES};
+use crate::frame::least_size;
 use crate::lane::{DISTINCT, Lane, LanePorts};
 use crate::machine::{cores, start_dpdk};
 use crate::reference::Reference;
 use crate::report::{Report, median};
 use crate::scenario::{Family, Kind, PORTS, Scenario};
+use crate::size::Size;
 
 /// Ranges of the dimensions: what the address plan of the scenarios has room for.
 const SPOKES: RangeInclusive<i64> = 1..=500_000;
@@ -24,6 +28,12 @@ const ROUTES: RangeInclusive<i64> = 1..=4_000_000;
 /// Most prefixes as in a public table.
 const PUBLIC: u32 = 2_000_000;
 const WORKERS: RangeInclusive<i64> = 1..=16;
+/// Sequence numbers of a replay window: what an SA takes.
+const WINDOWS: RangeInclusive<i64> = 64..=4096;
+/// Breaths that all workers have for the SAs of one batch.
+const BREATHS: usize = 100_000;
+/// Rounds of the loop that seals after each pass.
+const SEALED: usize = DISTINCT / 8;
 /// Mebibytes of ordinary pages, where there are no huge ones: buffers and rings of one worker.
 const MEGABYTES: u32 = 96;
 
@@ -42,9 +52,10 @@ pub(crate) struct Args {
     /// Family of what the tunnel puts before it; ipv4 if not given
     #[arg(long, value_enum)]
     outer: Option<Family>,
-    /// Bytes of the frame in the clear, without FCS, 70 at least with IPv6 (in GRE the inner packet is 14 bytes shorter)
-    #[arg(long, default_value_t = 64, value_parser = value_parser!(u64).range(SIZES))]
-    size: u64,
+    /// Bytes of the frame in the clear, without FCS: 64 to 1800, 70 at least with IPv6 (in GRE the inner packet is 14 bytes shorter); or imix: of
+    /// twelve packets seven of 64, four of 570, one of 1400
+    #[arg(long, default_value = "64")]
+    size: Size,
     /// Prefixes that packets are sent to, spread over the spokes; no less than spokes
     #[arg(long, default_value_t = 1000, value_parser = value_parser!(u32).range(ROUTES))]
     routes: u32,
@@ -57,10 +68,30 @@ pub(crate) struct Args {
     /// Packets to measure with, for each worker; rounded up to whole passes of 16,384, three at least
     #[arg(long, default_value_t = 4_194_304, value_parser = value_parser!(u64).range(1..))]
     packets: u64,
+    /// Who seals and opens in the graph: vaes512, vaes256, ring or aes-gcm; the fastest usable one if not given. Another one checks it
+    #[arg(long, value_name = "PROVIDER", help_heading = PROTECTED)]
+    aead: Option<aead::Provider>,
+    /// Bits of the keys; 128 if not given
+    #[arg(long, value_parser = ["128", "256"], help_heading = PROTECTED)]
+    bits: Option<String>,
+    /// ESP in tunnel mode instead of transport mode
+    #[arg(long, help_heading = PROTECTED)]
+    tunnel_mode: bool,
+    /// ESP in UDP, each spoke with a port of its own
+    #[arg(long, help_heading = PROTECTED)]
+    udp: bool,
+    /// Sequence numbers of 32 bits instead of 64
+    #[arg(long, help_heading = PROTECTED)]
+    no_esn: bool,
+    /// Sequence numbers of the replay window; 1024 if not given
+    #[arg(long, value_parser = value_parser!(u16).range(WINDOWS), help_heading = PROTECTED)]
+    window: Option<u16>,
     /// One JSON object instead of a table
     #[arg(long)]
     json: bool,
 }
+
+const PROTECTED: &str = "Of encrypt, decrypt and relay";
 
 /// What one lane saw in its passes.
 #[derive(Debug, Default)]
@@ -71,8 +102,9 @@ pub(crate) struct Passes {
     pub(crate) measured: Vec<f64>,
     /// Cycles per packet of each node, then of the ports, in the measured passes.
     pub(crate) nodes: Vec<[f64; Node::COUNT + 1]>,
-    /// Cycles of the reference loop after each pass of `whole`.
+    /// Cycles of the reference loop after each pass of `whole`, and of the one that seals.
     pub(crate) reference: Vec<f64>,
+    pub(crate) sealing: Vec<f64>,
 }
 
 /// Runs it; whether every packet came out right.
@@ -85,7 +117,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<bool> {
     let pairs = args.packets.div_ceil(2 * DISTINCT as u64).max(3);
     let (eal, huge) = start_dpdk(MEGABYTES * u32::from(args.workers), Vec::new())?;
     let mut program = program(&scenario)?;
-    let lanes = lanes(&eal, args.workers, &scenario, &mut program)?;
+    let mut lanes = lanes(&eal, args.workers, &scenario, &mut program)?;
+    install(&mut program, &mut lanes, &scenario.sa_batches(args.workers)?)?;
     let barrier = Barrier::new(lanes.len());
     let results: Vec<anyhow::Result<Passes>> = thread::scope(|scope| {
         let threads: Vec<_> = lanes
@@ -117,7 +150,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<bool> {
 
 /// What the command line says, made sense of.
 fn scenario(args: &Args) -> anyhow::Result<Scenario> {
-    let (kind, size) = (args.scenario, usize::try_from(args.size)?);
+    let (kind, size) = (args.scenario, args.size);
     let given = args.inner.or(args.outer).is_some();
     ensure!(!(given && kind.is_plain()), "--inner and --outer are of tunnels, {} has none", kind.name());
     let (inner, outer) = match kind {
@@ -125,22 +158,71 @@ fn scenario(args: &Args) -> anyhow::Result<Scenario> {
         _ => (args.inner.unwrap_or(Family::Ipv4), args.outer.unwrap_or(Family::Ipv4)),
     };
     let least = least_size(inner);
-    ensure!(size >= least, "--size {size}: with {} a frame has {least} bytes at least", inner.name());
+    if let Size::Bytes(bytes) = size {
+        ensure!(bytes >= least, "--size {bytes}: with {} a frame has {least} bytes at least", inner.name());
+    }
     let routes = args.routes.max(args.spokes);
     ensure!(routes <= PUBLIC || !args.public, "--routes {routes} --public: there are {PUBLIC} at most");
     let destinations = Arc::new(Destinations::new(inner, routes, args.public));
-    Ok(Scenario { kind, inner, outer, spokes: args.spokes, destinations, size })
+    let esp = esp(args)?;
+    Ok(Scenario { kind, inner, outer, spokes: args.spokes, destinations, size, esp })
+}
+
+/// What protects the tunnel, if something does.
+fn esp(args: &Args) -> anyhow::Result<Option<Esp>> {
+    if !args.scenario.is_protected() {
+        let given = args.aead.is_some() || args.bits.is_some() || args.window.is_some();
+        ensure!(
+            !(given || args.tunnel_mode || args.udp || args.no_esn),
+            "--aead, --bits, --tunnel-mode, --udp, --no-esn and --window are of protected tunnels, {} has none",
+            args.scenario.name()
+        );
+        return Ok(None);
+    }
+    ensure!(args.spokes <= MOST_SPOKES, "--spokes {}: {MOST_SPOKES} can have SAs", args.spokes);
+    let provider = args.aead.unwrap_or_else(aead::Provider::best);
+    ensure!(provider.is_usable(), "--aead {provider}: it cannot be used on this machine");
+    Ok(Some(Esp {
+        suite: if args.bits.as_deref() == Some("256") { Suite::AesGcm256 } else { Suite::AesGcm128 },
+        mode: if args.tunnel_mode { SaMode::Tunnel } else { SaMode::Transport },
+        is_udp: args.udp,
+        esn: !args.no_esn,
+        window: args.window.unwrap_or(1024),
+        provider,
+    }))
 }
 
 fn program(scenario: &Scenario) -> anyhow::Result<Program> {
     let ports = PORTS.map(|(name, mac)| forwarding::Port { name: name.into(), mac, mtu: 9000 });
     let mut program = Program::new(ports.into())?;
+    if let Some(esp) = &scenario.esp {
+        program = program.with_provider(esp.provider);
+    }
     for batch in scenario.batches()? {
         program
             .apply(Instant::default(), &batch)
             .with_context(|| format!("batch {} was refused", batch.number))?;
     }
     Ok(program)
+}
+
+/// Programs SAs, which workers take as they breathe.
+fn install(program: &mut Program, lanes: &mut [Lane], batches: &[Batch]) -> anyhow::Result<()> {
+    for batch in batches {
+        program
+            .apply(Instant::default(), batch)
+            .with_context(|| format!("batch {} of SAs was refused", batch.number))?;
+        let mut breaths = 0;
+        while !program.are_orders_taken() {
+            ensure!(breaths < BREATHS, "workers do not take the SAs of batch {}", batch.number);
+            breaths += 1;
+            program.pump();
+            for lane in &mut *lanes {
+                let _ = lane.breathe();
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Rings, ports over them, and a lane for each worker.
@@ -173,11 +255,11 @@ fn lanes(eal: &Eal, workers: u16, scenario: &Scenario, program: &mut Program) ->
     };
     let mut lanes = Vec::new();
     let ends = lan_far.into_iter().zip(wan_far);
-    for (seed, ((lan, wan), (lan_far, wan_far))) in (1..).zip(lan.zip(wan).zip(ends)) {
+    for (number, ((lan, wan), (lan_far, wan_far))) in (0..).zip(lan.zip(wan).zip(ends)) {
         let ports = LanePorts { queues: [lan, wan], pool, command: None };
         let feed = if scenario.kind.arrives_in_tunnel() { wan_far.0 } else { lan_far.0 };
         let drains = [lan_far.1, wan_far.1];
-        lanes.push(Lane::new(scenario.clone(), program.worker()?, ports, feed, drains, seed)?);
+        lanes.push(Lane::new(scenario.clone(), program.worker()?, ports, feed, drains, number)?);
     }
     Ok(lanes)
 }
@@ -214,7 +296,7 @@ fn passes(
             continue;
         }
         let nodes = std::array::from_fn(|at| (after[at] - before[at]) as f64 / DISTINCT as f64);
-        let reference = reference.measure(DISTINCT);
+        let (plain, sealing) = (reference.measure(DISTINCT), reference.measure_sealing(SEALED));
         if warm {
             continue;
         }
@@ -223,7 +305,8 @@ fn passes(
             passes.nodes.push(nodes);
         } else {
             passes.whole.push(per_packet);
-            passes.reference.push(reference);
+            passes.reference.push(plain);
+            passes.sealing.push(sealing);
         }
     }
     wrong.map_or(Ok(passes), Err)

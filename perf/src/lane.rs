@@ -7,7 +7,8 @@ use memory::cycles;
 use model::time::Instant;
 use wire::buf::PacketBuf;
 
-use crate::frame::{Way, index_of};
+use crate::frame::{Way, esp_of, index_of, least_size};
+use crate::peers::Peers;
 use crate::reference::Random;
 use crate::scenario::Scenario;
 
@@ -78,32 +79,35 @@ pub(crate) struct Lane {
     /// The packets between passes, in the order of the pass.
     packets: Vec<Mbuf>,
     ways: Vec<Way>,
+    /// The other ends of the SAs.
+    peers: Option<Peers>,
     random: Random,
     pass: u32,
     clock: memory::Clock,
 }
 
 impl Lane {
-    /// A lane with all its buffers. They are in random order, so that no packet tells the processor where the next one is.
+    /// The lane of the worker with this number, with all its buffers. They are in random order, so that no packet tells the processor where the next one is.
     pub(crate) fn new(
         scenario: Scenario,
         worker: Worker<Mbuf>,
         ports: LanePorts,
         feed: RingTx,
         drains: [RingRx; 2],
-        seed: u64,
+        number: u16,
     ) -> anyhow::Result<Self> {
         let mut packets = Vec::with_capacity(DISTINCT);
         ensure!(ports.pool.alloc_bulk(&mut packets, DISTINCT as u32), "the mempool is too small");
-        let mut random = Random(seed);
+        let mut random = Random(u64::from(number) + 1);
         for at in (1..packets.len()).rev() {
             packets.swap(at, random.below(at as u32 + 1) as usize);
         }
+        let peers = scenario.esp.map(|esp| Peers::new(&scenario, esp, number)).transpose()?;
         let (ways, clock) = (Vec::with_capacity(DISTINCT), memory::Clock::start());
-        Ok(Self { scenario, worker, ports, feed, drains, packets, ways, random, pass: 0, clock })
+        Ok(Self { scenario, worker, ports, feed, drains, packets, ways, peers, random, pass: 0, clock })
     }
 
-    /// Writes new packets into all buffers and puts them in front of the port.
+    /// Writes new packets into all buffers, sealed if they arrive so, and puts them in front of the port.
     pub(crate) fn load(&mut self) -> anyhow::Result<()> {
         self.pass += 1;
         self.ways.clear();
@@ -111,8 +115,9 @@ impl Lane {
         for (index, packet) in (0..).zip(&mut self.packets) {
             let (to, route) = self.scenario.destinations.draw(&mut self.random);
             let from = self.random.below(self.scenario.spokes);
-            let way = Way { index, pass: self.pass, from, to, route };
-            way.arrival(&self.scenario, &mut frame)?;
+            let size = self.scenario.size.draw(least_size(self.scenario.inner), &mut self.random);
+            let way = Way { index, pass: self.pass, size, from, to, route };
+            way.arrival(&self.scenario, self.peers.as_mut(), &mut frame)?;
             packet.reset();
             packet.append(frame.len()).context("a frame does not fit a buffer")?.copy_from_slice(&frame);
             self.ways.push(way);
@@ -128,7 +133,7 @@ impl Lane {
         let _ = self.breathe();
     }
 
-    fn breathe(&mut self) -> Breath {
+    pub(crate) fn breathe(&mut self) -> Breath {
         // The clock is read once a breath, as the data plane's worker does it.
         let now = Instant(self.clock.microseconds());
         breathe(&mut self.worker, now, &mut self.ports)
@@ -148,24 +153,18 @@ impl Lane {
         cycles() - begun
     }
 
-    /// Takes back what left and checks every byte of it: each packet once, by the right port, to the right spoke.
+    /// Takes back what left and checks every byte of it: each packet once, by the right port, to the right spoke, which can open it.
     ///
     /// # Errors
     /// What is wrong with the first packet that is.
     pub(crate) fn verify(&mut self) -> anyhow::Result<()> {
         let mut seen = vec![false; DISTINCT];
-        for (port, drain) in (0..).zip(&mut self.drains) {
+        for port in 0..self.drains.len() {
             let from = self.packets.len();
-            while drain.burst(&mut self.packets, DISTINCT) > 0 {}
-            for packet in &self.packets[from..] {
-                let index = index_of(&self.scenario, packet.bytes()).context("a frame without a payload")?;
-                let Some((way, seen)) = self.ways.get(index as usize).zip(seen.get_mut(index as usize))
-                else {
-                    bail!("a frame that is none of ours: {packet:?}");
-                };
-                ensure!(!std::mem::replace(seen, true), "packet {index} came out twice");
-                way.check_departure(&self.scenario, port, packet.bytes())
-                    .with_context(|| format!("packet {index}: {way:?}"))?;
+            while self.drains[port].burst(&mut self.packets, DISTINCT) > 0 {}
+            let Self { scenario, packets, ways, peers, .. } = self;
+            for packet in &mut packets[from..] {
+                check(scenario, ways, peers.as_mut(), port as u16, packet, &mut seen)?;
             }
         }
         ensure!(
@@ -175,4 +174,29 @@ impl Lane {
         );
         Ok(())
     }
+}
+
+/// Checks one packet, which it opens.
+fn check(
+    scenario: &Scenario,
+    ways: &[Way],
+    peers: Option<&mut Peers>,
+    port: u16,
+    packet: &mut Mbuf,
+    seen: &mut [bool],
+) -> anyhow::Result<()> {
+    let mut opened = None;
+    if let Some(peers) = peers.filter(|_| scenario.kind.leaves_in_tunnel()) {
+        let sequence = peers.open(esp_of(scenario, packet.bytes_mut())?)?;
+        opened = Some((peers, sequence));
+    }
+    let frame = packet.bytes();
+    let index = index_of(scenario, frame).context("a frame without a payload")?;
+    let Some((way, seen)) = ways.get(index as usize).zip(seen.get_mut(index as usize)) else {
+        bail!("a frame that is none of ours: {packet:?}");
+    };
+    ensure!(!std::mem::replace(seen, true), "packet {index} came out twice");
+    let header =
+        opened.map(|(peers, sequence)| peers.header(scenario.spoke_of(way.route), sequence)).transpose()?;
+    way.check_departure(scenario, port, header, frame).with_context(|| format!("packet {index}: {way:?}"))
 }

@@ -3,6 +3,7 @@
 
 mod aead;
 mod destinations;
+mod esp;
 mod fib;
 mod frame;
 mod graph;
@@ -11,11 +12,13 @@ mod lane;
 mod machine;
 mod mix;
 mod nhrp;
+mod peers;
 mod process;
 mod reference;
 mod report;
 mod routes;
 mod scenario;
+mod size;
 mod width;
 
 use std::process::ExitCode;

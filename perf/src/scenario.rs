@@ -15,6 +15,9 @@
 //! | encap      | lan → tunnel → wan                      | one of the routes, midchain of a spoke |
 //! | decap      | wan → tunnel → lan                      | tunnel, one of the routes, one of 16 LAN routers |
 //! | gre-relay  | wan → tunnel → tunnel → wan             | tunnel, one of the routes, midchain of a spoke |
+//! | encrypt    | as encap, and sealed                    | the same, and the outbound SA of the spoke |
+//! | decrypt    | opened, and as decap                    | the inbound SA of the spoke that sends, and the same |
+//! | relay      | opened, as gre-relay, and sealed        | the inbound SA of a spoke, the same, and the outbound SA of another one |
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
@@ -27,6 +30,8 @@ use model::program::{
 use model::{InterfaceName, Mac, NbmaAddr, Prefix, ProtocolAddr, TableId};
 
 use crate::destinations::Destinations;
+use crate::esp::{Esp, profile};
+use crate::size::Size;
 
 /// Ports, as the program numbers them.
 pub(crate) const LAN: u16 = 0;
@@ -59,6 +64,12 @@ pub(crate) enum Kind {
     Decap,
     /// Out of the tunnel and into it again, to another spoke: a hub's work
     GreRelay,
+    /// From the LAN into a protected mGRE tunnel
+    Encrypt,
+    /// Out of the protected tunnel to the LAN
+    Decrypt,
+    /// Out of the protected tunnel and into it again: all of a hub's work
+    Relay,
 }
 
 /// An address family.
@@ -89,8 +100,10 @@ pub(crate) struct Scenario {
     pub(crate) spokes: u32,
     /// Prefixes that packets are sent to, spread over the spokes.
     pub(crate) destinations: Arc<Destinations>,
-    /// Bytes of the Ethernet frame in the clear, without FCS: 14 and the inner IP packet.
-    pub(crate) size: usize,
+    /// Of the Ethernet frame in the clear, without FCS: 14 and the inner IP packet.
+    pub(crate) size: Size,
+    /// What protects the tunnel, if something does.
+    pub(crate) esp: Option<Esp>,
 }
 
 impl Kind {
@@ -102,7 +115,15 @@ impl Kind {
             Self::Encap => "encap",
             Self::Decap => "decap",
             Self::GreRelay => "gre-relay",
+            Self::Encrypt => "encrypt",
+            Self::Decrypt => "decrypt",
+            Self::Relay => "relay",
         }
+    }
+
+    /// Whether the tunnel is protected.
+    pub(crate) fn is_protected(self) -> bool {
+        matches!(self, Self::Encrypt | Self::Decrypt | Self::Relay)
     }
 
     /// Whether there is no tunnel.
@@ -112,12 +133,17 @@ impl Kind {
 
     /// Whether packets arrive in GRE.
     pub(crate) fn arrives_in_tunnel(self) -> bool {
-        matches!(self, Self::Decap | Self::GreRelay)
+        matches!(self, Self::Decap | Self::GreRelay | Self::Decrypt | Self::Relay)
     }
 
     /// Whether packets leave in GRE.
     pub(crate) fn leaves_in_tunnel(self) -> bool {
-        matches!(self, Self::Encap | Self::GreRelay)
+        matches!(self, Self::Encap | Self::GreRelay | Self::Encrypt | Self::Relay)
+    }
+
+    /// Whether packets leave to a router on the LAN.
+    fn leads_to_lan(self) -> bool {
+        matches!(self, Self::Decap | Self::Decrypt)
     }
 
     /// The port by which packets arrive.
@@ -127,7 +153,7 @@ impl Kind {
 
     /// The port by which they leave.
     pub(crate) fn out_port(self) -> u16 {
-        if self == Self::Decap { LAN } else { WAN }
+        if self.leads_to_lan() { LAN } else { WAN }
     }
 }
 
@@ -181,15 +207,15 @@ fn station(kind: u8, number: u32) -> Mac {
 impl Scenario {
     /// Who a route leads to.
     pub(crate) fn spoke_of(&self, route: u32) -> u32 {
-        route % if self.kind == Kind::Decap { LAN_ROUTERS } else { self.spokes }
+        route % if self.kind.leads_to_lan() { LAN_ROUTERS } else { self.spokes }
     }
 
     /// Ethernet destination of what is sent to a route.
     pub(crate) fn next_station(&self, route: u32) -> Mac {
         match self.kind {
             Kind::Ipv4 | Kind::Ipv6 => station(3, self.spoke_of(route)),
-            Kind::Decap => station(4, self.spoke_of(route)),
-            Kind::Encap | Kind::GreRelay => GATEWAY,
+            Kind::Decap | Kind::Decrypt => station(4, self.spoke_of(route)),
+            Kind::Encap | Kind::GreRelay | Kind::Encrypt | Kind::Relay => GATEWAY,
         }
     }
 
@@ -206,12 +232,12 @@ impl Scenario {
                 }
                 self.routes_via(names.wan, protocol, &mut objects);
             }
-            Kind::Encap | Kind::GreRelay => {
-                objects.extend(self.tunnel(&names));
+            Kind::Encap | Kind::GreRelay | Kind::Encrypt | Kind::Relay => {
+                objects.extend(self.tunnel(&names)?);
                 self.routes_via(names.tunnel, protocol, &mut objects);
             }
-            Kind::Decap => {
-                objects.extend(self.tunnel(&names));
+            Kind::Decap | Kind::Decrypt => {
+                objects.extend(self.tunnel(&names)?);
                 let router = |family, number| lan(family, number + 2);
                 for number in 0..LAN_ROUTERS {
                     let hop = hop(names.lan, router(self.inner, number));
@@ -220,8 +246,19 @@ impl Scenario {
                 self.routes_via(names.lan, router, &mut objects);
             }
         }
-        let ops: Vec<Op> = objects.into_iter().map(|object| Op::Put(Owner::Config, object)).collect();
-        Ok((1..).zip(ops.chunks(BATCH)).map(|(number, ops)| Batch { number, ops: ops.to_vec() }).collect())
+        Ok(batches(objects))
+    }
+
+    /// The batches that program the SAs of so many workers.
+    pub(crate) fn sa_batches(&self, workers: u16) -> anyhow::Result<Vec<Batch>> {
+        let Some(esp) = &self.esp else { return Ok(Vec::new()) };
+        let mut objects = Vec::new();
+        for spoke in 0..self.spokes {
+            for worker in 0..workers {
+                objects.extend(esp.sas(self.outer, worker, spoke)?);
+            }
+        }
+        Ok(batches(objects))
     }
 
     fn routes_via(
@@ -253,7 +290,7 @@ impl Scenario {
     }
 
     /// The tunnel and a binding for each spoke.
-    fn tunnel(&self, names: &Names) -> Vec<Object> {
+    fn tunnel(&self, names: &Names) -> anyhow::Result<Vec<Object>> {
         let tunnel = Tunnel {
             name: names.tunnel,
             mode: TunnelMode::Multipoint,
@@ -269,7 +306,7 @@ impl Scenario {
             outer_df: OuterDf::Copy,
             tcp_mss: TcpMss::Auto,
             netns: None,
-            protection: None,
+            protection: if self.esp.is_some() { Some(profile()?) } else { None },
         };
         let link = Hop { interface: names.wan, next_hop: gateway(self.outer) };
         let binding = |spoke| {
@@ -279,11 +316,17 @@ impl Scenario {
                 nbma: NbmaAddr(nbma(self.outer, spoke)),
                 link: Some(link),
                 expires_in: None,
-                port: 0,
+                port: self.esp.map_or(0, |esp| esp.port(spoke)),
             })
         };
-        std::iter::once(Object::Tunnel(tunnel)).chain((0..self.spokes).map(binding)).collect()
+        Ok(std::iter::once(Object::Tunnel(tunnel)).chain((0..self.spokes).map(binding)).collect())
     }
+}
+
+/// The objects in batches, counted from 1.
+fn batches(objects: Vec<Object>) -> Vec<Batch> {
+    let ops: Vec<Op> = objects.into_iter().map(|object| Op::Put(Owner::Config, object)).collect();
+    (1..).zip(ops.chunks(BATCH)).map(|(number, ops)| Batch { number, ops: ops.to_vec() }).collect()
 }
 
 fn route(prefix: Prefix, path: Path) -> Object {
