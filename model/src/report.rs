@@ -42,7 +42,7 @@ pub enum Report {
         next_hop: ProtocolAddr,
     },
     /// A router of the underlay says that the path to a peer takes no more than this. The message quoted what we send there: our
-    /// addresses, GRE and the tunnel's key (RFC 5927 §4; what it says is still to be taken with care).
+    /// addresses, GRE and the tunnel's key, or ESP of a live SA (RFC 5927 §4; what it says is still to be taken with care).
     PathMtu {
         /// The tunnel.
         tunnel: InterfaceName,

@@ -3,7 +3,7 @@
 use std::io::IoSliceMut;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -29,18 +29,75 @@ pub struct Frame {
     pub length: usize,
 }
 
-/// Bytes kept of each frame: whole control messages, headers of the rest.
-pub const SNAP: usize = 512;
+/// Bytes kept of each frame: all that an underlay of 1,500 bytes carries.
+pub const SNAP: usize = 2048;
 
 /// Whether a frame is worth keeping.
 pub type Filter = fn(&[u8]) -> bool;
 
+/// Gives each frame that enters a namespace's bridges to somebody, on a thread of its own: once, where it comes in. Dropped, it stops.
+#[derive(Debug)]
+pub(crate) struct Tap {
+    stop: Arc<AtomicBool>,
+    missed: Arc<AtomicU32>,
+    thread: Option<JoinHandle<Result<()>>>,
+}
+
+impl Tap {
+    /// Starts with what comes in by any interface but this bridge itself.
+    pub(crate) fn start(
+        namespace: &Namespace,
+        bridge: &str,
+        mut take: impl FnMut(Frame) -> Result<()> + Send + 'static,
+    ) -> Result<Self> {
+        let bridge = namespace.link_index(bridge)?;
+        let fd = namespace
+            .run(|| socket(AddressFamily::Packet, SockType::Raw, SockFlag::empty(), SockProtocol::EthAll))?
+            .context("packet socket")?;
+        setsockopt(&fd, sockopt::RcvBufForce, &(64 << 20))?;
+        setsockopt(&fd, sockopt::ReceiveTimestampns, &true)?;
+        setsockopt(&fd, sockopt::RxqOvfl, &1)?;
+        setsockopt(&fd, sockopt::ReceiveTimeout, &TimeVal::new(0, 20_000))?;
+        let (stop, missed) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU32::new(0)));
+        let thread = std::thread::spawn({
+            let (stop, missed) = (stop.clone(), missed.clone());
+            move || {
+                while !stop.load(Ordering::Relaxed) {
+                    if let Some(frame) = receive(&fd, bridge, &missed)? {
+                        take(frame)?;
+                    }
+                }
+                Ok(())
+            }
+        });
+        Ok(Self { stop, missed, thread: Some(thread) })
+    }
+
+    /// Ends it after all that is on its way; how many frames were too many for it.
+    pub(crate) fn finish(mut self) -> Result<u32> {
+        std::thread::sleep(Duration::from_millis(50));
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            thread.join().map_err(|_| anyhow::anyhow!("the capture panicked"))??;
+        }
+        Ok(self.missed.load(Ordering::Relaxed))
+    }
+}
+
+impl Drop for Tap {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
 /// A capture that runs, of all frames that enter a namespace's bridge: each once, where it comes in.
 #[derive(Debug)]
 pub struct Capture {
-    stop: Arc<AtomicBool>,
     frames: Arc<Mutex<Vec<Frame>>>,
-    thread: Option<JoinHandle<Result<()>>>,
+    tap: Tap,
 }
 
 impl Capture {
@@ -49,26 +106,15 @@ impl Capture {
     /// # Errors
     /// No packet socket, or no such bridge.
     pub fn start(namespace: &Namespace, bridge: &str, keep: Filter) -> Result<Self> {
-        let bridge = namespace.link_index(bridge)?;
-        let fd = namespace
-            .run(|| socket(AddressFamily::Packet, SockType::Raw, SockFlag::empty(), SockProtocol::EthAll))?
-            .context("packet socket")?;
-        setsockopt(&fd, sockopt::RcvBufForce, &(64 << 20))?;
-        setsockopt(&fd, sockopt::ReceiveTimestampns, &true)?;
-        setsockopt(&fd, sockopt::ReceiveTimeout, &TimeVal::new(0, 20_000))?;
-        let (stop, frames) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(Vec::new())));
-        let thread = std::thread::spawn({
-            let (stop, frames) = (stop.clone(), frames.clone());
-            move || {
-                while !stop.load(Ordering::Relaxed) {
-                    if let Some(frame) = receive(&fd, bridge)?.filter(|f| keep(&f.bytes)) {
-                        frames.lock().map_err(|_| anyhow::anyhow!("capture lost"))?.push(frame);
-                    }
-                }
-                Ok(())
+        let frames = Arc::new(Mutex::new(Vec::new()));
+        let kept = frames.clone();
+        let tap = Tap::start(namespace, bridge, move |frame: Frame| {
+            if keep(&frame.bytes) {
+                kept.lock().map_err(|_| anyhow::anyhow!("capture lost"))?.push(frame);
             }
-        });
-        Ok(Self { stop, frames, thread: Some(thread) })
+            Ok(())
+        })?;
+        Ok(Self { frames, tap })
     }
 
     /// What has been captured so far.
@@ -87,31 +133,19 @@ impl Capture {
     ///
     /// # Errors
     /// The socket failed meanwhile.
-    pub fn finish(mut self) -> Result<Vec<Frame>> {
-        std::thread::sleep(Duration::from_millis(50));
-        self.stop.store(true, Ordering::Relaxed);
-        if let Some(thread) = self.thread.take() {
-            thread.join().map_err(|_| anyhow::anyhow!("the capture panicked"))??;
-        }
-        Ok(self.frames())
-    }
-}
-
-impl Drop for Capture {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
+    pub fn finish(self) -> Result<Vec<Frame>> {
+        let Self { frames, tap } = self;
+        tap.finish()?;
+        Ok(frames.lock().map(|mut frames| std::mem::take(&mut *frames)).unwrap_or_default())
     }
 }
 
 /// `PACKET_OUTGOING` of packet(7): the same frame on its way out by another port.
 const OUTGOING: u8 = 4;
 
-fn receive(fd: &OwnedFd, bridge: usize) -> Result<Option<Frame>> {
+fn receive(fd: &OwnedFd, bridge: usize, missed: &AtomicU32) -> Result<Option<Frame>> {
     let mut buffer = [0_u8; SNAP];
-    let mut room = nix::cmsg_space!(nix::sys::time::TimeSpec);
+    let mut room = nix::cmsg_space!(nix::sys::time::TimeSpec, u32);
     let mut parts = [IoSliceMut::new(&mut buffer)];
     let message = match recvmsg::<LinkAddr>(fd.as_raw_fd(), &mut parts, Some(&mut room), MsgFlags::MSG_TRUNC)
     {
@@ -123,10 +157,14 @@ fn receive(fd: &OwnedFd, bridge: usize) -> Result<Option<Frame>> {
     if from.pkttype() == OUTGOING || from.ifindex() == bridge {
         return Ok(None);
     }
-    let stamp = message.cmsgs()?.find_map(|c| match c {
-        ControlMessageOwned::ScmTimestampns(stamp) => Some(Duration::from(stamp)),
-        _ => None,
-    });
+    let mut stamp = None;
+    for said in message.cmsgs()? {
+        match said {
+            ControlMessageOwned::ScmTimestampns(at) => stamp = Some(Duration::from(at)),
+            ControlMessageOwned::RxqOvfl(count) => missed.store(count, Ordering::Relaxed),
+            _ => {}
+        }
+    }
     let length = message.bytes;
     let bytes = buffer[..length.min(SNAP)].to_vec();
     Ok(Some(Frame { at: stamp.unwrap_or_else(crate::traffic::wall_clock), bytes, length }))
@@ -180,9 +218,13 @@ mod tests {
         let frames = capture.finish().unwrap();
         let pings: Vec<_> = frames.iter().filter(|f| f.bytes[12..14] == [8, 0]).collect();
         assert_eq!(pings.len(), 4, "two requests, two replies");
-        assert!(pings.iter().all(|f| f.length == 1042 && f.bytes.len() == SNAP));
+        assert!(pings.iter().all(|f| f.length == 1042 && f.bytes.len() == 1042));
         assert!(frames.windows(2).all(|w| w[0].at <= w[1].at));
-        assert_eq!(frames.iter().filter(|f| f.bytes[12..14] == [8, 6]).count() % 2, 0, "ARP too, once each");
+        let arp = |operation| {
+            frames.iter().filter(|f| f.bytes[12..14] == [8, 6] && f.bytes[21] == operation).count()
+        };
+        // Who has to wait asks again.
+        assert!(arp(1) >= arp(2) && arp(2) > 0, "ARP too, of both sides");
 
         let path = std::env::temp_dir().join(format!("nave-capture-{}.pcap", std::process::id()));
         save(&path, &frames).unwrap();

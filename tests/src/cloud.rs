@@ -9,8 +9,9 @@
 //! ```
 //!
 //! Before it is started it may be changed: the nodes' configurations, the underlay ([`crate::underlay`]), and a LAN
-//! ([`crate::vlan`]).
+//! ([`crate::vlan`]). It goes in the clear unless it is protected ([`crate::keys`]).
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
@@ -22,7 +23,9 @@ use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
 use serde_json::Value;
 
+use crate::esp::Keyring;
 use crate::guardian::Guardian;
+use crate::keys::Pair;
 use crate::netns::Namespace;
 use crate::node::{Host, Node};
 use crate::site::Site;
@@ -102,6 +105,9 @@ pub struct Cloud {
     pub nodes: Vec<Node>,
     /// The router of the underlay, if there is one ([`Cloud::put_behind_router`]).
     pub router: Option<Arc<Namespace>>,
+    /// SAs of each two nodes that have keys with each other ([`Cloud::protect`]), by their indices, the lower first.
+    pub pairs: BTreeMap<(usize, usize), Pair>,
+    pub(crate) keys: Keyring,
     pub(crate) prefix: String,
     ports: Ports,
     directory: PathBuf,
@@ -190,14 +196,15 @@ impl Cloud {
                 bridge: BRIDGE.to_owned(),
                 mtu: None,
                 port_args: vec![port("wan", 0), port("lan", 1)],
-                core: index % cores,
+                workers: vec![index % cores],
                 dataplane: None,
                 controlplane: None,
             };
             nodes.push(node);
         }
         let guardian = Arc::new(guardian);
-        Ok(Self { internet, nodes, router: None, prefix, ports, directory, guardian })
+        let (pairs, keys) = (BTreeMap::new(), Keyring::default());
+        Ok(Self { internet, nodes, router: None, pairs, keys, prefix, ports, directory, guardian })
     }
 
     /// Lays the wires and starts everything; returns when both spokes are registered.

@@ -8,6 +8,7 @@
 //! - [`path`] what a path shows to a host: hops, sizes, TCP through it
 //! - [`traffic`] numbered UDP packets and what became of them
 //! - [`capture`] what passes on the underlay, [`trail`] what it means, [`tshark`] what others say it means
+//! - [`esp`] ESP with its keys, [`keys`] keys for a cloud, [`census`] what may pass on the underlay and what may not
 //! - [`frame`] packets made by hand, right and wrong ones; [`probe`] a station on the underlay that sends them
 //! - [`frr`] routing daemons that nobody here wrote, [`vm`] whole hubs and spokes of that kind, [`guest`] what they are told to be
 //! - [`scapy`] ESP that nobody here wrote
@@ -18,11 +19,14 @@
 #![forbid(unsafe_code)]
 
 pub mod capture;
+pub mod census;
 pub mod cloud;
+pub mod esp;
 pub mod frame;
 pub mod frr;
 pub mod guardian;
 pub mod guest;
+pub mod keys;
 pub mod lock;
 pub mod named;
 pub mod nat;

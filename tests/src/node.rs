@@ -1,7 +1,9 @@
 //! One node: its two processes, its configuration, and the operator's command for it.
 
-use std::fs;
+use std::fs::File;
+use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -115,7 +117,8 @@ pub struct Node {
     /// What its ports and its LAN take, if that is not 1500.
     pub(crate) mtu: Option<u16>,
     pub(crate) port_args: Vec<String>,
-    pub(crate) core: usize,
+    /// Cores of the data plane's workers, one each, before it is started.
+    pub workers: Vec<usize>,
     /// Its data plane, while it runs.
     pub dataplane: Option<Process>,
     /// Its control plane, while it runs.
@@ -214,8 +217,16 @@ impl Node {
     /// # Errors
     /// It is refused.
     pub fn apply(&self) -> Result<()> {
-        fs::write(self.config_file(), toml::to_string(&self.config)?)?;
+        self.write_config()?;
         self.nave(&format!("apply {}", self.config_file().display())).map(drop)
+    }
+
+    /// For nobody else's eyes: there may be keys in it.
+    fn write_config(&self) -> Result<()> {
+        let mut file = File::options();
+        file.create(true).truncate(true).write(true).mode(0o600);
+        file.open(self.config_file())?.write_all(toml::to_string(&self.config)?.as_bytes())?;
+        Ok(())
     }
 
     /// Starts the data plane and waits until it serves.
@@ -230,7 +241,9 @@ impl Node {
         for port in &self.port_args {
             command.args(["--port", port]);
         }
-        command.args(["--workers", &self.core.to_string(), "--idle", "adaptive", "--memory", "no-huge:128"]);
+        let workers: Vec<_> = self.workers.iter().map(ToString::to_string).collect();
+        let memory = format!("no-huge:{}", 128 * workers.len());
+        command.args(["--workers", &workers.join(","), "--idle", "adaptive", "--memory", &memory]);
         command.args(["--file-prefix", self.namespace.name()]);
         if let Some(mtu) = self.mtu {
             // Buffers are as large as the MTU: fewer of them in the same memory.
@@ -251,7 +264,7 @@ impl Node {
     /// # Errors
     /// It ends, or does not serve in time.
     pub fn start_controlplane(&mut self) -> Result<()> {
-        fs::write(self.config_file(), toml::to_string(&self.config)?)?;
+        self.write_config()?;
         let mut command = Command::new(program("nave-controlplane")?);
         command.arg("--config").arg(self.config_file());
         let log = self.directory.join("controlplane.log");
@@ -366,6 +379,16 @@ impl Node {
     pub fn entry_of(&self, address: impl Into<IpAddr>) -> Result<Option<Value>> {
         let address = address.into();
         self.entry(&format!("{address}/{}", if address.is_ipv4() { 32 } else { 128 }))
+    }
+
+    /// Packets that its data plane dropped for this reason.
+    ///
+    /// # Errors
+    /// `nave` fails.
+    pub fn drops(&self, reason: &str) -> Result<u64> {
+        let drops = self.nave_json("show drops")?;
+        let found = drops.as_array().and_then(|all| all.iter().find(|drop| drop["name"] == reason));
+        Ok(found.and_then(|drop| drop["count"].as_u64()).unwrap_or(0))
     }
 
     /// `nave watch --json`: one line for each event, on its standard output.

@@ -12,8 +12,10 @@ use hdrhistogram::Histogram;
 
 use crate::netns::Namespace;
 
-/// Bytes of UDP payload, where a flow does not want others: number (8), time of sending (8), filler.
+/// Bytes of UDP payload, where a flow does not want others: number (8), time of sending (8), and planted words again and again.
 pub const PAYLOAD: usize = 100;
+/// What stands in every packet of a flow, and would be found where it can be read.
+pub const PLANTED: &[u8] = b"what only the two hosts may read";
 
 /// Who sends what to whom.
 #[derive(Debug, Clone)]
@@ -121,7 +123,8 @@ fn send(socket: &UdpSocket, flow: &Flow, start: Instant, stop: &AtomicBool) -> R
     let to = SocketAddr::from((flow.destination, flow.port));
     let interval = Duration::from_secs(1) / flow.rate;
     let first = Instant::now();
-    let mut payload = vec![0_u8; flow.payload];
+    let mut payload: Vec<u8> =
+        [0; 16].iter().chain(PLANTED.iter().cycle()).copied().take(flow.payload).collect();
     let mut number = 0_u64;
     while !stop.load(Ordering::Relaxed) {
         let due = first + interval * u32::try_from(number)?;

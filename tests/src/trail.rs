@@ -31,7 +31,7 @@ pub struct Outer<'a> {
 }
 
 /// An IP packet: source, destination, protocol, payload. `None` if it is none, or a later fragment.
-fn ip(bytes: &[u8]) -> Option<(IpAddr, IpAddr, u8, &[u8])> {
+pub(crate) fn ip(bytes: &[u8]) -> Option<(IpAddr, IpAddr, u8, &[u8])> {
     match bytes.first()? >> 4 {
         4 => ipv4(bytes),
         6 => ipv6(bytes),

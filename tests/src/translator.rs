@@ -7,8 +7,8 @@
 //!                                 └───────────┘
 //! ```
 //!
-//! One to one, each inner address has an outer one of its own. With one outer address for all, what comes back is told apart by the
-//! peer alone: GRE has no ports. As in Linux, the flow with a peer is that of who began it, until it has been silent for
+//! One to one, each inner address has an outer one of its own. With one outer address for all, datagrams of UDP are told apart by ports: each
+//! inner address has its own outer one. Of anything else what comes back is told apart by the peer alone: GRE and ESP have no ports. As in Linux, the flow with a peer is that of who began it, until it has been silent for
 //! [`IDLE`]; what others send to that peer does not pass. There are boxes that let it pass, and give what comes back to who sent last.
 
 use std::collections::HashMap;
@@ -25,6 +25,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use twin::{Anchor, Kind, Queue};
 
 use crate::cloud::{BRIDGE, Cloud};
+use crate::esp::{NAT_PORT, udp_ports};
 use crate::frame;
 
 /// The bridge behind the box.
@@ -49,6 +50,8 @@ pub enum Translation {
     First(Ipv4Addr),
     /// All are one; a peer's flow is that of who sent last.
     Last(Ipv4Addr),
+    /// All are one, and each has a port of it for its port 4500 of UDP. Nothing else passes.
+    Ports(Ipv4Addr, Vec<(Ipv4Addr, u16)>),
 }
 
 /// The box. Dropped, it stops.
@@ -118,6 +121,19 @@ impl Cloud {
     }
 }
 
+const UDP: u8 = 17;
+/// Where UDP has its ports, behind an IPv4 header without options.
+const SOURCE_PORT: usize = 20;
+const DESTINATION_PORT: usize = 22;
+
+/// Writes a port of a datagram, which has no checksum then (RFC 768 allows that over IPv4, RFC 3948 §2.1 wants it of ESP).
+fn set_port(packet: &mut [u8], at: usize, port: u16) {
+    if packet.len() >= 28 {
+        packet[at..at + 2].copy_from_slice(&port.to_be_bytes());
+        packet[26..28].fill(0);
+    }
+}
+
 struct Rewriter {
     translation: Translation,
     /// Whose a flow with a peer is, and when it was last heard of.
@@ -146,7 +162,9 @@ impl Rewriter {
         match &self.translation {
             _ if side == INSIDE => address == INNER,
             Translation::OneToOne(pairs) => pairs.iter().any(|(_, outer)| *outer == address),
-            Translation::First(outer) | Translation::Last(outer) => *outer == address,
+            Translation::First(outer) | Translation::Last(outer) | Translation::Ports(outer, _) => {
+                *outer == address
+            }
         }
     }
 
@@ -175,17 +193,23 @@ impl Rewriter {
         let (source, destination, protocol) = (address(&packet, 12), address(&packet, 16), packet[9]);
         let mut out = OUTSIDE;
         if side == INSIDE {
-            let Some(outer) = self.outer(source, destination, protocol) else {
+            let Some((outer, port)) = self.outer(source, destination, protocol) else {
                 self.refused.fetch_add(1, Ordering::Relaxed);
                 return;
             };
             packet[12..16].copy_from_slice(&outer.octets());
+            if let Some(port) = port {
+                set_port(&mut packet, SOURCE_PORT, port);
+            }
         }
         // From outside, or back to where it came from (a hairpin).
         if self.is_own(OUTSIDE, destination) {
             let peer = address(&packet, 12);
-            let Some(inner) = self.inner(peer, destination, protocol) else { return };
+            let Some(inner) = self.inner(peer, destination, &packet) else { return };
             packet[16..20].copy_from_slice(&inner.octets());
+            if matches!(self.translation, Translation::Ports(..)) {
+                set_port(&mut packet, DESTINATION_PORT, NAT_PORT);
+            }
             out = INSIDE;
         } else if side == OUTSIDE {
             return;
@@ -195,12 +219,12 @@ impl Rewriter {
         self.send(&queues[out], out, address(&packet, 16), &packet);
     }
 
-    /// The outer address of a packet from inside; `None`: it does not pass.
-    fn outer(&mut self, inner: Ipv4Addr, peer: Ipv4Addr, protocol: u8) -> Option<Ipv4Addr> {
+    /// The outer address of a packet from inside, and its port if it gets another; `None`: it does not pass.
+    fn outer(&mut self, inner: Ipv4Addr, peer: Ipv4Addr, protocol: u8) -> Option<(Ipv4Addr, Option<u16>)> {
         let now = Instant::now();
         match &self.translation {
             Translation::OneToOne(pairs) => {
-                pairs.iter().find(|(own, _)| *own == inner).map(|(_, outer)| *outer)
+                pairs.iter().find(|(own, _)| *own == inner).map(|(_, outer)| (*outer, None))
             }
             Translation::First(outer) => {
                 let flow = self.flows.entry((peer, protocol)).or_insert((inner, now));
@@ -208,23 +232,31 @@ impl Rewriter {
                     return None;
                 }
                 *flow = (inner, now);
-                Some(*outer)
+                Some((*outer, None))
             }
             Translation::Last(outer) => {
                 self.flows.insert((peer, protocol), (inner, now));
-                Some(*outer)
+                Some((*outer, None))
             }
+            Translation::Ports(outer, ports) if protocol == UDP => {
+                ports.iter().find(|(own, _)| *own == inner).map(|(_, port)| (*outer, Some(*port)))
+            }
+            Translation::Ports(..) => None,
         }
     }
 
     /// Whom a packet from a peer is for; `None`: nobody.
-    fn inner(&self, peer: Ipv4Addr, outer: Ipv4Addr, protocol: u8) -> Option<Ipv4Addr> {
+    fn inner(&self, peer: Ipv4Addr, outer: Ipv4Addr, packet: &[u8]) -> Option<Ipv4Addr> {
         match &self.translation {
             Translation::OneToOne(pairs) => {
                 pairs.iter().find(|(_, own)| *own == outer).map(|(inner, _)| *inner)
             }
             Translation::First(_) | Translation::Last(_) => {
-                self.flows.get(&(peer, protocol)).map(|flow| flow.0)
+                self.flows.get(&(peer, packet[9])).map(|flow| flow.0)
+            }
+            Translation::Ports(_, ports) => {
+                let (_, to) = udp_ports(&packet[20..]).filter(|_| packet[9] == UDP)?;
+                ports.iter().find(|(_, port)| *port == to).map(|(inner, _)| *inner)
             }
         }
     }
@@ -237,7 +269,9 @@ impl Rewriter {
                 let own = match &self.translation {
                     _ if side == INSIDE => INNER,
                     Translation::OneToOne(pairs) => pairs.first().map_or(INNER, |(_, outer)| *outer),
-                    Translation::First(outer) | Translation::Last(outer) => *outer,
+                    Translation::First(outer) | Translation::Last(outer) | Translation::Ports(outer, _) => {
+                        *outer
+                    }
                 };
                 let request = frame::arp(false, MACS[side], own, [0; 6], to);
                 frame::ethernet(BROADCAST, MACS[side], 0x0806, &request)

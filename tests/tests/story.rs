@@ -1,4 +1,4 @@
-//! The demonstration: its claims hold in every phase and on both kinds of ports, and it leaves nothing behind.
+//! The demonstration: its claims hold in every phase, on both kinds of ports, protected and in the clear, and it leaves nothing behind.
 #![allow(clippy::unwrap_used, clippy::panic)] // A test fails by panicking, in its helpers too.
 
 use std::collections::BTreeSet;
@@ -40,35 +40,41 @@ fn cloud() -> (Command, String) {
     (command, name)
 }
 
-fn tell(phase: &str, ports: &str) {
+fn tell(phase: &str, ports: &str, protection: &str) {
     let _turn = lock::take_turn().unwrap();
     let (mut command, name) = cloud();
-    let story = command.args(["--once", "--phase", phase, "--ports", ports]).output().unwrap();
+    let words = ["--once", "--phase", phase, "--ports", ports, "--protection", protection];
+    let story = command.args(words).output().unwrap();
     let text = String::from_utf8_lossy(&story.stdout);
     println!("{text}{}", String::from_utf8_lossy(&story.stderr));
-    assert!(story.status.success(), "phase {phase} on {ports}: {}", story.status);
+    assert!(story.status.success(), "phase {phase} on {ports}, {protection}: {}", story.status);
     assert!(text.contains("claims hold"));
     assert_eq!(traces(&name), BTreeSet::new(), "something is left behind");
 }
 
 #[test]
 fn phase_1_stays_by_the_hub() {
-    tell("1", "tap");
+    tell("1", "tap", "static-keys");
 }
 
 #[test]
 fn phase_2_goes_direct() {
-    tell("2", "tap");
+    tell("2", "tap", "static-keys");
 }
 
 #[test]
 fn phase_3_goes_direct() {
-    tell("3", "tap");
+    tell("3", "tap", "static-keys");
 }
 
 #[test]
 fn phase_3_goes_direct_on_packet_sockets() {
-    tell("3", "af_packet");
+    tell("3", "af_packet", "static-keys");
+}
+
+#[test]
+fn phase_3_goes_direct_in_the_clear() {
+    tell("3", "tap", "none");
 }
 
 /// A test that fails shall not leave its cloud to stay.

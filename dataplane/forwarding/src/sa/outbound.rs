@@ -87,6 +87,8 @@ impl Outbound {
     pub(crate) fn number(&self, slot: u32, len: usize) -> Result<Numbered, DropReason> {
         let line = self.lines.outbound.get(slot as usize);
         let line = line.filter(|line| line.spi.load(Relaxed) != 0).ok_or(DropReason::NoOutboundSa)?;
+        // What has a number is sealed: without a key it would go in the clear.
+        self.key(slot).ok_or(DropReason::NoOutboundSa)?;
         let (sequence, bytes) = (line.next.load(Relaxed), line.bytes.load(Relaxed) + len as u64);
         if sequence > line.last.load(Relaxed) || bytes > line.alarm.load(Relaxed) {
             self.look_closer(line, slot, bytes)?;

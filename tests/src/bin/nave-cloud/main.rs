@@ -15,8 +15,10 @@ use clap::Parser;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use tests::census::Lookout;
 use tests::cloud::{Cloud, HUB, Phase, Ports, SPOKE1};
 use tests::guardian::Guardian;
+use tests::keys::Protection;
 use tests::node;
 
 use crate::teller::Teller;
@@ -34,6 +36,9 @@ struct Args {
     /// What the data planes' ports are.
     #[arg(long, value_enum, default_value = "tap")]
     ports: Ports,
+    /// How tunnels are protected.
+    #[arg(long, value_enum, default_value = "static-keys")]
+    protection: Protection,
     /// What the names of its namespaces, and of its folder in /run, begin with.
     #[arg(long, default_value = "nave")]
     name: String,
@@ -75,18 +80,23 @@ fn run(args: &Args) -> Result<bool> {
     let mut teller = Teller::new();
     let mut cloud = Cloud::lay(&args.name, args.phase, args.ports)?;
     let _ = GUARDIAN.set(cloud.guardian());
+    if args.protection == Protection::StaticKeys {
+        cloud.protect()?;
+    }
+    let lookout = Lookout::start(&cloud)?;
     story::tell(&mut cloud, args.phase, &mut teller)?;
-    let good = teller.sum_up();
 
     if !args.once {
+        teller.sum_up();
         // Before it is said: whoever reads it may press the keys at once.
         STAYING.store(true, Ordering::Relaxed);
-        print_what_to_try(&cloud);
+        print_what_to_try(&cloud, args.protection);
         let _ = interrupted.recv();
         println!("\nstopping");
     }
     cloud.stop()?;
-    Ok(good)
+    story::underlay(&lookout.finish()?, args.protection, &mut teller);
+    Ok(teller.sum_up())
 }
 
 /// Takes SIGINT, SIGTERM and SIGHUP on a thread of its own. While the cloud stays, one of them ends the stay; at any other time
@@ -109,7 +119,7 @@ fn watch_signals(interrupt: mpsc::Sender<()>) -> Result<()> {
     Ok(())
 }
 
-fn print_what_to_try(cloud: &Cloud) {
+fn print_what_to_try(cloud: &Cloud, protection: Protection) {
     let (hub, spoke) = (&cloud.nodes[HUB], &cloud.nodes[SPOKE1]);
     let (from, to) = (&spoke.host, &cloud.nodes[SPOKE1 + 1].host);
     let nave = node::program("nave").unwrap_or_default();
@@ -125,7 +135,8 @@ fn print_what_to_try(cloud: &Cloud) {
         println!("  {} --socket {} {words}", nave.display(), socket.display());
     }
     println!("  # the underlay");
-    println!("  ip netns exec {} tcpdump -ni {} proto gre", cloud.internet.name(), tests::cloud::BRIDGE);
+    let what = if protection == Protection::None { "proto gre" } else { "esp" };
+    println!("  ip netns exec {} tcpdump -ni {} {what}", cloud.internet.name(), tests::cloud::BRIDGE);
     println!("  # the kernel twins of spoke1");
     println!("  ip -n {} -brief address", spoke.namespace.name());
     println!("  # configuration and logs");

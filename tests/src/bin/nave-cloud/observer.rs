@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use tests::capture::{Capture, Frame};
 use tests::cloud::{BRIDGE, Cloud, HUB, SPOKE1, SPOKE2};
+use tests::esp::{Keyring, Opened};
 use tests::node::Node;
 use tests::trail;
 
@@ -28,6 +29,8 @@ pub(crate) struct Observer {
     first: Option<Duration>,
     ends: (IpAddr, IpAddr),
     port: u16,
+    /// What is protected it opens.
+    keys: Keyring,
 }
 
 impl Observer {
@@ -50,13 +53,15 @@ impl Observer {
         }
         let ends = [SPOKE1, SPOKE2].map(|spoke| cloud.nodes[spoke].host.address().into()).into();
         let capture = Capture::start(&cloud.internet, BRIDGE, |_| true)?;
-        Ok(Self { capture, watches, events, seen: 0, told: BTreeSet::new(), first: None, ends, port })
+        let (told, keys) = (BTreeSet::new(), cloud.keys().clone());
+        Ok(Self { capture, watches, events, seen: 0, told, first: None, ends, port, keys })
     }
 
     /// Tells what is new, in order of time.
     pub(crate) fn tell_news(&mut self, nodes: &[Node], teller: &Teller) {
         let frames = self.capture.frames_after(self.seen);
         self.seen += frames.len();
+        let frames = self.keys.read(&frames);
         let mut news = self.of_packets(nodes, &frames);
         for message in trail::nhrp(&frames) {
             let (from, to) = (name(nodes, message.source), name(nodes, message.destination));
@@ -98,13 +103,13 @@ impl Observer {
         news
     }
 
-    /// Ends it; all that was captured.
-    pub(crate) fn finish(mut self) -> Result<Vec<Frame>> {
+    /// Ends it; all that was captured, opened.
+    pub(crate) fn finish(mut self) -> Result<Opened> {
         for watch in &mut self.watches {
             watch.kill()?;
             watch.wait()?;
         }
-        self.capture.finish()
+        Ok(self.keys.open(&self.capture.finish()?))
     }
 }
 

@@ -8,7 +8,9 @@ use anyhow::{Context, Result};
 use nix::sys::signal::Signal;
 
 use tests::capture::{Capture, Frame};
+use tests::census::{Census, Kind};
 use tests::cloud::{BRIDGE, Cloud, HUB, Phase, SPOKE1, SPOKE2};
+use tests::keys::Protection;
 use tests::traffic::Stream;
 use tests::trail::{self, Way};
 use tests::wait;
@@ -29,6 +31,13 @@ const SWITCH: Duration = Duration::from_millis(100);
 pub(crate) fn tell(cloud: &mut Cloud, phase: Phase, teller: &mut Teller) -> Result<()> {
     teller.chapter(&format!("A hub, then a spoke (DMVPN phase {})", phase.number()));
     teller.tell("underlay 203.0.113.0/24, overlay 10.255.0.0/24, LANs 192.168.{1,11,12}.0/24");
+    match cloud.pairs.len() {
+        0 => teller.tell("tunnels are in the clear"),
+        pairs => teller.tell(&format!(
+            "tunnels are protected by ESP with AES-GCM; {} static keys are made for this run, two for each pair of nodes",
+            2 * pairs
+        )),
+    }
     for node in [HUB, SPOKE1] {
         start(cloud, node, teller)?;
     }
@@ -74,7 +83,7 @@ fn unregistered(cloud: &Cloud, teller: &mut Teller) -> Result<()> {
     let capture = Capture::start(&cloud.internet, BRIDGE, |_| true)?;
     let ping = ["-n", "-c", "3", "-i", "0.5", "-W", "1", &to.to_string()];
     let output = cloud.nodes[HUB].host.namespace.output("ping", &ping)?;
-    let leaked = trail::inner_packets_to(&capture.finish()?, to.into());
+    let leaked = trail::inner_packets_to(&cloud.keys().read(&capture.finish()?), to.into());
     let words = String::from_utf8_lossy(&output.stdout).into_owned();
     let answer = words.lines().find(|l| l.contains("Unreachable")).unwrap_or("no answer");
     let refused = answer.contains("Destination Host Unreachable") && answer.contains("192.168.1.1");
@@ -100,14 +109,23 @@ fn talk(cloud: &mut Cloud, phase: Phase, teller: &mut Teller) -> Result<()> {
     back.stop();
     let tallies = [there.finish()?, back.finish()?];
     observer.tell_news(&cloud.nodes, teller);
-    let frames = observer.finish()?;
+    let opened = observer.finish()?;
+    let frames = &opened.frames;
 
     for tally in &tallies {
         teller.check(tally.is_whole(), "nothing is lost, nothing comes twice", &tally.to_string());
     }
+    if opened.sealed > 0 {
+        let seen = format!("{} packets, {} of them do not", opened.sealed, opened.closed);
+        teller.check(
+            opened.closed == 0,
+            "every ESP packet opens with the keys of this run, and is authentic",
+            &seen,
+        );
+    }
     let hosts = [SPOKE1, SPOKE2].map(|spoke| IpAddr::from(cloud.nodes[spoke].host.address()));
-    judge_way(cloud, phase, &frames, (SPOKE1, SPOKE2), (hosts[0], hosts[1]), PORT, teller);
-    judge_way(cloud, phase, &frames, (SPOKE2, SPOKE1), (hosts[1], hosts[0]), PORT + 1, teller);
+    judge_way(cloud, phase, frames, (SPOKE1, SPOKE2), (hosts[0], hosts[1]), PORT, teller);
+    judge_way(cloud, phase, frames, (SPOKE2, SPOKE1), (hosts[1], hosts[0]), PORT + 1, teller);
     Ok(())
 }
 
@@ -163,6 +181,36 @@ fn stopped(cloud: &mut Cloud, teller: &mut Teller) -> Result<()> {
 
 fn signal(cloud: &Cloud, signal: Signal) -> Result<()> {
     cloud.nodes.iter().filter_map(|n| n.dataplane.as_ref()).try_for_each(|p| p.signal(signal))
+}
+
+/// All that was on the underlay while anything ran.
+pub(crate) fn underlay(census: &Census, protection: Protection, teller: &mut Teller) {
+    teller.chapter("The underlay, from before the first start until after the last exit");
+    teller.tell(&census.to_string());
+    let [gre, others] = [Kind::Gre, Kind::Other].map(|kind| census.count(kind));
+    let carried = format!("protocol 50: {} packets, protocol 47: {gre}", census.count(Kind::Esp));
+    let shown = frames(census.shown());
+    if protection == Protection::None {
+        let claim = "tunnels went in the clear, as was asked for";
+        teller.check(gre > 0 && census.esp() == 0, claim, &carried);
+        let claim = "and frames show addresses of the overlay and the LANs, and what hosts say";
+        teller.check(census.shown() > 0, claim, &shown);
+        return;
+    }
+    let claim = "tunnels went as ESP, and never in the clear";
+    teller.check(gre == 0 && census.esp() > 0, claim, &carried);
+    teller.check(others == 0, "nothing else was there but IKE's ports, ARP and ICMP", &frames(others));
+    let claim = "no frame shows an address of the overlay or of a LAN, or what hosts say";
+    teller.check(census.shown() == 0, claim, &shown);
+    let claim = "no SA uses an IV twice, and their sequence numbers go up";
+    teller.check(census.is_fresh(), claim, &format!("{} SAs", census.sas()));
+    if let Err(fault) = census.check() {
+        println!("{fault:#}");
+    }
+}
+
+fn frames(count: u64) -> String {
+    format!("{count} frames")
 }
 
 fn tables(cloud: &Cloud, teller: &Teller) -> Result<()> {
