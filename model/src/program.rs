@@ -297,7 +297,8 @@ pub struct InboundSa {
     pub key: SaKey,
     /// Sequence numbers of 64 bits, of which 32 are sent (RFC 4303 §2.2.1).
     pub esn: bool,
-    /// Sequence numbers that the replay window spans (RFC 4303 §3.4.3): 64 to 4096.
+    /// Sequence numbers that the replay window spans (RFC 4303 §3.4.3): 64 to 4096, rounded up to whole words of 64. An SA that is there
+    /// already (same SPI, key, mode and ESN) keeps the window that it has.
     pub window: u16,
     /// How much it carries.
     #[serde(default)]
@@ -321,7 +322,8 @@ pub struct OutboundSa {
     /// As [`InboundSa::esn`].
     pub esn: bool,
     /// The sequence numbers that it may use here. A data plane that runs it already (same key of the object, SPI and SA key) goes on
-    /// where it is and takes over the new end; but where the lease begins behind a gap, there: what is between may be another's.
+    /// where it is and takes over the new end if that is higher; but where the lease begins behind a gap, there: what is between may be
+    /// another's. Told of another mode or ESN, it goes on behind the old end.
     pub lease: Lease,
     /// How much it carries.
     #[serde(default)]

@@ -136,7 +136,7 @@ impl Program {
                 if given == Some(now) {
                     return true;
                 }
-                // The window stays with the key: what came once comes never again.
+                // The window stays with the key, and its size: what came once comes never again.
                 let told = if given.is_some_and(|given| given.identity == now.identity) {
                     let GivenInbound { domain, remote, port, lifetimes, .. } = now;
                     Some(Told::InboundPeer { spi: sa.spi.value(), domain, remote, port, lifetimes })

@@ -2,6 +2,7 @@
 
 mod entries;
 mod orders;
+mod random;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -28,6 +29,8 @@ struct Listener {
     inbound: HashMap<u32, NewInbound>,
     outbound: HashMap<u32, NewOutbound>,
     elsewhere: HashMap<u32, u16>,
+    /// The next sequence number of each outbound SA.
+    next: HashMap<u32, u64>,
     /// What it was told, in a word or two.
     told: Vec<String>,
 }
@@ -52,6 +55,9 @@ impl Listener {
                     let told = new.as_ref().as_ref().map_or("none".into(), |sa| {
                         format!("{:#x} {}-{}", sa.spi, sa.lease.first, sa.lease.last)
                     });
+                    if let Some(sa) = new.as_ref() {
+                        self.next.insert(slot, sa.lease.first);
+                    }
                     swap(&mut self.outbound, slot, new);
                     format!("out {told}")
                 }
@@ -106,6 +112,7 @@ impl Hub {
                 inbound: HashMap::new(),
                 outbound: HashMap::new(),
                 elsewhere: HashMap::new(),
+                next: HashMap::new(),
                 told: Vec::new(),
             }
         });
