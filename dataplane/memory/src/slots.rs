@@ -41,7 +41,7 @@ impl<T> HugeSlots<T> {
     /// The same, writable.
     #[inline(always)]
     #[must_use]
-    pub fn get_mut(&mut self, at: usize) -> Option<&mut T> {
+    pub fn at_mut(&mut self, at: usize) -> Option<&mut T> {
         let place = self.has(at).then(|| self.places.get_mut(at))??;
         // SAFETY: as for `get`.
         Some(unsafe { place.assume_init_mut() })
@@ -124,7 +124,7 @@ mod tests {
         slots.put(63, &mut value(7));
         slots.put(64, &mut None);
         slots.put(5, &mut None);
-        slots.get_mut(0).unwrap().0 = 9;
+        slots.at_mut(0).unwrap().0 = 9;
         assert_eq!([0, 63, 64].map(|at| there(&slots, at)), [Some(9), Some(7), None]);
         assert_eq!(Rc::strong_count(&counted), 4);
         // No such place: it stays with its owner.

@@ -172,7 +172,7 @@ impl Inbound {
         lifetimes: Lifetimes,
     ) {
         let at = slot as usize;
-        let (Some(line), Some(sa)) = (self.lines.inbound.get(at), self.sas.get_mut(at)) else { return };
+        let (Some(line), Some(sa)) = (self.lines.inbound.get(at), self.sas.at_mut(at)) else { return };
         if sa.spi != spi {
             return;
         }

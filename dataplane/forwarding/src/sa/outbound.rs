@@ -166,7 +166,7 @@ impl Outbound {
     /// The SA in a slot, if it is still this one, may use the numbers up to `last`, and has these lifetimes. A lease does not shrink.
     pub(super) fn extend(&mut self, slot: u32, spi: u32, last: u64, lifetimes: Lifetimes) {
         let at = slot as usize;
-        let (Some(line), Some(sa)) = (self.lines.outbound.get(at), self.sas.get_mut(at)) else { return };
+        let (Some(line), Some(sa)) = (self.lines.outbound.get(at), self.sas.at_mut(at)) else { return };
         if sa.spi != spi {
             return;
         }
