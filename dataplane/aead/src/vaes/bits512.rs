@@ -17,8 +17,6 @@ use crate::packet::{Burst, ICV};
 
 /// Vectors of a whole piece.
 const WHOLE: usize = 4;
-/// Which of three inputs' bits are added up: all.
-const ADD: i32 = 0x96;
 
 /// Products that have been added up, not reduced yet: low halves, the two mixed ones, high halves.
 #[derive(Clone, Copy)]
@@ -111,6 +109,12 @@ unsafe fn reverse(blocks: __m512i) -> __m512i {
     _mm512_shuffle_epi8(blocks, _mm512_broadcast_i32x4(order))
 }
 
+/// A sum of three; the compiler has one instruction for it.
+#[inline(always)]
+unsafe fn added(a: __m512i, b: __m512i, c: __m512i) -> __m512i {
+    _mm512_xor_si512(_mm512_xor_si512(a, b), c)
+}
+
 impl Sum {
     #[inline(always)]
     unsafe fn zero() -> Self {
@@ -124,7 +128,7 @@ impl Sum {
         let mixed = _mm512_clmulepi64_epi128::<0x01>(blocks, powers);
         let other = _mm512_clmulepi64_epi128::<0x10>(blocks, powers);
         self.low = _mm512_xor_si512(self.low, _mm512_clmulepi64_epi128::<0x00>(blocks, powers));
-        self.middle = _mm512_ternarylogic_epi64::<ADD>(self.middle, mixed, other);
+        self.middle = added(self.middle, mixed, other);
         self.high = _mm512_xor_si512(self.high, _mm512_clmulepi64_epi128::<0x11>(blocks, powers));
     }
 
@@ -134,14 +138,9 @@ impl Sum {
         let polynomial = _mm512_set1_epi64(POLYNOMIAL as i64);
         let (low, middle) = (self.low, self.middle);
         let product = _mm512_clmulepi64_epi128::<0x01>(polynomial, low);
-        let middle =
-            _mm512_ternarylogic_epi64::<ADD>(middle, product, _mm512_shuffle_epi32::<0b01_00_11_10>(low));
+        let middle = added(middle, product, _mm512_shuffle_epi32::<0b01_00_11_10>(low));
         let product = _mm512_clmulepi64_epi128::<0x01>(polynomial, middle);
-        let high = _mm512_ternarylogic_epi64::<ADD>(
-            self.high,
-            product,
-            _mm512_shuffle_epi32::<0b01_00_11_10>(middle),
-        );
+        let high = added(self.high, product, _mm512_shuffle_epi32::<0b01_00_11_10>(middle));
         let half = _mm256_xor_si256(_mm512_castsi512_si256(high), _mm512_extracti64x4_epi64::<1>(high));
         _mm_xor_si128(_mm256_castsi256_si128(half), _mm256_extracti128_si256::<1>(half))
     }
