@@ -227,6 +227,20 @@ impl Keyring {
         self.0.get(&spi)
     }
 
+    /// As a dissector's table of SAs has them (Wireshark's `esp_sa`, which `nave decode --esp-sa` reads too).
+    #[must_use]
+    pub fn table(&self) -> String {
+        let line = |(spi, sa): (&u32, &Sa)| {
+            let what = if sa.esn { ",\"64-bit\",\"00000000\"" } else { "" };
+            let cipher = "AES-GCM with 16 octet ICV [RFC4106]";
+            format!(
+                "\"IPv4\",\"*\",\"*\",\"0x{spi:08x}\",\"{cipher}\",\"{}\",\"NULL\",\"\"{what}\n",
+                sa.digits()
+            )
+        };
+        self.0.iter().map(line).collect()
+    }
+
     /// Opens what is ESP.
     #[must_use]
     pub fn open(&self, frames: &[Frame]) -> Opened {

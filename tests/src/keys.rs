@@ -44,7 +44,22 @@ impl Pair {
 
     fn sa(slot: u32) -> Result<Sa> {
         let [generation] = esp::random::<1>()?;
-        Sa::new(u32::from(generation.max(1)) << 24 | slot, &esp::random::<36>()?, true)
+        Self::keyed(u32::from(generation.max(1)) << 24 | slot)
+    }
+
+    fn keyed(spi: u32) -> Result<Sa> {
+        Sa::new(spi, &esp::random::<36>()?, true)
+    }
+
+    /// Gives both SAs new keys, and leaves them their SPIs.
+    ///
+    /// # Errors
+    /// No random bytes.
+    pub fn change_keys(&mut self) -> Result<()> {
+        for sa in &mut self.sas {
+            *sa = Self::keyed(sa.spi)?;
+        }
+        Ok(())
     }
 
     /// Gives both new SAs, with SPIs that they have not had.

@@ -223,11 +223,11 @@ fn an_sa_that_is_missing_removed_or_changed_leaves_nothing_in_the_clear() {
     lookout.finish().unwrap().check().unwrap();
 }
 
-/// Input: while traffic goes all ways, a data plane with thousands of routes that come and go, the hub dies, a spoke's control plane dies,
-/// keys are changed for others with the same SPIs, and a spoke's underlay address is another one. Output: nothing in the clear; the flows
+/// Input: while traffic goes all ways, thousands of routes come and go, the hub dies and then the spokes' control planes, and a spoke gets
+/// another underlay address. Output: nothing in the clear; the flows
 /// that all this does not concern lose nothing.
 #[test]
-fn routes_keys_and_addresses_change_under_traffic_and_nothing_is_in_the_clear() {
+fn routes_and_addresses_change_under_traffic_and_nothing_is_in_the_clear() {
     let _turn = lock::take_turn().unwrap();
     let mut cloud = protected(Ports::Tap);
     let lookout = Lookout::start(&cloud).unwrap();
@@ -413,7 +413,8 @@ impl Target {
 const SEQUENCE: usize = 24;
 const TEXT: usize = 36;
 
-/// Input: packets that nobody should send to a protected node. Output: each is dropped for its reason, and traffic goes on.
+/// Input: packets that nobody should send to a protected node, and a key that only one end knows. Output: each is dropped for its reason, and
+/// traffic goes on.
 #[test]
 fn each_bad_packet_to_a_protected_tunnel_has_its_reason() {
     let _turn = lock::take_turn().unwrap();
@@ -497,4 +498,20 @@ fn each_bad_packet_to_a_protected_tunnel_has_its_reason() {
     for (from, to) in WAYS {
         reach(&target.cloud, from, to);
     }
+
+    // The right SPI with a key that the peer does not know, until it does.
+    let mut cloud = target.cloud;
+    let mut pair = cloud.pairs[&(HUB, SPOKE2)].clone();
+    pair.change_keys().unwrap();
+    cloud.give(&pair, [HUB, SPOKE2]).unwrap();
+    cloud.nodes[HUB].apply().unwrap();
+    let before = [HUB, SPOKE2].map(|node| cloud.nodes[node].drops("bad-icv").unwrap());
+    for (from, to, before) in [(SPOKE2, HUB, before[0]), (HUB, SPOKE2, before[1])] {
+        assert!(!cloud.pings(from, cloud.nodes[to].host.address()).unwrap());
+        drops_more(&cloud, to, "bad-icv", before);
+    }
+    cloud.nodes[SPOKE2].apply().unwrap();
+    reach(&cloud, SPOKE2, HUB);
+    reach(&cloud, HUB, SPOKE2);
+    cloud.check_alive().unwrap();
 }

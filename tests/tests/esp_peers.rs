@@ -3,10 +3,11 @@
 #![allow(clippy::unwrap_used, clippy::panic)] // A test fails by panicking, in its helpers too.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::time::Duration;
 
-use tests::capture::Capture;
+use tests::capture::{self, Capture};
 use tests::census::{Kind, Lookout};
 use tests::cloud::{self, BRIDGE, Cloud, HUB, Phase, Ports, SPOKE1, SPOKE2};
 use tests::keys::Pair;
@@ -62,6 +63,12 @@ fn each_receiver_of_multicast_gets_a_copy_of_its_own() {
     }
     let [one, two] = [SPOKE1, SPOKE2].map(|spoke| &copies[&IpAddr::from(cloud.nodes[spoke].nbma)]);
     assert_eq!((one.len(), one), (sizes.len(), two));
+    // The command of the operator says so too.
+    let [table, file] = ["esp_sa", "copies.pcap"].map(|name| cloud.directory().join(name));
+    fs::write(&table, cloud.keys().table()).unwrap();
+    capture::save(&file, &frames).unwrap();
+    let (table, file) = (table.display(), file.display());
+    hub.nave(&format!("decode --check --esp-sa {table} {file}")).unwrap();
     cloud.stop().unwrap();
     lookout.finish().unwrap().check().unwrap();
 }

@@ -6,6 +6,10 @@ mod observer;
 mod story;
 mod teller;
 
+use std::fs::File;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, mpsc};
@@ -82,6 +86,7 @@ fn run(args: &Args) -> Result<bool> {
     let _ = GUARDIAN.set(cloud.guardian());
     if args.protection == Protection::StaticKeys {
         cloud.protect()?;
+        write_keys(&cloud)?;
     }
     let lookout = Lookout::start(&cloud)?;
     story::tell(&mut cloud, args.phase, &mut teller)?;
@@ -119,6 +124,18 @@ fn watch_signals(interrupt: mpsc::Sender<()>) -> Result<()> {
     Ok(())
 }
 
+/// The keys of this run, for who wants to read what is protected.
+fn write_keys(cloud: &Cloud) -> Result<()> {
+    let mut file = File::options();
+    let mut file = file.create_new(true).write(true).mode(0o600).open(keys_file(cloud))?;
+    file.write_all(cloud.keys().table().as_bytes())?;
+    Ok(())
+}
+
+fn keys_file(cloud: &Cloud) -> PathBuf {
+    cloud.directory().join("esp_sa")
+}
+
 fn print_what_to_try(cloud: &Cloud, protection: Protection) {
     let (hub, spoke) = (&cloud.nodes[HUB], &cloud.nodes[SPOKE1]);
     let (from, to) = (&spoke.host, &cloud.nodes[SPOKE1 + 1].host);
@@ -137,6 +154,14 @@ fn print_what_to_try(cloud: &Cloud, protection: Protection) {
     println!("  # the underlay");
     let what = if protection == Protection::None { "proto gre" } else { "esp" };
     println!("  ip netns exec {} tcpdump -ni {} {what}", cloud.internet.name(), tests::cloud::BRIDGE);
+    if protection == Protection::StaticKeys {
+        println!(
+            "  # NHRP on the underlay, which only the keys of this run show; `clear nhrp` meanwhile has something to be said"
+        );
+        let (nave, keys) = (nave.display(), keys_file(cloud));
+        let capture = format!("{nave} --socket {} capture --port wan -c 20 -w -", socket.display());
+        println!("  {capture} | {nave} decode --esp-sa {} -", keys.display());
+    }
     println!("  # the kernel twins of spoke1");
     println!("  ip -n {} -brief address", spoke.namespace.name());
     println!("  # configuration and logs");
