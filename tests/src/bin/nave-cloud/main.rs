@@ -156,10 +156,10 @@ fn print_what_to_try(cloud: &Cloud, protection: Protection) {
     println!("  ip netns exec {} tcpdump -ni {} {what}", cloud.internet.name(), tests::cloud::BRIDGE);
     if protection == Protection::StaticKeys {
         println!(
-            "  # NHRP on the underlay, which only the keys of this run show; `clear nhrp` meanwhile has something to be said"
+            "  # what the next packets on spoke1's port hold, which only the keys of this run show (`clear nhrp` and a ping: NHRP too)"
         );
         let (nave, keys) = (nave.display(), keys_file(cloud));
-        let capture = format!("{nave} --socket {} capture --port wan -c 20 -w -", socket.display());
+        let capture = format!("{nave} --socket {} capture --port wan -c 12 -w -", socket.display());
         println!("  {capture} | {nave} decode --esp-sa {} -", keys.display());
     }
     println!("  # the kernel twins of spoke1");
