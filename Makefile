@@ -8,7 +8,7 @@
 #   make lint        formatting, clippy and rustdoc, warnings as errors
 #   make walk        makes the blocks of docs/walk.md anew: traced and captured packets of a run
 #   make bench       cycles per packet of the graph, clear and protected, and of AES-GCM, per look-up of the FIB, a million routes through gRPC, NHRP registrations (nave-perf)
-#   make fuzz        gives bytes to the NHRP codec and engine, and to the providers of AES-GCM, for FUZZ_SECONDS, 1800 in all; wants a nightly toolchain
+#   make fuzz        gives bytes to the NHRP codec and engine, to the providers of AES-GCM and to ESP in the data plane, for FUZZ_SECONDS, 1800 in all; wants a nightly toolchain
 #   make deps        the Debian packages alone
 
 SHELL := /bin/bash
@@ -102,7 +102,7 @@ bench: deps
 	for clients in 10000 100000; do perf nhrp --clients $$clients $(filter --json,$(ARGS)); done; \
 	perf nhrp --process --clients 10000 $(filter --json,$(ARGS))
 
-# A third of the time for the codec, a sixth for AES-GCM, the rest for the engine. What is found lies in target/fuzz-found; the corpus grows in target/fuzz-corpus,
+# A third of the time each for the codec and the engine, a sixth for AES-GCM, a sixth for ESP. What is found lies in target/fuzz-found; the corpus grows in target/fuzz-corpus,
 # and `make fuzz-corpus` makes it the committed one again, as small as it can be.
 FUZZ = $(CARGO) +nightly fuzz
 FUZZ_DIR = --fuzz-dir fuzz/targets --target-dir target/fuzz
@@ -115,10 +115,11 @@ fuzz: fuzz-tools
 	}; \
 	fuzz codec $$(($(FUZZ_SECONDS) / 3)); \
 	fuzz aead $$(($(FUZZ_SECONDS) / 6)); \
-	fuzz engine $$(($(FUZZ_SECONDS) - $(FUZZ_SECONDS) / 3 - $(FUZZ_SECONDS) / 6))
+	fuzz esp $$(($(FUZZ_SECONDS) / 6)); \
+	fuzz engine $$(($(FUZZ_SECONDS) / 3))
 
 fuzz-corpus: fuzz-tools
-	for target in codec aead engine; do \
+	for target in codec aead esp engine; do \
 	  mkdir -p target/fuzz-corpus/$$target; cp fuzz/corpus/$$target/* target/fuzz-corpus/$$target/; \
 	  $(FUZZ) cmin $(FUZZ_DIR) $$target target/fuzz-corpus/$$target -- -max_len=2048; \
 	  rm -f fuzz/corpus/$$target/*; cp target/fuzz-corpus/$$target/* fuzz/corpus/$$target/; \

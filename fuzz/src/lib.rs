@@ -5,6 +5,7 @@
 
 mod afternoon;
 mod codec;
+mod esp;
 mod promises;
 mod providers;
 mod rib;
@@ -12,4 +13,5 @@ mod script;
 
 pub use afternoon::engine;
 pub use codec::codec;
+pub use esp::esp;
 pub use providers::aead;

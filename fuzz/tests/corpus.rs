@@ -28,6 +28,11 @@ fn providers_of_aes_gcm_agree_on_their_corpus() {
 }
 
 #[test]
+fn the_data_plane_keeps_its_promises_of_esp_on_its_corpus() {
+    assert!(replay("esp", fuzz::esp) >= 20);
+}
+
+#[test]
 fn the_engine_keeps_its_promises_on_its_corpus() {
     assert!(replay("engine", fuzz::engine) >= 40);
 }
