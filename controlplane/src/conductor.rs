@@ -15,7 +15,7 @@
 //!     └──────────────────┴───────────────────────── away ──────────────────────┴─────────────────────────────┘
 //! ```
 //! A kernel that takes longer than that is not waited for, but nothing is swept before it has told all: what it has not told
-//! yet, and all that stands on it, forwards in the data plane. The same goes for a disk that does not take leases ([`lease`]).
+//! yet, and all that stands on it, forwards in the data plane. The same goes for a disk that does not take leases (`lease`).
 //!
 //! The NHRP engine starts on the first way out of `Here`: its first requests would go nowhere before, and what it restored
 //! must be in the program before the data plane sweeps.

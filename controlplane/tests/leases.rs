@@ -75,6 +75,9 @@ struct Running {
     low_at: u64,
 }
 
+/// The SAs of a data plane, and whether each is stale.
+type Sas = BTreeMap<(Key, Owner), (Running, bool)>;
+
 /// A control plane, its disk, and a data plane that keeps the rule of leases and writes down what it seals.
 struct World {
     now: Instant,
@@ -87,9 +90,9 @@ struct World {
     connection: u64,
     /// Nothing that is programmed arrives.
     is_cut: bool,
-    running: BTreeMap<(Key, Owner), (Running, bool)>,
+    running: Sas,
     /// Another data plane that lives, and is not spoken to.
-    other: (u64, BTreeMap<(Key, Owner), (Running, bool)>),
+    other: (u64, Sas),
     /// Ranges of sequence numbers that each key sealed with, by their first.
     sealed: BTreeMap<Vec<u8>, BTreeMap<u64, u64>>,
     /// Everything that was put, in order.

@@ -167,7 +167,7 @@ impl Way {
         let mut gre = Vec::with_capacity(2048);
         gre.extend(gre::Keyed::new(protocol_type(scenario.inner), KEY).as_bytes());
         self.inner(scenario, ttl, &mut gre)?;
-        if !scenario.esp.is_some_and(|esp| esp.mode == SaMode::Tunnel) {
+        if scenario.esp.is_none_or(|esp| esp.mode != SaMode::Tunnel) {
             return Ok(gre);
         }
         let header = Ip::new(ends.from, ends.to, ipv4::GRE, ends.ttl, gre.len())?;
