@@ -132,6 +132,8 @@ fn of_two_frr_spokes_behind_one_address_the_first_works_and_the_second_disturbs_
     // A public spoke and the first reach each other directly once both have sent: the router lets in what answers.
     let spoke = &cloud.nodes[SPOKE1];
     first.ping(public.lan).unwrap();
+    // Before its holding time ends, which is short.
+    let known = public.known(first.tunnel).unwrap();
     first.ping(spoke.host.address()).unwrap();
     let here = (first.lan, nat.outside);
     let frames = wire.frames();
@@ -139,7 +141,7 @@ fn of_two_frr_spokes_behind_one_address_the_first_works_and_the_second_disturbs_
     assert_direct_in_the_end(&cloud, &frames, [here, (public.lan, public.nbma)], &logs);
     assert_direct_in_the_end(&cloud, &frames, [here, (spoke.host.address(), spoke.nbma)], &logs);
     let expected = translated(first.tunnel, nat.outside, first.nbma);
-    assert_eq!(public.known(first.tunnel).unwrap(), Some(expected), "{}", public.log());
+    assert_eq!(known, Some(expected), "{}", public.log());
 
     // When the first is gone, and the router has forgotten it, the second is let in, and the hub knows both apart.
     drop(first);
