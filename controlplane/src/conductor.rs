@@ -105,6 +105,8 @@ pub struct Conductor {
     connection: u64,
     /// Number of the last steps.
     steps: u64,
+    /// Number of the last ones that were acknowledged.
+    taken: u64,
     /// Packets that wait until the steps of this number were taken: those make the tunnels that they go through.
     held: VecDeque<PacketOut>,
     held_until: Option<u64>,
@@ -244,6 +246,7 @@ impl Conductor {
             dataplane: Dataplane::Away,
             connection: 0,
             steps: 0,
+            taken: 0,
             held: VecDeque::new(),
             held_until: None,
             wanted: BTreeSet::new(),
@@ -340,6 +343,20 @@ impl Conductor {
         self.settle(now, out);
         let changes = u32::try_from(changes).unwrap_or(u32::MAX);
         out.push(Output::Event(Happening::ConfigApplied { changes }));
+    }
+
+    /// The number of the steps that put the running configuration in force; `None` while they are not worked out: a tunnel parts, or the data
+    /// plane was just greeted.
+    #[must_use]
+    pub fn in_force_by(&self) -> Option<u64> {
+        let is_worked_out = !self.is_topology_old && !matches!(self.dataplane, Dataplane::Here { .. });
+        is_worked_out.then_some(self.steps)
+    }
+
+    /// Whether all workers of the data plane go by the steps of that number; or it is away, and nobody knows when it will.
+    #[must_use]
+    pub fn is_taken(&self, number: u64) -> bool {
+        self.dataplane == Dataplane::Away || self.taken >= number
     }
 
     /// Forgets NHRP entries; returns how many.
@@ -462,6 +479,7 @@ impl Conductor {
     }
 
     fn taken(&mut self, now: Instant, number: u64, out: &mut Vec<Output>) {
+        self.taken = number;
         if self.held_until.is_some_and(|until| until <= number) {
             self.held_until = None;
             for hop in std::mem::take(&mut self.wanted) {

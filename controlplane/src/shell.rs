@@ -23,6 +23,7 @@ use model::state::Event;
 use model::state::event::Happening;
 use model::time::Instant;
 use nhrp::journal::Line;
+use proto::Applied;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -145,6 +146,7 @@ pub async fn run_in(world: World<impl Future<Output = ()>>) -> Result<()> {
         events,
         journal,
         outputs: Vec::new(),
+        applied: Vec::new(),
     };
     work.handle(Input::Tick, &mut saver).await;
 
@@ -255,12 +257,35 @@ struct Work {
     events: broadcast::Sender<Event>,
     journal: Option<JournalFile>,
     outputs: Vec<Output>,
+    applied: Vec<InForce>,
+}
+
+/// A configuration that runs, and who is told so when the data plane goes by it: what is protected from then on leaves by no way in the clear.
+struct InForce {
+    changes: Applied,
+    /// By the steps of this number, when they are known.
+    by: Option<u64>,
+    reply: oneshot::Sender<Applied>,
 }
 
 impl Work {
     async fn handle(&mut self, input: Input, saver: &mut Saver) {
         self.conductor.handle(self.clock.now(), input, &mut self.outputs);
         self.carry_out(saver).await;
+        self.say_what_is_in_force();
+    }
+
+    fn say_what_is_in_force(&mut self) {
+        let conductor = &self.conductor;
+        for applied in &mut self.applied {
+            applied.by = applied.by.or_else(|| conductor.in_force_by());
+        }
+        for InForce { changes, reply, .. } in
+            self.applied.extract_if(.., |applied| applied.by.is_some_and(|by| conductor.is_taken(by)))
+        {
+            // Who asked may be gone.
+            let _ = reply.send(changes);
+        }
     }
 
     async fn answer(&mut self, request: Request, saver: &mut Saver) {
@@ -284,19 +309,20 @@ impl Work {
                 let _ = reply.send(cleared);
             }
             Request::Apply(mut apply, reply) => {
-                let applied = match self.conductor.plan(&apply.text) {
-                    Ok((config, changes)) => {
-                        if !apply.dry_run {
-                            self.conductor.apply(now, config, &mut self.outputs);
-                            self.carry_out(saver).await;
-                        }
-                        Ok(changes)
-                    }
-                    Err(fault) => Err(fault),
-                };
+                let planned = self.conductor.plan(&apply.text);
                 // Keys may stand in it.
                 apply.text.zeroize();
-                let _ = reply.send(applied);
+                match planned {
+                    Ok((config, changes)) if !apply.dry_run => {
+                        self.conductor.apply(now, config, &mut self.outputs);
+                        self.carry_out(saver).await;
+                        self.applied.push(InForce { changes: Ok(changes), by: None, reply });
+                        self.say_what_is_in_force();
+                    }
+                    planned => {
+                        let _ = reply.send(planned.map(|(_, changes)| changes));
+                    }
+                }
             }
         }
     }

@@ -609,3 +609,24 @@ fn what_others_wait_for_is_tried_again_first() {
     assert!(cloud.nodes[HUB].dataplane.object(Owner::Config, tunnel).is_some());
     assert!(cloud.nodes[HUB].dataplane.bound("10.255.0.11").is_some(), "not one retry later than its tunnel");
 }
+
+/// Input: a configuration is applied while the data plane acknowledges nothing. Output: it is not in force before the data plane took the
+/// steps that make it so; one that is away is not waited for.
+#[test]
+fn a_configuration_is_in_force_when_the_data_plane_goes_by_it() {
+    let mut cloud = Cloud::phase(3);
+    let now = cloud.now;
+    let conductor = &mut cloud.nodes[HUB].conductor;
+    let before = conductor.in_force_by().unwrap();
+    assert!(conductor.is_taken(before));
+    let text = example(3, "hub").replace("mtu = 1400", "mtu = 1300");
+    let (config, changes) = conductor.plan(&text).unwrap();
+    assert!(!changes.is_empty());
+    conductor.apply(now, config, &mut Vec::new());
+    let by = conductor.in_force_by().unwrap();
+    assert!(by > before && !conductor.is_taken(by));
+    conductor.handle(now, Input::Taken(by), &mut Vec::new());
+    assert!(conductor.is_taken(by) && !conductor.is_taken(by + 1));
+    conductor.handle(now, Input::Away { reason: "it is gone".to_owned() }, &mut Vec::new());
+    assert!(conductor.is_taken(by + 1), "nobody knows when it comes back");
+}
