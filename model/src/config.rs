@@ -13,9 +13,11 @@ use crate::{InterfaceAddr, InterfaceName, NbmaAddr, Prefix, TableId, VlanId};
 
 pub mod check;
 pub mod diff;
+mod ike;
 mod nhrp;
 mod profile;
 
+pub use ike::{Ike, IkeLimits, Psk, Registers, Secret};
 pub use profile::{Profile, Static, StaticKey, StaticSa};
 
 pub use nhrp::{

@@ -6,6 +6,7 @@
 pub mod address;
 pub mod config;
 pub mod id;
+pub mod ike;
 pub mod observe;
 pub mod program;
 pub mod report;

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, Package, PackageId};
 
 /// Each crate's layer. A crate imports from lower layers only.
-const LAYERS: [(&str, u8); 16] = [
+const LAYERS: [(&str, u8); 17] = [
     ("wire", 0),
     ("dpdk-sys", 0),
     ("memory", 0),
@@ -18,6 +18,7 @@ const LAYERS: [(&str, u8); 16] = [
     ("dpdk", 1),
     ("forwarding", 2),
     ("nhrp", 2),
+    ("ike", 2),
     ("proto", 2),
     ("dataplane", 3),
     ("controlplane", 3),
@@ -28,7 +29,7 @@ const LAYERS: [(&str, u8); 16] = [
 ];
 
 /// No clocks, no sockets, no runtime: time and packets come in as arguments.
-const PURE: [&str; 4] = ["wire", "model", "forwarding", "nhrp"];
+const PURE: [&str; 5] = ["wire", "model", "forwarding", "nhrp", "ike"];
 
 /// What a pure crate may not even reach through others.
 const IMPURE: [&str; 6] = ["tokio", "tonic", "hyper", "mio", "socket2", "rtnetlink"];

@@ -15,6 +15,7 @@ pub mod ethernet;
 pub mod gre;
 pub mod icmp;
 pub mod icmpv6;
+pub mod ike;
 pub mod ipv4;
 pub mod ipv6;
 pub mod layers;

@@ -6,7 +6,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use super::{Config, Tunnel};
+use super::{Config, Ike, Tunnel};
 use crate::NbmaAddr;
 use crate::sa::{Encapsulation, Lifetimes, ProfileName, SaKey, SaMode, Spi};
 
@@ -25,6 +25,9 @@ pub struct Profile {
     /// How much an SA carries.
     #[serde(default)]
     pub lifetimes: Lifetimes,
+    /// Peers whose keys IKEv2 agrees on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ike: Option<Ike>,
     /// Peers with static keys.
     #[serde(default, rename = "static", skip_serializing_if = "Vec::is_empty")]
     pub statics: Vec<Static>,
