@@ -3,6 +3,7 @@
 
 mod lab;
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use forwarding::{DropReason, Notice};
@@ -52,8 +53,17 @@ fn a_peer_without_sa_is_reached_through_the_server_alone() {
         node.receive(1, &from_lan(&packet(to)));
     }
     assert_eq!((node.sent(0).len(), node.dropped(DropReason::NoOutboundSa)), (0, 4));
-    // Nothing of it was asked of the control plane: no binding is missing.
-    assert_eq!(node.ports.notices, []);
+    // The control plane was told, once a second at most, that packets want these SAs.
+    let wanted: Vec<IpAddr> = node
+        .ports
+        .notices
+        .iter()
+        .map(|notice| match notice {
+            Notice::Glean { next_hop, .. } => *next_hop,
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(wanted, ["10.0.0.3", "10.0.0.2"].map(|hop| hop.parse::<IpAddr>().unwrap()));
     // IPv6 likewise.
     node.receive(1, &from_lan(&udp6("fd00:1::2", "fd00:1:3::9", b"x")));
     let told = node.sent(1).pop().unwrap();

@@ -5,7 +5,7 @@
 //! 2. Report it, once a second; what is a destination, and not a hop that the program names, within a limit of its own.
 //! 3. On a port: park, likewise. No room: drop `park-full`; not resolved within a second: drop `unresolved`.
 //! 4. On a tunnel: on to the tunnel's NHS by `midchain` (to its link's parking, if that is not resolved), and nowhere else.
-//!    On a protected tunnel a hop to which there is no SA goes the same way, unreported, since nothing is asked about it. No NHS, the NHS itself is not resolved, or the packet came from it by this tunnel (two servers of each other's would
+//!    On a protected tunnel a hop to which there is no SA goes the same way, and is reported: packets want the SA. No NHS, the NHS itself is not resolved, or the packet came from it by this tunnel (two servers of each other's would
 //!    play it back and forth until its time ends): `icmp-error`, host unreachable. There is no SA to the hop, or the NHS: the same, for the
 //!    reason `no-outbound-sa`.
 
@@ -45,7 +45,7 @@ pub(crate) fn run<P: Ports>(walk: &mut Walk<P::Buf>, tables: &Tables, ports: &mu
                         server.kind == Kind::Midchain && outer_source(&meta, bytes) == Some(server.nbma())
                     });
                 let unprotected = entry.kind == Kind::Unprotected;
-                if !tunnel.point_to_point && !unprotected {
+                if !tunnel.point_to_point {
                     report(walk, ports, (interface, next_hop), glean);
                 }
                 let reason = if unprotected || server.is_some_and(|(_, s)| s.kind == Kind::Unprotected) {
