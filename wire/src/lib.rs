@@ -2,7 +2,7 @@
 //!
 //! Two levels, by purpose. *Views* ([`ethernet`], [`ipv4`], [`gre`], …) are `#[repr(C)]` structs over borrowed bytes
 //! for the fast path: checked once by length, then plain field reads; they allocate nothing and never panic.
-//! *Messages* ([`nhrp`]) are owned and legal by construction, for the control plane.
+//! *Messages* ([`nhrp`], [`ike`]) are owned and legal by construction, for the control plane.
 //!
 //! All multi-byte fields are big endian on the wire; accessors return host order and say so.
 #![forbid(unsafe_code)]
@@ -21,6 +21,7 @@ pub mod ipv6;
 pub mod layers;
 pub mod malformed;
 pub mod nhrp;
+mod reader;
 pub mod tcp;
 pub mod udp;
 mod view;

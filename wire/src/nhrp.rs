@@ -50,7 +50,7 @@ pub use envelope::{Envelope, offset_of};
 pub use extension::{Extension, ExtensionType};
 pub use packet::{Checksum, Packet, Reserved, ReservedOfEntry};
 
-use read::Reader;
+use crate::reader::Reader;
 
 /// GRE protocol type of NHRP (RFC 2332 §2.4 leaves it to the NBMA network; this is what DMVPN uses).
 pub const GRE_PROTOCOL: u16 = 0x2001;

@@ -1,6 +1,10 @@
 //! Payloads (RFC 7296 §3.3 to §3.13).
 
-use super::{Proposal, Selector};
+use crate::Malformed;
+use crate::reader::Reader;
+
+use super::proposal::ended;
+use super::{LONGEST_BODY, Proposal, Selector, proposal, selector};
 
 /// The type of a payload, as its number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -198,5 +202,128 @@ impl Payload {
             Self::SelectorsResponder(_) => PayloadType::TSR,
             Self::Unknown { kind, .. } => *kind,
         }
+    }
+}
+
+impl Payload {
+    /// Reads the body of a payload.
+    pub(super) fn decode(kind: PayloadType, is_critical: bool, body: &[u8]) -> Result<Self, Malformed> {
+        let mut reader = Reader::new(body);
+        Ok(match kind {
+            PayloadType::SA => Self::Sa(proposal::decode(body)?),
+            PayloadType::KE => {
+                let method = reader.u16("Key Exchange Method")?;
+                let _reserved = reader.u16("RESERVED")?;
+                Self::KeyExchange { method, data: reader.rest().to_vec() }
+            }
+            PayloadType::IDI => Self::IdInitiator(Identification::decode(reader)?),
+            PayloadType::IDR => Self::IdResponder(Identification::decode(reader)?),
+            PayloadType::CERT => {
+                let encoding = reader.u8("Cert Encoding")?;
+                Self::Certificate { encoding, data: reader.rest().to_vec() }
+            }
+            PayloadType::CERTREQ => {
+                let encoding = reader.u8("Cert Encoding")?;
+                Self::CertificateRequest { encoding, data: reader.rest().to_vec() }
+            }
+            PayloadType::AUTH => {
+                let method = reader.u8("Auth Method")?;
+                let _reserved = reader.array::<3>("RESERVED")?;
+                Self::Authentication { method, data: reader.rest().to_vec() }
+            }
+            // §3.9: 16 to 256 bytes.
+            PayloadType::NONCE if !(16..=256).contains(&body.len()) => {
+                return Err(Malformed::Value { field: "length of the nonce", found: body.len() as u64 });
+            }
+            PayloadType::NONCE => Self::Nonce(body.to_vec()),
+            PayloadType::NOTIFY => {
+                let protocol = reader.u8("Protocol ID")?;
+                let spi_len = reader.u8("SPI Size")?;
+                let kind = NotifyType(reader.u16("Notify Message Type")?);
+                let spi = reader.take(spi_len.into(), "SPI")?.to_vec();
+                Self::Notify { protocol, spi, kind, data: reader.rest().to_vec() }
+            }
+            PayloadType::DELETE => Self::decode_delete(reader)?,
+            PayloadType::VENDOR => Self::Vendor(body.to_vec()),
+            PayloadType::TSI => Self::SelectorsInitiator(selector::decode(body)?),
+            PayloadType::TSR => Self::SelectorsResponder(selector::decode(body)?),
+            // §3.14: what is encrypted is not encrypted again.
+            PayloadType::NONE | PayloadType::SK | PayloadType::SKF => {
+                return Err(Malformed::Value { field: "Next Payload", found: kind.0.into() });
+            }
+            kind => Self::Unknown { kind, is_critical, data: body.to_vec() },
+        })
+    }
+
+    fn decode_delete(mut reader: Reader<'_>) -> Result<Self, Malformed> {
+        let protocol = reader.u8("Protocol ID")?;
+        let size = reader.u8("SPI Size")?;
+        let count = reader.u16("Num of SPIs")?;
+        // §3.11: SPIs have a size; where there is none, there are no SPIs, however many are said.
+        if size == 0 && count != 0 {
+            return Err(Malformed::Value { field: "Num of SPIs", found: count.into() });
+        }
+        let spi = |_| reader.take(size.into(), "SPI").map(<[u8]>::to_vec);
+        let spis = (0..count).map(spi).collect::<Result<_, _>>()?;
+        ended(&reader, "Num of SPIs")?;
+        Ok(Self::Delete { protocol, spis })
+    }
+
+    /// Writes the body. What does not fit into [`LONGEST_BODY`] is left out.
+    pub(super) fn encode(&self, out: &mut Vec<u8>) {
+        let start = out.len();
+        match self {
+            Self::Sa(proposals) => proposal::encode(proposals, out),
+            Self::KeyExchange { method, data } => {
+                let [high, low] = method.to_be_bytes();
+                out.extend([high, low, 0, 0]);
+                out.extend(data);
+            }
+            Self::IdInitiator(id) | Self::IdResponder(id) => out.extend(id.bytes()),
+            Self::Certificate { encoding, data } | Self::CertificateRequest { encoding, data } => {
+                out.push(*encoding);
+                out.extend(data);
+            }
+            Self::Authentication { method, data } => {
+                out.extend([*method, 0, 0, 0]);
+                out.extend(data);
+            }
+            Self::Nonce(data) | Self::Vendor(data) | Self::Unknown { data, .. } => out.extend(data),
+            Self::Notify { protocol, spi, kind, data } => {
+                let spi = &spi[..spi.len().min(u8::MAX.into())];
+                out.extend([*protocol, spi.len() as u8]);
+                out.extend(kind.0.to_be_bytes());
+                out.extend(spi);
+                out.extend(data);
+            }
+            Self::Delete { protocol, spis } => {
+                // They have one size: that of the first.
+                let size = spis.first().map_or(0, Vec::len).min(u8::MAX.into());
+                let room = (LONGEST_BODY - 4).checked_div(size).unwrap_or(0);
+                let spis: Vec<_> = spis.iter().filter(|spi| spi.len() == size).take(room).collect();
+                let size = if spis.is_empty() { 0 } else { size };
+                out.extend([*protocol, size as u8]);
+                out.extend((spis.len() as u16).to_be_bytes());
+                spis.into_iter().for_each(|spi| out.extend(spi));
+            }
+            Self::SelectorsInitiator(selectors) | Self::SelectorsResponder(selectors) => {
+                selector::encode(selectors, out);
+            }
+        }
+        out.truncate(start + LONGEST_BODY);
+    }
+}
+
+impl Identification {
+    fn decode(mut reader: Reader<'_>) -> Result<Self, Malformed> {
+        let kind = reader.u8("ID Type")?;
+        let _reserved = reader.array::<3>("RESERVED")?;
+        Ok(Self { kind, data: reader.rest().to_vec() })
+    }
+
+    /// The body of its payload: what AUTH is computed over (RFC 7296 §2.15), the reserved bytes 0.
+    #[must_use]
+    pub fn bytes(&self) -> Vec<u8> {
+        [&[self.kind, 0, 0, 0], &self.data[..]].concat()
     }
 }

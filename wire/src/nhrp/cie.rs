@@ -3,9 +3,10 @@
 use std::net::IpAddr;
 
 use crate::Malformed;
+use crate::reader::Reader;
 
 use super::packet::ReservedOfEntry;
-use super::read::{self, E164, Reader};
+use super::read::{self, E164};
 use super::{Families, address_len, write_address};
 
 /// What became of an entry: 0 in requests and for success, else a refusal (RFC 2332 §5.2.2, §5.2.4).

@@ -2,9 +2,10 @@
 
 use std::net::IpAddr;
 
-use super::read::{self, Reader};
+use super::read;
 use super::{FIXED, Families, Family};
 use crate::Malformed;
+use crate::reader::Reader;
 
 /// The addresses of a packet and which request it is: enough to tell its sender what is wrong with it, and to know one's own packet again
 /// in an error indication, which may have no more of it than that (RFC 2332 §5.2.7).

@@ -3,8 +3,8 @@
 
 use crate::Malformed;
 
-use super::read::Reader;
 use super::{Cie, Families};
+use crate::reader::Reader;
 
 /// The End extension (RFC 2332 §5.3.0), compulsory, without value.
 pub(super) const END: [u8; 4] = [0x80, 0, 0, 0];

@@ -1,8 +1,9 @@
-//! A cursor over the bytes of a packet: every read is checked, and names its field when it fails.
+//! How addresses are read: their families and lengths stand elsewhere in the packet.
 
 use std::net::IpAddr;
 
 use crate::Malformed;
+use crate::reader::Reader;
 
 use super::Family;
 
@@ -15,56 +16,7 @@ pub(super) const fn address_len(type_and_length: u8) -> u8 {
 /// The flag for E.164 in a type-and-length byte.
 pub(super) const E164: u8 = 0x40;
 
-pub(super) struct Reader<'a> {
-    bytes: &'a [u8],
-}
-
-impl<'a> Reader<'a> {
-    pub(super) const fn new(bytes: &'a [u8]) -> Self {
-        Self { bytes }
-    }
-
-    pub(super) const fn is_empty(&self) -> bool {
-        self.bytes.is_empty()
-    }
-
-    /// What has not been read yet.
-    pub(super) const fn left(&self) -> &'a [u8] {
-        self.bytes
-    }
-
-    pub(super) const fn rest(self) -> &'a [u8] {
-        self.bytes
-    }
-
-    pub(super) fn take(&mut self, count: usize, field: &'static str) -> Result<&'a [u8], Malformed> {
-        let (taken, rest) = self.bytes.split_at_checked(count).ok_or(Malformed::Truncated {
-            field,
-            needed: count,
-            have: self.bytes.len(),
-        })?;
-        self.bytes = rest;
-        Ok(taken)
-    }
-
-    pub(super) fn array<const N: usize>(&mut self, field: &'static str) -> Result<[u8; N], Malformed> {
-        let mut array = [0; N];
-        array.copy_from_slice(self.take(N, field)?);
-        Ok(array)
-    }
-
-    pub(super) fn u8(&mut self, field: &'static str) -> Result<u8, Malformed> {
-        self.array(field).map(|[byte]| byte)
-    }
-
-    pub(super) fn u16(&mut self, field: &'static str) -> Result<u16, Malformed> {
-        self.array(field).map(u16::from_be_bytes)
-    }
-
-    pub(super) fn u32(&mut self, field: &'static str) -> Result<u32, Malformed> {
-        self.array(field).map(u32::from_be_bytes)
-    }
-
+impl Reader<'_> {
     /// An address whose length field says `len`: absent if that is 0, else as long as its family has it.
     pub(super) fn address(
         &mut self,
