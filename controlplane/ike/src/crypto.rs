@@ -1,5 +1,9 @@
 //! The cryptography that the engine stands on, behind a trait: real (`aws_lc`), or one for fuzzing that only looks like it.
 
+pub mod aws_lc;
+pub mod fake;
+mod modp;
+
 use std::fmt;
 
 use model::ike::{Cipher, Group, Integrity, Prf};
@@ -34,7 +38,8 @@ pub trait Crypto: fmt::Debug + Send {
     /// The pseudo-random function over the parts one after the other.
     fn prf(&self, prf: Prf, key: &[u8], parts: &[&[u8]]) -> Secret;
 
-    /// Encrypts in place and appends the ICV; `text` is whole blocks for AES-CBC. Without an AEAD: no ICV is appended.
+    /// Encrypts in place and appends the ICV; `text` is whole blocks for AES-CBC. Without an AEAD: no ICV is appended. `key`: all of SK_e,
+    /// for AES-GCM with its 4 bytes of salt behind; `iv`: the 8 bytes that are sent (RFC 5282 §7.1), or 16 for AES-CBC.
     fn seal(&self, cipher: Cipher, key: &[u8], iv: &[u8], aad: &[u8], text: &mut Vec<u8>);
 
     /// Decrypts in place and cuts the ICV off.

@@ -12,12 +12,16 @@
 #![forbid(unsafe_code)]
 
 pub mod action;
+pub mod auth;
 pub mod credential;
 pub mod crypto;
 pub mod engine;
 pub mod event;
 pub mod input;
+pub mod keymat;
 pub mod reject;
+pub mod sk;
+pub mod suite;
 
 pub use action::Action;
 pub use credential::Credentials;
