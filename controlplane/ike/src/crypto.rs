@@ -91,3 +91,86 @@ pub enum CryptoError {
     #[error("the cryptographic library refuses")]
     Refused,
 }
+
+/// What every implementation keeps.
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    pub(super) fn bytes(hex: &str) -> Vec<u8> {
+        (0..hex.len() / 2).map(|i| u8::from_str_radix(&hex[2 * i..2 * i + 2], 16).unwrap()).collect()
+    }
+
+    /// Both sides have the same secret, another one each time; a public value that was changed gives another one or none.
+    pub(super) fn keys_are_exchanged(crypto: &mut dyn Crypto) {
+        for group in Group::ALL.iter().copied() {
+            let mut secrets = Vec::new();
+            for _ in 0..2 {
+                let begun = crypto.begin(group).unwrap();
+                assert_eq!(format!("{begun:?}"), format!("Begun({group})"), "no key is shown");
+                let (public, theirs) = crypto.answer(group, &begun.public).unwrap();
+                let ours = crypto.finish(begun, &public).unwrap();
+                assert!(ours == theirs && ours.len() >= 32, "{group}");
+                secrets.push(ours);
+                let begun = crypto.begin(group).unwrap();
+                let (mut public, theirs) = crypto.answer(group, &begun.public).unwrap();
+                public[9] ^= 4;
+                assert!(crypto.finish(begun, &public).ok() != Some(theirs), "{group}");
+            }
+            assert!(secrets[0] != secrets[1], "{group}");
+        }
+    }
+
+    /// What is sealed comes out again, with this key, IV and AAD alone.
+    pub(super) fn texts_are_sealed(crypto: &mut dyn Crypto) {
+        for cipher in Cipher::ALL.iter().copied() {
+            let is_aead = cipher != Cipher::AesCbc256;
+            let mut key = vec![0; crate::keymat::encryption_len(cipher)];
+            crypto.random(&mut key);
+            let iv = if is_aead { vec![5; 8] } else { vec![5; 16] };
+            let text = vec![7; 48];
+            let mut sealed = text.clone();
+            crypto.seal(cipher, &key, &iv, b"aad", &mut sealed);
+            assert_eq!(sealed.len(), if is_aead { 64 } else { 48 });
+            let opened = |key: &[u8], iv: &[u8], aad: &[u8], mut sealed: Vec<u8>| {
+                crypto.open(cipher, key, iv, aad, &mut sealed).ok().map(|()| sealed)
+            };
+            assert_eq!(opened(&key, &iv, b"aad", sealed.clone()).as_ref(), Some(&text));
+            for at in [0, key.len() - 1] {
+                let mut other = key.clone();
+                other[at] ^= 1;
+                assert_ne!(opened(&other, &iv, b"aad", sealed.clone()).as_ref(), Some(&text), "{cipher}");
+            }
+            let mut other = iv.clone();
+            other[0] ^= 1;
+            assert_ne!(opened(&key, &other, b"aad", sealed.clone()).as_ref(), Some(&text), "{cipher}");
+            for at in [0, sealed.len() - 1] {
+                let mut changed = sealed.clone();
+                changed[at] ^= 1;
+                assert_ne!(opened(&key, &iv, b"aad", changed).as_ref(), Some(&text), "{cipher}");
+            }
+            if is_aead {
+                assert_eq!(opened(&key, &iv, b"add", sealed.clone()), None, "{cipher}");
+                assert_eq!(opened(&key, &iv, b"aad", sealed[..10].to_vec()), None, "{cipher}");
+            }
+        }
+    }
+
+    /// Every byte of every part moves the result, and where parts end does not.
+    pub(super) fn all_parts_count(crypto: &dyn Crypto) {
+        for prf in Prf::ALL.iter().copied() {
+            let one = crypto.prf(prf, b"key", &[b"ab", b"c"]);
+            assert_eq!(one.len(), crate::keymat::prf_len(prf));
+            assert!(one == crypto.prf(prf, b"key", &[b"", b"abc"]));
+            assert!(one != crypto.prf(prf, b"kez", &[b"abc"]) && one != crypto.prf(prf, b"key", &[b"abd"]));
+        }
+        for integrity in Integrity::ALL.iter().copied() {
+            let one = crypto.integrity(integrity, b"key", &[b"ab", b"c"]);
+            assert_eq!(one.len(), crate::sk::icv_len(Some(integrity)));
+            assert_eq!(one, crypto.integrity(integrity, b"key", &[b"abc"]));
+            assert_ne!(one, crypto.integrity(integrity, b"key", &[b"abcd"]));
+        }
+        assert_eq!(crypto.sha1(&[b"ab", b"c"]), crypto.sha1(&[b"abc"]));
+        assert_ne!(crypto.sha1(&[b"abc"]), crypto.sha1(&[b"abd"]));
+    }
+}

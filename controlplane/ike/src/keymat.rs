@@ -261,3 +261,77 @@ fn prf_plus(
     }
     bytes
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::crypto::aws_lc::AwsLc;
+
+    fn seeds() -> Seeds<'static> {
+        Seeds { initiator_nonce: &[1; 32], responder_nonce: &[2; 20], initiator_spi: 3, responder_spi: 4 }
+    }
+
+    /// prf+ as RFC 7296 §2.13 writes it, block by block.
+    #[test]
+    fn keys_are_cut_from_prf_plus_in_their_order() {
+        let suite: IkeSuite = "aes256-sha384-prfsha256-x25519".parse().unwrap();
+        let keys = IkeKeys::first(&AwsLc, suite, &[9; 32], &seeds());
+        let seed = AwsLc.prf(Prf::Sha256, &[&[1; 32][..], &[2; 20]].concat(), &[&[9; 32]]);
+        let text = [&[1; 32][..], &[2; 20], &3u64.to_be_bytes(), &4u64.to_be_bytes()].concat();
+        let (mut stream, mut last) = (Vec::new(), Vec::new());
+        for number in 1..=9 {
+            last = AwsLc.prf(Prf::Sha256, &seed, &[&last, &text, &[number]]).to_vec();
+            stream.extend_from_slice(&last);
+        }
+        let mut lengths = [32, 48, 48, 32, 32, 32, 32].into_iter();
+        let mut rest = &stream[..];
+        let mut next = || {
+            let (cut, after) = rest.split_at(lengths.next().unwrap());
+            rest = after;
+            cut
+        };
+        assert_eq!(keys.d(), next());
+        assert_eq!(keys.integrity(Side::Initiator), next());
+        assert_eq!(keys.integrity(Side::Responder), next());
+        assert_eq!(keys.encryption(Side::Initiator), next());
+        assert_eq!(keys.encryption(Side::Responder), next());
+        assert_eq!(keys.proof(Side::Initiator), next());
+        assert_eq!(keys.proof(Side::Responder), next());
+    }
+
+    #[test]
+    fn keys_are_not_shown_and_no_iv_comes_twice() {
+        let suite: IkeSuite = "aes128gcm16-prfsha256-x25519".parse().unwrap();
+        let mut keys = IkeKeys::first(&AwsLc, suite, &[9; 32], &seeds());
+        assert_eq!(format!("{keys:?}"), "IkeKeys(aes128gcm16-prfsha256-x25519, hidden)");
+        assert!(keys.next_iv() < keys.next_iv());
+    }
+
+    /// RFC 7296 §2.18: by the prf of the old one; RFC 9370 §2.2.2 and §2.2.4.
+    #[test]
+    fn rekeyed_and_mixed_keys_come_from_the_old_ones() {
+        let old: IkeSuite = "aes256gcm16-prfsha384-x25519".parse().unwrap();
+        let new: IkeSuite = "aes128gcm16-prfsha256-x25519".parse().unwrap();
+        let keys = IkeKeys::first(&AwsLc, old, &[9; 32], &seeds());
+        let expected = |prf, suite, parts: &[&[u8]]| {
+            IkeKeys::of_seed(&AwsLc, suite, &AwsLc.prf(prf, keys.d(), parts), &seeds()).d().to_vec()
+        };
+        let rekeyed = IkeKeys::rekeyed(&AwsLc, &keys, new, &[&[7; 32], &[8; 32]], &seeds());
+        assert_eq!(rekeyed.d(), expected(Prf::Sha384, new, &[&[7; 32], &[1; 32], &[2; 20], &[8; 32]]));
+        let mixed = IkeKeys::mixed(&AwsLc, &keys, &[6; 32], &seeds());
+        assert_eq!(mixed.d(), expected(Prf::Sha384, old, &[&[6; 32], &[1; 32], &[2; 20]]));
+    }
+
+    #[test]
+    fn children_have_two_keys_that_a_key_exchange_of_their_own_changes() {
+        let suite: IkeSuite = "aes128gcm16-prfsha256-x25519".parse().unwrap();
+        let keys = IkeKeys::first(&AwsLc, suite, &[9; 32], &seeds());
+        let esp: EspSuite = "aes256gcm16".parse().unwrap();
+        let of = |shared| child_keys(&AwsLc, &keys, esp, shared, &[1; 16], &[2; 16]).unwrap();
+        let (there, back) = of(None);
+        assert!(there != back && there.suite() == esp.suite);
+        let first = AwsLc.prf(Prf::Sha256, keys.d(), &[&[1; 16], &[2; 16], &[1]]);
+        assert_eq!(there.keymat()[..32], first[..]);
+        assert!(of(Some(&[5; 32])).0 != there);
+    }
+}

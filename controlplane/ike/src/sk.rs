@@ -187,3 +187,142 @@ pub fn open_padded<'a>(
     crypto.open(suite.cipher, keys.encryption(from), iv, sealed.front, &mut text)?;
     Ok((iv, text))
 }
+
+#[cfg(test)]
+mod tests {
+    use model::ike::IkeSuite;
+    use wire::ike::{Exchange, Message};
+
+    use super::*;
+    use crate::crypto::aws_lc::AwsLc;
+    use crate::crypto::fake::Fake;
+    use crate::keymat::Seeds;
+
+    fn keys(crypto: &dyn Crypto, suite: &str, shared: &[u8]) -> IkeKeys {
+        let suite: IkeSuite = suite.parse().unwrap();
+        let seeds = Seeds {
+            initiator_nonce: &[1; 16],
+            responder_nonce: &[2; 16],
+            initiator_spi: 3,
+            responder_spi: 4,
+        };
+        IkeKeys::first(crypto, suite, shared, &seeds)
+    }
+
+    fn header() -> Header {
+        Header {
+            initiator_spi: 3,
+            responder_spi: 4,
+            version: (2, 0),
+            exchange: Exchange::IKE_AUTH,
+            is_response: false,
+            can_higher: false,
+            is_initiator: true,
+            message_id: 1,
+        }
+    }
+
+    const SUITES: [&str; 4] = [
+        "aes256gcm16-prfsha384-x25519",
+        "aes128gcm16-prfsha256-x25519",
+        "aes256-sha256-prfsha256-x25519",
+        "aes256-sha384-prfsha512-x25519",
+    ];
+
+    /// All lengths of payloads over the size of a block, by both implementations: whole, and changed in every byte.
+    #[test]
+    fn what_is_sealed_is_opened_by_the_same_keys_and_unchanged_alone() {
+        let cryptos: [&mut dyn Crypto; 2] = [&mut AwsLc, &mut Fake::new(1)];
+        for crypto in cryptos {
+            for suite in SUITES {
+                let mut ours = keys(crypto, suite, &[9; 32]);
+                let others = keys(crypto, suite, &[8; 32]);
+                for length in 0..=33 {
+                    let payloads = [Payload::Vendor(vec![7; length])];
+                    let sent = seal(crypto, &mut ours, Side::Initiator, header(), &payloads, Some(1000));
+                    let [bytes] = &sent[..] else { panic!("{} messages", sent.len()) };
+                    let message = Message::decode(bytes).unwrap();
+                    let sealed = message.sealed.unwrap();
+                    let chain = open(crypto, &ours, Side::Initiator, &sealed).unwrap();
+                    assert_eq!(wire::ike::decode_payloads(sealed.first, &chain).unwrap(), payloads);
+                    let (iv, text) = open_padded(crypto, &ours, Side::Initiator, &sealed).unwrap();
+                    let again = (sealed.first, None);
+                    assert_eq!(
+                        seal_padded(crypto, &ours, Side::Initiator, message.header, again, iv, text),
+                        *bytes
+                    );
+                    assert!(
+                        open(crypto, &ours, Side::Responder, &sealed).is_err(),
+                        "keys of the other direction"
+                    );
+                    assert!(open(crypto, &others, Side::Initiator, &sealed).is_err(), "other keys");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_message_that_was_changed_anywhere_is_not_authentic() {
+        for suite in SUITES {
+            let mut ours = keys(&AwsLc, suite, &[9; 32]);
+            let sent =
+                seal(&mut AwsLc, &mut ours, Side::Responder, header(), &[Payload::Nonce(vec![7; 20])], None);
+            for at in 0..sent[0].len() {
+                let mut bytes = sent[0].clone();
+                bytes[at] ^= 1;
+                // Some changes make it no message at all.
+                let Ok(Message { sealed: Some(sealed), .. }) = Message::decode(&bytes) else { continue };
+                let opened = open(&AwsLc, &ours, Side::Responder, &sealed);
+                assert_eq!(opened, Err(CryptoError::NotAuthentic), "{suite}, byte {at}");
+            }
+            for length in 0..sent[0].len() - 32 {
+                let body = &sent[0][32..][..length];
+                let sealed = Sealed { front: &sent[0][..32], body, first: 40, fragment: None };
+                assert!(open(&AwsLc, &ours, Side::Responder, &sealed).is_err(), "{suite}, {length} bytes");
+            }
+        }
+    }
+
+    /// RFC 7383 §2.5: each as large as may be, numbered from 1, the type of the first payload in the first alone.
+    #[test]
+    fn long_messages_are_fragments_that_make_the_whole() {
+        for suite in SUITES {
+            let mut ours = keys(&AwsLc, suite, &[9; 32]);
+            let payloads =
+                [Payload::Vendor((0..5000).map(|i| i as u8).collect()), Payload::Nonce(vec![7; 32])];
+            for largest in [200, 576, 1280] {
+                let sent = seal(&mut AwsLc, &mut ours, Side::Initiator, header(), &payloads, Some(largest));
+                assert!(sent.iter().all(|bytes| bytes.len() <= largest), "{suite} {largest}");
+                assert!(
+                    sent[..sent.len() - 1].iter().all(|bytes| bytes.len() > largest - 17),
+                    "{suite} {largest}"
+                );
+                let all = sent.len() as u16;
+                let mut chain = Vec::new();
+                let mut first = 0;
+                for (number, bytes) in (1..).zip(&sent) {
+                    let sealed = Message::decode(bytes).unwrap().sealed.unwrap();
+                    assert_eq!(sealed.fragment, Some((number, all)));
+                    if number == 1 {
+                        first = sealed.first;
+                    } else {
+                        assert_eq!(sealed.first, 0);
+                    }
+                    chain.extend(open(&AwsLc, &ours, Side::Initiator, &sealed).unwrap());
+                }
+                assert_eq!(wire::ike::decode_payloads(first, &chain).unwrap(), payloads);
+            }
+            assert_eq!(seal(&mut AwsLc, &mut ours, Side::Initiator, header(), &payloads, None).len(), 1);
+        }
+    }
+
+    /// Same payloads, other bytes: an IV is never used again.
+    #[test]
+    fn nothing_is_sealed_twice_alike() {
+        for suite in SUITES {
+            let mut ours = keys(&AwsLc, suite, &[9; 32]);
+            let mut seal = || seal(&mut AwsLc, &mut ours, Side::Initiator, header(), &[], None);
+            assert_ne!(seal(), seal(), "{suite}");
+        }
+    }
+}

@@ -392,3 +392,241 @@ fn word(one: &Transform) -> String {
     };
     one.key_length.map_or_else(|| known.to_owned(), |bits| format!("{known}-{bits}"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn suites(texts: &[&str]) -> Vec<IkeSuite> {
+        texts.iter().map(|text| text.parse().unwrap()).collect()
+    }
+
+    fn esp(texts: &[&str]) -> Vec<EspSuite> {
+        texts.iter().map(|text| text.parse().unwrap()).collect()
+    }
+
+    fn profile() -> ProfileName {
+        "branch-v2".parse().unwrap()
+    }
+
+    fn of(kind: TransformType, id: u16, key_length: Option<u16>) -> Transform {
+        transform((kind, id, key_length))
+    }
+
+    fn defaults() -> (Vec<IkeSuite>, Vec<EspSuite>) {
+        let ike = section();
+        (ike.proposals, ike.esp)
+    }
+
+    /// The section with nothing in it but its defaults.
+    fn section() -> model::config::Ike {
+        use serde::Deserialize;
+        use serde::de::value::{Error, MapDeserializer};
+        let none: [(&str, u8); 0] = [];
+        model::config::Ike::deserialize(MapDeserializer::<_, Error>::new(none.into_iter())).unwrap()
+    }
+
+    #[test]
+    fn suites_that_differ_in_the_key_exchange_share_a_proposal() {
+        let offer = proposals(&defaults().0, None);
+        assert_eq!(offer.len(), 3);
+        let groups = |proposal: &Proposal| {
+            let of_kind = proposal.transforms.iter().filter(|one| one.kind == TransformType::KEY_EXCHANGE);
+            of_kind.map(|one| one.id).collect::<Vec<_>>()
+        };
+        assert!(offer.iter().all(|proposal| groups(proposal) == [31, 19, 20, 21, 14]), "{offer:?}");
+        assert_eq!(offer.iter().map(|proposal| proposal.number).collect::<Vec<_>>(), [1, 2, 3]);
+        // With an AEAD there is no integrity algorithm (RFC 5282 §8).
+        let has_integrity =
+            |proposal: &Proposal| proposal.transforms.iter().any(|one| one.kind == TransformType::INTEGRITY);
+        assert_eq!(offer.iter().map(has_integrity).collect::<Vec<_>>(), [false, false, true]);
+        let rekeyed = proposals(&defaults().0, Some(0x0102));
+        assert!(rekeyed.iter().all(|proposal| proposal.spi == [0, 0, 0, 0, 0, 0, 1, 2]));
+    }
+
+    /// No combination is offered that is not among the suites.
+    #[test]
+    fn what_is_offered_is_what_is_accepted() {
+        let (all, _) = defaults();
+        for suites in [
+            &all[..],
+            &all[2..7],
+            &suites(&["aes256gcm16-prfsha384-x25519-mlkem768", "aes256gcm16-prfsha384-x25519"]),
+        ] {
+            let mut offered = Vec::new();
+            for proposal in proposals(suites, None) {
+                let of_kind = |kind| proposal.transforms.iter().filter(move |one| one.kind == kind);
+                for group in of_kind(TransformType::KEY_EXCHANGE) {
+                    let transforms = proposal
+                        .transforms
+                        .iter()
+                        .filter(|one| one.kind != TransformType::KEY_EXCHANGE || *one == group);
+                    let answer = Proposal { transforms: transforms.cloned().collect(), ..proposal.clone() };
+                    offered.push(accept(suites, &[answer], false).unwrap().suite);
+                }
+            }
+            offered.sort();
+            let mut suites = suites.to_vec();
+            suites.sort();
+            assert_eq!(offered, suites);
+        }
+    }
+
+    #[test]
+    fn our_first_suite_that_is_offered_is_chosen() {
+        let ours = suites(&[
+            "aes256gcm16-prfsha384-ecp384",
+            "aes128gcm16-prfsha256-x25519",
+            "aes128gcm16-prfsha256-ecp256",
+        ]);
+        let theirs = suites(&["aes128gcm16-prfsha256-ecp256", "aes128gcm16-prfsha256-x25519"]);
+        let chosen = choose(&profile(), &ours, &proposals(&theirs, None), None, None).unwrap();
+        assert_eq!(chosen.suite.to_string(), "aes128gcm16-prfsha256-x25519");
+        assert_eq!(accept(&theirs, &[chosen.answer], false).unwrap().suite, chosen.suite);
+        // The key exchange whose value came along is taken among equals, and not against a better suite.
+        let sent = Some(method(Group::P256));
+        let chosen = choose(&profile(), &ours, &proposals(&theirs, None), sent, None).unwrap();
+        assert_eq!(chosen.suite.to_string(), "aes128gcm16-prfsha256-ecp256");
+        let chosen = choose(&profile(), &ours, &proposals(&ours, None), sent, None).unwrap();
+        assert_eq!(chosen.suite, ours[0]);
+    }
+
+    #[test]
+    fn a_refusal_says_what_was_proposed_and_what_is_accepted() {
+        let cbc = Proposal {
+            number: 1,
+            protocol: Protocol::ESP,
+            spi: vec![1, 2, 3, 4],
+            transforms: vec![
+                of(TransformType::ENCRYPTION, AES_CBC, Some(256)),
+                of(TransformType::INTEGRITY, 2, None),
+                of(TransformType::ESN, 0, None),
+            ],
+        };
+        let refused =
+            choose_esp(&profile(), &esp(&["aes128gcm16"]), &[cbc], None, Spi::FIRST, false).unwrap_err();
+        assert_eq!(
+            refused,
+            "peer proposed only AES-CBC-256/HMAC-SHA1-96/no ESN for ESP; profile branch-v2 accepts aes128gcm16"
+        );
+        let nothing = choose(&profile(), &defaults().0, &[], None, None).unwrap_err();
+        assert!(
+            nothing.starts_with("peer proposed only nothing for IKE; profile branch-v2 accepts aes"),
+            "{nothing}"
+        );
+    }
+
+    #[test]
+    fn what_a_peer_sends_makes_no_endless_words() {
+        let one = of(TransformType(77), 1234, Some(9));
+        let much = Proposal { number: 1, protocol: Protocol::IKE, spi: vec![], transforms: vec![one; 255] };
+        let refused = choose(&profile(), &defaults().0, &vec![much; 255], None, None).unwrap_err();
+        assert!(refused.len() < 3000, "{}", refused.len());
+        assert!(refused.contains("or 251 more"), "{refused}");
+    }
+
+    /// RFC 7296 §3.3.6: a type or attribute that is not known, or a type that is missing, makes a proposal or transform one that is passed over.
+    #[test]
+    fn what_is_not_understood_is_passed_over() {
+        let ours = suites(&["aes256gcm16-prfsha384-x25519"]);
+        let good = proposals(&ours, None).remove(0);
+        let changed = |change: &dyn Fn(&mut Vec<Transform>)| {
+            let mut proposal = good.clone();
+            change(&mut proposal.transforms);
+            choose(&profile(), &ours, &[proposal], None, None).is_ok()
+        };
+        assert!(changed(&|_| ()));
+        assert!(!changed(&|all| all.push(of(TransformType(13), 1, None))));
+        assert!(!changed(&|all| all.push(of(TransformType::ESN, 0, None))));
+        assert!(!changed(&|all| all.truncate(2)));
+        assert!(!changed(&|all| all[0].key_length = None));
+        assert!(!changed(&|all| all[0].key_length = Some(192)));
+        assert!(!changed(&|all| all[0].attributes.push((15, vec![1]))));
+        assert!(changed(&|all| all.insert(0, of(TransformType::ENCRYPTION, 3, None))));
+        // Integrity "none" with an AEAD, and "none" of an additional key exchange, are the same as nothing said (RFC 5282 §8, RFC 9370 §2.2.1).
+        assert!(changed(&|all| all.push(of(TransformType::INTEGRITY, NONE, None))));
+        assert!(!changed(&|all| all.push(of(TransformType::INTEGRITY, 12, None))));
+        assert!(changed(
+            &|all| all.extend([of(TransformType(6), 36, None), of(TransformType(6), NONE, None)])
+        ));
+        assert!(!changed(&|all| all.push(of(TransformType(6), 36, None))));
+        let unknown = Proposal { protocol: Protocol(2), ..good.clone() };
+        assert!(choose(&profile(), &ours, &[unknown.clone(), good.clone()], None, None).is_ok());
+        assert!(choose(&profile(), &ours, &[unknown], None, None).is_err());
+    }
+
+    /// Each type once, of what was offered (RFC 7296 §2.7).
+    #[test]
+    fn an_answer_that_was_not_offered_is_refused() {
+        let ours = suites(&["aes256gcm16-prfsha384-x25519", "aes128gcm16-prfsha256-x25519"]);
+        let offered = proposals(&ours, None);
+        for answer in [
+            vec![],
+            offered.clone(),
+            vec![Proposal { number: 3, ..offered[0].clone() }],
+            vec![Proposal { number: 2, ..offered[0].clone() }],
+            vec![Proposal { protocol: Protocol::ESP, ..offered[0].clone() }],
+            vec![Proposal { spi: vec![1; 8], ..offered[0].clone() }],
+            vec![Proposal { transforms: offered[0].transforms[..2].to_vec(), ..offered[0].clone() }],
+            vec![Proposal {
+                transforms: [&offered[0].transforms[..], &offered[0].transforms[..1]].concat(),
+                ..offered[0].clone()
+            }],
+        ] {
+            assert!(accept(&ours, &answer, false).is_err(), "{answer:?}");
+        }
+        assert!(accept(&ours, &offered[1..], false).is_ok());
+        let rekeyed =
+            |spi: &[u8]| accept(&ours, &[Proposal { spi: spi.to_vec(), ..offered[0].clone() }], true);
+        assert_eq!(rekeyed(&[0, 0, 0, 0, 0, 0, 0, 9]).unwrap().spi, Some(9));
+        assert!(rekeyed(&[]).is_err() && rekeyed(&[0; 8]).is_err() && rekeyed(&[1; 4]).is_err());
+    }
+
+    #[test]
+    fn children_are_chosen_with_and_without_a_key_exchange() {
+        let ours = esp(&["aes256gcm16-esn-x25519", "aes256gcm16-esn", "aes128gcm16"]);
+        let spi = Spi::new(0x1000).unwrap();
+        // IKE_AUTH: no key exchange is spoken of (RFC 7296 §1.2); the suite says what rekeying will have.
+        let offer = esp_proposals(&ours, spi, false);
+        assert_eq!(offer.len(), 2);
+        assert!(
+            offer.iter().flat_map(|one| &one.transforms).all(|one| one.kind != TransformType::KEY_EXCHANGE)
+        );
+        let chosen = choose_esp(&profile(), &ours, &offer, None, Spi::FIRST, false).unwrap();
+        assert_eq!((chosen.suite, chosen.spi), (ours[0], spi));
+        let accepted = accept_esp(&ours, &[chosen.answer], false).unwrap();
+        assert_eq!((accepted.suite, accepted.spi), (ours[0], Spi::FIRST));
+        // CREATE_CHILD_SA.
+        let offer = esp_proposals(&ours, spi, true);
+        assert_eq!(offer.len(), 3);
+        let chosen = choose_esp(&profile(), &ours, &offer, Some(31), Spi::FIRST, true).unwrap();
+        assert_eq!(chosen.suite, ours[0]);
+        assert_eq!(accept_esp(&ours, &[chosen.answer], true).unwrap().suite, ours[0]);
+        let chosen = choose_esp(&profile(), &ours[1..], &offer, Some(31), Spi::FIRST, true).unwrap();
+        assert_eq!((chosen.suite, chosen.answer.number), (ours[1], 2));
+        assert_eq!(accept_esp(&ours, &[chosen.answer], true).unwrap().suite, ours[1]);
+        // SPIs up to 255 are reserved (RFC 4303 §2.1).
+        let reserved = Proposal { spi: vec![0, 0, 0, 255], ..offer[0].clone() };
+        assert!(choose_esp(&profile(), &ours, &[reserved], None, Spi::FIRST, true).is_err());
+    }
+
+    /// Old peers do not speak of sequence numbers: theirs are of 32 bits.
+    #[test]
+    fn a_peer_that_does_not_know_extended_sequence_numbers_gets_none() {
+        let ours = esp(&["aes128gcm16-esn", "aes128gcm16"]);
+        let mut offer = esp_proposals(&ours[1..], Spi::FIRST, false);
+        offer[0].transforms.retain(|one| one.kind != TransformType::ESN);
+        let chosen = choose_esp(&profile(), &ours, &offer, None, Spi::FIRST, false).unwrap();
+        assert!(!chosen.suite.esn);
+        assert!(choose_esp(&profile(), &ours[..1], &offer, None, Spi::FIRST, false).is_err());
+    }
+
+    #[test]
+    fn the_hybrid_is_chosen_where_both_have_it() {
+        let both = suites(&["aes256gcm16-prfsha384-x25519-mlkem768", "aes256gcm16-prfsha384-x25519"]);
+        let offer = proposals(&both, None);
+        assert_eq!(choose(&profile(), &both, &offer, Some(31), None).unwrap().suite, both[0]);
+        assert_eq!(choose(&profile(), &both[1..], &offer, Some(31), None).unwrap().suite, both[1]);
+        assert_eq!(choose(&profile(), &both, &offer[1..], Some(31), None).unwrap().suite, both[1]);
+    }
+}

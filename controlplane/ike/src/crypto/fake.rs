@@ -171,3 +171,29 @@ impl Crypto for Fake {
         bytes
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::crypto::tests::{all_parts_count, keys_are_exchanged, texts_are_sealed};
+
+    #[test]
+    fn it_looks_like_cryptography() {
+        let mut fake = Fake::new(1);
+        keys_are_exchanged(&mut fake);
+        texts_are_sealed(&mut fake);
+        all_parts_count(&fake);
+    }
+
+    #[test]
+    fn it_is_the_same_again_from_the_same_seed() {
+        let run = |seed| {
+            let mut fake = Fake::new(seed);
+            let mut bytes = [0; 20];
+            fake.random(&mut bytes);
+            (bytes, fake.begin(Group::P256).unwrap().public)
+        };
+        assert_eq!(run(7), run(7));
+        assert_ne!(run(7), run(8));
+    }
+}

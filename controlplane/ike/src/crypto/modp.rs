@@ -86,3 +86,54 @@ fn raised(base: &U2048, exponent: &Exponent) -> Zeroizing<[u8; LEN]> {
     residue.zeroize();
     bytes
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::crypto::tests::bytes;
+
+    fn exponent() -> Exponent {
+        let mut exponent = Exponent::default();
+        exponent.iter_mut().zip(1..).for_each(|(byte, number)| *byte = number);
+        exponent
+    }
+
+    /// Powers of 2, and of the number whose bytes are 0, 1, 2, ..., 255; the exponent's bytes are 1 to 40. The answers are of Python's `pow`.
+    #[test]
+    fn powers_are_what_another_implementation_gives() {
+        let answer = bytes(
+            "f0cdbd67b9f7aa420ec897f258819be9496e9a0a5726c89df16dd7f451c98e45fb7738b946ffcc3743438f668c562d06\
+             c65d330de82a1078bf6f9292fdc86bec74ac0c26640704012785c1611d3c4f3ec28877eff3f5b11ce33a905b731dafca\
+             c4daf7e440d201db0ec4888a4e080572c92c1db2886612a28b6ab995987c8767b6a3f577e277713abefe80b9948bd5b7\
+             1b931d19185d503acf998c6e4b1cdaa3bc6b1ba20c71e6aceab8bdbf477c4706bea69f095f7687f47e93f99695fe582c\
+             7cab8d33f0267dbf4aab867f3a7f7a7f626e520129cd0fa3c7dc290f59217de17293bef38ae9b3bd3829226a08f611a9\
+             077a9acf31a954332f5a54d6eb7d524b",
+        );
+        assert_eq!(public(&exponent()), answer);
+        let answer = bytes(
+            "2680f8300a0a1e6562b3883a2e168b32596444875c91d904381a1bc8a5d0ad58266be858d797de21d805c5ca7b496680\
+             3484199594d1e92326c33bcbb444951015e71d5245ba7364dc08cd9956ab60f965ddc76b80212911e4d1beba2222473e\
+             96cd82407fcc997bdbfe866a484850b0c24e7183a9911aad86ce47750a2efd9e3a7c08708299adc9170adcb627091bc0\
+             3e5dae7337e7a7ecd4fbfe62f402c565c3a57399331c3c2714ef4c51a68ff8a627f781857f51a7a66e3b6336d87981db\
+             6de802e699c06b0fc722122a4fb89df6521aa98efa05f61708cc450e98aaf3c670a6f0ab95a066f0e1134ffb4e542b66\
+             82c61ae67b4f45295a17131816908720",
+        );
+        let theirs: Vec<u8> = (0..=255).collect();
+        assert_eq!(*shared(&exponent(), &theirs).unwrap(), answer);
+    }
+
+    /// RFC 6989 §2.1: 0, 1, p - 1 and what is not less than p.
+    #[test]
+    fn values_at_the_ends_are_refused() {
+        let p = <Modulus as crypto_bigint::modular::ConstMontyParams<{ U2048::LIMBS }>>::PARAMS;
+        let minus = |less: u8| {
+            let value = p.modulus().wrapping_sub(&U2048::from_u8(less));
+            shared(&exponent(), value.to_be_bytes().as_ref())
+        };
+        assert!(minus(0).is_none() && minus(1).is_none());
+        assert!(minus(2).is_some());
+        let small = |value: u8| shared(&exponent(), U2048::from_u8(value).to_be_bytes().as_ref());
+        assert!(small(0).is_none() && small(1).is_none());
+        assert!(small(2).is_some());
+    }
+}
