@@ -97,11 +97,15 @@ impl Management {
         Ok(State::Explanation(Box::new(explanation)))
     }
 
-    /// SAs of the data plane, and those that it is not given.
+    /// SAs of the data plane with the times of those that IKE made, and those that it is not given.
     async fn sas(&self, show: Show) -> Result<State, Status> {
         let mut refused = self.ask(|reply| Request::Show(What::Sa, reply)).await?;
         match self.ask_dataplane(show).await {
             Ok(mut theirs) => {
+                let ike = self.ask(|reply| Request::Show(What::Ike, reply)).await?;
+                if let (State::Sa(sas), State::Ike(ike)) = (&mut theirs, ike) {
+                    sas.add_times(&ike);
+                }
                 theirs.join(refused).map_err(|_| Status::internal("the data plane showed something else"))?;
                 Ok(theirs)
             }

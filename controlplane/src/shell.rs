@@ -308,6 +308,9 @@ impl Work {
                 self.carry_out(saver).await;
                 let _ = reply.send(cleared);
             }
+            Request::Clear(proto::Clear::Ike { .. }, reply) => {
+                let _ = reply.send(0);
+            }
             Request::Apply(mut apply, reply) => {
                 let planned = self.conductor.plan(&apply.text);
                 // Keys may stand in it.
@@ -455,6 +458,10 @@ fn level(what: &Happening) -> Level {
         | Happening::ShortcutUp { .. }
         | Happening::ShortcutDown { .. }
         | Happening::PathMtu { .. }
+        | Happening::ChildUp { rekey: true, .. }
+        | Happening::ChildDown { .. }
+        | Happening::IkeUp { rekey: true, .. }
+        | Happening::IkeFailed { .. }
         | Happening::Registered { refresh: true, .. }
         | Happening::ServerUp { refresh: true, .. } => Level::DEBUG,
         Happening::KernelRefused { .. }
@@ -473,6 +480,10 @@ fn level(what: &Happening) -> Level {
         | Happening::SourceChanged { .. }
         | Happening::ConfigApplied { .. }
         | Happening::SaMoved { .. }
+        | Happening::IkeUp { .. }
+        | Happening::IkeDown { .. }
+        | Happening::ChildUp { .. }
+        | Happening::PeerMoved { .. }
         | Happening::Missed { .. } => Level::INFO,
     }
 }

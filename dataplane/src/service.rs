@@ -150,6 +150,7 @@ impl Service {
         if survey {
             reports.extend(program.used());
             reports.extend(program.sa_reports());
+            reports.extend(program.sas_used());
             drop(program);
             reports.extend(self.process.port_reports());
         }

@@ -26,9 +26,13 @@ impl Process {
             What::Drops => State::Drops(self.drops(program)),
             What::Program => State::Program(model::state::Program(program.programmed(now).collect())),
             What::Sa => State::Sa(Sas(program.sas().collect())),
-            What::Dmvpn | What::Nhrp | What::Nhs | What::Routes | What::Explain | What::NhrpTraffic => {
-                return None;
-            }
+            What::Dmvpn
+            | What::Nhrp
+            | What::Nhs
+            | What::Routes
+            | What::Explain
+            | What::NhrpTraffic
+            | What::Ike => return None,
         })
     }
 

@@ -199,6 +199,23 @@ pub enum Identity {
     KeyId(Vec<u8>),
 }
 
+impl Identity {
+    /// The same; or, where its text would be read as another one (a name with spaces in it, an empty one), its bytes. What a peer says of
+    /// itself is anything at all.
+    #[must_use]
+    pub fn legible(self) -> Self {
+        let text = self.to_string();
+        if text.parse().as_ref() == Ok(&self) {
+            return self;
+        }
+        let bytes = match self {
+            Self::KeyId(bytes) => bytes,
+            _ => text.into_bytes(),
+        };
+        Self::KeyId(if bytes.is_empty() { vec![0] } else { bytes })
+    }
+}
+
 impl fmt::Display for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -358,6 +375,20 @@ mod tests {
         for text in ["", "two words", "keyid:", "keyid:0", "keyid:xx", "a\nb"] {
             assert!(text.parse::<Identity>().is_err(), "{text}");
         }
+        for odd in [
+            Identity::Fqdn("two words".into()),
+            Identity::Fqdn("10.0.0.1".into()),
+            Identity::Fqdn("CN=hub".into()),
+            Identity::Dn("hub".into()),
+            Identity::Fqdn(String::new()),
+            Identity::KeyId(Vec::new()),
+        ] {
+            let legible = odd.clone().legible();
+            assert!(matches!(legible, Identity::KeyId(_)), "{odd:?}");
+            assert_eq!(legible.to_string().parse(), Ok(legible));
+        }
+        let hub = Identity::Fqdn("hub.example".into());
+        assert_eq!(hub.clone().legible(), hub);
         let admits = |pattern: &str, identity: &str| {
             let pattern: IdentityPattern = pattern.parse().unwrap();
             assert_eq!(pattern.to_string().parse(), Ok(pattern.clone()));

@@ -83,6 +83,11 @@ pub enum Report {
         /// Its UDP port.
         port: u16,
     },
+    /// By these inbound SAs authentic packets came since the last such report (about one second).
+    SaUsed {
+        /// Their SPIs.
+        spis: Vec<Spi>,
+    },
 }
 
 /// Why a packet was handed to the control plane.

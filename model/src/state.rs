@@ -18,6 +18,7 @@ pub mod drops;
 pub mod event;
 pub mod explain;
 pub mod fib;
+pub mod ike;
 pub mod nhrp;
 pub mod nhs;
 pub mod ports;
@@ -40,6 +41,7 @@ pub use drops::Drops;
 pub use event::Event;
 pub use explain::Explanation;
 pub use fib::Fib;
+pub use ike::IkeSas;
 pub use nhrp::Cache;
 pub use nhs::Servers;
 pub use ports::Ports;
@@ -100,11 +102,13 @@ pub enum What {
     NhrpTraffic,
     /// Security associations.
     Sa,
+    /// IKE SAs.
+    Ike,
 }
 
 impl What {
     /// All of them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Dmvpn,
         Self::Nhrp,
         Self::Nhs,
@@ -119,15 +123,22 @@ impl What {
         Self::Explain,
         Self::NhrpTraffic,
         Self::Sa,
+        Self::Ike,
     ];
 
     /// Whether the data plane knows it. (Counters: of nodes; the control plane adds those of messages. Sa: the control plane adds those
-    /// that it refuses. Explain: the control plane asks it for its part.)
+    /// that it refuses, and the times of those that IKE made. Explain: the control plane asks it for its part.)
     #[must_use]
     pub fn is_of_dataplane(self) -> bool {
         !matches!(
             self,
-            Self::Dmvpn | Self::Nhrp | Self::Nhs | Self::Routes | Self::Explain | Self::NhrpTraffic
+            Self::Dmvpn
+                | Self::Nhrp
+                | Self::Nhs
+                | Self::Routes
+                | Self::Explain
+                | Self::NhrpTraffic
+                | Self::Ike
         )
     }
 }
@@ -208,6 +219,8 @@ pub enum State {
     NhrpTraffic(NhrpTraffic),
     /// Security associations.
     Sa(Sas),
+    /// IKE SAs.
+    Ike(IkeSas),
 }
 
 /// Does the same to the list in whatever variant there is; all but `Counters`, `Explanation` and `NhrpTraffic` are lists.
@@ -228,6 +241,7 @@ macro_rules! each_list {
             State::Drops($list) => $each,
             State::Program($list) => $each,
             State::Sa($list) => $each,
+            State::Ike($list) => $each,
             State::Counters($counters) => $else,
             State::Explanation($explanation) => $other,
             State::NhrpTraffic($traffic) => $last,
@@ -257,6 +271,7 @@ impl State {
             }
             What::NhrpTraffic => Self::NhrpTraffic(NhrpTraffic::default()),
             What::Sa => Self::Sa(Sas::default()),
+            What::Ike => Self::Ike(IkeSas::default()),
         }
     }
 
@@ -278,6 +293,7 @@ impl State {
             Self::Explanation(_) => What::Explain,
             Self::NhrpTraffic(_) => What::NhrpTraffic,
             Self::Sa(_) => What::Sa,
+            Self::Ike(_) => What::Ike,
         }
     }
 
@@ -308,6 +324,7 @@ impl State {
             (Self::Drops(all), Self::Drops(more)) => all.0.extend(more.0),
             (Self::Program(all), Self::Program(more)) => all.0.extend(more.0),
             (Self::Sa(all), Self::Sa(more)) => all.0.extend(more.0),
+            (Self::Ike(all), Self::Ike(more)) => all.0.extend(more.0),
             // There is one part, and what was there before is nothing.
             (Self::Explanation(all), Self::Explanation(more)) => *all = more,
             (_, more) => return Err(more),
@@ -339,6 +356,7 @@ impl State {
             }
             (Self::Program(rest), Self::Program(all)) if behind(all.0.len()) => rest.0 = all.0.split_off(at),
             (Self::Sa(rest), Self::Sa(all)) if behind(all.0.len()) => rest.0 = all.0.split_off(at),
+            (Self::Ike(rest), Self::Ike(all)) if behind(all.0.len()) => rest.0 = all.0.split_off(at),
             // A tunnel is not cut in two; the rest is never long.
             (Self::Dmvpn(rest), Self::Dmvpn(all)) if all.0.len() > 1 => rest.0 = all.0.split_off(1),
             _ => return None,
@@ -372,6 +390,7 @@ impl fmt::Display for Viewed<'_> {
         match (self.state, self.view) {
             (State::Dmvpn(dmvpn), View::Detail) => dmvpn.detail(f),
             (State::Nhrp(cache), View::Detail) => cache.detail(f),
+            (State::Ike(ike), View::Detail) => ike.detail(f),
             (State::Nhrp(cache), View::Brief) => cache.brief(f),
             (state, _) => state.fmt(f),
         }

@@ -14,6 +14,7 @@ use std::pin::Pin;
 
 use model::config::check::Fault;
 use model::config::diff::Change;
+use model::ike::Identity;
 use model::state::{Ports, Workers};
 use model::{Epoch, Instance, InterfaceName, ProtocolAddr};
 
@@ -93,7 +94,7 @@ impl std::fmt::Debug for Apply {
 pub type Applied = Result<Vec<Change>, Fault>;
 
 /// Something to forget.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Clear {
     /// NHRP cache entries that were learnt.
     Nhrp {
@@ -101,5 +102,10 @@ pub enum Clear {
         tunnel: Option<InterfaceName>,
         /// Of this protocol address; of all if not given.
         address: Option<ProtocolAddr>,
+    },
+    /// IKE SAs.
+    Ike {
+        /// With this peer: its NBMA address, or its identity.
+        peer: Identity,
     },
 }

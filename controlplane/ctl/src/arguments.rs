@@ -5,6 +5,7 @@ use std::num::{NonZeroU16, NonZeroU32};
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use model::ike::Identity;
 use model::observe::{CaptureRequest, Tap, TraceRequest};
 use model::program::Owner;
 use model::state::{Filter, View, What};
@@ -236,6 +237,14 @@ pub(crate) enum Show {
         /// Only with this NBMA address.
         address: Option<IpAddr>,
     },
+    /// IKE SAs, and peers that are wanted and have none: who they are, where they stand, and why it failed.
+    Ike {
+        /// Everything about each, with its child SAs.
+        #[arg(long)]
+        detail: bool,
+        /// Only with this address.
+        address: Option<IpAddr>,
+    },
     /// Everything that the data plane was told: interfaces, tunnels, neighbours, bindings, routes, replicas, fall-backs.
     Program {
         #[command(flatten)]
@@ -287,6 +296,11 @@ pub(crate) enum Clear {
         /// Only of this protocol address.
         address: Option<ProtocolAddr>,
     },
+    /// IKE SAs with a peer, and their child SAs: the peer is told. If it is still wanted, new ones are made.
+    Ike {
+        /// Its NBMA address, or its identity.
+        peer: Identity,
+    },
 }
 
 impl From<OfTunnel> for Filter {
@@ -330,6 +344,10 @@ impl Show {
             Self::Counters => (What::Counters, all, View::Table),
             Self::Drops => (What::Drops, all, View::Table),
             Self::Sa { address } => (What::Sa, Filter { address, ..all }, View::Table),
+            Self::Ike { detail, address } => {
+                let view = if detail { View::Detail } else { View::Table };
+                (What::Ike, Filter { address, ..all }, view)
+            }
             Self::Program { only } => (What::Program, only.into(), View::Table),
         };
         (model::state::Show { what, filter }, view)

@@ -101,12 +101,17 @@ async fn print_state(
 }
 
 async fn clear(node: &Management, clear: Clear, json: bool) -> Result<(), Failure> {
-    let Clear::Nhrp { tunnel, address } = clear;
-    let cleared = node.clear(proto::Clear::Nhrp { tunnel, address }).await?;
+    let (clear, one, many) = match clear {
+        Clear::Nhrp { tunnel, address } => {
+            (proto::Clear::Nhrp { tunnel, address }, "NHRP entry", "NHRP entries")
+        }
+        Clear::Ike { peer } => (proto::Clear::Ike { peer }, "IKE SA", "IKE SAs"),
+    };
+    let cleared = node.clear(clear).await?;
     if json {
         return print_json(&serde_json::json!({ "cleared": cleared }));
     }
-    print(format_args!("{} cleared\n", count(cleared, "NHRP entry", "NHRP entries")))
+    print(format_args!("{} cleared\n", count(cleared, one, many)))
 }
 
 async fn apply(node: &Management, file: &Path, dry_run: bool, json: bool) -> Result<(), Failure> {

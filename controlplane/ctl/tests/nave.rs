@@ -11,15 +11,18 @@ use std::time::Duration;
 use futures::StreamExt;
 use model::config::check::Fault;
 use model::config::diff::Change;
+use model::ike::Identity;
 use model::observe::{CaptureRequest, Captured, Direction, Reason, Tap, TraceRequest, TraceStep};
 use model::program::{Hop, Owner, Path as Way, Route};
+use model::sa::Protection;
 use model::state::counters::{Counter, ErrorCounter, MessageCounter};
 use model::state::dmvpn::{Dmvpn, Peer, PeerAttributes, PeerState, Tunnel};
 use model::state::event::{Event, Happening};
 use model::state::explain::{Candidate, Explanation};
+use model::state::ike::{IkeSa, IkeState, Role};
 use model::state::nhrp::{Cache, Entry, EntryFlags, EntryType};
 use model::state::routes::{RibRoute, Routes};
-use model::state::{Drops, NhrpTraffic, Show, State, What};
+use model::state::{Drops, IkeSas, NhrpTraffic, Show, State, What};
 use model::{InterfaceName, TableId, WorkerId};
 use pcap_file::DataLink;
 use pcap_file::pcapng::PcapNgReader;
@@ -34,6 +37,36 @@ struct Node;
 
 fn name(text: &str) -> InterfaceName {
     text.parse().unwrap()
+}
+
+/// A server that does not answer IKE.
+fn waiting() -> IkeSa {
+    IkeSa {
+        protection: Protection {
+            profile: "branch".parse().unwrap(),
+            table: TableId(0),
+            local: "203.0.113.2".parse().unwrap(),
+            remote: "203.0.113.1".parse().unwrap(),
+            port: 0,
+        },
+        identity: None,
+        proof: None,
+        addresses: vec![],
+        role: Role::Initiator,
+        state: IkeState::Waiting,
+        suite: None,
+        spi_initiator: 0,
+        spi_responder: 0,
+        age: Duration::from_secs(30),
+        rekey_in: Some(Duration::from_secs(4)),
+        heard: None,
+        nat_here: false,
+        nat_there: false,
+        server: true,
+        retransmissions: 3,
+        failure: Some("it does not answer".to_owned()),
+        children: vec![],
+    }
 }
 
 /// A peer that is up.
@@ -208,6 +241,7 @@ impl Management for Node {
                 let nothing = Explanation::nothing(filter.table.unwrap(), filter.address.unwrap());
                 State::Explanation(Box::new(Explanation { routes: vec![route], ..nothing }))
             }
+            What::Ike => State::Ike(IkeSas(vec![waiting()])),
             What::Ports => return Err(Status::unavailable("the data plane is away: connection refused")),
             other => State::empty(other),
         })
@@ -233,8 +267,15 @@ impl Management for Node {
         ))
     }
 
-    async fn clear(&self, Clear::Nhrp { tunnel, address }: Clear) -> Result<u64, Status> {
-        Ok(7 + u64::from(tunnel.is_some()) + 10 * u64::from(address.is_some()))
+    async fn clear(&self, clear: Clear) -> Result<u64, Status> {
+        Ok(match clear {
+            Clear::Nhrp { tunnel, address } => {
+                7 + u64::from(tunnel.is_some()) + 10 * u64::from(address.is_some())
+            }
+            Clear::Ike { peer: Identity::Fqdn(name) } if name == "hub.example" => 2,
+            Clear::Ike { peer: Identity::Address(_) } => 1,
+            Clear::Ike { .. } => 0,
+        })
     }
 
     async fn trace(
@@ -432,6 +473,15 @@ fn every_noun_is_shown_as_table_and_as_json() {
 }
 
 #[test]
+fn ike_is_shown_as_a_table_and_whole() {
+    let node = Served::new("ike");
+    let table = node.prints(&["show", "ike"]);
+    assert!(table.contains("waiting") && table.contains("203.0.113.1: it does not answer"), "{table}");
+    assert!(node.prints(&["show", "ike", "--detail"]).contains("next attempt in 00:00:04"));
+    assert_eq!(node.prints_json(&["show", "ike", "--json"])[0]["state"], "waiting");
+}
+
+#[test]
 fn apply_prints_what_changes_and_refuses_with_the_path() {
     let node = Served::new("apply");
     let file = std::env::temp_dir().join(format!("nave-ctl-apply-{}.toml", std::process::id()));
@@ -473,6 +523,10 @@ fn clear_says_how_many() {
     let json = node.prints_json(&["clear", "nhrp", "10.0.0.2", "--tunnel", "tunnel0", "--json"]);
     assert_eq!(json["cleared"], 18);
     assert_eq!(node.nave(&["clear", "nhrp", "10.0.0"]).status.code(), Some(2));
+    assert_eq!(node.prints(&["clear", "ike", "203.0.113.1"]), "1 IKE SA cleared\n");
+    assert_eq!(node.prints(&["clear", "ike", "hub.example"]), "2 IKE SAs cleared\n");
+    assert_eq!(node.prints(&["clear", "ike", "CN=nobody"]), "0 IKE SAs cleared\n");
+    assert_eq!(node.nave(&["clear", "ike"]).status.code(), Some(2), "nobody ends all of them by a slip");
 }
 
 #[test]

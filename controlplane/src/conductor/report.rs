@@ -57,6 +57,7 @@ impl Conductor {
                 self.lifetime_reached((protection, spi, direction), reached, out);
             }
             Report::SaMoved { spi, nbma, port } => self.peer_moved(spi, nbma, port, out),
+            Report::SaUsed { .. } => {}
         }
     }
 

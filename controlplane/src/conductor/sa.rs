@@ -144,9 +144,16 @@ impl Conductor {
                 bad_icv: 0,
                 reached: None,
                 refused: Some(refusal.to_string()),
+                age: None,
+                rekey_in: None,
             })
         };
         Sas(self.leases.refused().filter_map(row).collect())
+    }
+
+    /// IKE SAs: none yet.
+    pub(super) fn show_ike(&self) -> model::state::IkeSas {
+        model::state::IkeSas::default()
     }
 
     /// An object of NHRP as it is programmed: to the port of its peer.

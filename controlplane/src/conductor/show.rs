@@ -36,6 +36,7 @@ impl Conductor {
                 State::NhrpTraffic(NhrpTraffic { messages, errors, rejects })
             }
             What::Sa => State::Sa(self.show_sas()),
+            What::Ike => State::Ike(self.show_ike()),
             other => State::empty(other),
         }
     }

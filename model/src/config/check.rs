@@ -10,6 +10,7 @@ use std::path::Path;
 use super::{Config, Interface, is_link_local};
 use crate::{InterfaceAddr, InterfaceName, Prefix, TableId};
 
+mod ike;
 mod nhrp;
 mod profiles;
 mod read;

@@ -7,7 +7,6 @@ use toml::Value;
 
 use super::Config;
 use super::profile::HIDDEN;
-use crate::sa::SaKey;
 
 /// One difference.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,26 +58,33 @@ impl Config {
 
 /// Every field that is not a table or a list of tables, by path. In the place of a key stands which of `keys` it is, so that keys differ
 /// from each other and tell nothing.
-fn leaves<'a>(config: &'a Config, keys: &mut Vec<&'a SaKey>) -> BTreeMap<String, String> {
+fn leaves<'a>(config: &'a Config, keys: &mut Vec<&'a [u8]>) -> BTreeMap<String, String> {
     let mut leaves = BTreeMap::new();
     // Every type in there is one that TOML has; the checker's test writes and reads a configuration with every field.
     let Ok(mut value) = Value::try_from(config) else { return leaves };
+    let mut numbered = |key: &'a [u8]| {
+        let known = keys.iter().position(|other| *other == key);
+        let number = known.unwrap_or_else(|| {
+            keys.push(key);
+            keys.len() - 1
+        });
+        Value::String(format!("{HIDDEN}{number}"))
+    };
     for (n, profile) in config.profiles.iter().enumerate() {
+        let Some(own) = value.get_mut("profiles").and_then(|all| all.get_mut(n)) else { continue };
         for (m, peer) in profile.statics.iter().enumerate() {
             for (direction, sa) in [("inbound", &peer.inbound), ("outbound", &peer.outbound)] {
-                let known = keys.iter().position(|key| **key == sa.key.0);
-                let number = known.unwrap_or_else(|| {
-                    keys.push(&sa.key.0);
-                    keys.len() - 1
-                });
-                let peer = value
-                    .get_mut("profiles")
-                    .and_then(|all| all.get_mut(n))
-                    .and_then(|one| one.get_mut("static"));
-                let sa = peer.and_then(|all| all.get_mut(m)).and_then(|one| one.get_mut(direction));
-                if let Some(key) = sa.and_then(|sa| sa.get_mut("key")) {
-                    *key = Value::String(format!("{HIDDEN}{number}"));
+                let shown =
+                    own.get_mut("static").and_then(|all| all.get_mut(m)?.get_mut(direction)?.get_mut("key"));
+                if let Some(shown) = shown {
+                    *shown = numbered(sa.key.0.keymat());
                 }
+            }
+        }
+        for (m, psk) in profile.ike.iter().flat_map(|ike| &ike.psks).enumerate() {
+            let shown = own.get_mut("ike").and_then(|ike| ike.get_mut("psk")?.get_mut(m)?.get_mut("secret"));
+            if let (Some(shown), Some(secret)) = (shown, &psk.secret) {
+                *shown = numbered(secret.0.as_bytes());
             }
         }
     }
@@ -120,7 +126,7 @@ fn collect(path: String, value: &Value, leaves: &mut BTreeMap<String, String>) {
 }
 
 /// What an element of a list is called: an interface or tunnel by name, a route by prefix and table, a table by number, an NHS or map
-/// by protocol address, a peer with static keys by NBMA address and port.
+/// by protocol address, a peer with static keys by NBMA address and port, a pre-shared key by whose it is.
 fn name_of(element: &Value) -> Option<String> {
     if let Some(remote) = element.get("remote").and_then(Value::as_str) {
         let port = element.get("port").and_then(Value::as_integer).unwrap_or(0);
@@ -133,6 +139,6 @@ fn name_of(element: &Value) -> Option<String> {
     if let Some(id) = element.get("id").and_then(Value::as_integer) {
         return Some(id.to_string());
     }
-    let name = element.get("name").or_else(|| element.get("protocol"))?;
+    let name = element.get("name").or_else(|| element.get("protocol")).or_else(|| element.get("peer"))?;
     name.as_str().map(str::to_owned)
 }

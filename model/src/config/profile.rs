@@ -1,5 +1,5 @@
-//! `[[profiles]]`: how tunnels are protected. For now by static keys, which are for tests and closed labs: who has the file has all
-//! that was ever sent, and nobody changes them but the operator.
+//! `[[profiles]]`: how tunnels are protected. By IKE (`ike`); or by static keys, which are for tests and closed labs: who has the file has
+//! all that was ever sent, and nobody changes them but the operator.
 
 use std::fmt;
 

@@ -20,13 +20,15 @@ pub enum PeerState {
     Interface,
     /// The underlay has no route to its NBMA address, or the neighbour on it does not answer.
     Route,
+    /// The tunnel is protected, and the peer has no SA: IKE has not come to one with it.
+    Ike,
     /// NHRP has no answer: not registered, not resolved.
     Nhrp,
 }
 
 impl PeerState {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Up, Self::Interface, Self::Route, Self::Nhrp];
+    pub const ALL: [Self; 5] = [Self::Up, Self::Interface, Self::Route, Self::Ike, Self::Nhrp];
 }
 
 impl fmt::Display for PeerState {
@@ -35,6 +37,7 @@ impl fmt::Display for PeerState {
             Self::Up => "UP",
             Self::Interface => "INTF",
             Self::Route => "ROUTE",
+            Self::Ike => "IKE",
             Self::Nhrp => "NHRP",
         })
     }
@@ -173,7 +176,8 @@ Legend: Attrb --> S - Static, D - Dynamic, I - Incomplete
         N - NATed, L - Local, T1 - Route Installed
         # Ent --> Number of NHRP entries with same NBMA peer
         State --> UP; or what is missing: INTF (source address or link),
-        ROUTE (underlay route or neighbour), NHRP (registration or resolution)
+        ROUTE (underlay route or neighbour), IKE (no SA with a peer that is
+        to have one), NHRP (registration or resolution)
         UpDn Tm --> Up or Down Time
 ==========================================================================
 ";

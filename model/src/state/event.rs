@@ -1,10 +1,12 @@
 //! Things that happen (`nave watch`): typed, one line each.
 
 use std::fmt;
+use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::sa::{Direction, Protection, Reached, Spi};
+use crate::ike::{EspSuite, Identity, IkeSuite};
+use crate::sa::{Direction, ProfileName, Protection, Reached, Spi};
 use crate::state::{count, time::of_day};
 use crate::{InterfaceName, Mac, NbmaAddr, Prefix, ProtocolAddr};
 
@@ -216,6 +218,72 @@ pub enum Happening {
         /// What the file system said.
         reason: String,
     },
+    /// An IKE SA is established: the peer is who it says it is.
+    IkeUp {
+        /// The peer.
+        protection: Protection,
+        /// Who it is.
+        identity: Identity,
+        /// What the IKE SA is protected by.
+        suite: IkeSuite,
+        /// We began.
+        initiator: bool,
+        /// It takes the place of one that was rekeyed.
+        rekey: bool,
+    },
+    /// An IKE SA is gone.
+    IkeDown {
+        /// The peer.
+        protection: Protection,
+        /// Who it was.
+        identity: Option<Identity>,
+        /// Why, in words.
+        reason: String,
+    },
+    /// A pair of child SAs is programmed.
+    ChildUp {
+        /// The peer.
+        protection: Protection,
+        /// The SPI that we chose.
+        inbound: Spi,
+        /// The SPI that the peer chose.
+        outbound: Spi,
+        /// What it is sealed with.
+        suite: EspSuite,
+        /// It takes the place of one that was rekeyed.
+        rekey: bool,
+    },
+    /// A pair of child SAs is gone.
+    ChildDown {
+        /// The peer.
+        protection: Protection,
+        /// The SPI that we chose.
+        inbound: Spi,
+        /// The SPI that the peer chose.
+        outbound: Spi,
+        /// Why, in words.
+        reason: String,
+    },
+    /// A peer was not protected: it refused us, we refused it, or it does not answer.
+    IkeFailed {
+        /// The profile, where it is known.
+        profile: Option<ProfileName>,
+        /// Where the peer is.
+        remote: SocketAddr,
+        /// Who it says it is, if it said that.
+        identity: Option<Identity>,
+        /// Why, in words.
+        reason: String,
+    },
+    /// A peer whose keys IKE agreed on is at another place: a NAT on the way gave it another one.
+    PeerMoved {
+        /// The peer, as it is now.
+        protection: Protection,
+        /// Where it was.
+        from: NbmaAddr,
+        /// Its UDP port there.
+        from_port: u16,
+    },
     /// The kernel did not do something; it is tried again.
     KernelRefused {
         /// What was to be done.
@@ -260,6 +328,12 @@ impl Happening {
             | Self::SaMoved { .. }
             | Self::SaRefused { .. }
             | Self::LeasesUnrecorded { .. }
+            | Self::IkeUp { .. }
+            | Self::IkeDown { .. }
+            | Self::ChildUp { .. }
+            | Self::ChildDown { .. }
+            | Self::IkeFailed { .. }
+            | Self::PeerMoved { .. }
             | Self::Missed { .. } => None,
         }
     }
@@ -342,11 +416,57 @@ impl fmt::Display for Happening {
             Self::LeasesUnrecorded { reason } => {
                 write!(f, "sequence numbers of outbound SAs cannot be recorded: {reason}")
             }
+            Self::IkeUp { .. }
+            | Self::IkeDown { .. }
+            | Self::ChildUp { .. }
+            | Self::ChildDown { .. }
+            | Self::IkeFailed { .. }
+            | Self::PeerMoved { .. } => self.fmt_ike(f),
             Self::KernelRefused { order, reason } => write!(f, "kernel refused: {order}: {reason}"),
             Self::Missed { events } => {
                 let lost = count(*events, "event was", "events were");
                 write!(f, "{lost} lost: this watcher is too slow")
             }
+        }
+    }
+}
+
+impl Happening {
+    /// What happened in IKE.
+    fn fmt_ike(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::IkeUp { protection, identity, suite, initiator, rekey } => {
+                let how = match (rekey, initiator) {
+                    (true, _) => "rekeyed",
+                    (false, true) => "up, begun by us",
+                    (false, false) => "up, begun by the peer",
+                };
+                write!(f, "IKE SA of {protection} is {how}: {identity}, {suite}")
+            }
+            Self::IkeDown { protection, identity: Some(identity), reason } => {
+                write!(f, "IKE SA of {protection} with {identity} is gone: {reason}")
+            }
+            Self::IkeDown { protection, identity: None, reason } => {
+                write!(f, "IKE SA of {protection} is gone: {reason}")
+            }
+            Self::ChildUp { protection, inbound, outbound, suite, rekey } => {
+                let how = if *rekey { "rekeyed" } else { "up" };
+                write!(f, "SAs of {protection} are {how}: in {inbound}, out {outbound}, {suite}")
+            }
+            Self::ChildDown { protection, inbound, outbound, reason } => {
+                write!(f, "SAs in {inbound}, out {outbound} of {protection} are gone: {reason}")
+            }
+            Self::IkeFailed { profile, remote, identity, reason } => {
+                f.write_str("IKE failed")?;
+                profile.map_or(Ok(()), |profile| write!(f, " for {profile}"))?;
+                write!(f, " with {remote}")?;
+                identity.as_ref().map_or(Ok(()), |identity| write!(f, ", {identity}"))?;
+                write!(f, ": {reason}")
+            }
+            Self::PeerMoved { protection, from, from_port } => {
+                write!(f, "{protection}: the peer was at {from} port {from_port}")
+            }
+            _ => Ok(()),
         }
     }
 }
@@ -367,5 +487,40 @@ mod tests {
         assert_eq!(applied(1), "configuration applied, 1 change");
         assert_eq!(applied(2), "configuration applied, 2 changes");
         assert_eq!(Happening::Missed { events: 1 }.to_string(), "1 event was lost: this watcher is too slow");
+    }
+
+    #[test]
+    fn what_ike_says_is_a_sentence_with_the_reason() {
+        let protection = Protection {
+            profile: "branch".parse().unwrap(),
+            table: crate::TableId(0),
+            local: "203.0.113.1".parse().unwrap(),
+            remote: "203.0.113.2".parse().unwrap(),
+            port: 4500,
+        };
+        let failed = Happening::IkeFailed {
+            profile: Some(protection.profile),
+            remote: "203.0.113.2:500".parse().unwrap(),
+            identity: Some("hub.example".parse().unwrap()),
+            reason: "peer proposed only AES-CBC for ESP; profile branch accepts aes128gcm16".to_owned(),
+        };
+        assert_eq!(
+            failed.to_string(),
+            "IKE failed for branch with 203.0.113.2:500, hub.example: peer proposed only AES-CBC for ESP; profile branch accepts \
+             aes128gcm16"
+        );
+        let up = Happening::IkeUp {
+            protection,
+            identity: "hub.example".parse().unwrap(),
+            suite: "aes256gcm16-prfsha384-x25519".parse().unwrap(),
+            initiator: true,
+            rekey: false,
+        };
+        let sentence = "IKE SA of branch 203.0.113.1 to 203.0.113.2 port 4500 is up, begun by us: hub.example, \
+                        aes256gcm16-prfsha384-x25519";
+        assert_eq!(up.to_string(), sentence);
+        let json = serde_json::to_value(&failed).unwrap();
+        assert_eq!((&json["event"], &json["identity"]), (&"ike-failed".into(), &"hub.example".into()));
+        assert_eq!(serde_json::from_value::<Happening>(json).unwrap(), failed);
     }
 }

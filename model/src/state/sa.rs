@@ -1,11 +1,14 @@
 //! Security associations (`show sa`). Their keys are shown nowhere.
 
+use std::collections::HashMap;
 use std::fmt;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::table::{Table, or_dash};
-use super::{Filter, list};
+use super::time::{Clock, maybe_seconds};
+use super::{Filter, IkeSas, list};
 use crate::WorkerId;
 use crate::sa::{Direction, Protection, Reached, SaMode, Spi, Suite};
 
@@ -45,6 +48,12 @@ pub struct Sa {
     /// Why it is not in the data plane, and what is to be done.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refused: Option<String>,
+    /// How old it is, where IKE made it.
+    #[serde(default, with = "maybe_seconds", skip_serializing_if = "Option::is_none")]
+    pub age: Option<Duration>,
+    /// When another takes its place, where IKE made it.
+    #[serde(default, with = "maybe_seconds", skip_serializing_if = "Option::is_none")]
+    pub rekey_in: Option<Duration>,
 }
 
 impl Sa {
@@ -68,6 +77,26 @@ list! {
     Sas of Sa
 }
 
+impl Sas {
+    /// Adds what IKE knows of those that it made: how old they are, and when they are replaced.
+    pub fn add_times(&mut self, ike: &IkeSas) {
+        let children =
+            ike.0.iter().flat_map(|sa| sa.children.iter().map(move |child| (sa.protection.remote, child)));
+        let times: HashMap<_, _> = children
+            .flat_map(|(remote, child)| {
+                let [inbound, outbound] =
+                    [(Direction::Inbound, child.inbound), (Direction::Outbound, child.outbound)];
+                [inbound, outbound].map(|(way, spi)| ((way, spi, remote), (child.age, child.rekey_in)))
+            })
+            .collect();
+        for sa in &mut self.0 {
+            if let Some((age, rekey_in)) = times.get(&(sa.direction, sa.spi, sa.protection.remote)) {
+                (sa.age, sa.rekey_in) = (Some(*age), *rekey_in);
+            }
+        }
+    }
+}
+
 impl fmt::Display for Sas {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let headings = [
@@ -87,6 +116,8 @@ impl fmt::Display for Sas {
             ">Leased",
             ">Replayed",
             ">Bad ICV",
+            "Age",
+            "Rekey in",
             "State",
         ];
         let mut table = Table::new(headings, "no SAs");
@@ -110,6 +141,8 @@ impl fmt::Display for Sas {
                 or_dash(sa.leased),
                 or_dash(is_inbound.then_some(sa.replayed)),
                 or_dash(is_inbound.then_some(sa.bad_icv)),
+                or_dash(sa.age.map(Clock)),
+                or_dash(sa.rekey_in.map(Clock)),
                 sa.state().to_owned(),
             ]);
         }

@@ -8,6 +8,7 @@ use serde::de::DeserializeOwned;
 use super::adjacency::{Adjacency, AdjacencyKind};
 use super::counters::{Counter, ErrorCounter, MessageCounter, NodeCounter};
 use super::fib::FibEntry;
+use super::ike::{Child, IkeSa, IkeState, Role};
 use super::nhrp::{Entry, EntryFlags, EntryType};
 use super::nhs::{Server, ServerState};
 use super::ports::{Port, Traffic};
@@ -87,6 +88,8 @@ fn sas() -> Sas {
         bad_icv: 0,
         reached: None,
         refused: None,
+        age: None,
+        rekey_in: None,
     };
     let inbound = Sa { replayed: 2, ..sa(Direction::Inbound, 0x0104_00a1, "203.0.113.2", 0) };
     let outbound = sa(Direction::Outbound, 0xb1ee, "203.0.113.2", 0);
@@ -94,6 +97,59 @@ fn sas() -> Sas {
     let refused = Some("its record is lost; give it a new key".to_owned());
     let lost = Sa { refused, packets: 0, bytes: 0, ..sa(Direction::Outbound, 0xc1ee, "203.0.113.3", 4500) };
     Sas(vec![inbound, outbound, Sa { sequence: 0, esn: false, ..lost }])
+}
+
+fn ike() -> IkeSas {
+    let protection = sas().0[0].protection;
+    let child = Child {
+        inbound: Spi::new(0x0104_00a1).unwrap(),
+        outbound: Spi::new(0xb1ee).unwrap(),
+        suite: "aes256gcm16-esn".parse().unwrap(),
+        worker: WorkerId(1),
+        age: Duration::from_secs(61),
+        rekey_in: Some(Duration::from_secs(3500)),
+    };
+    let up = IkeSa {
+        protection: Protection { port: 4500, ..protection },
+        identity: Some("berlin.branch.example".parse().unwrap()),
+        proof: Some("ECDSA P-256, CN=berlin".to_owned()),
+        addresses: vec!["10.0.0.2".parse().unwrap()],
+        role: Role::Responder,
+        state: IkeState::Up,
+        suite: Some("aes256gcm16-prfsha384-x25519".parse().unwrap()),
+        spi_initiator: 0x0102_0304_0506_0708,
+        spi_responder: 1,
+        age: Duration::from_secs(3600),
+        rekey_in: Some(Duration::from_secs(80_000)),
+        heard: Some(Duration::from_secs(2)),
+        nat_here: false,
+        nat_there: true,
+        server: false,
+        retransmissions: 0,
+        failure: None,
+        children: vec![child],
+    };
+    let waiting = IkeSa {
+        protection: Protection { remote: "203.0.113.9".parse().unwrap(), ..protection },
+        identity: None,
+        proof: None,
+        addresses: vec![],
+        role: Role::Initiator,
+        state: IkeState::Waiting,
+        suite: None,
+        spi_initiator: 0,
+        spi_responder: 0,
+        age: Duration::from_secs(30),
+        rekey_in: Some(Duration::from_secs(4)),
+        heard: None,
+        nat_here: false,
+        nat_there: false,
+        server: true,
+        retransmissions: 3,
+        failure: Some("it does not answer".to_owned()),
+        children: vec![],
+    };
+    IkeSas(vec![up, waiting])
 }
 
 fn adjacencies() -> Adjacencies {
@@ -357,13 +413,46 @@ Target          Via       NBMA  Tunnel   Type    Created   Expires  Flags
     assert_eq!(
         sas().to_string(),
         "\
-Way  SPI         Profile  Local        Remote       Port  Mode       Suite        ESN  Worker  Packets  Bytes  Sequence   Leased  Replayed  Bad ICV  State
-in   0x010400a1  lab      203.0.113.1  203.0.113.2     -  transport  aes128gcm16  yes       1        5   4242         7        -         2        0  up
-out  0x0000b1ee  lab      203.0.113.1  203.0.113.2     -  transport  aes128gcm16  yes       1        5   4242         7  4194304         -        -  soft lifetime reached
-out  0x0000c1ee  lab      203.0.113.1  203.0.113.3  4500  transport  aes128gcm16  no        1        0      0         0        -         -        -  refused
+Way  SPI         Profile  Local        Remote       Port  Mode       Suite        ESN  Worker  Packets  Bytes  Sequence   Leased  Replayed  Bad ICV  Age  Rekey in  State
+in   0x010400a1  lab      203.0.113.1  203.0.113.2     -  transport  aes128gcm16  yes       1        5   4242         7        -         2        0  -    -         up
+out  0x0000b1ee  lab      203.0.113.1  203.0.113.2     -  transport  aes128gcm16  yes       1        5   4242         7  4194304         -        -  -    -         soft lifetime reached
+out  0x0000c1ee  lab      203.0.113.1  203.0.113.3  4500  transport  aes128gcm16  no        1        0      0         0        -         -        -  -    -         refused
 0x0000c1ee to 203.0.113.3: its record is lost; give it a new key
 "
     );
+    assert_eq!(
+        ike().to_string(),
+        "\
+Profile  Local        Remote       Port  Identity               Role       State    Suite                         Children  Age       Rekey in  Heard
+lab      203.0.113.1  203.0.113.2  4500  berlin.branch.example  responder  up       aes256gcm16-prfsha384-x25519         1  01:00:00  22:13:20  00:00:02
+lab      203.0.113.1  203.0.113.9     -  -                      initiator  waiting  -                                    0  00:00:30  00:00:04  -
+203.0.113.9: it does not answer
+"
+    );
+    assert_eq!(
+        State::Ike(ike()).view(View::Detail).to_string(),
+        "\
+lab 203.0.113.1 to 203.0.113.2 port 4500: up, we are responder
+    Identity: berlin.branch.example, proved by ECDSA P-256, CN=berlin
+    Certified addresses: 10.0.0.2
+    Suite: aes256gcm16-prfsha384-x25519; SPIs 0102030405060708, 0000000000000001
+    Age 01:00:00; rekey in 22:13:20; last heard 00:00:02 ago; retransmissions 0
+    NAT: in front of the peer
+    Child: in 0x010400a1, out 0x0000b1ee, aes256gcm16-esn, worker 1; age 00:01:01; rekey in 00:58:20
+
+lab 203.0.113.1 to 203.0.113.9: waiting, we are initiator, a server of ours
+    Identity: -
+    Suite: -; SPIs 0000000000000000, 0000000000000000
+    Age 00:00:30; next attempt in 00:00:04; not heard of; retransmissions 3
+    NAT: none
+    Last failure: it does not answer
+"
+    );
+    let mut timed = sas();
+    timed.add_times(&ike());
+    let times: Vec<_> = timed.0.iter().map(|sa| (sa.age, sa.rekey_in)).collect();
+    let known = (Some(Duration::from_secs(61)), Some(Duration::from_secs(3500)));
+    assert_eq!(times, [known, known, (None, None)]);
     let text = program().to_string();
     assert!(text.contains("multipoint, from 203.0.113.2 (wan), key 42, network id 1"), "{text}");
     assert!(
@@ -391,6 +480,7 @@ fn json_reads_back_as_it_was_written() {
     back(&servers());
     back(&program());
     back(&sas());
+    back(&ike());
     let json = serde_json::to_value(State::Adjacency(adjacencies())).unwrap();
     assert_eq!((&json[1]["rewrite"], &json[1]["expires_in"]), (&"4500ff".into(), &1.5.into()));
     let odd = json[1].to_string().replace("4500ff", "4500f");
@@ -437,6 +527,8 @@ fn a_filter_leaves_what_has_all_that_is_set() {
     assert_eq!(left(State::Workers(workers()), by("lan")), 1);
     let seen = [all, with("203.0.113.3"), with("203.0.113.1"), table(9)].map(|f| left(State::Sa(sas()), f));
     assert_eq!(seen, [3, 1, 3, 0]);
+    let seen = [all, with("203.0.113.9"), with("10.0.0.2"), table(9)].map(|f| left(State::Ike(ike()), f));
+    assert_eq!(seen, [2, 1, 1, 0]);
 }
 
 #[test]

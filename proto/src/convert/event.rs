@@ -69,6 +69,12 @@ happenings! {
     SaMoved => PeerMoved in sa_moved { protection: inner, spi: spi, from: text, from_port: small }
     SaRefused => SaRefused in sa_refused { protection: inner, spi: spi, reason: same }
     LeasesUnrecorded => LeasesUnrecorded in leases_unrecorded { reason: same }
+    IkeUp => IkeUp in ike_up { protection: inner, identity: text, suite: text, initiator: same, rekey: same }
+    IkeDown => IkeDown in ike_down { protection: inner, identity: maybe_text, reason: same }
+    ChildUp => ChildUp in child_up { protection: inner, inbound: spi, outbound: spi, suite: text, rekey: same }
+    ChildDown => ChildDown in child_down { protection: inner, inbound: spi, outbound: spi, reason: same }
+    IkeFailed => IkeFailed in ike_failed { profile: maybe_text, remote: text, identity: maybe_text, reason: same }
+    PeerMoved => IkePeerMoved in peer_moved { protection: inner, from: text, from_port: small }
     KernelRefused => KernelRefused in kernel_refused { order: same, reason: same }
     Missed => Missed in missed { events: same }
 }

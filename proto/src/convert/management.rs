@@ -3,7 +3,7 @@
 use model::config::check::Fault;
 use model::config::diff::Change;
 
-use super::kind::{inners, maybe_text};
+use super::kind::{inners, maybe_text, text};
 use super::{Malformed, message, needed, up};
 use crate::{Apply, Clear, pb};
 
@@ -35,19 +35,28 @@ impl pb::ApplyReply {
 
 impl From<Clear> for pb::ClearRequest {
     fn from(clear: Clear) -> Self {
-        let Clear::Nhrp { tunnel, address } = clear;
-        let nhrp = pb::ClearNhrp { tunnel: maybe_text::down(tunnel), address: maybe_text::down(address) };
-        Self { what: Some(pb::clear_request::What::Nhrp(nhrp)) }
+        use pb::clear_request::What as Pb;
+        let what = match clear {
+            Clear::Nhrp { tunnel, address } => Pb::Nhrp(pb::ClearNhrp {
+                tunnel: maybe_text::down(tunnel),
+                address: maybe_text::down(address),
+            }),
+            Clear::Ike { peer } => Pb::Ike(pb::ClearIke { peer: text::down(peer) }),
+        };
+        Self { what: Some(what) }
     }
 }
 
 impl TryFrom<pb::ClearRequest> for Clear {
     type Error = Malformed;
     fn try_from(clear: pb::ClearRequest) -> Result<Self, Malformed> {
-        let pb::clear_request::What::Nhrp(nhrp) = needed(clear.what, "what")?;
-        Ok(Self::Nhrp {
-            tunnel: maybe_text::up(nhrp.tunnel, "nhrp.tunnel")?,
-            address: maybe_text::up(nhrp.address, "nhrp.address")?,
+        use pb::clear_request::What as Pb;
+        Ok(match needed(clear.what, "what")? {
+            Pb::Nhrp(nhrp) => Self::Nhrp {
+                tunnel: maybe_text::up(nhrp.tunnel, "nhrp.tunnel")?,
+                address: maybe_text::up(nhrp.address, "nhrp.address")?,
+            },
+            Pb::Ike(ike) => Self::Ike { peer: text::up(ike.peer, "ike.peer")? },
         })
     }
 }

@@ -2,7 +2,7 @@
 
 use model::report::{PacketIn, PacketOut, PuntReason, Report};
 
-use super::kind::{enumerator, inner, inners, small, spi, text, texts, worker};
+use super::kind::{enumerator, inner, inners, small, spi, spis, text, texts, worker};
 use super::{Malformed, enumeration, message, needed, up};
 use crate::pb;
 
@@ -52,6 +52,7 @@ impl From<Report> for pb::Report {
             Report::SaMoved { spi, nbma, port } => {
                 Pb::SaMoved(pb::SaMoved { spi: spi::down(spi), nbma: text::down(nbma), port: port.into() })
             }
+            Report::SaUsed { spis } => Pb::SaUsed(pb::SaUsed { spis: spis::down(spis) }),
         };
         Self { report: Some(report) }
     }
@@ -100,6 +101,7 @@ impl TryFrom<pb::Report> for Report {
                 nbma: text::up(moved.nbma, "sa_moved.nbma")?,
                 port: small::up(moved.port, "sa_moved.port")?,
             },
+            Pb::SaUsed(used) => Self::SaUsed { spis: spis::up(used.spis, "sa_used.spis")? },
         })
     }
 }

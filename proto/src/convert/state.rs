@@ -6,6 +6,7 @@ use model::state::counters::{Counter, ErrorCounter, MessageCounter, NodeCounter}
 use model::state::dmvpn::{Peer, PeerAttributes, PeerState, Tunnel};
 use model::state::explain::{self, Candidate, Explanation, Way};
 use model::state::fib::FibEntry;
+use model::state::ike::{Child, IkeSa, IkeState, Role};
 use model::state::nhrp::{Entry, EntryFlags, EntryType};
 use model::state::nhs::{Server, ServerState};
 use model::state::ports::{Port, Traffic};
@@ -14,8 +15,8 @@ use model::state::routes::RibRoute;
 use model::state::sa::Sa;
 use model::state::workers::{Idle, Worker};
 use model::state::{
-    Adjacencies, Cache, Counters, Dmvpn, Drops, Fib, Filter, NhrpTraffic, Ports, Program, Routes, Sas,
-    Servers, Show, State, What, Workers,
+    Adjacencies, Cache, Counters, Dmvpn, Drops, Fib, Filter, IkeSas, NhrpTraffic, Ports, Program, Routes,
+    Sas, Servers, Show, State, What, Workers,
 };
 
 use super::kind::{enumerator, inners, maybe_text};
@@ -24,8 +25,11 @@ use crate::pb;
 
 enumeration!(What => What {
     Dmvpn, Nhrp, Nhs, Routes, Fib, Adjacency, Ports, Workers, Counters, Drops, Program, Explain, NhrpTraffic, Sa,
+    Ike,
 });
-enumeration!(PeerState => PeerState { Up, Interface, Route, Nhrp });
+enumeration!(PeerState => PeerState { Up, Interface, Route, Ike, Nhrp });
+enumeration!(IkeState => IkeState { Waiting, Connecting, Authenticating, Up, Rekeying, Closing });
+enumeration!(Role => IkeRole { Initiator, Responder });
 enumeration!(EntryType => EntryType { Incomplete, Negative, Cached, Dynamic, Nhs, Static, Local });
 enumeration!(ServerState => ServerState { Waiting, Expecting, Responding });
 enumeration!(AdjacencyKind => AdjacencyKind { Neighbour, Midchain, Glean, Incomplete, Receive, Drop, Balanced, Unprotected });
@@ -80,7 +84,16 @@ message!(Counter => Counter { name: same, sentence: same, count: same, });
 message!(Sa => Sa {
     direction: enumerator, spi: spi, protection: inner, mode: enumerator, suite: enumerator, esn: same, worker: worker,
     packets: same, bytes: same, sequence: same, leased: same, replayed: same, bad_icv: same,
-    reached: maybe_enumerator, refused: same,
+    reached: maybe_enumerator, refused: same, age as age_us: maybe_micros, rekey_in as rekey_in_us: maybe_micros,
+});
+message!(Child => Child {
+    inbound: spi, outbound: spi, suite: text, worker: worker, age as age_us: micros, rekey_in as rekey_in_us: maybe_micros,
+});
+message!(IkeSa => IkeSa {
+    protection: inner, identity: maybe_text, proof: same, addresses: texts, role: enumerator, state: enumerator,
+    suite: maybe_text, spi_initiator: same, spi_responder: same, age as age_us: micros,
+    rekey_in as rekey_in_us: maybe_micros, heard as heard_us: maybe_micros, nat_here: same, nat_there: same, server: same,
+    retransmissions: same, failure: same, children: inners,
 });
 message!(Counters => Counters { nodes: inners, messages: inners, rejects: inners, others: inners, });
 message!(NhrpTraffic => NhrpTraffic { messages: inners, errors: inners, rejects: inners, });
@@ -143,6 +156,7 @@ impl From<State> for pb::State {
             State::Explanation(explanation) => Pb::Explanation((*explanation).into()),
             State::NhrpTraffic(traffic) => Pb::NhrpTraffic(traffic.into()),
             State::Sa(all) => Pb::Sa(pb::Sas { sas: inners::down(all.0) }),
+            State::Ike(all) => Pb::Ike(pb::IkeSas { sas: inners::down(all.0) }),
         };
         Self { state: Some(state) }
     }
@@ -169,6 +183,7 @@ impl TryFrom<pb::State> for State {
             Pb::Explanation(explanation) => Self::Explanation(Box::new(up(explanation, "explanation")?)),
             Pb::NhrpTraffic(traffic) => Self::NhrpTraffic(up(traffic, "nhrp_traffic")?),
             Pb::Sa(all) => Self::Sa(Sas(inners::up(all.sas, "sa.sas")?)),
+            Pb::Ike(all) => Self::Ike(IkeSas(inners::up(all.sas, "ike.sas")?)),
         })
     }
 }

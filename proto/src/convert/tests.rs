@@ -4,12 +4,13 @@
 //! field which is added is also tried.
 
 use std::fmt::Debug;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::num::{NonZeroU16, NonZeroU32};
 use std::time::Duration;
 
 use model::config::check::Fault;
 use model::config::diff::Change;
+use model::ike::{EspSuite, Identity, IkeSuite};
 use model::observe::{CaptureRequest, Captured, Direction, Reason, Tap, TraceRequest, TraceStep};
 use model::program::{
     Ack, Batch, Binding, Fallback, Hop, Interface, Key, Neighbour, Object, Op, OuterDf, Owner, Path, PathMtu,
@@ -212,7 +213,8 @@ samples! {
     };
     Refused: d => Self { op: u32::sample(d) as usize, reason: any(d) };
     Ack: d => Self { number: any(d), result: Option::sample(d).map_or(Ok(()), Err) };
-    Report: d => match d.below(9) {
+    Report: d => match d.below(10) {
+        9 => Self::SaUsed { spis: any(d) },
         8 => Self::SaMoved { spi: any(d), nbma: any(d), port: any(d) },
         7 => Self::SaLifetime { protection: any(d), spi: any(d), direction: any(d), reached: any(d) },
         6 => Self::LeaseLow { protection: any(d), worker: any(d), spi: any(d), next: any(d) },
@@ -240,6 +242,7 @@ samples! {
         What::Explain => Self::Explanation(Box::new(any(d))),
         What::NhrpTraffic => Self::NhrpTraffic(any(d)),
         What::Sa => Self::Sa(state::Sas(any(d))),
+        What::Ike => Self::Ike(state::IkeSas(any(d))),
     };
     Event: d => Self { time_us: any(d), node: any(d), what: any(d) };
     Hello: d => Self { epoch: any(d), name: any(d) };
@@ -257,7 +260,17 @@ samples! {
         worker: any(d), time_us: any(d), interface: any(d), direction: any(d), reason: any(d), len: any(d), bytes: any(d),
         lost: any(d),
     };
-    Clear: d => Self::Nhrp { tunnel: any(d), address: any(d) };
+    Clear: d => if any(d) { Self::Nhrp { tunnel: any(d), address: any(d) } } else { Self::Ike { peer: any(d) } };
+    Identity: d => match d.below(5) {
+        0 => Self::Address(any(d)),
+        1 => Self::Fqdn("hub.example".to_owned()),
+        2 => Self::Email("hub@example".to_owned()),
+        3 => Self::Dn("CN=hub, O=Example".to_owned()),
+        _ => Self::KeyId((0..=d.below(9)).map(|_| any(d)).collect()),
+    };
+    IkeSuite: d => ["aes256gcm16-prfsha384-x25519", "aes256-sha256-prfsha256-ecp256-mlkem768"][d.below(2)].parse().unwrap();
+    EspSuite: d => ["aes256gcm16-esn", "aes128gcm16", "aes128gcm16-esn-ecp384"][d.below(3)].parse().unwrap();
+    SocketAddr: d => Self::new(any(d), any(d));
 }
 
 /// Goes through the bytes and comes back.
@@ -373,6 +386,8 @@ fn every_enumerator_has_its_own_number_and_none_has_zero() {
     all(&Direction::ALL);
     all(&What::ALL);
     all(&state::dmvpn::PeerState::ALL);
+    all(&state::ike::IkeState::ALL);
+    all(&state::ike::Role::ALL);
     all(&state::nhrp::EntryType::ALL);
     all(&state::nhs::ServerState::ALL);
     all(&state::adjacency::AdjacencyKind::ALL);

@@ -120,6 +120,8 @@ pub(super) struct Ledger {
     free: VecDeque<u32>,
     retired: VecDeque<Retired>,
     pub(super) inbound: HashMap<(u16, u32), GivenInbound>,
+    /// Packets that inbound SAs had carried when that was last asked about.
+    pub(super) heard: HashMap<Spi, u64>,
     /// Places where what is programmed may not be what was told; each once.
     waiting: VecDeque<Place>,
     queued: HashSet<Place>,

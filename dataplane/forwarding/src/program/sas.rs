@@ -10,6 +10,7 @@
 //! A place that waits has no order of its own: what is told is what is programmed when its turn comes. So a queue that is full costs a
 //! number for each SA and no key.
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -373,6 +374,8 @@ impl Program {
             bad_icv: forged,
             reached,
             refused: None,
+            age: None,
+            rekey_in: None,
         }
     }
 
@@ -397,6 +400,8 @@ impl Program {
             bad_icv: 0,
             reached: count.reached,
             refused: None,
+            age: None,
+            rekey_in: None,
         }
     }
 
@@ -428,6 +433,25 @@ impl Program {
             }
         }
         reports
+    }
+
+    /// The inbound SAs by which authentic packets came since this was asked last, once a second; `None`: none did.
+    pub fn sas_used(&mut self) -> Option<Report> {
+        let mut heard = HashMap::with_capacity(self.ledger.inbound.len());
+        let mut spis = Vec::new();
+        for ((worker, _), given) in &self.ledger.inbound {
+            let spi = given.identity.spi;
+            let Some(count) = self.lines[usize::from(*worker)].inbound(spi) else { continue };
+            // One that came anew counts from 0.
+            let before = self.ledger.heard.get(&spi).copied().unwrap_or(0);
+            if count.packets != 0 && count.packets != before {
+                spis.push(spi);
+            }
+            heard.insert(spi, count.packets);
+        }
+        self.ledger.heard = heard;
+        spis.sort_unstable();
+        (!spis.is_empty()).then_some(Report::SaUsed { spis })
     }
 }
 

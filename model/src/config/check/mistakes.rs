@@ -636,6 +636,120 @@ pub(super) const MISTAKES: &[(&str, &str, &str)] = &[
         "mtu = 1439\nprotection = \"lab\"",
         "tunnels[0].mtu: 1439 and 65 bytes of headers and ESP do not fit into 1500, the MTU of `wan`",
     ),
+    // IKE.
+    (
+        "name = \"branch\"",
+        "name = \"branch\"\nstatic = [{ remote = \"203.0.113.8\", \
+         inbound = { spi = 300, key = \"2000000000000000000000000000000000000000\" }, \
+         outbound = { spi = 301, key = \"3000000000000000000000000000000000000000\" } }]",
+        "profiles[1].ike: a profile has static keys or IKE, not both",
+    ),
+    (
+        "private_key = \"/etc/nave/berlin.key\"",
+        "",
+        "profiles[1].ike.private_key: missing: a certificate needs its private key",
+    ),
+    (
+        "certificate = \"/etc/nave/berlin.crt\"",
+        "",
+        "profiles[1].ike.certificate: missing: a private key needs its certificate",
+    ),
+    (
+        "certificate = \"/etc/nave/berlin.crt\"",
+        "certificate = \"berlin.crt\"",
+        "profiles[1].ike.certificate: `berlin.crt` is not an absolute path",
+    ),
+    (
+        "authorities = [\"/etc/nave/authority.crt\"]",
+        "authorities = [\"/etc/nave/authority.crt\", \"authority2.crt\"]",
+        "profiles[1].ike.authorities[1]: `authority2.crt` is not an absolute path",
+    ),
+    (
+        "authorities = [\"/etc/nave/authority.crt\"]",
+        "",
+        "profiles[1].ike.revocation_lists: revoke nothing without authorities",
+    ),
+    (
+        "identity = \"berlin.branch.example\"",
+        "identity = \"keyid:00ff\"",
+        "profiles[1].ike.identity: keyid:00ff cannot stand in a certificate",
+    ),
+    (
+        "identity = \"berlin.branch.example\"",
+        "identity = \"two words\"",
+        "profiles[1].ike.identity: `two words` is not an identity (an address, a name, a mail address, CN=..., keyid:...)",
+    ),
+    (
+        "peers = [\"*.branch.example\", \"hub.example\"]",
+        "peers = []",
+        "profiles[1].ike.peers: with none nobody is let in",
+    ),
+    (
+        "registers = \"certified\"",
+        "registers = \"nothing\"",
+        "profiles[1].ike.registers: unknown variant `nothing`, expected `anything` or `certified`",
+    ),
+    (
+        "\"aes256gcm16-prfsha384-x25519\", ",
+        "\"aes256gcm16-prfsha384-modp1024\", ",
+        "profiles[1].ike.proposals[0]: `aes256gcm16-prfsha384-modp1024` is not algorithms of IKE, as \
+         aes256gcm16-prfsha384-x25519 or aes256-sha256-prfsha256-ecp256",
+    ),
+    (
+        "\"aes256gcm16-prfsha384-x25519\", ",
+        "\"aes128gcm16-prfsha256-ecp256\", ",
+        "profiles[1].ike.proposals[1]: aes128gcm16-prfsha256-ecp256 is also proposals[0]",
+    ),
+    (
+        "esp = [\"aes256gcm16-esn\", \"aes128gcm16-esn\", \"aes256gcm16\", \"aes128gcm16\"]",
+        "esp = []",
+        "profiles[1].ike.esp: must not be empty",
+    ),
+    ("\nlifetime = 86400", "\nlifetime = 9", "profiles[1].ike.lifetime: 9 is not between 10 and 2592000"),
+    (
+        "child_lifetime = 3600",
+        "child_lifetime = 2592001",
+        "profiles[1].ike.child_lifetime: 2592001 is not between 10 and 2592000",
+    ),
+    (
+        "dead_peer_detection = 15",
+        "dead_peer_detection = 0",
+        "profiles[1].ike.dead_peer_detection: 0 is not between 1 and 3600",
+    ),
+    ("idle = 900", "idle = 2592001", "profiles[1].ike.idle: 2592001 is more than 2592000; 0 is never"),
+    ("nat_keepalive = 20", "nat_keepalive = 0", "profiles[1].ike.nat_keepalive: 0 is not between 1 and 3600"),
+    (
+        "fragment_size = 1280",
+        "fragment_size = 500",
+        "profiles[1].ike.fragment_size: 500 is not between 576 and 9216",
+    ),
+    ("half_open = 8192", "half_open = 0", "profiles[1].ike.limits.half_open: 0 is not allowed"),
+    (
+        "half_open = 8192",
+        "half_open = 256",
+        "profiles[1].ike.limits.cookies_above: 512 is more than half_open, 256",
+    ),
+    ("secret = \"b7Yw0QmX4f9sKc2TzLr8\"", "", "profiles[1].ike.psk[0]: needs a secret or a file"),
+    (
+        "secret = \"b7Yw0QmX4f9sKc2TzLr8\"",
+        "secret = \"\"",
+        "profiles[1].ike.psk[0].secret: must not be empty",
+    ),
+    (
+        "secret = \"b7Yw0QmX4f9sKc2TzLr8\"",
+        "secret = 7",
+        "profiles[1].ike.psk[0].secret: a secret stands in quotes",
+    ),
+    (
+        "secret = \"b7Yw0QmX4f9sKc2TzLr8\"",
+        "secret = \"b7Yw0QmX4f9sKc2TzLr8\"\nfile = \"/etc/nave/a.psk\"",
+        "profiles[1].ike.psk[0]: has a secret and a file, and only one can count",
+    ),
+    (
+        "peer = \"old.branch.example\"",
+        "peer = \"203.0.113.0/24\"",
+        "profiles[1].ike.psk[1].peer: 203.0.113.0/24 is also psk[0]",
+    ),
 ];
 
 /// The outbound SA of the example's peer, and that peer once more.

@@ -1,6 +1,6 @@
 //! Profiles: each alone, then its peers against the tunnels that it protects, and all keys and SPIs against each other.
 
-use super::{Checked, fault, is_own, not_a_host};
+use super::{Checked, fault, ike, is_own, not_a_host};
 use crate::config::{Config, Profile, Static, StaticSa, Tunnel};
 use crate::sa::Amount;
 use crate::{NbmaAddr, TableId};
@@ -12,6 +12,7 @@ pub(super) fn check(config: &Config) -> Checked {
             return fault(path + ".name", format_args!("`{}` is also profiles[{m}]", profile.name));
         }
         check_alone(&path, profile)?;
+        ike::check(&path, profile)?;
         for (m, peer) in profile.statics.iter().enumerate() {
             let path = format!("{path}.static[{m}]");
             check_addresses(config, &path, profile, peer)?;

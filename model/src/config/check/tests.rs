@@ -9,8 +9,8 @@ use toml::Value;
 
 use super::mistakes::MISTAKES;
 use crate::config::{
-    Cluster, Config, Interface, Map, Nhrp, NhrpLimits, Nhs, Profile, Registration, Route, Static, StaticSa,
-    Tunnel,
+    Cluster, Config, Ike, IkeLimits, Interface, Map, Nhrp, NhrpLimits, Nhs, Profile, Psk, Registration,
+    Route, Static, StaticSa, Tunnel,
 };
 use crate::sa::{Amount, Lifetimes};
 
@@ -127,6 +127,12 @@ fn the_example_is_right_and_reads_as_it_was_written_but_for_its_keys() {
     );
     for key in GOOD.lines().filter(|line| line.starts_with("key = \"0x")) {
         text = text.replacen("key = \"(hidden)\"", key, 1);
+    }
+    assert!(
+        Config::parse(&text).unwrap_err().to_string().contains("profiles[1].ike.psk[0].secret: is the word")
+    );
+    for secret in GOOD.lines().filter(|line| line.starts_with("secret = ")) {
+        text = text.replacen("secret = \"(hidden)\"", secret, 1);
     }
     let again = Config::parse(&text).unwrap();
     assert_eq!(config.changes_to(&again), []);
@@ -276,6 +282,32 @@ fn a_key_that_changes_is_told_and_not_said() {
 }
 
 #[test]
+fn a_secret_that_changes_is_told_and_not_said() {
+    let old = Config::parse(GOOD).unwrap();
+    let changed =
+        GOOD.replacen("b7Yw0QmX4f9sKc2TzLr8", "another secret", 1).replacen("idle = 900", "idle = 0", 1);
+    let new = Config::parse(&changed).unwrap();
+    let changes = old.changes_to(&new);
+    let lines: Vec<_> = changes.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        lines,
+        [
+            "~ profiles[branch].ike.idle = 900 -> 0",
+            "~ profiles[branch].ike.psk[old.branch.example].secret changed"
+        ]
+    );
+    let mut none = old.clone();
+    none.profiles[1].ike.as_mut().unwrap().psks.clear();
+    let told: Vec<_> = old.changes_to(&none).iter().map(ToString::to_string).collect();
+    assert!(
+        told.contains(&"- profiles[branch].ike.psk[old.branch.example].secret = (hidden)".to_owned()),
+        "{told:?}"
+    );
+    let shown = format!("{changes:?} {old:?} {}", toml::to_string(&new).unwrap());
+    assert!(!shown.contains("another secret") && !shown.contains("b7Yw"), "{shown}");
+}
+
+#[test]
 fn a_protected_tunnel_without_an_mtu_has_what_fits_behind_esp() {
     let mtu = |changes: &[(&str, &str)]| {
         let text = changes.iter().fold(GOOD.to_owned(), |text, (from, to)| text.replacen(from, to, 1));
@@ -348,6 +380,9 @@ fn the_example_documents_every_field_of_every_section() {
         (&["profiles", "lifetimes"], fields_of::<Lifetimes>()),
         (&["profiles", "lifetimes", "soft"], fields_of::<Amount>()),
         (&["profiles", "lifetimes", "hard"], fields_of::<Amount>()),
+        (&["profiles", "ike"], fields_of::<Ike>()),
+        (&["profiles", "ike", "limits"], fields_of::<IkeLimits>()),
+        (&["profiles", "ike", "psk"], fields_of::<Psk>()),
         (&["profiles", "static"], fields_of::<Static>()),
         (&["profiles", "static", "inbound"], fields_of::<StaticSa>()),
         (&["profiles", "static", "outbound"], fields_of::<StaticSa>()),

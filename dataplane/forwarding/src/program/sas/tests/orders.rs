@@ -297,6 +297,26 @@ fn leases_that_run_low_and_lifetimes_that_were_reached_are_told_as_long_as_it_is
 }
 
 #[test]
+fn an_inbound_sa_that_carried_packets_is_told_once_for_each_time_that_it_did() {
+    let mut hub = Hub::new(2);
+    let protection = peer("one", "192.0.2.9", 0);
+    hub.put([Object::InboundSa(inbound_sa(SPIS[1], protection, 1))]);
+    hub.settle();
+    let lines = Arc::clone(&hub.workers[1].lines);
+    let line = &lines.inbound[7];
+    line.spi.store(SPIS[1], Ordering::Relaxed);
+    let after = |hub: &mut Hub, packets| {
+        line.packets.store(packets, Ordering::Relaxed);
+        hub.program.sas_used()
+    };
+    let used = Some(Report::SaUsed { spis: vec![Spi::new(SPIS[1]).unwrap()] });
+    let told = [0, 3, 3, 4, 4].map(|packets| after(&mut hub, packets));
+    assert_eq!(told, [None, used.clone(), None, used.clone(), None]);
+    // It came anew, and counts from 0.
+    assert_eq!([0, 1].map(|packets| after(&mut hub, packets)), [None, used]);
+}
+
+#[test]
 fn sas_are_shown_with_what_they_carried_and_without_keys() {
     let mut hub = Hub::new(2);
     let protection = peer("one", "192.0.2.9", 4500);
@@ -321,6 +341,8 @@ fn sas_are_shown_with_what_they_carried_and_without_keys() {
         bad_icv: 0,
         reached: None,
         refused: None,
+        age: None,
+        rekey_in: None,
     };
     let out = Sa {
         direction: Direction::Outbound,
