@@ -1,13 +1,14 @@
 #!/bin/bash
-# Builds the virtual machine's kernel and root file system in DIRECTORY, if they are not there:
-#   build.sh DIRECTORY
+# Builds the virtual machine's kernel and the root file system of a suite of Debian in DIRECTORY, if they are not there:
+#   build.sh DIRECTORY SUITE
+# trixie (Debian 13): FRR 10.3, strongSwan 6.0.1. bookworm (Debian 12): strongSwan 5.9.8; its FRR has no NHRP authentication.
 # Packages come from the machine's own apt sources, with the suite's name replaced. The kernel is of Debian 12 (linked with the
-# machine's libc), the root file system of Debian 13.
+# machine's libc) in each.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 mkdir -p "$1"; top=$(cd "$1" && pwd)
-suite=trixie
-packages="frr bash coreutils busybox-static grep sed mawk mount util-linux hostname iproute2 iptables kmod procps ethtool iputils-ping tcpdump socat"
+suite=$2
+packages="frr charon-systemd strongswan-swanctl libstrongswan-standard-plugins libstrongswan-extra-plugins libcharon-extra-plugins bash coreutils busybox-static grep sed mawk mount util-linux hostname iproute2 iptables kmod procps ethtool iputils-ping tcpdump socat"
 # Dependencies that nothing in the guest calls.
 unwanted='^(udev|cron|cron-daemon-common|perl|perl-modules-.*|libperl5.*|perl-base|usrmerge|usr-is-merged|dpkg|tar|systemd|systemd-sysv|dbus|dbus-.*|sensible-utils|logrotate|debconf|adduser|libsemanage.*)$'
 
@@ -21,7 +22,7 @@ kernel() {
 }
 
 root() {
-  local work=$top/root.new get=$top/apt name file
+  local work=$top/$suite.new get=$top/apt name file
   rm -rf "$work" "$get"; mkdir -p "$get"/{lists/partial,cache/archives/partial,sources,debs}
   local apt=(-o Dir::Etc::sourcelist=/dev/null -o Dir::Etc::sourceparts="$get/sources" -o Dir::Etc::preferencesparts=/dev/null
     -o Dir::State::lists="$get/lists" -o Dir::Cache="$get/cache" -o Dir::State::status="$get/status"
@@ -29,7 +30,7 @@ root() {
   : > "$get/status"
   for file in /etc/apt/sources.list /etc/apt/sources.list.d/*.sources /etc/apt/sources.list.d/*.list; do
     [ -f "$file" ] && grep -q /debian "$file" || continue
-    sed -E "s/\bbookworm\b/$suite/g" "$file" > "$get/sources/$(basename "$file")"
+    sed -E "s/\b(bookworm|trixie)\b/$suite/g" "$file" > "$get/sources/$(basename "$file")"
   done
   apt-get "${apt[@]}" update >"$get/update.log" 2>&1
   apt-get "${apt[@]}" -s install $packages 2>/dev/null | awk '/^Inst /{print $2}' | grep -Ev "$unwanted" | sort > "$get/closure"
@@ -54,12 +55,12 @@ root() {
   [ -e "$work/usr/bin/sh" ] || ln -s bash "$work/usr/bin/sh"
   [ -e "$work/usr/bin/awk" ] || ln -s mawk "$work/usr/bin/awk"
   ldconfig -r "$work"
-  rm -rf "$get" "$top/root" "$top/root.made"; mv "$work" "$top/root"
+  rm -rf "$get" "${top:?}/$suite" "$top/$suite.made"; mv "$work" "$top/$suite"
 }
 
 exec 9>"$top/.lock"; flock 9
 [ -x "$top/kernel/linux" ] || kernel
 # The image of another build.sh is not this one's.
 made=$(sha256sum < "$here/build.sh")
-[ "$(cat "$top/root.made" 2>/dev/null)" = "$made" ] || { root; echo "$made" > "$top/root.made"; }
-install -m 755 "$here"/guest/* "$top/root/usr/sbin/"
+[ "$(cat "$top/$suite.made" 2>/dev/null)" = "$made" ] || { root; echo "$made" > "$top/$suite.made"; }
+install -m 755 "$here"/guest/* "$top/$suite/usr/sbin/"

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crate::cloud::{BRIDGE, Cloud, HUB};
 use crate::nat::NatRouter;
 use crate::netns::Namespace;
+use crate::swan::Swan;
 
 /// The hub as its spokes know it: where it is on the underlay, and its tunnel address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,6 +16,26 @@ pub struct Server {
     pub nbma: Ipv4Addr,
     /// Its protocol address.
     pub tunnel: Ipv4Addr,
+}
+
+/// What it is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Suite {
+    /// Debian 12: strongSwan 5.9.8. Its FRR has no NHRP authentication.
+    Bookworm,
+    /// Debian 13: FRR 10.3, strongSwan 6.0.1.
+    Trixie,
+}
+
+impl Suite {
+    /// What Debian calls it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Bookworm => "bookworm",
+            Self::Trixie => "trixie",
+        }
+    }
 }
 
 /// A machine that is to be: addresses by its number, as those of the cloud's own nodes; everything may be changed before it boots.
@@ -44,6 +65,12 @@ pub struct Guest {
     pub ospf: bool,
     /// Shell commands that it runs before FRR starts.
     pub setup: Option<String>,
+    /// What it is made of.
+    pub suite: Suite,
+    /// Runs FRR.
+    pub frr: bool,
+    /// Runs strongSwan with this.
+    pub swan: Option<Swan>,
     /// The namespace and bridge that it is plugged into.
     pub(crate) wire: (Arc<Namespace>, &'static str),
 }
@@ -63,6 +90,9 @@ impl Guest {
             routes: Vec::new(),
             ospf: false,
             setup: None,
+            suite: Suite::Trixie,
+            frr: true,
+            swan: None,
             wire: (cloud.internet.clone(), BRIDGE),
         }
     }
@@ -75,6 +105,12 @@ impl Guest {
         let routes = ["192.168.0.0/16", "10.255.0.0/24"].map(|prefix| (prefix.to_owned(), hub.tunnel));
         let spoke = Self::numbered(cloud, &format!("frr{number}"), number);
         Self { server: Some(server), routes: routes.into(), ..spoke }
+    }
+
+    /// Nothing but an address on the underlay, and strongSwan.
+    #[must_use]
+    pub fn station(cloud: &Cloud, name: &str, number: u8, suite: Suite, swan: Swan) -> Self {
+        Self { suite, frr: false, swan: Some(swan), ..Self::numbered(cloud, name, number) }
     }
 
     /// The hub, in place of the cloud's own, which must not run: with routes to the LANs of these spokes, redirects and multicast.
@@ -127,6 +163,7 @@ impl Guest {
             self.lan,
             yes_or_no(self.server.is_none())
         );
+        let _ = writeln!(text, "frr={}", yes_or_no(self.frr));
         if let Some(gateway) = self.gateway {
             let _ = writeln!(text, "gateway={gateway}");
         }

@@ -1,4 +1,4 @@
-//! Static keys for a cloud, made for one run: each pair of nodes has its own, and each direction another.
+//! Static keys for a cloud, made for one run: each pair of nodes has its own, and each direction another. For keys that IKE agrees on: [`crate::ike`].
 
 use std::net::IpAddr;
 
@@ -16,6 +16,8 @@ pub const PROFILE: &str = "lab";
 /// How the tunnels of a cloud are protected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Protection {
+    /// By ESP with keys that IKEv2 agrees on, with certificates made for the run.
+    Ikev2,
     /// By ESP with static keys, made for the run.
     StaticKeys,
     /// Not at all: everything can be read on the underlay.
@@ -99,8 +101,8 @@ impl Pair {
 }
 
 impl Node {
-    /// Has the packets of its tunnels protected by the profile, before the control plane is started, or applied. Whom it has keys with is
-    /// another's business.
+    /// Has the packets of its tunnels protected by the profile, before the control plane is started, or applied. What is in that is another's
+    /// business.
     ///
     /// # Errors
     /// It has no tunnel.
@@ -108,7 +110,7 @@ impl Node {
         for tunnel in self.config.get_mut("tunnels").and_then(Value::as_array_mut).context("no tunnels")? {
             tunnel.as_table_mut().context("a tunnel")?.insert("protection".to_owned(), PROFILE.into());
         }
-        self.statics().map(drop)
+        Ok(())
     }
 
     /// Its peers with static keys.
@@ -176,7 +178,11 @@ impl Cloud {
                 self.pairs.insert((first, second), pair);
             }
         }
-        self.nodes.iter_mut().try_for_each(Node::protect)
+        for node in &mut self.nodes {
+            node.statics()?;
+            node.protect()?;
+        }
+        Ok(())
     }
 
     /// Has two nodes know the keys of a pair, in place of those that they had with each other.

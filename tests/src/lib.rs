@@ -9,8 +9,9 @@
 //! - [`traffic`] numbered UDP packets and what became of them
 //! - [`capture`] what passes on the underlay, [`trail`] what it means, [`tshark`] what others say it means
 //! - [`esp`] ESP with its keys, [`keys`] keys for a cloud, [`census`] what may pass on the underlay and what may not
+//! - [`ike`] a cloud whose keys IKEv2 agrees on, [`pki`] certificates for it
 //! - [`frame`] packets made by hand, right and wrong ones; [`probe`] a station on the underlay that sends them
-//! - [`frr`] routing daemons that nobody here wrote, [`vm`] whole hubs and spokes of that kind, [`guest`] what they are told to be
+//! - [`frr`] routing daemons that nobody here wrote, [`vm`] whole hubs and spokes of that kind, [`guest`] what they are told to be, [`swan`] strongSwan in them
 //! - [`scapy`] ESP that nobody here wrote
 //! - [`nat`] a router with NAT, of the kernel; [`translator`] a box that translates addresses, which needs nothing of the kernel
 //! - [`wait`] waiting with a deadline and a reason, [`lock`] one heavy test at a time
@@ -26,6 +27,7 @@ pub mod frame;
 pub mod frr;
 pub mod guardian;
 pub mod guest;
+pub mod ike;
 pub mod keys;
 pub mod lock;
 pub mod named;
@@ -33,10 +35,12 @@ pub mod nat;
 pub mod netns;
 pub mod node;
 pub mod path;
+pub mod pki;
 pub mod probe;
 pub mod process;
 pub mod scapy;
 pub mod site;
+pub mod swan;
 pub mod traffic;
 pub mod trail;
 pub mod translator;

@@ -13,9 +13,10 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use crate::cloud::Cloud;
-use crate::guest::{Guest, Server};
+use crate::guest::{Guest, Server, Suite};
 use crate::node::{self, Node};
 use crate::process::{self, Process};
+use crate::swan::Swan;
 use crate::wait;
 
 /// An entry of FRR's cache, as FRR shows it.
@@ -65,10 +66,9 @@ impl Vm {
     /// # Errors
     /// No image to be had, or a machine does not come up.
     pub fn boot<const N: usize>(cloud: &Cloud, guests: [Guest; N]) -> Result<[Self; N]> {
-        let image = image()?;
         let mut vms = Vec::new();
         for guest in guests {
-            vms.push(Self::start(cloud, &image, guest)?);
+            vms.push(Self::start(cloud, &image(guest.suite)?, guest)?);
         }
         for vm in &mut vms {
             vm.wait_ready()?;
@@ -85,6 +85,9 @@ impl Vm {
         if let Some(setup) = &guest.setup {
             fs::write(directory.join("setup"), setup)?;
         }
+        if let Some(swan) = &guest.swan {
+            swan.write(&directory.join("swanctl"))?;
+        }
 
         let (namespace, bridge) = &guest.wire;
         let tap = format!("tap-{name}");
@@ -95,7 +98,8 @@ impl Vm {
         let mut uml = Command::new("/bin/sh");
         uml.args(["-c", "exec \"$@\" 3<>\"$0\""]).arg(directory.join("fifo"));
         uml.arg(image.join("kernel/linux")).args(["mem=160M", "root=/dev/root", "rootfstype=hostfs", "ro"]);
-        uml.arg(format!("rootflags={}", image.join("root").display())).arg("init=/usr/sbin/lab-init");
+        uml.arg(format!("rootflags={}", image.join(guest.suite.name()).display()))
+            .arg("init=/usr/sbin/lab-init");
         uml.arg(format!("labdir={}", directory.display())).arg(format!("umid={name}"));
         uml.arg(format!("uml_dir={}/uml/", directory.display()));
         uml.arg(format!("eth0=tuntap,{tap},02:00:00:00:{:02x}:01", guest.number));
@@ -250,6 +254,37 @@ impl Vm {
         Ok(shown["table"].as_array().cloned().unwrap_or_default())
     }
 
+    /// Gives its strongSwan something else to go by. What is up stays up.
+    ///
+    /// # Errors
+    /// It does not like it.
+    pub fn load(&self, swan: &Swan) -> Result<()> {
+        let directory = self.directory.join("swanctl");
+        fs::remove_dir_all(&directory)?;
+        swan.write(&directory)?;
+        let (status, output) = self.run("lab-swan")?;
+        ensure!(status == 0, "{}: {output}", self.name);
+        Ok(())
+    }
+
+    /// What strongSwan's command says.
+    ///
+    /// # Errors
+    /// It fails.
+    pub fn swanctl(&self, words: &str) -> Result<String> {
+        let (status, output) = self.run(&format!("swanctl {words} --uri unix:///run/charon.vici"))?;
+        ensure!(status == 0, "{}: swanctl {words}: {output}\n{}", self.name, self.swan_log());
+        Ok(output)
+    }
+
+    /// What strongSwan said last.
+    #[must_use]
+    pub fn swan_log(&self) -> String {
+        let text = fs::read_to_string(self.directory.join("log/charon.log")).unwrap_or_default();
+        let lines: Vec<_> = text.lines().collect();
+        lines[lines.len().saturating_sub(60)..].join("\n")
+    }
+
     /// What its nhrpd said last, and what it knows.
     #[must_use]
     pub fn log(&self) -> String {
@@ -259,11 +294,11 @@ impl Vm {
     }
 }
 
-/// The directory of the image, which is built if there is none.
-fn image() -> Result<PathBuf> {
+/// The directory of the images, with this one, which is built if it is not there.
+fn image(suite: Suite) -> Result<PathBuf> {
     let lab = Path::new(env!("CARGO_MANIFEST_DIR")).join("lab");
     let image = node::programs()?.parent().context("a profile in no target directory")?.join("lab");
-    let built = Command::new(lab.join("build.sh")).arg(&image).output()?;
+    let built = Command::new(lab.join("build.sh")).arg(&image).arg(suite.name()).output()?;
     ensure!(built.status.success(), "build.sh: {}", String::from_utf8_lossy(&built.stderr));
     Ok(image)
 }

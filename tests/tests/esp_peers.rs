@@ -93,6 +93,7 @@ fn two_spokes_behind_one_address_are_both_served_in_udp() {
         cloud.give(&pair, [HUB, spoke]).unwrap();
     }
     for node in &mut cloud.nodes {
+        node.statics().unwrap();
         node.protect().unwrap();
     }
     let lookout = Lookout::start(&cloud).unwrap();
