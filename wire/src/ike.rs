@@ -21,6 +21,7 @@
 //! On UDP port 4500 four zero bytes stand before the header ([`NON_ESP_MARKER`], RFC 3948 §2.2); they are not part of a message.
 
 mod header;
+mod name;
 mod payload;
 mod proposal;
 mod selector;
@@ -28,6 +29,7 @@ mod selector;
 mod tests;
 
 pub use header::{Exchange, Header};
+pub use name::method_name;
 pub use payload::{Identification, NotifyType, Payload, PayloadType};
 pub use proposal::{Proposal, Protocol, Transform, TransformType};
 pub use selector::Selector;

@@ -7,7 +7,7 @@
 //!              │                   ├→ IP in IP, and so on
 //!              │                   ├→ ICMP error → the IP packet that it quotes, and so on
 //!              │                   ├→ ESP: protected, the way goes on when it is decrypted, by [`Frame::whole`]
-//!              │                   ├→ IKE: protected, the way ends
+//!              │                   ├→ IKE: its message, the way ends
 //!              │                   ├→ a piece of a packet: the way goes on when it is whole, by [`Frame::whole`]
 //!              │                   └→ something else
 //!              └→ NHRP, IP: of a capture on a tunnel interface, where the kernel has taken GRE off
@@ -107,7 +107,7 @@ pub enum Layer {
         /// Whether its checksum is right, if it has one.
         checksum: Option<bool>,
     },
-    /// UDP in front of ESP.
+    /// UDP in front of ESP or IKE.
     Udp {
         /// Port of the sender.
         source: u16,
@@ -160,8 +160,8 @@ pub enum Inside<'a> {
         /// Its packet, from the SPI on.
         bytes: &'a [u8],
     },
-    /// IKE.
-    Ike,
+    /// IKE: its message, without the marker in front of it.
+    Ike(&'a [u8]),
     /// An upper protocol of IP.
     Upper {
         /// Its number.
@@ -383,14 +383,12 @@ fn udp_ports<'a>(layers: &mut Vec<Layer>, bytes: &'a [u8]) -> Result<Next<'a>, M
     let end = usize::from(header.length()).checked_sub(udp::LEN);
     let payload = end.and_then(|end| rest.get(..end)).unwrap_or(rest);
     let inside = match esp::in_udp(payload) {
-        _ if has(udp::IKE) => Inside::Ike,
-        esp::InUdp::Ike(_) if has(udp::IKE_NAT) => Inside::Ike,
-        esp::InUdp::Esp(packet) if has(udp::IKE_NAT) => {
-            layers.push(Layer::Udp { source, destination });
-            protected(packet)?
-        }
-        _ => Inside::Upper { protocol: ipv4::UDP, bytes },
+        _ if has(udp::IKE) => Inside::Ike(payload),
+        esp::InUdp::Ike(message) if has(udp::IKE_NAT) => Inside::Ike(message),
+        esp::InUdp::Esp(packet) if has(udp::IKE_NAT) => protected(packet)?,
+        _ => return Ok(Next::End(Inside::Upper { protocol: ipv4::UDP, bytes })),
     };
+    layers.push(Layer::Udp { source, destination });
     Ok(Next::End(inside))
 }
 
@@ -518,7 +516,7 @@ mod tests {
                 match inside {
                     Inside::Upper { protocol, .. } => Inside::Upper { protocol, bytes: &[] },
                     Inside::Esp { spi, .. } => Inside::Esp { spi, bytes: &[] },
-                    Inside::Ike => Inside::Ike,
+                    Inside::Ike(message) => Inside::Ike(if message == [5] { &[5] } else { &[] }),
                     other => panic!("{other:?}"),
                 },
             )
@@ -526,8 +524,8 @@ mod tests {
         let esp = Inside::Esp { spi: 0x0102_0304, bytes: &[] };
         assert_eq!(inside(ipv4::ESP, &[1, 2, 3, 4, 0]), ("ipv4".to_owned(), esp));
         assert_eq!(inside(ipv4::UDP, &udp(4500, &[1, 2, 3, 4, 5])), ("ipv4 udp".to_owned(), esp));
-        assert_eq!(inside(ipv4::UDP, &udp(4500, &[0, 0, 0, 0, 5])).1, Inside::Ike);
-        assert_eq!(inside(ipv4::UDP, &udp(500, &[9])).1, Inside::Ike);
+        assert_eq!(inside(ipv4::UDP, &udp(4500, &[0, 0, 0, 0, 5])).1, Inside::Ike(&[5]));
+        assert_eq!(inside(ipv4::UDP, &udp(500, &[9])).1, Inside::Ike(&[]));
         // A NAT keep-alive, and what has nothing to do with it.
         let other = Inside::Upper { protocol: ipv4::UDP, bytes: &[] };
         assert_eq!(inside(ipv4::UDP, &udp(4500, &[0xff])).1, other);

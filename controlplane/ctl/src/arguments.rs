@@ -70,11 +70,12 @@ pub(crate) enum Command {
     /// Print every NHRP and GRE message of a capture, pcap or pcapng. No node is needed.
     ///
     /// Frames may be of Ethernet, with VLAN tags, Linux cooked or raw IP; on a tunnel interface they need no GRE. Pieces of packets are
-    /// put together. ESP and IKE are named; with the keys of its SAs, ESP is decrypted. The last lines count what there is.
+    /// put together. ESP and IKE are named; with the keys of their SAs, they are decrypted. The last lines count what there is.
     ///
     ///     tcpdump -i wan -w - proto gre | nave decode -
     ///
     ///     nave decode --esp-sa esp_sa --check protected.pcap
+    ///     nave decode --ike-keys ikev2_decryption_table --check protected.pcap
     #[command(verbatim_doc_comment)]
     Decode(Decode),
     /// Explain why packets to an address go where they go: the routes that compete, the one that is taken and why, its next hop and
@@ -127,7 +128,8 @@ pub(crate) struct Decode {
     /// The file; `-` reads standard input.
     pub(crate) file: PathBuf,
     /// Write each NHRP message again, as the node would: exit with status 1 if the bytes are not the same, if a checksum of NHRP or GRE
-    /// is wrong, or if a message cannot be read; with --esp-sa also unless every ESP packet is authentic.
+    /// is wrong, or if a message cannot be read; with --esp-sa also unless every ESP packet is authentic; with --ike-keys the same of
+    /// each IKE message, and unless every encrypted one is authentic.
     #[arg(long)]
     pub(crate) check: bool,
     /// Decrypt ESP, native or in UDP, in transport or tunnel mode, with the SAs of this table, and print what is inside.
@@ -137,6 +139,14 @@ pub(crate) struct Decode {
     ///     "IPv4","*","10.0.0.1","0xc23be78f","AES-GCM with 16 octet ICV [RFC4106]","0x<key and salt>","NULL",""
     #[arg(long, value_name = "FILE", verbatim_doc_comment)]
     pub(crate) esp_sa: Option<PathBuf>,
+    /// Decrypt IKEv2, on UDP ports 500 and 4500, in fragments too, with the keys of this table, and print every payload.
+    ///
+    /// The table is one of Wireshark ("IKEv2 Decryption Table", file ikev2_decryption_table), with AES-GCM and an ICV of 16 bytes, or
+    /// AES-CBC and HMAC. A line of it:
+    ///
+    ///     <SPI of initiator>,<of responder>,<SK_ei>,<SK_er>,"AES-GCM-128 with 16 octet ICV [RFC5282]",,,"NONE [RFC4306]"
+    #[arg(long, value_name = "FILE", verbatim_doc_comment)]
+    pub(crate) ike_keys: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

@@ -2,10 +2,11 @@
 //!
 //! Each frame is led to what it carries by [`wire::layers`]; a message is printed as a block, and counted. `--check` writes each message
 //! again: what does not come out as it came in is a finding, and so is a wrong checksum. With the SAs of a dissector's table what is
-//! inside ESP is read as well, and what is not authentic is a finding.
+//! inside ESP is read as well, and what is not authentic is a finding; and so it is with IKE.
 
 mod carried;
 mod file;
+mod ike;
 mod message;
 mod pieces;
 mod protection;
@@ -26,6 +27,7 @@ use zeroize::Zeroizing;
 use crate::arguments::Decode;
 use crate::run::Failure;
 use file::Captured;
+use ike::{Ike, Opening};
 use message::Message;
 use pieces::Pieces;
 use protection::{Closed, Opened, Protection};
@@ -37,7 +39,10 @@ pub(crate) use table::BadLine;
 pub(crate) fn decode(decode: &Decode, json: bool) -> Result<(), Failure> {
     let bad = |bad| Failure::Capture { file: decode.file.clone(), bad };
     let open = |error| Failure::File { file: decode.file.clone(), error };
-    let protection = decode.esp_sa.as_deref().map(sas).transpose()?;
+    let protection =
+        decode.esp_sa.as_deref().map(|file| table(file, |text| Ok(Protection::new(table::read(text)?))));
+    let ike = decode.ike_keys.as_deref().map(|file| table(file, Ike::read_table));
+    let (protection, ike) = (protection.transpose()?, ike.transpose()?);
     let input: Box<dyn Read> = if decode.file == Path::new("-") {
         Box::new(io::stdin().lock())
     } else {
@@ -45,7 +50,7 @@ pub(crate) fn decode(decode: &Decode, json: bool) -> Result<(), Failure> {
     };
     let mut out = BufWriter::new(io::stdout().lock());
     let mut file = file::File::open(input).map_err(bad)?;
-    let mut reading = Reading { check: decode.check, protection, ..Reading::default() };
+    let mut reading = Reading { check: decode.check, protection, ike, ..Reading::default() };
     // What was read before a damaged place is told all the same.
     let ended = loop {
         match file.next() {
@@ -73,12 +78,11 @@ pub(crate) fn decode(decode: &Decode, json: bool) -> Result<(), Failure> {
     }
 }
 
-/// The SAs of a table.
-fn sas(file: &Path) -> Result<Protection, Failure> {
+/// What a table of keys holds.
+fn table<T>(file: &Path, read: impl FnOnce(&str) -> Result<T, BadLine>) -> Result<T, Failure> {
     let text = std::fs::read_to_string(file).map(Zeroizing::new);
     let text = text.map_err(|error| Failure::File { file: file.to_owned(), error })?;
-    let sas = table::read(&text).map_err(|bad| Failure::Table { file: file.to_owned(), bad })?;
-    Ok(Protection::new(sas))
+    read(&text).map_err(|bad| Failure::Table { file: file.to_owned(), bad })
 }
 
 fn write_block(out: &mut impl Write, block: &Block, json: bool) -> Result<(), Failure> {
@@ -111,6 +115,9 @@ struct Block {
     /// Of the outer header: the last one in front of the message, or of GRE.
     source: Option<IpAddr>,
     destination: Option<IpAddr>,
+    /// Ports of UDP, in front of IKE that is read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ports: Option<[u16; 2]>,
     #[serde(skip_serializing_if = "Option::is_none")]
     gre: Option<Gre>,
     /// It is quoted by an ICMP error.
@@ -159,6 +166,7 @@ struct Gre {
 #[serde(rename_all = "lowercase")]
 enum Content {
     Nhrp(Box<Message>),
+    Ike(Box<ike::Message>),
     /// An NHRP message that cannot be read, or a frame.
     Unreadable(String),
     /// In a line: of GRE what it carries; protected packets.
@@ -178,6 +186,9 @@ struct Count {
     #[serde(skip_serializing_if = "Option::is_none")]
     opened: Option<OpenedCount>,
     ike: u64,
+    /// What became of its encrypted messages, if there are keys to decrypt them with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ike_opened: Option<OpenedCount>,
     /// Pieces of packets, those among them that made one whole.
     pieces: u64,
     /// Frames that cannot be read.
@@ -186,15 +197,15 @@ struct Count {
     other: u64,
 }
 
-/// ESP packets by what became of them.
+/// ESP packets, or encrypted messages of IKE, by what became of them.
 #[derive(Debug, Default, Serialize)]
 struct OpenedCount {
     decrypted: u64,
-    /// The table does not have their SPI.
+    /// The table does not have their SPIs.
     unknown: u64,
     /// They are not authentic, or no ESP.
     refused: u64,
-    /// Packets of which pieces are missing.
+    /// Packets or messages of which pieces are missing.
     incomplete: u64,
 }
 
@@ -223,6 +234,7 @@ struct Reading {
     findings: Vec<Finding>,
     pieces: Pieces,
     protection: Option<Protection>,
+    ike: Option<Ike>,
 }
 
 impl Reading {
@@ -318,6 +330,10 @@ impl Reading {
         }
         let content = match &frame.inside {
             Inside::Nhrp(bytes) => self.nhrp(captured, bytes, is_quoted(&frame.layers)),
+            // A quotation seldom has all that is authenticated.
+            Inside::Ike(bytes) if self.ike.is_some() && !is_quoted(&frame.layers) => {
+                self.ike(captured, bytes)
+            }
             Inside::Malformed(malformed) => {
                 self.count.unreadable += 1;
                 Content::Unreadable(why(captured, malformed))
@@ -325,7 +341,7 @@ impl Reading {
             inside => {
                 match inside {
                     Inside::Esp { .. } => self.count.esp += 1,
-                    Inside::Ike => self.count.ike += 1,
+                    Inside::Ike(_) => self.count.ike += 1,
                     _ if told_behind(&frame.layers).is_none() => {
                         self.count.other += u64::from(pieces.is_none());
                         return None;
@@ -361,6 +377,31 @@ impl Reading {
         Content::Nhrp(Box::new(Message::new(&packet, bytes.len())))
     }
 
+    /// Reads a message of IKE, and decrypts it.
+    fn ike(&mut self, captured: &Captured, bytes: &[u8]) -> Content {
+        self.count.ike += 1;
+        let read = self.ike.as_mut().map(|ike| ike.read(captured.number, bytes));
+        let read = match read {
+            Some(Ok(read)) => read,
+            Some(Err(malformed)) => {
+                self.count.unreadable += 1;
+                let why = format!("IKE: {}", why(captured, &malformed));
+                self.find(captured.number, why.clone());
+                return Content::Unreadable(why);
+            }
+            None => return Content::Carries(carried::what(&Inside::Ike(bytes), false)),
+        };
+        let counts = self.count.ike_opened.get_or_insert_default();
+        match read.opened {
+            Opening::Clear => {}
+            Opening::Decrypted => counts.decrypted += 1,
+            Opening::Unknown => counts.unknown += 1,
+            Opening::Refused => counts.refused += 1,
+        }
+        read.findings.into_iter().for_each(|problem| self.find(captured.number, problem));
+        Content::Ike(Box::new(read.message))
+    }
+
     /// Whether a message is written as it came.
     fn compare(&mut self, frame: u64, kind: MessageType, packet: &Packet, bytes: &[u8]) {
         let written = packet.encode();
@@ -393,6 +434,13 @@ impl Reading {
             self.count.opened.get_or_insert_default().incomplete = incomplete.len() as u64;
             for (frame, esp) in incomplete {
                 self.find(frame, format!("{esp}: pieces of it are missing"));
+            }
+        }
+        if let Some(ike) = &mut self.ike {
+            let incomplete = ike.incomplete();
+            self.count.ike_opened.get_or_insert_default().incomplete = incomplete.len() as u64;
+            for (frame, what) in incomplete {
+                self.find(frame, format!("{what}: fragments of it are missing"));
             }
         }
         let Self { count, findings, check, .. } = self;
@@ -437,6 +485,7 @@ impl Block {
             esp: None,
             source: None,
             destination: None,
+            ports: None,
             gre: None,
             quoted: is_quoted(layers),
             pieces: None,
@@ -478,6 +527,9 @@ impl Block {
                 _ => {}
             }
         }
+        if matches!(block.content, Content::Ike(_)) {
+            block.ports = ports;
+        }
         block
     }
 }
@@ -506,6 +558,9 @@ impl fmt::Display for Block {
             .is_none_or(|esp| esp.source != self.source || esp.destination != self.destination);
         if tunnel && let (Some(source), Some(destination)) = (self.source, self.destination) {
             parts.push(format!("{source} > {destination}"));
+        }
+        if let Some([source, destination]) = self.ports {
+            parts.push(format!("UDP {source} > {destination}"));
         }
         if let Some(TunnelSide { sent, nbma }) = &self.tunnel {
             let nbma = nbma.map(|nbma| format!(" from {nbma}")).unwrap_or_default();
@@ -537,6 +592,7 @@ impl fmt::Display for Block {
         }
         match &self.content {
             Content::Nhrp(message) => message.fmt(f),
+            Content::Ike(message) => message.fmt(f),
             Content::Unreadable(why) => writeln!(f, "  not readable: {why}"),
             Content::Carries(what) => writeln!(f, "  {what}"),
         }
@@ -570,7 +626,8 @@ impl fmt::Display for OpenedCount {
 
 impl fmt::Display for End {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Count { frames, nhrp, gre, esp, opened, ike, pieces, unreadable, other } = &self.count;
+        let Count { frames, nhrp, gre, esp, opened, ike, ike_opened, pieces, unreadable, other } =
+            &self.count;
         writeln!(f, "{:<24}{frames:>8}", "frames")?;
         writeln!(f, "{:<24}{:>8}", "NHRP messages", nhrp.values().sum::<u64>())?;
         let types = MessageType::ALL.iter().map(|kind| kind.name()).chain([UNREADABLE]);
@@ -583,18 +640,27 @@ impl fmt::Display for End {
             None => writeln!(f, "{:<24}{esp:>8}", "ESP, protected")?,
             Some(opened) => writeln!(f, "{:<24}{esp:>8}\n{opened}", "ESP packets")?,
         }
-        let rest =
-            [("IKE", ike), ("pieces of packets", pieces), ("not readable", unreadable), ("others", other)];
+        match ike_opened {
+            None if *ike == 0 => {}
+            None => writeln!(f, "{:<24}{ike:>8}", "IKE")?,
+            Some(opened) => writeln!(f, "{:<24}{ike:>8}\n{opened}", "IKE messages")?,
+        }
+        let rest = [("pieces of packets", pieces), ("not readable", unreadable), ("others", other)];
         for (name, count) in rest.into_iter().filter(|(_, count)| **count > 0) {
             writeln!(f, "{name:<24}{count:>8}")?;
         }
         match self.findings.as_deref() {
             None => Ok(()),
-            Some([]) if opened.is_some() => writeln!(
-                f,
-                "check: every message is written as it came, every checksum is right, every ESP packet is authentic"
-            ),
-            Some([]) => writeln!(f, "check: every message is written as it came, every checksum is right"),
+            Some([]) => {
+                f.write_str("check: every message is written as it came, every checksum is right")?;
+                if opened.is_some() {
+                    f.write_str(", every ESP packet is authentic")?;
+                }
+                if ike_opened.is_some() {
+                    f.write_str(", every encrypted IKE message is authentic")?;
+                }
+                writeln!(f)
+            }
             Some(findings) => findings
                 .iter()
                 .try_for_each(|found| writeln!(f, "check: frame {}: {}", found.frame, found.problem)),

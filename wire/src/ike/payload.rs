@@ -94,11 +94,19 @@ impl NotifyType {
     pub const REKEY_SA: Self = Self(16393);
     pub const ESP_TFC_PADDING_NOT_SUPPORTED: Self = Self(16394);
     pub const NON_FIRST_FRAGMENTS_ALSO: Self = Self(16395);
-    // RFC 4555, RFC 5685, RFC 4739, RFC 6311, RFC 7383, RFC 7427, RFC 9242, RFC 9370, RFC 9611.
+    // RFC 4555, RFC 4739, RFC 5685, RFC 5998, RFC 6023, RFC 6311, RFC 7383, RFC 7427, RFC 9242, RFC 9370, RFC 9611.
     pub const MOBIKE_SUPPORTED: Self = Self(16396);
+    pub const ADDITIONAL_IP4_ADDRESS: Self = Self(16397);
+    pub const ADDITIONAL_IP6_ADDRESS: Self = Self(16398);
+    pub const NO_ADDITIONAL_ADDRESSES: Self = Self(16399);
+    pub const UPDATE_SA_ADDRESSES: Self = Self(16400);
+    pub const COOKIE2: Self = Self(16401);
+    pub const NO_NATS_ALLOWED: Self = Self(16402);
     pub const MULTIPLE_AUTH_SUPPORTED: Self = Self(16404);
+    pub const ANOTHER_AUTH_FOLLOWS: Self = Self(16405);
     pub const REDIRECT_SUPPORTED: Self = Self(16406);
     pub const EAP_ONLY_AUTHENTICATION: Self = Self(16417);
+    pub const CHILDLESS_IKEV2_SUPPORTED: Self = Self(16418);
     pub const IKEV2_MESSAGE_ID_SYNC_SUPPORTED: Self = Self(16420);
     pub const IKEV2_FRAGMENTATION_SUPPORTED: Self = Self(16430);
     pub const SIGNATURE_HASH_ALGORITHMS: Self = Self(16431);

@@ -81,7 +81,7 @@ pub(super) fn what(inside: &Inside<'_>, v6: bool) -> String {
     match inside {
         Inside::Nhrp(bytes) => nhrp(bytes),
         Inside::Esp { spi, .. } => format!("ESP, protected, SPI {spi:#010x}"),
-        Inside::Ike => "IKE".to_owned(),
+        Inside::Ike(_) => "IKE".to_owned(),
         Inside::Upper { protocol, bytes } => upper(*protocol, bytes, v6),
         Inside::Ethertype(number) => format!("protocol {number:#06x}"),
         Inside::Piece(Piece { protocol, offset, bytes, .. }) => {

@@ -79,14 +79,18 @@ impl Sa {
 
 /// The SAs of a table, in its order.
 pub(super) fn read(text: &str) -> Result<Vec<Sa>, BadLine> {
-    let mut sas = Vec::new();
-    for (line, written) in (1..).zip(text.lines()) {
-        let written = written.trim();
-        if !written.is_empty() && !written.starts_with('#') {
-            sas.push(sa(line, written).map_err(|problem| BadLine { line, problem })?);
-        }
-    }
-    Ok(sas)
+    lines(text, sa)
+}
+
+/// What the lines of a table say, each with its number; those that are empty or begin with `#` say nothing.
+pub(super) fn lines<T>(
+    text: &str,
+    read: impl Fn(usize, &str) -> Result<T, String>,
+) -> Result<Vec<T>, BadLine> {
+    let written = (1..).zip(text.lines().map(str::trim));
+    let written = written.filter(|(_, written)| !written.is_empty() && !written.starts_with('#'));
+    let one = |(line, written)| read(line, written).map_err(|problem| BadLine { line, problem });
+    written.map(one).collect()
 }
 
 fn sa(line: usize, written: &str) -> Result<Sa, String> {
