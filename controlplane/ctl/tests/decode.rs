@@ -92,12 +92,15 @@ fn seal(nhrp: &mut [u8]) {
 }
 
 /// NHRP messages and GRE packets of each capture, as a dissector counts them.
-const CAPTURES: [(&str, u64, u64); 15] = [
+const CAPTURES: [(&str, u64, u64); 18] = [
     ("clear-hub-tunnel.pcap", 33, 0),
     ("clear.pcap", 34, 139),
     ("encapsulated-hub-tunnel.pcap", 21, 0),
     ("encapsulated-spoke1-tunnel.pcap", 12, 0),
     ("encapsulated.pcap", 0, 0),
+    ("ike-certificates.pcap", 0, 0),
+    ("ike-cookie.pcap", 0, 0),
+    ("ike-psk.pcap", 0, 0),
     ("nat-inside.pcap", 13, 91),
     ("nat.pcap", 26, 110),
     ("ospf.pcap", 14, 100),

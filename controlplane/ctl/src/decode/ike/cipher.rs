@@ -161,3 +161,102 @@ where
     cbc.decrypt_blocks(blocks);
     rest.is_empty().then_some(())
 }
+
+#[cfg(test)]
+mod tests {
+    use cbc::cipher::BlockModeEncrypt;
+
+    use super::*;
+
+    fn keys(cipher: &Cipher) -> Keys {
+        let (encryption, integrity) = cipher.lengths();
+        let key = |length: usize, first: u8| Zeroizing::new((first..).take(length).collect::<Vec<u8>>());
+        Keys { encryption: key(encryption, 1), integrity: key(integrity, 100) }
+    }
+
+    fn encrypt<C>(key: &[u8], text: &mut [u8])
+    where
+        C: cbc::cipher::BlockCipherEncrypt + cbc::cipher::KeyInit + BlockSizeUser,
+    {
+        let mut cbc = cbc::Encryptor::<C>::new_from_slices(key, &[7; BLOCK]).unwrap();
+        cbc.encrypt_blocks(Block::<C>::slice_as_chunks_mut(text).0);
+    }
+
+    /// What RFC 7296 §3.14 makes of text and its padding.
+    fn sealed(cipher: &Cipher, keys: &Keys, text: &[u8]) -> Vec<u8> {
+        let mut body = text.to_vec();
+        match cipher.encryption {
+            Encryption::Cbc(key) => {
+                match key {
+                    16 => encrypt::<Aes128>(&keys.encryption, &mut body),
+                    24 => encrypt::<Aes192>(&keys.encryption, &mut body),
+                    _ => encrypt::<Aes256>(&keys.encryption, &mut body),
+                }
+                body.splice(0..0, [7; BLOCK]);
+                let (algorithm, icv, _) = cipher.integrity.unwrap();
+                let key = hmac::Key::new(algorithm, &keys.integrity);
+                let tag = hmac::sign(&key, &[b"front", &body[..]].concat());
+                body.extend(&tag.as_ref()[..icv]);
+            }
+            Encryption::Gcm(length) => {
+                let algorithm = match length {
+                    16 => &aead::AES_128_GCM,
+                    24 => &aead::AES_192_GCM,
+                    _ => &aead::AES_256_GCM,
+                };
+                let (key, salt) = keys.encryption.split_at(length);
+                let nonce = [salt, &[7; GCM_IV]].concat().try_into().unwrap();
+                let key = aead::LessSafeKey::new(aead::UnboundKey::new(algorithm, key).unwrap());
+                let nonce = aead::Nonce::assume_unique_for_key(nonce);
+                key.seal_in_place_append_tag(nonce, aead::Aad::from(b"front"), &mut body).unwrap();
+                body.splice(0..0, [7; GCM_IV]);
+            }
+        }
+        body
+    }
+
+    fn all() -> Vec<Cipher> {
+        let named = |name: &str, hash: &str| Cipher::named(name, hash).unwrap();
+        let hashes = INTEGRITY.map(|(hash, ..)| format!("{hash} [RFC4868]"));
+        let each = |(name, encryption): &(&str, Encryption)| match encryption {
+            Encryption::Gcm(_) => vec![named(name, "NONE [RFC4306]")],
+            Encryption::Cbc(_) => hashes.iter().map(|hash| named(name, hash)).collect(),
+        };
+        ENCRYPTION.iter().flat_map(each).collect()
+    }
+
+    #[test]
+    fn every_cipher_of_the_table_opens_what_it_sealed_and_nothing_else() {
+        assert_eq!(all().len(), 15);
+        for cipher in all() {
+            let keys = keys(&cipher);
+            let text = [&b"payloads of a message"[..], &[9; 10], &[10]].concat();
+            let body = sealed(&cipher, &keys, &text);
+            let of = |front: &'static [u8], body: &[u8]| {
+                cipher.open(&keys, &Sealed { front, body, first: 41, fragment: None })
+            };
+            assert_eq!(of(b"front", &body).unwrap(), b"payloads of a message", "{cipher:?}");
+            assert_eq!(of(b"Front", &body), Err(Closed::Forged), "{cipher:?}");
+            for at in 0..body.len() {
+                let mut changed = body.clone();
+                changed[at] ^= 0x40;
+                assert_eq!(of(b"front", &changed), Err(Closed::Forged), "{cipher:?}, byte {at}");
+                assert_eq!(of(b"front", &body[..at]), Err(Closed::Forged), "{cipher:?}, cut to {at}");
+            }
+        }
+    }
+
+    #[test]
+    fn padding_that_is_none_is_told() {
+        let cipher = Cipher::named("AES-GCM-128 with 16 octet ICV [RFC5282]", "NONE [RFC4306]").unwrap();
+        let keys = keys(&cipher);
+        for (text, said) in [
+            (&[1, 2, 4][..], "it is authentic, but 4 bytes of padding are more than there is (2)"),
+            (&[], "it is authentic, but there is no length of padding"),
+        ] {
+            let body = sealed(&cipher, &keys, text);
+            let sealed = Sealed { front: b"front", body: &body, first: 41, fragment: None };
+            assert_eq!(cipher.open(&keys, &sealed).unwrap_err().to_string(), said);
+        }
+    }
+}
