@@ -597,7 +597,7 @@ impl Node {
 
     fn arrive(&mut self, script: &mut Script<'_>, from: usize, bytes: Vec<u8>) {
         let identity = (script.byte() % 8 == 7).then(|| format!("spoke{}", script.of(3)));
-        let from = Sender { nbma: self.nbma(from), port: port(script), identity };
+        let from = Sender { nbma: self.nbma(from), port: port(script), identity, certified: None };
         let tunnel = name(usize::from(script.byte() % 16 == 15));
         let destination = self.nbma(0);
         self.give(Input::Packet { tunnel, from, destination, bytes });

@@ -160,6 +160,17 @@ impl Engine {
                     cloud.looked_up(turn, &name, addresses);
                 }
             }
+            Input::Lost { tunnel, nbma, port } => {
+                if let Some(cloud) = self.clouds.get_mut(&tunnel) {
+                    cloud.lose_peer(turn, Peer { nbma, port });
+                }
+            }
+            Input::Moved { tunnel, from, from_port, to, to_port } => {
+                if let Some(cloud) = self.clouds.get_mut(&tunnel) {
+                    let (from, to) = (Peer { nbma: from, port: from_port }, Peer { nbma: to, port: to_port });
+                    cloud.move_peer(turn, from, to);
+                }
+            }
             Input::Clear(clear) => {
                 let is_meant = |name| clear.tunnel.is_none_or(|t| t == name);
                 for cloud in self.clouds.values_mut().filter(|c| is_meant(c.name())) {

@@ -1,5 +1,7 @@
 //! The alphabet in.
 
+use std::net::IpAddr;
+
 use serde::{Deserialize, Serialize};
 
 use model::config;
@@ -64,6 +66,32 @@ pub enum Input {
         /// not be looked up.
         addresses: Vec<NbmaAddr>,
     },
+    /// A peer does not answer IKE any more (RFC 7296 §2.4), and nothing comes from it: what it registered and what was learnt of it is
+    /// forgotten; a server is down, and asked again.
+    Lost {
+        /// By which tunnel it was reached.
+        tunnel: InterfaceName,
+        /// Where it was.
+        nbma: NbmaAddr,
+        /// Its UDP port, where encapsulated.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        port: Option<u16>,
+    },
+    /// A NAT gave a peer another address or port, as IKE proved: what is known of it is true there.
+    Moved {
+        /// By which tunnel it is reached.
+        tunnel: InterfaceName,
+        /// Where it was.
+        from: NbmaAddr,
+        /// Its UDP port there.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        from_port: Option<u16>,
+        /// Where it is.
+        to: NbmaAddr,
+        /// Its UDP port here.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        to_port: Option<u16>,
+    },
     /// The operator wants entries gone.
     Clear(Clear),
     /// The node is about to stop for good: servers, and whoever was answered, are told to forget it. A node that is only
@@ -87,11 +115,14 @@ pub struct Sender {
     /// Identity that was authenticated by IKE, where protected.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identity: Option<String>,
+    /// The protocol addresses that it may register, where that is bound to who it is: those that its certificate names. `None`: any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certified: Option<Vec<IpAddr>>,
 }
 
 impl From<NbmaAddr> for Sender {
     fn from(nbma: NbmaAddr) -> Self {
-        Self { nbma, port: None, identity: None }
+        Self { nbma, port: None, identity: None, certified: None }
     }
 }
 

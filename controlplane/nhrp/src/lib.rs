@@ -19,6 +19,7 @@ mod extension;
 mod forward;
 mod heard;
 mod hex;
+mod lost;
 mod nat;
 mod nhs;
 mod overlap;

@@ -2,8 +2,9 @@
 //!
 //! A binding is kept for as long as the client says; a second NBMA address for one that is unique is refused (14); clients get
 //! multicast if the tunnel is told to give it to them. A client may register a prefix where the configuration allows that: it is
-//! a route by way of the client for as long.
+//! a route by way of the client for as long. Where IKE says which addresses a peer may register, it registers those, and no prefix.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use model::time::{HoldingTime, Instant};
@@ -28,8 +29,24 @@ struct Registrant<'a> {
     /// Where it is.
     peer: Peer,
     identity: Option<&'a str>,
+    /// What it may register; `None`: anything.
+    certified: Option<&'a [IpAddr]>,
     /// It wants its binding kept against others.
     unique: bool,
+}
+
+impl Registrant<'_> {
+    /// Whether it may register an address. A link-local one goes with the IPv6 address that has the same last 64 bits: it is made of that.
+    fn may_be(&self, client: ProtocolAddr) -> bool {
+        let is_it = |own: &IpAddr| match (*own, client.0) {
+            (own, client) if own == client => true,
+            (IpAddr::V6(own), IpAddr::V6(client)) => {
+                client.is_unicast_link_local() && own.to_bits() as u64 == client.to_bits() as u64
+            }
+            _ => false,
+        };
+        self.certified.is_none_or(|all| all.iter().any(is_it))
+    }
 }
 
 /// A binding to be registered.
@@ -101,7 +118,10 @@ impl Cloud {
         if entries.is_empty() || (unique && entries.len() > 1) {
             return Err(Reject::Malformed);
         }
-        let registrant = Registrant { address, claimed, peer, identity, unique };
+        // What passed another server was let in by that one's certificate, which has to name the client, too: else whoever says that it
+        // passed one could register anything.
+        let certified = sender.certified.as_deref();
+        let registrant = Registrant { address, claimed, peer, identity, certified, unique };
         let mut rejects = Vec::new();
         for entry in entries.iter_mut() {
             // RFC 2332 §5.2.4: each entry has its own code.
@@ -162,6 +182,9 @@ impl Cloud {
         let is_own = said == who.claimed;
         let peer = if is_own { who.peer } else { said.into() };
         let holding_time = HoldingTime(entry.holding_time);
+        if !who.may_be(client) {
+            return Err(Refusal::PROHIBITED);
+        }
         let mut wanted = Wanted {
             client,
             peer,
@@ -174,6 +197,9 @@ impl Cloud {
         let Some(length) = entry.length(families) else {
             return self.enroll(turn, wanted);
         };
+        if who.certified.is_some() {
+            return Err(Refusal::PROHIBITED);
+        }
         // A prefix of addresses is more than one peer may claim; behind it may be what the configuration says. RFC 2332 §5.2.3: with
         // U it is a host.
         let prefix = Prefix::new(client.0, length).filter(|_| is_own && !who.unique);

@@ -27,6 +27,8 @@ mod families;
 mod faults;
 #[path = "cloud/forwarding.rs"]
 mod forwarding;
+#[path = "cloud/ike.rs"]
+mod ike;
 #[path = "cloud/invariants.rs"]
 mod invariants;
 #[path = "cloud/journal.rs"]

@@ -68,7 +68,7 @@ impl Conductor {
         let port = (udp_port != 0).then_some(udp_port);
         let input = match reason {
             PuntReason::Nhrp => {
-                let from = nhrp::Sender { nbma: source, port, identity: None };
+                let from = nhrp::Sender { nbma: source, port, identity: None, certified: None };
                 nhrp::Input::Packet { tunnel, from, destination, bytes }
             }
             PuntReason::Redirect => nhrp::Input::Redirect { tunnel, source, port, bytes },

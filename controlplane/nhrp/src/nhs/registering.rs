@@ -54,6 +54,13 @@ impl Cloud {
         turn.set(Timer::Register(self.name(), id), again);
     }
 
+    /// A server does not answer, as others know: it is down, and asked on.
+    pub(crate) fn give_up(&mut self, turn: &mut Turn<'_>, id: ServerId) {
+        let Some(server) = self.servers.iter_mut().find(|s| s.id == id) else { return };
+        server.global.tries = server.global.tries.max(REGISTER_PATIENCE);
+        self.register(turn, id);
+    }
+
     /// As [`Self::register`]: of the link-local address, with a server that accepted the global one.
     pub(crate) fn register_link_local(&mut self, turn: &mut Turn<'_>, id: ServerId) {
         let Some(i) = self.servers.iter().position(|s| s.id == id) else { return };

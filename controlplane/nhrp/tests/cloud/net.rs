@@ -457,7 +457,7 @@ impl Net {
     ) {
         let Some(peer) = self.carry(node, to, port) else { return };
         let identity = self.identities.get(&node).cloned();
-        let from = Sender { nbma: self.outside(node), port: self.port(node), identity };
+        let from = Sender { nbma: self.outside(node), port: self.port(node), identity, certified: None };
         let copies = 1 + usize::from(self.toss(self.doubled));
         for _ in 0..copies {
             if self.toss(self.lost) {

@@ -367,7 +367,12 @@ fn nobody_takes_back_what_another_registered() {
     assert_eq!(net.messages(0, MessageType::PurgeReply).len(), 1);
     // Nor in its name, where IKE knows who it is.
     let registration = net.messages(2, MessageType::RegistrationRequest).pop().unwrap().2;
-    let by = |identity: &str| Sender { nbma: nbma(2), port: None, identity: Some(identity.to_owned()) };
+    let by = |identity: &str| Sender {
+        nbma: nbma(2),
+        port: None,
+        identity: Some(identity.to_owned()),
+        certified: None,
+    };
     let mut say = |from: Sender, message: &Message| {
         let bytes = message.encode();
         net.give(0, Input::Packet { tunnel: tunnel0(), from, destination: nbma(0), bytes });

@@ -390,7 +390,7 @@ pub(crate) fn with_entries(mut message: Message, wanted: &[Cie]) -> Message {
 }
 
 pub(crate) fn sender(node: usize, port: Option<u16>, identity: Option<&str>) -> Sender {
-    Sender { nbma: nbma(node), port, identity: identity.map(str::to_owned) }
+    Sender { nbma: nbma(node), port, identity: identity.map(str::to_owned), certified: None }
 }
 
 pub(crate) fn entry(net: &Net, node: usize, target: Prefix) -> Option<model::state::nhrp::Entry> {
