@@ -13,12 +13,15 @@
 
 pub mod action;
 pub mod auth;
+mod certificate;
 pub mod credential;
 pub mod crypto;
 pub mod engine;
 pub mod event;
 pub mod input;
+mod key;
 pub mod keymat;
+mod names;
 pub mod reject;
 pub mod sk;
 pub mod suite;
