@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use model::NbmaAddr;
 use model::config::Ike;
 use model::ike::{Identity, IdentityPattern};
-use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::pem::{PemObject, SectionKind};
 use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, TrustAnchor};
 use webpki::{CertRevocationList, OwnedCertRevocationList};
 use wire::ike::{Identification, Payload};
@@ -333,9 +333,22 @@ impl Files<'_> {
                     .to_owned(),
             ));
         }
-        let key = PrivateKeyDer::from_pem_slice(&bytes)
-            .map_err(|why| wrong(format!("holds no private key in PEM (PKCS #8, SEC1 or PKCS #1): {why}")))?;
-        PrivateKey::of(&key).map_err(|why| wrong(format!("holds a key that is {why}")))
+        let none = |why: &dyn fmt::Display| {
+            wrong(format!("holds no private key in PEM (PKCS #8, SEC1 or PKCS #1){why}"))
+        };
+        for section in <(SectionKind, Vec<u8>)>::pem_slice_iter(&bytes) {
+            let (kind, der) = section.map_err(|why| none(&format_args!(": {why}")))?;
+            // What the library makes of it is not erased by the library.
+            let der = Zeroizing::new(der);
+            let key = match kind {
+                SectionKind::PrivateKey => PrivateKeyDer::Pkcs8(der[..].into()),
+                SectionKind::EcPrivateKey => PrivateKeyDer::Sec1(der[..].into()),
+                SectionKind::RsaPrivateKey => PrivateKeyDer::Pkcs1(der[..].into()),
+                _ => continue,
+            };
+            return PrivateKey::of(&key).map_err(|why| wrong(format!("holds a key that is {why}")));
+        }
+        Err(none(&""))
     }
 
     fn authorities(&self, field: &str, file: &Path) -> Result<Vec<(TrustAnchor<'static>, Parsed)>, BadFile> {

@@ -38,6 +38,11 @@ pub trait Crypto: fmt::Debug + Send {
     /// The pseudo-random function over the parts one after the other.
     fn prf(&self, prf: Prf, key: &[u8], parts: &[&[u8]]) -> Secret;
 
+    /// prf+ of the parts, as much of it as there is room for (RFC 7296 §2.13): at most 255 times what the prf gives.
+    fn prf_plus(&self, prf: Prf, key: &[u8], parts: &[&[u8]], bytes: &mut [u8]) {
+        prf_plus(crate::keymat::prf_len(prf), parts, bytes, |parts| self.prf(prf, key, parts));
+    }
+
     /// Encrypts in place and appends the ICV; `text` is whole blocks for AES-CBC. Without an AEAD: no ICV is appended. `key`: all of SK_e,
     /// for AES-GCM with its 4 bytes of salt behind; `iv`: the 8 bytes that are sent (RFC 5282 §7.1), or 16 for AES-CBC.
     fn seal(&self, cipher: Cipher, key: &[u8], iv: &[u8], aad: &[u8], text: &mut Vec<u8>);
@@ -60,6 +65,17 @@ pub trait Crypto: fmt::Debug + Send {
 
     /// SHA-1 over the parts: of NAT detection (RFC 7296 §2.23) and certificate requests alone, which it secures nothing in.
     fn sha1(&self, parts: &[&[u8]]) -> [u8; 20];
+}
+
+/// `T1 = prf(K, S | 0x01), T2 = prf(K, T1 | S | 0x02), ...` (RFC 7296 §2.13).
+fn prf_plus(length: usize, parts: &[&[u8]], bytes: &mut [u8], mut prf: impl FnMut(&[&[u8]]) -> Secret) {
+    let mut last = Secret::default();
+    for (number, block) in (1u8..).zip(bytes.chunks_mut(length)) {
+        let number = [number];
+        let all = [&[&**last], parts, &[&number]].concat();
+        last = prf(&all);
+        block.copy_from_slice(&last[..block.len()]);
+    }
 }
 
 /// A key exchange that was begun: its ephemeral private key is in it, and is used once.
@@ -156,13 +172,19 @@ pub(crate) mod tests {
         }
     }
 
-    /// Every byte of every part moves the result, and where parts end does not.
+    /// Every byte of every part moves the result, and where parts end does not; prf+ is made of the prf.
     pub(super) fn all_parts_count(crypto: &dyn Crypto) {
         for prf in Prf::ALL.iter().copied() {
             let one = crypto.prf(prf, b"key", &[b"ab", b"c"]);
             assert_eq!(one.len(), crate::keymat::prf_len(prf));
             assert!(one == crypto.prf(prf, b"key", &[b"", b"abc"]));
             assert!(one != crypto.prf(prf, b"kez", &[b"abc"]) && one != crypto.prf(prf, b"key", &[b"abd"]));
+            let mut bytes = vec![0; 3 * one.len() - 5];
+            crypto.prf_plus(prf, b"key", &[b"ab", b"c"], &mut bytes);
+            let first = crypto.prf(prf, b"key", &[b"abc\x01"]);
+            let second = crypto.prf(prf, b"key", &[&first, b"abc\x02"]);
+            let third = crypto.prf(prf, b"key", &[&second, b"abc\x03"]);
+            assert_eq!(bytes, [&first[..], &second, &third].concat()[..bytes.len()]);
         }
         for integrity in Integrity::ALL.iter().copied() {
             let one = crypto.integrity(integrity, b"key", &[b"ab", b"c"]);

@@ -139,8 +139,9 @@ impl IkeKeys {
             &seeds.initiator_spi.to_be_bytes(),
             &seeds.responder_spi.to_be_bytes(),
         ];
-        let length = Self::cuts(suite)[6].end;
-        Self { suite, bytes: prf_plus(crypto, suite.prf, seed, &parts, length), sealed: 0 }
+        let mut bytes = Zeroizing::new(vec![0; Self::cuts(suite)[6].end].into_boxed_slice());
+        crypto.prf_plus(suite.prf, seed, &parts, &mut bytes);
+        Self { suite, bytes, sealed: 0 }
     }
 
     /// Where SK_d, SK_ai, SK_ar, SK_ei, SK_er, SK_pi and SK_pr are.
@@ -235,31 +236,10 @@ pub fn child_keys(
 ) -> Result<(SaKey, SaKey), CryptoError> {
     let length = suite.suite.key_len() + 4;
     let parts = [shared.unwrap_or_default(), initiator_nonce, responder_nonce];
-    let keymat = prf_plus(crypto, keys.suite.prf, keys.d(), &parts, 2 * length);
+    let mut keymat = Zeroizing::new(vec![0; 2 * length]);
+    crypto.prf_plus(keys.suite.prf, keys.d(), &parts, &mut keymat);
     let (there, back) = keymat.split_at(length);
     SaKey::new(there).zip(SaKey::new(back)).ok_or(CryptoError::Refused)
-}
-
-/// prf+ (RFC 7296 §2.13): at most 255 times what the prf gives.
-fn prf_plus(
-    crypto: &dyn Crypto,
-    prf: Prf,
-    key: &[u8],
-    seed: &[&[u8]],
-    length: usize,
-) -> Zeroizing<Box<[u8]>> {
-    let mut bytes = Zeroizing::new(vec![0; length].into_boxed_slice());
-    let mut last = Secret::default();
-    for (number, block) in (1u8..).zip(bytes.chunks_mut(prf_len(prf))) {
-        let number = [number];
-        let mut parts = Vec::with_capacity(seed.len() + 2);
-        parts.push(&**last);
-        parts.extend_from_slice(seed);
-        parts.push(&number);
-        last = crypto.prf(prf, key, &parts);
-        block.copy_from_slice(&last[..block.len()]);
-    }
-    bytes
 }
 
 #[cfg(test)]

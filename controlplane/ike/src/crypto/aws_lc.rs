@@ -84,12 +84,15 @@ impl Crypto for AwsLc {
     }
 
     fn prf(&self, prf: Prf, key: &[u8], parts: &[&[u8]]) -> Secret {
-        let algorithm = match prf {
-            Prf::Sha256 => hmac::HMAC_SHA256,
-            Prf::Sha384 => hmac::HMAC_SHA384,
-            Prf::Sha512 => hmac::HMAC_SHA512,
-        };
-        Zeroizing::new(mac(algorithm, key, parts).as_ref().to_vec())
+        let key = hmac::Key::new(hmac_of(prf), key);
+        Zeroizing::new(mac(&key, parts).as_ref().to_vec())
+    }
+
+    /// With a key that is made ready once.
+    fn prf_plus(&self, prf: Prf, key: &[u8], parts: &[&[u8]], bytes: &mut [u8]) {
+        let key = hmac::Key::new(hmac_of(prf), key);
+        let length = crate::keymat::prf_len(prf);
+        super::prf_plus(length, parts, bytes, |parts| Zeroizing::new(mac(&key, parts).as_ref().to_vec()));
     }
 
     fn seal(&self, cipher: Cipher, key: &[u8], iv: &[u8], aad: &[u8], text: &mut Vec<u8>) {
@@ -145,7 +148,7 @@ impl Crypto for AwsLc {
             Integrity::Sha256 => hmac::HMAC_SHA256,
             Integrity::Sha384 => hmac::HMAC_SHA384,
         };
-        let tag = mac(algorithm, key, parts);
+        let tag = mac(&hmac::Key::new(algorithm, key), parts);
         tag.as_ref()[..crate::sk::icv_len(Some(integrity))].to_vec()
     }
 
@@ -176,8 +179,16 @@ fn refused(_: aws_lc_rs::error::Unspecified) -> CryptoError {
     CryptoError::Refused
 }
 
-fn mac(algorithm: hmac::Algorithm, key: &[u8], parts: &[&[u8]]) -> hmac::Tag {
-    let mut mac = hmac::Context::with_key(&hmac::Key::new(algorithm, key));
+const fn hmac_of(prf: Prf) -> hmac::Algorithm {
+    match prf {
+        Prf::Sha256 => hmac::HMAC_SHA256,
+        Prf::Sha384 => hmac::HMAC_SHA384,
+        Prf::Sha512 => hmac::HMAC_SHA512,
+    }
+}
+
+fn mac(key: &hmac::Key, parts: &[&[u8]]) -> hmac::Tag {
+    let mut mac = hmac::Context::with_key(key);
     parts.iter().for_each(|part| mac.update(part));
     mac.sign()
 }
