@@ -1,8 +1,9 @@
 //! Memory as the fast path sees it: prefetch hints, cache lines, huge-page arrays, rings between two cores, and the cycle counter
-//! that measures them. Small safe wrappers; the unsafe is here so that the crates above can forbid it.
+//! and the counted heap that measure them. Small safe wrappers; the unsafe is here so that the crates above can forbid it.
 #![allow(unsafe_code)]
 
 mod cycles;
+mod heap;
 mod huge;
 mod line;
 mod prefetch;
@@ -10,6 +11,7 @@ mod ring;
 mod slots;
 
 pub use cycles::{Clock, cycles, cycles_per_second};
+pub use heap::Heap;
 pub use huge::{HugeVec, MapError};
 pub use line::{LINE, LineAligned};
 pub use prefetch::{prefetch_address, prefetch_read, prefetch_slice};
