@@ -1,7 +1,11 @@
 //! What a measurement wants of the machine: cores, DPDK, huge pages.
 
+use std::time::Duration;
+
 use anyhow::{Context as _, ensure};
 use dpdk::{Eal, EalArgs, Memory};
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::{TimeVal, TimeValLike};
 
 /// So many cores: the last ones, since the first gets most interrupts.
 pub(crate) fn cores(count: u16) -> anyhow::Result<Vec<core_affinity::CoreId>> {
@@ -25,6 +29,13 @@ pub(crate) fn start_dpdk(megabytes: u32, vdevs: Vec<String>) -> anyhow::Result<(
 pub(crate) fn free_huge_megabytes() -> u32 {
     let free = std::fs::read_to_string("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages");
     free.ok().and_then(|pages| pages.trim().parse::<u32>().ok()).map_or(0, |pages| pages.saturating_mul(2))
+}
+
+/// Time that this thread was on a core: what others take of it is not ours.
+pub(crate) fn on_core() -> anyhow::Result<Duration> {
+    let usage = getrusage(UsageWho::RUSAGE_THREAD)?;
+    let micros = |time: TimeVal| u64::try_from(time.num_microseconds()).unwrap_or(0);
+    Ok(Duration::from_micros(micros(usage.user_time()) + micros(usage.system_time())))
 }
 
 /// Memory of a process in RAM, in bytes: all of it, and its share of what it has in common with others.

@@ -7,6 +7,7 @@ mod esp;
 mod fib;
 mod frame;
 mod graph;
+mod ike;
 mod intervals;
 mod lane;
 mod machine;
@@ -26,7 +27,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 #[derive(Parser)]
-#[command(name = "nave-perf", version, about = "Measures what forwarding, encryption and NHRP cost")]
+#[command(name = "nave-perf", version, about = "Measures what forwarding, encryption, NHRP and IKEv2 cost")]
 struct Command {
     #[command(subcommand)]
     what: What,
@@ -45,7 +46,13 @@ enum What {
     /// What a client costs a server: the NHRP engine alone, on one core: registrations, resolutions, memory; or (--process) both processes of a
     /// hub, registrations in packets through a port
     Nhrp(nhrp::Args),
+    /// What a peer costs a responder: the IKEv2 engine alone, on one core: IKE SAs with a child SA each, from the first datagram on; memory
+    Ike(ike::Args),
 }
+
+/// What peers keep is counted to the byte.
+#[global_allocator]
+static HEAP: memory::Heap = memory::Heap;
 
 fn main() -> ExitCode {
     let right = match Command::parse().what {
@@ -54,6 +61,7 @@ fn main() -> ExitCode {
         What::Fib(args) => fib::run(&args),
         What::Routes(args) => routes::run(&args),
         What::Nhrp(args) => nhrp::run(&args),
+        What::Ike(args) => ike::run(&args),
     };
     match right {
         Ok(true) => ExitCode::SUCCESS,

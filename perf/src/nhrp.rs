@@ -19,14 +19,12 @@ use model::program::{Hop, Object, TunnelMode};
 use model::time::Instant;
 use model::{InterfaceAddr, InterfaceName, NbmaAddr, Prefix, ProtocolAddr, TableId};
 use nhrp::{Action, Engine, Found, Input, Routes, To, Tunnel};
-use nix::sys::resource::{UsageWho, getrusage};
-use nix::sys::time::{TimeVal, TimeValLike};
 use serde::Serialize;
 use wire::nhrp::{
     Body, Cie, CieCode, Extension, ExtensionType, Families, Family, Flags, Kind, Message, MessageType,
 };
 
-use crate::machine::{cores, resident};
+use crate::machine::{cores, on_core, resident};
 use crate::reference::Random;
 use crate::report::median;
 
@@ -405,13 +403,6 @@ fn request(
         extensions: Some(extensions),
     }
     .encode()
-}
-
-/// Time that this thread was on a core: what others take of it is not ours.
-fn on_core() -> anyhow::Result<Duration> {
-    let usage = getrusage(UsageWho::RUSAGE_THREAD)?;
-    let micros = |time: TimeVal| u64::try_from(time.num_microseconds()).unwrap_or(0);
-    Ok(Duration::from_micros(micros(usage.user_time()) + micros(usage.system_time())))
 }
 
 /// A client's address in the overlay.
