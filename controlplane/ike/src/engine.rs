@@ -57,8 +57,6 @@ pub struct Engine {
     failures: Bucket,
     /// Bytes of fragments that are held.
     pub(crate) fragments_held: usize,
-    /// What the wall clock said, and when.
-    clock: (Instant, u64),
     is_stopping: bool,
 }
 
@@ -83,12 +81,11 @@ impl Engine {
             clear: Bucket::default(),
             failures: Bucket::default(),
             fragments_held: 0,
-            clock: (Instant::default(), 0),
             is_stopping: false,
         }
     }
 
-    /// Something happened at `now`, which never goes back. What is to be done is appended to `actions`, to be done in order.
+    /// Something happened at `now`, which never goes back, and is the time since 1970: certificates have a first and a last day. What is to be done is appended to `actions`, to be done in order.
     pub fn handle(&mut self, now: Instant, input: Input, actions: &mut Vec<Action>) {
         let mut turn = Turn::new(now, actions);
         self.expire(&mut turn);
@@ -122,7 +119,6 @@ impl Engine {
     fn take(&mut self, turn: &mut Turn<'_>, input: Input) {
         match input {
             Input::Configure(profiles) => self.configure(turn, profiles),
-            Input::Clock(unix) => self.clock = (turn.now, unix),
             Input::Dataplane { workers, slots, reserved, is_new } => {
                 self.dataplane(turn, (workers, slots), &reserved, is_new);
             }
@@ -203,11 +199,6 @@ impl Engine {
         bytes
     }
 
-    /// The wall clock, in seconds since 1970.
-    pub(crate) fn unix(&self, now: Instant) -> u64 {
-        self.clock.1 + now.since(self.clock.0).as_secs()
-    }
-
     /// The profile of a peer, if it is still for its source.
     pub(crate) fn profile(&self, peer: &Protection) -> Option<Arc<Profile>> {
         let is_its = |profile: &&Arc<Profile>| {
@@ -243,9 +234,6 @@ impl Engine {
 impl Engine {
     fn configure(&mut self, turn: &mut Turn<'_>, profiles: Vec<Profile>) {
         self.profiles = profiles.into_iter().map(Arc::new).collect();
-        for wanted in self.wants.values_mut() {
-            wanted.is_server = false;
-        }
         for ours in self.all() {
             self.with(turn, ours, |engine, turn, sa| {
                 let admitted = engine.profile(&sa.peer()).filter(|profile| {

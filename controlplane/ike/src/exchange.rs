@@ -124,7 +124,7 @@ impl Engine {
         self.give_back_reserved(sa);
         self.failed(turn, Some(sa), sa.path.remote, None, reason);
         if let Some(wanted) = sa.wanted_as.take() {
-            self.attempt_failed(turn, wanted, sa.ours, failure);
+            self.attempt_failed(turn, (wanted, sa.ours), failure, reason);
         }
         sa.asking.pending = None;
         sa.stage = Stage::Over;

@@ -39,7 +39,7 @@ impl Engine {
                 self.give_back(*inbound);
             }
         }
-        self.without_child(sa);
+        self.without_child(sa, false);
         Ok(())
     }
 
@@ -87,18 +87,18 @@ impl Engine {
         }
         let answer = if gone.is_empty() { Vec::new() } else { vec![delete(&gone)] };
         self.answer(turn, sa, path, Exchange::INFORMATIONAL, &answer);
-        self.without_child(sa);
+        self.without_child(sa, false);
         Ok(())
     }
 
-    /// The last child may be gone: with a server there is to be one.
-    fn without_child(&mut self, sa: &mut Sa) {
+    /// The last child may be gone: with a server, and who is wanted, there is to be one.
+    pub(crate) fn without_child(&mut self, sa: &mut Sa, is_wanted: bool) {
         let Some(established) = sa.established() else { return };
         let is_making = matches!(sa.asking.pending.as_deref().map(|p| &p.asked), Some(Asked::Child(_)));
         if established.is_ending || is_making || established.is_carrying() {
             return;
         }
-        if self.is_server(&established.peer)
+        if (is_wanted || self.is_server(&established.peer))
             && let Some(worker) = self.worker_for(sa)
         {
             sa.add(Task::Child(worker, false));

@@ -14,12 +14,7 @@ use crate::Credentials;
 #[derive(Debug, Clone)]
 pub enum Input {
     /// The profiles are these now, and the addresses that their tunnels have; replaces what was. SAs of what is gone end.
-    ///
-    /// Which peers are servers has to be said again by [`Input::Want`].
     Configure(Vec<Profile>),
-    /// What the wall clock says now, in seconds since 1970: certificates have a first and a last day. Said before the first message, and
-    /// whenever the clock was set.
-    Clock(u64),
     /// A data plane is there: whose inbound SPIs are to be chosen so that they are at home in it ([`Spi`]). If it is another one than before
     /// (`is_new`) all child SAs are lost there: each is replaced by a new one, and none of their keys is used again.
     Dataplane {
@@ -47,7 +42,8 @@ pub enum Input {
         bytes: Vec<u8>,
     },
     /// Somebody wants to talk to this peer. Its port is 0 if nothing is known of it: then UDP port 500 is tried, and the port that it has is
-    /// told by [`crate::Action::Up`]. Nothing happens if it is protected or on the way. `is_server`: it is not let go when it is idle.
+    /// told by [`crate::Action::Up`]. Nothing happens if it is protected or on the way. `is_server`: it is not let go when it is idle, and tried
+    /// for ever; what was said last counts.
     Want {
         /// The peer.
         peer: Protection,

@@ -55,4 +55,4 @@ pub use engine::Engine;
 pub use event::Event;
 pub use input::{Clear, Input, Profile};
 pub use reject::Reject;
-pub use show::{ChildRow, Counts, IkeRow, State};
+pub use show::Counts;

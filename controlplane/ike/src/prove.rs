@@ -257,7 +257,7 @@ impl Engine {
                 let identity = sa.established().map(|established| established.identity.clone());
                 self.failed(turn, Some(sa), sa.path.remote, identity, refusal.words.clone());
                 if let Some(wanted) = sa.wanted_as.take() {
-                    self.attempt_failed(turn, wanted, sa.ours, Failure::Refused);
+                    self.attempt_failed(turn, (wanted, sa.ours), Failure::Refused, &refusal.words);
                 }
                 self.end(turn, sa, &refusal.words);
                 Err(refusal.reject)
@@ -271,7 +271,7 @@ impl Engine {
         self.give_back_reserved(sa);
         self.failed(turn, Some(sa), sa.path.remote, identity, words);
         if let Some(wanted) = sa.wanted_as.take() {
-            self.attempt_failed(turn, wanted, sa.ours, Failure::Unbelieved);
+            self.attempt_failed(turn, (wanted, sa.ours), Failure::Unbelieved, words);
         }
         sa.stage = Stage::Refused(turn.now + crate::limits::REFUSED);
         let payload = notify(NotifyType::AUTHENTICATION_FAILED, Vec::new());
@@ -402,7 +402,7 @@ impl Engine {
         let extra = proving.extra(opened.header.message_id);
         let octets = proving.octets(side, &identification, &extra);
         let claim = Claim { id: proof.id, certificates: &opened.payloads, auth: proof.auth };
-        let (prf, unix) = (keys.suite().prf, self.unix(turn.now));
+        let (prf, unix) = (keys.suite().prf, turn.now.0 / 1_000_000);
         let proven = profile.credentials.verify(&*self.crypto, prf, unix, &profile.ike, &claim, &octets);
         proven.map_err(|unproven| unproven.0)
     }

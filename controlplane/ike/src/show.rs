@@ -1,92 +1,20 @@
 //! What the engine shows of itself, and what others ask it.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
-use model::ike::{EspSuite, Identity, IkeSuite};
+use model::ike::Identity;
 use model::sa::{Protection, Spi};
+use model::state::ike::{self, IkeSa, IkeState, Role};
 use model::time::Instant;
-use model::{NbmaAddr, TableId, WorkerId};
+use model::{NbmaAddr, TableId};
 use wire::ike::NotifyType;
 
 use crate::Reject;
+use crate::child::Child;
 use crate::engine::Engine;
 use crate::keymat::{IkeKeys, Side};
 use crate::sa::{Sa, Stage};
-
-/// What an IKE SA expects, as an operator reads it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum State {
-    /// We began, and there is no answer yet.
-    Opening,
-    /// There are keys, and nobody has proved who it is.
-    Proving,
-    /// It was refused, and goes soon.
-    Refused,
-    /// It is up.
-    Established,
-    /// It is being closed.
-    Closing,
-}
-
-/// An IKE SA.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct IkeRow {
-    /// Whom its ESP is for, or would be.
-    pub peer: Protection,
-    /// Where its messages come from and go to.
-    pub local: SocketAddr,
-    /// The other end.
-    pub remote: SocketAddr,
-    /// Who the peer proved to be.
-    pub identity: Option<Identity>,
-    /// How it did.
-    pub by: Option<String>,
-    /// The addresses that its certificate names.
-    pub addresses: Vec<IpAddr>,
-    /// We began it, or rekeyed it.
-    pub is_initiator: bool,
-    /// What it expects.
-    pub state: State,
-    /// What it is protected by.
-    pub suite: Option<IkeSuite>,
-    /// The SPI that we chose.
-    pub our_spi: u64,
-    /// The SPI that the peer chose; 0: none yet.
-    pub their_spi: u64,
-    /// We are behind a NAT.
-    pub is_nat_here: bool,
-    /// The peer is.
-    pub is_nat_there: bool,
-    /// When it was established.
-    pub established: Option<Instant>,
-    /// When it is to be rekeyed.
-    pub rekey: Option<Instant>,
-    /// When something authentic came from the peer.
-    pub heard: Instant,
-    /// Its children.
-    pub children: Vec<ChildRow>,
-}
-
-/// A pair of child SAs.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ChildRow {
-    /// The SPI that we chose.
-    pub inbound: Spi,
-    /// The SPI that the peer chose.
-    pub outbound: Spi,
-    /// Whose they are.
-    pub worker: WorkerId,
-    /// What they are sealed with.
-    pub suite: EspSuite,
-    /// When they were made.
-    pub made: Instant,
-    /// When they are to be replaced.
-    pub rekey: Instant,
-    /// Packets leave by the outbound one.
-    pub is_outbound: bool,
-    /// Another pair has its place, or it is being closed.
-    pub is_leaving: bool,
-}
+use crate::want::Wanted;
 
 /// What was done, since the engine began.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -118,65 +46,81 @@ impl Counts {
             self.rejects[at] += 1;
         }
     }
-
-    /// Messages that were not accepted, by reason; all reasons, in their order.
-    pub fn rejects(&self) -> impl Iterator<Item = (Reject, u64)> {
-        Reject::ALL.into_iter().zip(self.rejects)
-    }
 }
 
 /// Queries.
 impl Engine {
-    /// All IKE SAs, by peer.
+    /// All IKE SAs by peer, and who is wanted and has none.
     #[must_use]
-    pub fn show(&self, now: Instant) -> Vec<IkeRow> {
-        let _ = now;
-        let mut rows: Vec<_> = self.sas.values().map(|sa| self.row(sa)).collect();
-        rows.sort_by_key(|row| (row.peer, row.established, row.our_spi));
+    pub fn sas(&self, now: Instant) -> Vec<IkeSa> {
+        let mut rows: Vec<_> = self.sas.values().map(|sa| self.row(now, sa)).collect();
+        let waiting =
+            self.wants.iter().filter(|(peer, wanted)| wanted.is_waiting() && !self.is_protected(peer));
+        rows.extend(waiting.map(|(peer, wanted)| self.waiting_row(now, *peer, wanted)));
+        rows.sort_by_key(|row| {
+            (row.protection, std::cmp::Reverse(row.age), row.spi_initiator, row.spi_responder)
+        });
         rows
     }
 
-    fn row(&self, sa: &Sa) -> IkeRow {
+    fn row(&self, now: Instant, sa: &Sa) -> IkeSa {
         let established = sa.established();
+        let peer = sa.peer();
         let state = match &sa.stage {
-            Stage::Opening(_) => State::Opening,
-            Stage::Proving(_) => State::Proving,
-            Stage::Refused(_) | Stage::Over => State::Refused,
-            Stage::Established(established) if established.is_ending => State::Closing,
-            Stage::Established(_) => State::Established,
+            Stage::Opening(_) => IkeState::Connecting,
+            Stage::Proving(_) => IkeState::Authenticating,
+            Stage::Refused(_) | Stage::Over => IkeState::Closing,
+            Stage::Established(established) if established.is_ending => IkeState::Closing,
+            Stage::Established(_) if sa.is_rekeying() => IkeState::Rekeying,
+            Stage::Established(_) => IkeState::Up,
         };
         let children = established.map_or(&[][..], |established| &established.children[..]);
-        let outbound = self.peers.get(&sa.peer()).map_or(&[][..], |peer| &peer.outbound[..]);
-        let children = children.iter().map(|child| ChildRow {
-            inbound: child.inbound,
-            outbound: child.outbound,
-            worker: child.worker,
-            suite: child.suite,
-            made: child.at,
-            rekey: child.rekey_at,
-            is_outbound: outbound
-                .iter()
-                .any(|one| (one.worker, one.spi, one.sa) == (child.worker, child.outbound, sa.ours)),
-            is_leaving: child.is_closing || child.successor.is_some(),
-        });
-        IkeRow {
-            peer: sa.peer(),
-            local: sa.path.local,
-            remote: sa.path.remote,
+        let (spi_initiator, spi_responder) = sa.spis();
+        let wanted = self.wants.get(&sa.wanted_as.unwrap_or(peer));
+        IkeSa {
+            protection: peer,
             identity: established.map(|established| established.identity.clone()),
-            by: established.map(|established| established.by.clone()),
+            proof: established.map(|established| established.by.clone()),
             addresses: established.map(|established| established.addresses.clone()).unwrap_or_default(),
-            is_initiator: sa.side == Side::Initiator,
+            role: if sa.side == Side::Initiator { Role::Initiator } else { Role::Responder },
             state,
             suite: sa.keys.as_ref().map(IkeKeys::suite),
-            our_spi: sa.ours,
-            their_spi: sa.theirs,
-            is_nat_here: sa.nat.us,
-            is_nat_there: sa.nat.them,
-            established: established.map(|established| established.at),
-            rekey: established.map(|established| established.rekey_at),
-            heard: sa.heard,
-            children: children.collect(),
+            spi_initiator,
+            spi_responder,
+            age: now.since(established.map_or(sa.begun, |established| established.at)),
+            rekey_in: established
+                .filter(|established| !established.is_ending)
+                .map(|established| established.rekey_at.since(now)),
+            heard: sa.keys.is_some().then(|| now.since(sa.heard)),
+            nat_here: sa.nat.us,
+            nat_there: sa.nat.them,
+            server: self.is_server(&peer),
+            retransmissions: sa.asking.pending.as_ref().map_or(0, |pending| pending.times.saturating_sub(1)),
+            failure: wanted.filter(|_| established.is_none()).and_then(|wanted| wanted.failure.clone()),
+            children: children.iter().map(|child| shown(now, child)).collect(),
+        }
+    }
+
+    fn waiting_row(&self, now: Instant, peer: Protection, wanted: &Wanted) -> IkeSa {
+        IkeSa {
+            protection: peer,
+            identity: None,
+            proof: None,
+            addresses: Vec::new(),
+            role: Role::Initiator,
+            state: IkeState::Waiting,
+            suite: None,
+            spi_initiator: 0,
+            spi_responder: 0,
+            age: now.since(wanted.since),
+            rekey_in: wanted.next_attempt().map(|at| at.since(now)),
+            heard: None,
+            nat_here: false,
+            nat_there: false,
+            server: self.is_server(&peer),
+            retransmissions: 0,
+            failure: wanted.failure.clone(),
+            children: Vec::new(),
         }
     }
 
@@ -215,6 +159,11 @@ impl Engine {
         self.peers.get(peer).is_some_and(|programmed| !programmed.outbound.is_empty())
     }
 
+    /// Messages that were not accepted, by reason; all reasons, in their order.
+    pub fn rejects(&self) -> impl Iterator<Item = (Reject, u64)> {
+        Reject::ALL.into_iter().zip(self.counts.rejects)
+    }
+
     /// Counters.
     #[must_use]
     pub fn counts(&self) -> &Counts {
@@ -225,6 +174,18 @@ impl Engine {
     #[must_use]
     pub fn sizes(&self) -> (usize, usize, usize) {
         (self.sas.len(), self.crowd.len() as usize, self.inbounds.len())
+    }
+}
+
+fn shown(now: Instant, child: &Child) -> ike::Child {
+    let stays = !child.is_closing && child.successor.is_none();
+    ike::Child {
+        inbound: child.inbound,
+        outbound: child.outbound,
+        suite: child.suite,
+        worker: child.worker,
+        age: now.since(child.at),
+        rekey_in: stays.then(|| child.rekey_at.since(now)),
     }
 }
 

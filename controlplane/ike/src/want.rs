@@ -30,6 +30,22 @@ pub(crate) struct Wanted {
     rests_until: Option<Instant>,
     /// It was wanted while it rested.
     is_asked: bool,
+    /// Since when it is wanted.
+    pub(crate) since: Instant,
+    /// Why the last attempt failed.
+    pub(crate) failure: Option<String>,
+}
+
+impl Wanted {
+    /// Whether nothing is under way.
+    pub(crate) fn is_waiting(&self) -> bool {
+        self.attempt.is_none() && (self.rests_until.is_some() || self.is_asked || self.is_server)
+    }
+
+    /// When the next attempt is, if there is one.
+    pub(crate) fn next_attempt(&self) -> Option<Instant> {
+        self.rests_until.filter(|_| self.is_asked || self.is_server)
+    }
 }
 
 /// Why an attempt failed.
@@ -66,13 +82,32 @@ impl Engine {
             self.counts.reject(crate::Reject::NoRoom);
             return;
         }
-        if !is_server && !is_known && self.is_protected(&peer) {
-            return;
+        if self.is_protected(&peer) {
+            self.want_child(turn, peer);
+            if !is_server && !is_known {
+                return;
+            }
         }
-        let wanted = self.wants.entry(peer).or_default();
-        wanted.is_server |= is_server;
+        let new = Wanted { since: turn.now, ..Wanted::default() };
+        let wanted = self.wants.entry(peer).or_insert(new);
+        wanted.is_server = is_server;
         wanted.is_asked = true;
         self.want_again(turn, peer);
+    }
+
+    /// A peer with whom there is an IKE SA, and maybe no child: it is to have one.
+    fn want_child(&mut self, turn: &mut Turn<'_>, peer: Protection) {
+        let sas: Vec<_> =
+            self.peers_at(&peer).flat_map(|programmed| programmed.sas.iter().copied()).collect();
+        let has_child = |ours: &u64| {
+            let sa = self.sas.get(ours).and_then(|sa| sa.established());
+            sa.is_some_and(|established| !established.children.is_empty())
+        };
+        if !sas.iter().any(has_child)
+            && let Some(ours) = sas.first()
+        {
+            self.with(turn, *ours, |engine, _, sa| engine.without_child(sa, true));
+        }
     }
 
     /// Begins with a peer that is wanted, if nothing is under way and it does not rest.
@@ -104,7 +139,8 @@ impl Engine {
     /// A peer that a former life had SAs with: it is wanted, some of them at a time.
     pub(crate) fn want_adopted(&mut self, turn: &Turn<'_>, peer: Protection) {
         let nth = u32::try_from(self.wants.len()).unwrap_or(u32::MAX);
-        let wanted = self.wants.entry(peer).or_default();
+        let new = Wanted { since: turn.now, ..Wanted::default() };
+        let wanted = self.wants.entry(peer).or_insert(new);
         if wanted.attempt.is_none() && wanted.rests_until.is_none() {
             let at = turn.now + Duration::from_secs(1) * nth / PACE_PER_SECOND;
             wanted.rests_until = Some(at);
@@ -129,7 +165,13 @@ impl Engine {
     }
 
     /// An attempt came to nothing.
-    pub(crate) fn attempt_failed(&mut self, turn: &Turn<'_>, peer: Protection, ours: u64, failure: Failure) {
+    pub(crate) fn attempt_failed(
+        &mut self,
+        turn: &Turn<'_>,
+        (peer, ours): (Protection, u64),
+        failure: Failure,
+        reason: &str,
+    ) {
         let first = match failure {
             Failure::Refused => REST_FIRST,
             Failure::Unbelieved => REST_UNBELIEVED,
@@ -138,6 +180,7 @@ impl Engine {
             return;
         };
         wanted.attempt = None;
+        wanted.failure = Some(reason.to_owned());
         let rest = backoff(first, wanted.failures, REST_LONGEST);
         wanted.failures = wanted.failures.saturating_add(1);
         wanted.is_asked = false;
@@ -158,6 +201,7 @@ impl Engine {
         for peer in [peer, unnamed] {
             let Some(wanted) = self.wants.get_mut(&peer) else { continue };
             wanted.attempt = None;
+            wanted.failure = None;
             wanted.failures = 0;
             wanted.rests_until = None;
             wanted.is_asked = false;
