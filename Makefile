@@ -102,7 +102,7 @@ bench: deps
 	for clients in 10000 100000; do perf nhrp --clients $$clients $(filter --json,$(ARGS)); done; \
 	perf nhrp --process --clients 10000 $(filter --json,$(ARGS))
 
-# A third of the time each for the codec and the engine, a sixth for AES-GCM, a sixth for ESP. What is found lies in target/fuzz-found; the corpus grows in target/fuzz-corpus,
+# Of the time: a quarter for the codec of NHRP and its engine each, a twelfth for AES-GCM and for ESP, a sixth for the codec of IKE and its engine each. What is found lies in target/fuzz-found; the corpus grows in target/fuzz-corpus,
 # and `make fuzz-corpus` makes it the committed one again, as small as it can be.
 FUZZ = $(CARGO) +nightly fuzz
 FUZZ_DIR = --fuzz-dir fuzz/targets --target-dir target/fuzz

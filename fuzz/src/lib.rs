@@ -6,6 +6,7 @@
 mod afternoon;
 mod codec;
 mod esp;
+mod ike_codec;
 mod promises;
 mod providers;
 mod rib;
@@ -14,4 +15,5 @@ mod script;
 pub use afternoon::engine;
 pub use codec::codec;
 pub use esp::esp;
+pub use ike_codec::ike_codec;
 pub use providers::aead;

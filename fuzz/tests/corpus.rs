@@ -23,6 +23,11 @@ fn the_codec_keeps_its_promises_on_its_corpus() {
 }
 
 #[test]
+fn the_codec_of_ike_keeps_its_promises_on_its_corpus() {
+    assert!(replay("ike_codec", fuzz::ike_codec) >= 40);
+}
+
+#[test]
 fn providers_of_aes_gcm_agree_on_their_corpus() {
     assert!(replay("aead", fuzz::aead) >= 40);
 }

@@ -136,10 +136,12 @@ def main():
         sa = next(sa for sa in secrets.values() if opens(of[0], key(sa, of[0])))
         assert all(opens(message, key(sa, message)) for message in of)
         found.append({"spis": [initiator.hex(), responder.hex()], **sa})
+    # Of IKE SAs that nothing was said in.
+    silent = [sa for sa in secrets.values() if not any(sa["skeyseed"] == other["skeyseed"] for other in found)]
     children = {spi: shared for log in logs for spi, shared in log.children().items()}
     shown = [{"frame": frame, "from": source, "to": to, "bytes": message.hex()}
              for frame, source, to, message in messages]
-    whole = {"psk": given.psk, "messages": shown, "ike": found, "shared": children, "esp": esp_keys(given.esp_keys)}
+    whole = {"psk": given.psk, "messages": shown, "ike": found, "silent": silent, "shared": children, "esp": esp_keys(given.esp_keys)}
     pathlib.Path(f"{given.name}.json").write_text(json.dumps(whole, indent=1) + "\n")
     lines = []
     for sa in found:
