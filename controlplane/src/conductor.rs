@@ -20,49 +20,57 @@
 //! The NHRP engine starts on the first way out of `Here`: its first requests would go nowhere before, and what it restored
 //! must be in the program before the data plane sweeps.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
 use model::config::Config;
 use model::config::check::Fault;
 use model::config::diff::Change;
-use model::program::{Binding, Hop, Key, Neighbour, Object, Op, Owner, Path, Refusal, Replica, Route};
-use model::report::{PacketOut, PuntReason};
+use model::program::{Binding, Hop, Key, Neighbour, Object, Op, Owner, Refusal, Replica, Route};
+use model::report::PuntReason;
 use model::sa::{Direction, Protection, Reached, Spi};
 use model::state::event::Happening;
 use model::time::Instant;
 use model::{Instance, InterfaceName, Mac, NbmaAddr, TableId};
+use nhrp::Engine;
 use nhrp::journal::Line;
-use nhrp::{Action, Engine};
 
 use crate::kernel::{Notice, Order, TwinSpec};
-use crate::lookup::{self, LookUp};
+use crate::lookup;
 use crate::rib::{Link, Origin, Rib, Target};
 use desired::Desired;
+use held::Held;
 use lease::{Leases, Moved};
 use path_mtu::PathMtus;
 use peers::Peers;
+use protect::Ike;
 use stack::Stack;
 use topology::{Seen, Topology};
 
+mod agreed;
 mod desired;
 mod event;
 mod explain;
 mod follow;
+mod held;
 mod input;
 mod lease;
+mod next_hops;
 mod output;
 mod path_mtu;
 mod peers;
+mod protect;
 mod report;
 mod sa;
 mod show;
 mod stack;
 mod topology;
 
+pub use held::Datagram;
 pub use input::Input;
 pub use lease::{Fingerprint, Recorded};
 pub use output::{Output, Steps};
+pub use protect::{AllCredentials, Endpoint};
 
 /// What survives a restart.
 #[derive(Debug, Default, serde::Serialize, serde::Deserialize)]
@@ -107,8 +115,9 @@ pub struct Conductor {
     steps: u64,
     /// Number of the last ones that were acknowledged.
     taken: u64,
-    /// Packets that wait until the steps of this number were taken: those make the tunnels that they go through.
-    held: VecDeque<PacketOut>,
+    /// What is to be sent, and waits for steps.
+    held: Held,
+    /// Everything waits until the steps of this number were taken: those make the tunnels that packets go through.
     held_until: Option<u64>,
     /// Neighbours to ask for then.
     wanted: BTreeSet<Hop>,
@@ -136,6 +145,7 @@ pub struct Conductor {
     said: BTreeMap<Key, Object>,
     counted: Counted,
     changed: Changed,
+    ike: Ike,
 }
 
 /// A port of the data plane.
@@ -185,6 +195,8 @@ struct Counted {
     punts_lost: BTreeMap<PuntReason, u64>,
     /// Packets of ours for which there was no data plane.
     unsent: u64,
+    /// NHRP packets by SAs of a former life, of whom nobody knows what they may register.
+    unknown: u64,
     /// Words about paths for which there was no room.
     paths_without_room: u64,
 }
@@ -214,10 +226,6 @@ const ASK_AGAIN: Duration = Duration::from_secs(1);
 const CONFIRM: Duration = Duration::from_secs(10);
 /// Neighbours whose last change is kept whether or not a peer is behind them.
 const NEIGHBOURS_NOTED: usize = 1024;
-/// Packets that wait for the program at most; a resync takes milliseconds.
-const MAX_HELD: usize = 4096;
-/// GRE protocol type of NHRP (dmvpn: RFC 2332 over RFC 2784).
-const NHRP_PROTOCOL: u16 = 0x2001;
 
 impl Conductor {
     /// `config` was checked, `kept` is as of `now`. The first [`Input::Tick`] makes it so.
@@ -247,7 +255,7 @@ impl Conductor {
             connection: 0,
             steps: 0,
             taken: 0,
-            held: VecDeque::new(),
+            held: Held::default(),
             held_until: None,
             wanted: BTreeSet::new(),
             refused: BTreeMap::new(),
@@ -264,6 +272,7 @@ impl Conductor {
             said: BTreeMap::new(),
             counted: Counted::default(),
             changed: Changed::default(),
+            ike: Ike::new(Box::new(ike::crypto::aws_lc::AwsLc)),
         }
     }
 
@@ -278,6 +287,7 @@ impl Conductor {
             Input::Kernel(notice) => self.notice(now, notice, out),
             Input::Report(report) => self.report(now, report, out),
             Input::Packet(packet) => self.packet(now, packet, out),
+            Input::Datagram(datagram) => self.datagram(now, datagram, out),
             Input::LookedUp { tunnel, name, addresses } => {
                 let own = self.topology.sources.get(&tunnel).copied().flatten();
                 let addresses = lookup::usable(own, addresses);
@@ -290,9 +300,10 @@ impl Conductor {
                 }
                 self.adopt_paths(now, path_mtus);
             }
-            Input::Greeted { connection, instance, version, workers } => {
+            Input::Greeted { connection, instance, version, workers, slots, ike } => {
                 self.connection = connection;
                 self.greet_sas(now, instance, workers, out);
+                self.greet_ike(instance, (workers, slots), &ike);
                 self.dataplane = Dataplane::Here { since: now, instance, version };
                 self.is_topology_old = true;
             }
@@ -316,10 +327,8 @@ impl Conductor {
         };
         let peers = self.peers.due().filter(|_| self.twins.is_some());
         let leases = self.leases.next_deadline();
-        [engine, patience, self.retry_at, self.parting, peers, self.path_mtus.next_deadline(), leases]
-            .into_iter()
-            .flatten()
-            .min()
+        let (ike, paths) = (self.ike.next_deadline(), self.path_mtus.next_deadline());
+        [engine, patience, self.retry_at, self.parting, peers, paths, leases, ike].into_iter().flatten().min()
     }
 
     /// The running configuration.
@@ -406,11 +415,14 @@ impl Conductor {
             self.engine(now, nhrp::Input::Shutdown, out);
             // There is no later; most tunnels are there in spite of a program under way.
             self.held_until = None;
-            self.release(out);
+            out.extend(self.held.all().into_iter().map(Output::from));
         }
+        self.stop_ike(now, out);
+        out.extend(self.held.all().into_iter().map(Output::from));
         self.desired = Desired::default();
         if self.is_programmed() {
-            let ops = self.desired.resync(now);
+            let mut ops = self.ike.take_steps();
+            ops.extend(self.desired.resync(now));
             self.program(ops, out);
         }
         out.push(Output::Kernel(Order::Stop { remove_twins: true }));
@@ -500,8 +512,7 @@ impl Conductor {
             return;
         }
         self.dataplane = Dataplane::Away;
-        self.counted.unsent += self.held.len() as u64;
-        self.held.clear();
+        self.counted.unsent += self.held.forget();
         self.held_until = None;
         self.refused.clear();
         self.retry_at = None;
@@ -553,6 +564,7 @@ impl Conductor {
             self.parting = None;
             self.follow_topology(now, out);
         }
+        self.follow_ike(now, out);
         self.follow_routes(now, out);
         if self.peers.due().is_some_and(|due| due <= now) {
             self.order_routes(now, out);
@@ -565,18 +577,20 @@ impl Conductor {
             self.engine(now, nhrp::Input::Tick, out);
         }
         self.retry(now, out);
+        // Whom NHRP wants now.
+        self.follow_ike(now, out);
         if self.is_programmed() {
-            let ops = self.desired.flush(now);
+            let mut ops = self.ike.take_steps();
+            ops.extend(self.desired.flush(now));
             self.program(ops, out);
         }
         self.release(out);
     }
 
-    /// Sends what waits, if it need not wait any longer.
+    /// Sends what need not wait any longer.
     fn release(&mut self, out: &mut Vec<Output>) {
-        if self.held_until.is_none() {
-            out.extend(self.held.drain(..).map(Output::Send));
-        }
+        let ready = self.held.end_turn(self.steps, self.held_until, self.taken);
+        out.extend(ready.into_iter().map(Output::from));
     }
 
     fn program(&mut self, ops: Vec<Op>, out: &mut Vec<Output>) {
@@ -632,104 +646,6 @@ impl Conductor {
         }
     }
 
-    /// Gives an engine its input and does what it wants.
-    fn engine(&mut self, now: Instant, input: nhrp::Input, out: &mut Vec<Output>) {
-        let mut actions = Vec::new();
-        if self.keeps_journal {
-            let line = nhrp::journal::handle(&mut self.engine, now, input, &self.rib, &mut actions);
-            out.push(Output::Journal(Box::new(line)));
-        } else {
-            self.engine.handle(now, input, &self.rib, &mut actions);
-        }
-        for action in actions {
-            match action {
-                Action::Send { tunnel, to, port, bytes } => {
-                    let port = self.topology.port(tunnel, to, port.unwrap_or(0));
-                    self.send(tunnel, (to, port), bytes);
-                }
-                Action::Put(object) => self.install(now, object, out),
-                Action::Remove(key) => {
-                    self.parked.remove(&key);
-                    if let Some(programmed) = self.unported(key) {
-                        self.uninstall(programmed);
-                    }
-                }
-                Action::Save => out.push(Output::Save),
-                Action::LookUp { tunnel, name } => {
-                    let netns =
-                        self.topology.underlays.get(&tunnel).and_then(|table| self.config.netns(*table));
-                    out.push(Output::LookUp(LookUp { tunnel, name, netns }));
-                }
-                Action::Event(event) => out.push(Output::Event(event::happening(event))),
-            }
-        }
-    }
-
-    /// Packets leave at the end of the turn, behind what it programs.
-    fn send(&mut self, tunnel: InterfaceName, (destination, port): (NbmaAddr, u16), bytes: Vec<u8>) {
-        if !self.is_programmed() {
-            self.counted.unsent += 1;
-            return;
-        }
-        let packet = PacketOut { tunnel, destination, port, protocol_type: NHRP_PROTOCOL, bytes };
-        if self.held.len() >= MAX_HELD {
-            self.held.pop_front();
-            self.counted.unsent += 1;
-        }
-        self.held.push_back(packet);
-    }
-
-    /// NHRP wants an object. The one peer of a point-to-point tunnel is ours to program, not NHRP's.
-    fn install(&mut self, now: Instant, mut object: Object, out: &mut Vec<Output>) {
-        let key = object.key();
-        let link = tunnel_of(&object).and_then(|t| self.topology.links.get(&t).copied());
-        match (link, &mut object) {
-            (None, _) => {
-                self.parked.insert(key, (object, now));
-                return;
-            }
-            (Some(Link::PointToPoint), Object::Binding(_) | Object::Replica(_) | Object::Fallback(_)) => {
-                return;
-            }
-            (_, Object::Route(Route { table, prefix, path, .. })) if matches!(path, Path::Attached(_)) => {
-                // A peer: static next hops resolve by it, and the box itself reaches it. It is its own next hop.
-                self.peers.set((*table, *prefix), Some(path));
-                let hops = path.interfaces().map(|interface| Hop { interface, next_hop: prefix.addr() });
-                if let Some(own) = Path::to(hops) {
-                    *path = own;
-                }
-                self.rib.set(Origin::Peer, *table, *prefix, Some(Target::Path(path.clone())));
-                self.desired.put(now, Owner::Nhrp, object);
-                return;
-            }
-            (Some(Link::PointToPoint), Object::Route(route)) => {
-                if let Path::Via(hop) = &route.path {
-                    route.path = Path::Attached(hop.interface);
-                }
-            }
-            _ => {}
-        }
-        object = self.ported(object);
-        if let Object::Route(route) = &object {
-            let target = Target::Path(route.path.clone());
-            self.rib.set(Origin::Shortcut, route.table, route.prefix, Some(target));
-        }
-        if let Some(hop) = self.place(Owner::Nhrp, &mut object) {
-            self.want(now, hop, out);
-        }
-        self.desired.put(now, Owner::Nhrp, object);
-    }
-
-    fn uninstall(&mut self, key: Key) {
-        if let Key::Route(table, prefix) = key {
-            self.rib.set(Origin::Shortcut, table, prefix, None);
-            self.rib.set(Origin::Peer, table, prefix, None);
-            self.peers.set((table, prefix), None);
-        }
-        self.unplace(Owner::Nhrp, key);
-        self.desired.remove(Owner::Nhrp, key);
-    }
-
     /// What was refused goes again after a while: what it lacked may be there now.
     fn retry(&mut self, now: Instant, out: &mut Vec<Output>) {
         if self.retry_at.is_none_or(|at| at > now) {
@@ -748,20 +664,6 @@ impl Conductor {
         if self.is_programmed() {
             self.program(ops, out);
         }
-    }
-}
-
-/// The tunnel that an object of NHRP is on.
-fn tunnel_of(object: &Object) -> Option<InterfaceName> {
-    match object {
-        Object::Binding(binding) => Some(binding.tunnel),
-        Object::Replica(replica) => Some(replica.tunnel),
-        Object::Fallback(fallback) => Some(fallback.tunnel),
-        Object::Route(Route { path: Path::Via(hop), .. }) => Some(hop.interface),
-        Object::Route(Route { path: Path::Attached(interface) | Path::Receive(interface), .. }) => {
-            Some(*interface)
-        }
-        _ => None,
     }
 }
 

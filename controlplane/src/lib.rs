@@ -4,6 +4,7 @@
 
 pub mod checked_file;
 pub mod conductor;
+pub mod credentials;
 pub mod journal_file;
 pub mod kernel;
 pub mod lease_file;
@@ -13,4 +14,5 @@ pub mod programmer;
 pub mod queue;
 pub mod rib;
 pub mod shell;
+pub mod sockets;
 pub mod state_file;

@@ -190,14 +190,15 @@ impl Line {
             self.looks = 0;
             tell(&self.inputs, learnt).await?;
         }
+        let ike = self.owned(Owner::Ike).await?;
         for port in greeting.ports.0 {
             let report = Report::Port { port: port.name, mac: port.mac, up: port.up, mtu: port.mtu };
             tell(&self.inputs, Input::Report(report)).await?;
         }
         let (instance, version) = (greeting.instance, greeting.version);
         let workers = u16::try_from(greeting.workers.0.len()).unwrap_or(u16::MAX);
-        tell(&self.inputs, Input::Greeted { connection: self.connection, instance, version, workers })
-            .await?;
+        let (connection, slots) = (self.connection, greeting.sa_slots);
+        tell(&self.inputs, Input::Greeted { connection, instance, version, workers, slots, ike }).await?;
 
         tokio::select! {
             ended = carry_reports(reports, &self.inputs) => ended,
@@ -210,18 +211,25 @@ impl Line {
 
     /// What the last life learnt and may not have saved. The data plane takes nothing from that life any more: it has our epoch.
     async fn forwarding(&self) -> Result<Input, Error> {
-        let filter = Filter { owner: Some(Owner::Nhrp), ..Filter::default() };
         let (mut bindings, mut path_mtus) = (Vec::new(), Vec::new());
-        if let State::Program(program) = self.dataplane.show(Show { what: What::Program, filter }).await? {
-            for programmed in program.0.into_iter().filter(|p| p.owner == Owner::Nhrp) {
-                match programmed.object {
-                    Object::Binding(binding) => bindings.push(binding),
-                    Object::PathMtu(path) => path_mtus.push(path),
-                    _ => {}
-                }
+        for object in self.owned(Owner::Nhrp).await? {
+            match object {
+                Object::Binding(binding) => bindings.push(binding),
+                Object::PathMtu(path) => path_mtus.push(path),
+                _ => {}
             }
         }
         Ok(Input::Forwarding { bindings, path_mtus })
+    }
+
+    /// What the data plane has of an owner. Keys are not told.
+    async fn owned(&self, owner: Owner) -> Result<Vec<Object>, Error> {
+        let filter = Filter { owner: Some(owner), ..Filter::default() };
+        let State::Program(program) = self.dataplane.show(Show { what: What::Program, filter }).await? else {
+            return Ok(Vec::new());
+        };
+        let owned = program.0.into_iter().filter(|programmed| programmed.owner == owner);
+        Ok(owned.map(|programmed| programmed.object).collect())
     }
 }
 

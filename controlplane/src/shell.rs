@@ -6,6 +6,7 @@
 //! | programmer | connection to the data plane | inputs (bounded), packets (drop-oldest), steps (bounded: full = resync) |
 //! | kernel | netlink | orders and notices (bounded) |
 //! | management | one task for each gRPC connection | requests (bounded) with an answer each; events (broadcast, who lags misses some) |
+//! | sockets | one task for each UDP socket of IKE | datagrams (drop-oldest), inputs |
 //! | look-ups | a thread for each DNS name | inputs |
 //! | save | writes the state file, one at a time | its end |
 //! | record | writes the file of leases, one at a time | inputs |
@@ -19,6 +20,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result, bail};
 use model::Epoch;
 use model::config::Config;
+use model::config::check::Fault;
+use model::config::diff::Change;
 use model::state::Event;
 use model::state::event::Happening;
 use model::time::Instant;
@@ -32,13 +35,15 @@ use tracing::Level;
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::checked_file::Found;
-use crate::conductor::{Conductor, Fingerprint, Input, Kept, Output, Recorded, Steps};
+use crate::conductor::{AllCredentials, Conductor, Fingerprint, Input, Kept, Output, Recorded, Steps};
+use crate::credentials;
 use crate::journal_file::JournalFile;
 use crate::kernel::{self, Notice, Order};
 use crate::lease_file::{self, LeaseFile};
 use crate::lookup::LookUps;
 use crate::management::{BEHIND, Management, REQUESTS, Request};
 use crate::programmer::Programmer;
+use crate::sockets::Sockets;
 use crate::state_file::{State, StateFile, next_epoch};
 
 /// Inputs that may wait for the conductor.
@@ -51,14 +56,20 @@ const SAVE_SHARE: u32 = 5;
 const SAVE_AGAIN: Duration = Duration::from_secs(5);
 /// How long a clean stop waits for each of its steps.
 const STOP_STEP: Duration = Duration::from_secs(1);
+/// How often it is said that certificates end soon.
+const DAY: Duration = Duration::from_secs(86_400);
+/// Failures of IKE that are written down by default, in a second: anybody can cause any number.
+const FAILURES: u32 = 5;
 
-/// Reads and checks a configuration file.
+/// Reads and checks a configuration file, and the files of certificates and keys that it names.
 ///
 /// # Errors
-/// It cannot be read; or what is wrong with it, with its path.
-pub fn read_config(path: &Path) -> Result<Config> {
+/// One cannot be read; or what is wrong with it, with its path.
+pub fn read_config(path: &Path) -> Result<(Config, AllCredentials)> {
     let text = Zeroizing::new(std::fs::read_to_string(path).with_context(|| path.display().to_string())?);
-    Config::parse(&text).with_context(|| path.display().to_string())
+    let config = Config::parse(&text).with_context(|| path.display().to_string())?;
+    let credentials = credentials::load(&config).with_context(|| path.display().to_string())?;
+    Ok((config, credentials))
 }
 
 /// The world around the shell, as far as it is not made by it.
@@ -110,7 +121,7 @@ pub async fn run(config_file: PathBuf, journal: Option<PathBuf>) -> Result<()> {
 /// As [`run`].
 pub async fn run_in(world: World<impl Future<Output = ()>>) -> Result<()> {
     let World { config_file, journal, orders, mut notices, mut reload, stop } = world;
-    let config = read_config(&config_file)?;
+    let (config, credentials) = read_config(&config_file)?;
     let clock = Clock::new();
     let file = StateFile::new(&config.node.state_file);
     let _lock = file.lock()?;
@@ -127,12 +138,15 @@ pub async fn run_in(world: World<impl Future<Output = ()>>) -> Result<()> {
     let hello = proto::Hello { epoch, name: config.node.name.clone() };
     let look_ups = LookUps::new(inputs_up.clone());
     let recorder = Recorder { file: leases, inputs: inputs_up.clone() };
+    let sockets = Sockets::new(inputs_up.clone());
     let programmer = Programmer::spawn(config.dataplane.socket.clone(), hello, inputs_up);
     let (stop_serving, mut served) = serve(&config, requests_up, events.clone());
 
     let mut saver = Saver::new(file, epoch, clock);
     let mut conductor = Conductor::new(began, config, seed, kept);
     conductor.resume_leases(recorded);
+    warn_of(&credentials);
+    conductor.hold_credentials(credentials);
     if journal.is_some() {
         conductor.keep_journal();
     }
@@ -142,15 +156,18 @@ pub async fn run_in(world: World<impl Future<Output = ()>>) -> Result<()> {
         programmer,
         look_ups,
         recorder,
+        sockets,
         orders,
         events,
         journal,
+        failures: Failures::default(),
         outputs: Vec::new(),
         applied: Vec::new(),
     };
     work.handle(Input::Tick, &mut saver).await;
 
     let mut stop = std::pin::pin!(stop);
+    let mut daily = tokio::time::interval_at(tokio::time::Instant::now() + DAY, DAY);
     loop {
         let deadline = work.conductor.next_deadline().map(|due| clock.tokio(due));
         tokio::select! {
@@ -163,6 +180,8 @@ pub async fn run_in(world: World<impl Future<Output = ()>>) -> Result<()> {
                 None => bail!("the kernel's task ended"),
             },
             packet = work.programmer.packets_in.pop() => work.handle(Input::Packet(packet), &mut saver).await,
+            datagram = work.sockets.datagrams.pop() => work.handle(Input::Datagram(datagram), &mut saver).await,
+            _ = daily.tick() => warn_of(work.conductor.credentials()),
             () = until(deadline) => work.handle(Input::Tick, &mut saver).await,
             () = saver.due() => saver.save(&work.conductor),
             done = &mut served => return ended(done),
@@ -253,9 +272,11 @@ struct Work {
     programmer: Programmer,
     look_ups: LookUps,
     recorder: Recorder,
+    sockets: Sockets,
     orders: mpsc::Sender<Order>,
     events: broadcast::Sender<Event>,
     journal: Option<JournalFile>,
+    failures: Failures,
     outputs: Vec<Output>,
     applied: Vec<InForce>,
 }
@@ -308,26 +329,41 @@ impl Work {
                 self.carry_out(saver).await;
                 let _ = reply.send(cleared);
             }
-            Request::Clear(proto::Clear::Ike { .. }, reply) => {
-                let _ = reply.send(0);
+            Request::Clear(proto::Clear::Ike { peer }, reply) => {
+                let cleared = self.conductor.clear_ike(now, &peer, &mut self.outputs);
+                self.carry_out(saver).await;
+                let _ = reply.send(cleared);
             }
             Request::Apply(mut apply, reply) => {
-                let planned = self.conductor.plan(&apply.text);
+                let planned = self.plan(&apply.text);
                 // Keys may stand in it.
                 apply.text.zeroize();
                 match planned {
-                    Ok((config, changes)) if !apply.dry_run => {
-                        self.conductor.apply(now, config, &mut self.outputs);
+                    Ok((config, credentials, changes)) if !apply.dry_run => {
+                        self.apply(config, credentials);
                         self.carry_out(saver).await;
                         self.applied.push(InForce { changes: Ok(changes), by: None, reply });
                         self.say_what_is_in_force();
                     }
                     planned => {
-                        let _ = reply.send(planned.map(|(_, changes)| changes));
+                        let _ = reply.send(planned.map(|(_, _, changes)| changes));
                     }
                 }
             }
         }
+    }
+
+    /// Everything up to the commit: the text, and the files that it names.
+    fn plan(&self, text: &str) -> Result<(Config, AllCredentials, Vec<Change>), Fault> {
+        let (config, changes) = self.conductor.plan(text)?;
+        let credentials = credentials::load(&config)?;
+        Ok((config, credentials, changes))
+    }
+
+    fn apply(&mut self, config: Config, credentials: AllCredentials) {
+        warn_of(&credentials);
+        self.conductor.hold_credentials(credentials);
+        self.conductor.apply(self.clock.now(), config, &mut self.outputs);
     }
 
     /// SIGHUP: the file as a transaction.
@@ -339,12 +375,12 @@ impl Work {
                 return tracing::error!("{}: {error}; nothing changed", file.display());
             }
         };
-        match self.conductor.plan(&text) {
-            Ok((config, changes)) => {
+        match self.plan(&text) {
+            Ok((config, credentials, changes)) => {
                 for change in changes {
                     tracing::info!("{change}");
                 }
-                self.conductor.apply(self.clock.now(), config, &mut self.outputs);
+                self.apply(config, credentials);
                 self.carry_out(saver).await;
             }
             Err(fault) => tracing::error!("{}: {fault}; nothing changed", file.display()),
@@ -359,6 +395,8 @@ impl Work {
                     let _ = self.programmer.program(steps);
                 }
                 Output::Send(packet) => self.programmer.packets_out.push(packet),
+                Output::Datagram(datagram) => self.sockets.send(&datagram),
+                Output::Listen(endpoints) => self.sockets.listen(endpoints),
                 Output::Kernel(Order::Resolve(hop)) => {
                     // One that finds no room is asked for again with the next packet.
                     let _ = self.orders.try_send(Order::Resolve(hop));
@@ -377,7 +415,7 @@ impl Work {
                 Output::LookUp(what) => self.look_ups.start(what),
                 Output::Event(what) => {
                     let node = self.conductor.config().node.name.clone();
-                    log(&what);
+                    log(&what, self.failures.level(&what, self.clock.now()));
                     // Nobody may be watching.
                     let _ = self.events.send(Event { time_us: self.clock.now().0, node, what });
                 }
@@ -388,7 +426,8 @@ impl Work {
         }
     }
 
-    /// A clean stop: packets first, they need the program; then the program, then the kernel's side; the state at last.
+    /// A clean stop: packets first, they need the program and its SAs; then peers are told that these go, and the program goes; then the kernel's
+    /// side; the state at last.
     async fn stop(
         &mut self,
         inputs: &mut mpsc::Receiver<Input>,
@@ -406,7 +445,7 @@ impl Work {
         let kept = self.conductor.stop(self.clock.now(), &mut self.outputs);
         let (last, first): (Vec<_>, Vec<_>) = std::mem::take(&mut self.outputs)
             .into_iter()
-            .partition(|o| matches!(o, Output::Program(_) | Output::Kernel(_)));
+            .partition(|o| matches!(o, Output::Program(_) | Output::Kernel(_) | Output::Datagram(_)));
         self.outputs = first;
         self.carry_out(saver).await;
         let sent = async {
@@ -423,7 +462,7 @@ impl Work {
             _ => None,
         });
         let (program, kernel): (Vec<_>, Vec<_>) =
-            last.into_iter().partition(|o| matches!(o, Output::Program(_)));
+            last.into_iter().partition(|o| matches!(o, Output::Program(_) | Output::Datagram(_)));
         self.outputs = program;
         self.carry_out(saver).await;
         if let Some(number) = number {
@@ -437,11 +476,42 @@ impl Work {
 }
 
 /// An event as a line of the log.
-fn log(what: &Happening) {
-    match level(what) {
+fn log(what: &Happening, level: Level) {
+    match level {
         Level::DEBUG => tracing::debug!("{what}"),
         Level::WARN => tracing::warn!("{what}"),
         _ => tracing::info!("{what}"),
+    }
+}
+
+/// Failures of IKE that were written down within the second.
+#[derive(Debug, Default)]
+struct Failures {
+    second: u64,
+    written: u32,
+}
+
+impl Failures {
+    /// Of an event. Of many failures a few are written down: why a peer is refused is what operators look for.
+    fn level(&mut self, what: &Happening, now: Instant) -> Level {
+        if !matches!(what, Happening::IkeFailed { .. }) {
+            return level(what);
+        }
+        let second = now.0 / 1_000_000;
+        if second != self.second {
+            *self = Self { second, written: 0 };
+        }
+        self.written = self.written.saturating_add(1);
+        if self.written <= FAILURES { Level::WARN } else { Level::DEBUG }
+    }
+}
+
+/// What an operator has to know of certificates: that they end soon, or have.
+fn warn_of(all: &AllCredentials) {
+    for (profile, credentials) in all {
+        for warning in credentials.warnings(calendar() / 1_000_000) {
+            tracing::warn!(%profile, "{warning}");
+        }
     }
 }
 

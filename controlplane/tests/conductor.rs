@@ -219,8 +219,14 @@ fn without_word_from_the_kernel_the_program_waits_for_two_seconds() {
     let mut cloud = Cloud::of(&[example(3, "hub")]);
     let mut out = Vec::new();
     let connection = 1;
-    let greeted =
-        Input::Greeted { connection, instance: model::Instance(9), version: String::new(), workers: 1 };
+    let greeted = Input::Greeted {
+        connection,
+        instance: model::Instance(9),
+        version: String::new(),
+        workers: 1,
+        slots: 1,
+        ike: vec![],
+    };
     cloud.nodes[HUB].conductor.handle(cloud.now, greeted, &mut out);
     let programs = |out: &[controlplane::conductor::Output]| {
         out.iter().filter(|o| matches!(o, controlplane::conductor::Output::Program(_))).count()

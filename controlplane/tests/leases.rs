@@ -139,7 +139,14 @@ impl World {
         self.connection += 1;
         self.is_cut = false;
         let (connection, instance) = (self.connection, Instance(self.instance));
-        self.give(Input::Greeted { connection, instance, version: String::new(), workers: 2 });
+        self.give(Input::Greeted {
+            connection,
+            instance,
+            version: String::new(),
+            workers: 2,
+            slots: 1,
+            ike: vec![],
+        });
     }
 
     /// Another life of the data plane.

@@ -165,6 +165,11 @@ impl Engine {
                     cloud.lose_peer(turn, Peer { nbma, port });
                 }
             }
+            Input::Protected { tunnel, nbma } => {
+                if let Some(cloud) = self.clouds.get_mut(&tunnel) {
+                    cloud.meet_servers_at(turn, nbma);
+                }
+            }
             Input::Moved { tunnel, from, from_port, to, to_port } => {
                 if let Some(cloud) = self.clouds.get_mut(&tunnel) {
                     let (from, to) = (Peer { nbma: from, port: from_port }, Peer { nbma: to, port: to_port });

@@ -77,6 +77,13 @@ pub enum Input {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         port: Option<u16>,
     },
+    /// A peer has an SA that it had not: if it is a server, it is told at once where we are by that.
+    Protected {
+        /// By which tunnel it is reached.
+        tunnel: InterfaceName,
+        /// Where it is.
+        nbma: NbmaAddr,
+    },
     /// A NAT gave a peer another address or port, as IKE proved: what is known of it is true there.
     Moved {
         /// By which tunnel it is reached.

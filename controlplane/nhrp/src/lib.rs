@@ -53,3 +53,10 @@ pub use reject::Reject;
 pub use routes::{Found, Routes, To};
 pub use show::Traffic;
 pub use snapshot::Snapshot;
+
+/// Whether these octets are an answer to a resolution request: it may go to who asked by another way than the straight one.
+#[must_use]
+pub fn is_resolution_reply(message: &[u8]) -> bool {
+    let message = wire::nhrp::Message::decode(message);
+    message.is_ok_and(|message| message.message_type() == wire::nhrp::MessageType::ResolutionReply)
+}

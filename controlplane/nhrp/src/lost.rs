@@ -44,6 +44,15 @@ impl Cloud {
         }
     }
 
+    /// Servers at an address have a new SA with us: what they have of us may name a port that is another's now, and what we sent before
+    /// may have been lost.
+    pub(crate) fn meet_servers_at(&mut self, turn: &mut Turn<'_>, nbma: NbmaAddr) {
+        let met = self.servers.iter().filter(|s| s.at() == Some(nbma) && s.standing != Standing::Waiting);
+        for id in met.map(|server| server.id).collect::<Vec<_>>() {
+            self.register_anew(turn, id);
+        }
+    }
+
     fn known_at(&self, peer: Peer) -> Vec<ProtocolAddr> {
         self.cache.iter().filter(|(_, entry)| is_of(entry, peer)).map(|(address, _)| *address).collect()
     }

@@ -1,5 +1,6 @@
 //! What happened, in the words of `nave watch`.
 
+use model::ike::Identity;
 use model::program::{Key, Op};
 use model::state::event::Happening;
 use nhrp::Event;
@@ -29,6 +30,31 @@ pub(crate) fn happening(event: Event) -> Happening {
         Event::Gone { tunnel, address } => Happening::Gone { tunnel, address },
         Event::Rejected { tunnel, source, reject } => {
             Happening::Rejected { tunnel, source, reason: reject.name().to_owned() }
+        }
+    }
+}
+
+/// An event of the IKE engine.
+pub(crate) fn of_ike(event: ike::Event) -> Happening {
+    use ike::Event;
+    match event {
+        Event::IkeUp { peer: protection, identity, suite, is_initiator: initiator, is_rekey: rekey } => {
+            Happening::IkeUp { protection, identity, suite, initiator, rekey }
+        }
+        Event::IkeDown { peer: protection, identity, reason } => {
+            Happening::IkeDown { protection, identity: identity.map(Identity::legible), reason }
+        }
+        Event::ChildUp { peer: protection, inbound, outbound, suite, is_rekey: rekey } => {
+            Happening::ChildUp { protection, inbound, outbound, suite, rekey }
+        }
+        Event::ChildDown { peer: protection, inbound, outbound, reason } => {
+            Happening::ChildDown { protection, inbound, outbound, reason }
+        }
+        Event::Failed { profile, remote, identity, reason } => {
+            Happening::IkeFailed { profile, remote, identity: identity.map(Identity::legible), reason }
+        }
+        Event::Moved { peer: protection, was } => {
+            Happening::PeerMoved { protection, from: was.remote, from_port: was.port }
         }
     }
 }

@@ -8,8 +8,9 @@ use model::state::event::Happening;
 use model::time::Instant;
 use model::{InterfaceName, NbmaAddr, Prefix, TableId};
 
+use super::next_hops::tunnel_of;
 use super::topology::{self, Topology};
-use super::{Conductor, Dataplane, Output, tunnel_of};
+use super::{Conductor, Dataplane, Output};
 use crate::kernel::Order;
 use crate::rib::Origin;
 
@@ -17,7 +18,7 @@ impl Conductor {
     pub(super) fn follow_topology(&mut self, now: Instant, out: &mut Vec<Output>) {
         let macs = self.ports.iter().map(|(name, port)| (name.clone(), port.mac)).collect();
         self.moved.retain(|spi, moved| topology::place_of(&self.config, *spi) == Some(moved.from));
-        let new = Topology::new(&self.config, &self.seen, &macs, &self.moved);
+        let new = Topology::new(&self.config, &self.seen, &macs, &self.moved, &self.ike.agreed);
         let old = std::mem::replace(&mut self.topology, new);
         self.are_sas_old |= old.sealers != self.topology.sealers;
         self.reached
@@ -43,6 +44,11 @@ impl Conductor {
         self.follow_objects(now, &old);
         self.follow_ports(now, &old, out);
         self.follow_tunnels(now, out);
+        if old.domains != self.topology.domains {
+            self.want_all();
+        }
+        self.ike.is_old = true;
+        self.review_servers();
         self.order_routes(now, out);
         if self.is_engine_started && old.nhrp != self.topology.nhrp {
             self.engine(now, nhrp::Input::Configure(self.topology.nhrp.clone()), out);

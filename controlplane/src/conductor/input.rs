@@ -1,9 +1,10 @@
 //! What the conductor is told.
 
-use model::program::{Binding, Op, PathMtu, Refusal};
+use model::program::{Binding, Object, Op, PathMtu, Refusal};
 use model::report::{PacketIn, Report};
 use model::{Instance, InterfaceName, NbmaAddr};
 
+use super::Datagram;
 use crate::kernel::Notice;
 
 /// Something that happened.
@@ -15,6 +16,8 @@ pub enum Input {
     Report(Report),
     /// A packet came up.
     Packet(PacketIn),
+    /// A datagram came to a socket of IKE.
+    Datagram(Datagram),
     /// What a former life learnt and the data plane forwards by. Said before the first greeting.
     Forwarding {
         /// Bindings of NHRP.
@@ -32,6 +35,10 @@ pub enum Input {
         version: String,
         /// How many workers it has.
         workers: u16,
+        /// Places for inbound SAs of each of them.
+        slots: u32,
+        /// What it has of owner IKE.
+        ike: Vec<Object>,
     },
     /// The record of leases of that number is on disk.
     Recorded(u64),

@@ -5,7 +5,7 @@ use model::report::PacketOut;
 use model::state::event::Happening;
 use nhrp::journal::Line;
 
-use super::Recorded;
+use super::{Datagram, Endpoint, Recorded};
 use crate::kernel::Order;
 use crate::lookup::LookUp;
 
@@ -16,6 +16,10 @@ pub enum Output {
     Program(Steps),
     /// Send this packet.
     Send(PacketOut),
+    /// Send this by the socket of its address and port.
+    Datagram(Datagram),
+    /// Have these UDP sockets and no others.
+    Listen(Vec<Endpoint>),
     /// Tell the kernel.
     Kernel(Order),
     /// Write down the leases, so that they survive a crash of the machine, and say so: [`super::Input::Recorded`]. What they cover is

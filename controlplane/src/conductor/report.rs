@@ -15,11 +15,14 @@ impl Conductor {
                 Some(Link::Port { .. }) => self.ask(now, hop, ASK_AGAIN, out),
                 Some(Link::Multipoint) => {
                     let next_hop = model::ProtocolAddr(hop.next_hop);
+                    self.glean_sa(hop.interface, next_hop);
                     self.engine(now, nhrp::Input::Glean { tunnel: hop.interface, next_hop }, out);
                 }
-                Some(Link::PointToPoint) | None => {}
+                Some(Link::PointToPoint) => self.want_destinations(),
+                None => {}
             },
             Report::Used { tunnel, next_hops } => {
+                self.hops_used(now, tunnel, &next_hops, out);
                 self.engine(now, nhrp::Input::Used { tunnel, next_hops }, out);
             }
             Report::UsedNeighbours(hops) => {
@@ -53,22 +56,37 @@ impl Conductor {
             Report::LeaseLow { protection, worker, spi, next } => {
                 self.lease_low(now, (protection, worker), spi, next, out);
             }
+            Report::SaLifetime { protection: peer, spi, direction, reached }
+                if self.is_of_ike(peer.profile) =>
+            {
+                self.ike(now, ike::Input::Lifetime { peer, spi, direction, reached }, out);
+            }
             Report::SaLifetime { protection, spi, direction, reached } => {
                 self.lifetime_reached((protection, spi, direction), reached, out);
             }
+            Report::SaMoved { spi, nbma, port } if self.peer_of(spi).is_some() => {
+                let remote = std::net::SocketAddr::new(nbma.0, port);
+                self.ike(now, ike::Input::Moved { spi, remote }, out);
+            }
             Report::SaMoved { spi, nbma, port } => self.peer_moved(spi, nbma, port, out),
-            Report::SaUsed { .. } => {}
+            Report::SaUsed { spis } => self.sas_used(now, spis, out),
         }
     }
 
     pub(super) fn packet(&mut self, now: Instant, packet: PacketIn, out: &mut Vec<Output>) {
-        let PacketIn { reason, tunnel, source, destination, udp_port, spi: _, bytes, dropped_before } =
-            packet;
+        let PacketIn { reason, tunnel, source, destination, udp_port, spi, bytes, dropped_before } = packet;
+        if let Some(spi) = spi {
+            // The first packet by a new SA says that the peer has it, and who it is follows from that.
+            self.sas_used(now, vec![spi], out);
+        }
         *self.counted.punts_lost.entry(reason).or_default() += dropped_before;
         let port = (udp_port != 0).then_some(udp_port);
         let input = match reason {
             PuntReason::Nhrp => {
-                let from = nhrp::Sender { nbma: source, port, identity: None, certified: None };
+                let Some(from) = self.sender(source, port, tunnel, spi) else {
+                    self.counted.unknown += 1;
+                    return;
+                };
                 nhrp::Input::Packet { tunnel, from, destination, bytes }
             }
             PuntReason::Redirect => nhrp::Input::Redirect { tunnel, source, port, bytes },

@@ -151,11 +151,6 @@ impl Conductor {
         Sas(self.leases.refused().filter_map(row).collect())
     }
 
-    /// IKE SAs: none yet.
-    pub(super) fn show_ike(&self) -> model::state::IkeSas {
-        model::state::IkeSas::default()
-    }
-
     /// An object of NHRP as it is programmed: to the port of its peer.
     pub(super) fn ported(&mut self, mut object: Object) -> Object {
         let said = object.clone();

@@ -36,7 +36,7 @@ impl Conductor {
                 State::NhrpTraffic(NhrpTraffic { messages, errors, rejects })
             }
             What::Sa => State::Sa(self.show_sas()),
-            What::Ike => State::Ike(self.show_ike()),
+            What::Ike => State::Ike(self.show_ike(now)),
             other => State::empty(other),
         }
     }
@@ -67,6 +67,11 @@ impl Conductor {
         }
         let unsent = "NHRP packets for which there was no data plane".to_owned();
         counters.others.push(counter("unsent", unsent, self.counted.unsent));
+        let unprotected = "NHRP packets that were dropped because no SA came in time".to_owned();
+        counters.others.push(counter("unprotected", unprotected, self.ike.unprotected()));
+        let unknown =
+            "NHRP packets by SAs of a former life, of whom nobody knows what they may register".to_owned();
+        counters.others.push(counter("unknown-peer", unknown, self.counted.unknown));
         let paths = "path MTUs that were not taken because too many are known".to_owned();
         counters.others.push(counter("paths-without-room", paths, self.counted.paths_without_room));
         let objects = "objects in the desired program".to_owned();
@@ -161,8 +166,11 @@ impl Conductor {
             shortcut: false,
         };
         let link = nbma.and_then(|nbma| self.rib.underlay(tunnel.underlay_table, nbma));
-        let wrong =
-            if attributes.local { None } else { self.missing(tunnel, nbma, link, server, attributes) };
+        let wrong = if attributes.local {
+            None
+        } else {
+            self.missing(tunnel, (protocol, nbma), link, server, attributes)
+        };
         let (state, reason) = wrong.map_or((PeerState::Up, None), |(state, why)| (state, Some(why)));
         let own = entries.iter().find(|e| e.prefix.is_host() && e.prefix.addr() == protocol.0);
         let known = own.or(entries.first()).map(|e| e.created);
@@ -188,7 +196,7 @@ impl Conductor {
     fn missing(
         &self,
         tunnel: &config::Tunnel,
-        nbma: Option<NbmaAddr>,
+        (protocol, nbma): (ProtocolAddr, Option<NbmaAddr>),
         link: Option<Hop>,
         server: Option<&Server>,
         attributes: PeerAttributes,
@@ -204,6 +212,12 @@ impl Conductor {
                 let why = format!("neighbour {} on {} does not answer", hop.next_hop, hop.interface);
                 return Some((PeerState::Route, why));
             }
+        }
+        let entry = self.desired.object(Owner::Nhrp, Key::Binding(tunnel.name, protocol));
+        let port =
+            entry.map_or(0, |object| if let Object::Binding(binding) = object { binding.port } else { 0 });
+        if let Some(why) = nbma.and_then(|nbma| self.unprotected_peer(tunnel.name, nbma, port)) {
+            return Some((PeerState::Ike, why));
         }
         match server {
             Some(server) if server.state != ServerState::Responding => {

@@ -6,9 +6,10 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use model::config::{self, Config, Mode};
 use model::program::{Binding, InboundSa, Interface, Key, Object, Path, Replica, Tunnel, TunnelMode};
-use model::sa::{Protection, Spi};
+use model::sa::{ProfileName, Protection, Spi};
 use model::{InterfaceAddr, InterfaceName, Mac, NbmaAddr, Prefix, ProtocolAddr, TableId};
 
+use super::agreed::Agreed;
 use super::lease::{Moved, Sealer};
 use crate::kernel::{Kind, TwinSpec};
 use crate::rib::{Link, NextHop, Origin, Target};
@@ -30,7 +31,9 @@ pub(crate) struct Topology {
     pub(crate) nhrp: Vec<nhrp::Tunnel>,
     /// SAs from us.
     pub(crate) sealers: Vec<Sealer>,
-    /// UDP ports of the peers of protected tunnels that have static keys, 0 for native ESP, where there is but one of the address.
+    /// Tunnels whose SAs IKE makes.
+    pub(crate) domains: BTreeMap<InterfaceName, Domain>,
+    /// UDP ports of the peers of protected tunnels, as static keys or IKE say them, 0 for native ESP, where there is but one of the address.
     ports: BTreeMap<InterfaceName, BTreeMap<NbmaAddr, u16>>,
     /// Twins of tunnels, and of the ports whose Ethernet address is known.
     pub(crate) twins: Vec<TwinSpec>,
@@ -46,6 +49,7 @@ impl Topology {
         seen: &Seen,
         macs: &BTreeMap<String, Mac>,
         moved: &BTreeMap<Spi, Moved>,
+        agreed: &Agreed,
     ) -> Self {
         let mut topology = Self::default();
         for interface in &config.interfaces {
@@ -53,6 +57,7 @@ impl Topology {
         }
         for tunnel in &config.tunnels {
             topology.protect(config, tunnel, seen, moved);
+            topology.protect_by_ike(config, tunnel, seen, agreed);
             topology.tunnel(config, tunnel, seen);
         }
         for route in &config.routes {
@@ -234,6 +239,29 @@ impl Topology {
         self.ports.insert(tunnel.name, only.collect());
     }
 
+    /// The domain of a tunnel whose SAs IKE makes, and the ports of its peers.
+    fn protect_by_ike(&mut self, config: &Config, tunnel: &config::Tunnel, seen: &Seen, agreed: &Agreed) {
+        let profile = tunnel.protection.and_then(|name| config.profile(name)).filter(|p| p.ike.is_some());
+        let (Some(profile), Some(local)) = (profile, nbma_of(config, tunnel, seen)) else { return };
+        let domain = Domain { profile: profile.name, table: tunnel.underlay_table, local };
+        self.domains.insert(tunnel.name, domain);
+        self.ports.insert(tunnel.name, agreed.only_ports(domain));
+    }
+
+    /// The UDP port of the only peer at an address of a tunnel.
+    pub(crate) fn only_port(&self, tunnel: InterfaceName, nbma: NbmaAddr) -> Option<u16> {
+        self.ports.get(&tunnel)?.get(&nbma).copied()
+    }
+
+    /// It is another one now.
+    pub(crate) fn set_only_port(&mut self, tunnel: InterfaceName, nbma: NbmaAddr, port: Option<u16>) {
+        let Some(ports) = self.ports.get_mut(&tunnel) else { return };
+        match port {
+            Some(port) => ports.insert(nbma, port),
+            None => ports.remove(&nbma),
+        };
+    }
+
     /// Whether a tunnel's packets are protected, as far as it has a source.
     pub(crate) fn is_protected(&self, tunnel: InterfaceName) -> bool {
         self.ports.contains_key(&tunnel)
@@ -244,8 +272,12 @@ impl Topology {
         self.ports.get(&tunnel).into_iter().flatten()
     }
 
-    /// The UDP port of a peer: where static keys say none, that which was heard of it. In the clear there is none.
+    /// The UDP port of a peer: where static keys say none, that which was heard of it. In the clear there is none. Of those whose keys IKE
+    /// agreed on several may be at one address: who was heard of there is not taken for another.
     pub(crate) fn port(&self, tunnel: InterfaceName, nbma: NbmaAddr, heard: u16) -> u16 {
+        if heard != 0 && self.domains.contains_key(&tunnel) {
+            return heard;
+        }
         self.ports.get(&tunnel).map_or(0, |ports| ports.get(&nbma).copied().unwrap_or(heard))
     }
 
@@ -289,6 +321,27 @@ impl Topology {
                 .entry((origin, table, address.prefix()))
                 .or_insert(Target::Path(Path::Attached(name)));
         }
+    }
+}
+
+/// What the peers of a tunnel are protected in: its profile, and its source in the underlay. Tunnels that have the same share SAs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Domain {
+    pub(crate) profile: ProfileName,
+    pub(crate) table: TableId,
+    pub(crate) local: NbmaAddr,
+}
+
+impl Domain {
+    /// That of a peer.
+    pub(crate) fn of(peer: &Protection) -> Self {
+        Self { profile: peer.profile, table: peer.table, local: peer.local }
+    }
+
+    /// A peer in it.
+    pub(crate) fn peer(self, remote: NbmaAddr, port: u16) -> Protection {
+        let Self { profile, table, local } = self;
+        Protection { profile, table, local, remote, port }
     }
 }
 
@@ -348,7 +401,7 @@ mod tests {
         for (name, address) in seen {
             all.entry(name.parse().unwrap()).or_default().push(address.parse().unwrap());
         }
-        let topology = Topology::new(&config, &all, &BTreeMap::new(), &BTreeMap::new());
+        let topology = Topology::new(&config, &all, &BTreeMap::new(), &BTreeMap::new(), &Agreed::default());
         let shown = topology.routes.iter().map(|((o, _, p), t)| format!("{o:?} {p} {t:?}"));
         shown.collect()
     }
@@ -382,14 +435,15 @@ mod tests {
         let text = "[[interfaces]]\nname = \"wan0\"\n[[tunnels]]\nname = \"tunnel0\"\nmode = \"gre-multipoint\"\n\
             source = \"wan0\"\naddresses = [\"10.0.0.2/24\"]\n[tunnels.nhrp]\nnetwork_id = 1\n";
         let config: Config = Config::parse(text).unwrap();
-        let topology = Topology::new(&config, &Seen::new(), &BTreeMap::new(), &BTreeMap::new());
+        let topology =
+            Topology::new(&config, &Seen::new(), &BTreeMap::new(), &BTreeMap::new(), &Agreed::default());
         assert_eq!(topology.objects.len(), 1);
         assert_eq!(topology.nhrp[0].nbma, None);
         assert_eq!(topology.twins.len(), 1, "its twin is there, the port's is not: no Ethernet address yet");
 
         let seen = Seen::from([("wan0".parse().unwrap(), vec!["192.0.2.7/24".parse().unwrap()])]);
         let macs = BTreeMap::from([("wan0".to_owned(), Mac([2, 0, 0, 0, 0, 1]))]);
-        let topology = Topology::new(&config, &seen, &macs, &BTreeMap::new());
+        let topology = Topology::new(&config, &seen, &macs, &BTreeMap::new(), &Agreed::default());
         assert!(
             topology
                 .objects
@@ -425,7 +479,7 @@ mod tests {
         let config = Config::parse(text).unwrap();
         // The kernel tells the address that it was given.
         let seen = Seen::from([("tunnel0".parse().unwrap(), vec!["fe80::1/64".parse().unwrap()])]);
-        let topology = Topology::new(&config, &seen, &BTreeMap::new(), &BTreeMap::new());
+        let topology = Topology::new(&config, &seen, &BTreeMap::new(), &BTreeMap::new(), &Agreed::default());
         let expected = ["2001:db8::1/64", "fe80::1/64"].map(|a| a.parse::<InterfaceAddr>().unwrap());
         let twin = topology.twins.iter().find(|twin| twin.name.as_str() == "tunnel0").unwrap();
         assert_eq!((&twin.addresses[..], &topology.nhrp[0].addresses[..]), (&expected[..], &expected[..]));
@@ -445,7 +499,7 @@ mod tests {
             outer_df = \"clear\"\ntcp_mss = 1300\naddresses = [\"10.1.0.1/24\"]\nnhrp = { network_id = 1 }\n";
         let config = Config::parse(text).unwrap();
         let macs = BTreeMap::from([("wan0".to_owned(), Mac([2, 0, 0, 0, 0, 1]))]);
-        let topology = Topology::new(&config, &Seen::new(), &macs, &BTreeMap::new());
+        let topology = Topology::new(&config, &Seen::new(), &macs, &BTreeMap::new(), &Agreed::default());
         let interface = |name: &str| {
             topology.objects.iter().find_map(|o| match o {
                 Object::Interface(i) if i.name.as_str() == name => Some(i.clone()),
@@ -490,7 +544,7 @@ mod tests {
         let seen = Seen::from([("wan0".parse().unwrap(), addresses.to_vec())]);
         let source = |nhs: &str| {
             let config = Config::parse(&text(nhs)).unwrap();
-            Topology::new(&config, &seen, &BTreeMap::new(), &BTreeMap::new()).nhrp[0]
+            Topology::new(&config, &seen, &BTreeMap::new(), &BTreeMap::new(), &Agreed::default()).nhrp[0]
                 .nbma
                 .unwrap()
                 .to_string()
@@ -506,7 +560,8 @@ mod tests {
             [[routes]]\nprefix = \"10.0.0.0/8\"\nnext_hop = \"192.168.2.8\"\n\
             [[routes]]\nprefix = \"10.0.0.0/8\"\nnext_hop = \"192.168.2.9\"\ninterface = \"lan0\"\n";
         let config = Config::parse(text).unwrap();
-        let topology = Topology::new(&config, &Seen::new(), &BTreeMap::new(), &BTreeMap::new());
+        let topology =
+            Topology::new(&config, &Seen::new(), &BTreeMap::new(), &BTreeMap::new(), &Agreed::default());
         let target = &topology.routes[&(Origin::Static, TableId(0), "10.0.0.0/8".parse().unwrap())];
         let hop = |addr: &str, interface: Option<&str>| NextHop {
             addr: addr.parse().unwrap(),

@@ -4,17 +4,19 @@
 
 pub(crate) mod process;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use controlplane::conductor::{Conductor, Input, Kept, Output, Recorded};
+use controlplane::conductor::{Conductor, Datagram, Endpoint, Input, Kept, Output, Recorded};
+use controlplane::credentials;
 use controlplane::kernel::{Notice, Order};
 use controlplane::lookup::LookUp;
 use model::config::Config;
-use model::program::{Hop, Key, Object, Op, Owner, Path as Way, PathMtu, Refusal};
+use model::program::{Hop, InboundSa, Key, Object, Op, OutboundSa, Owner, Path as Way, PathMtu, Refusal};
 use model::report::{PacketIn, PuntReason, Report};
-use model::sa::Spi;
+use model::sa::{ProfileName, Protection, Spi};
 use model::state::event::Happening;
 use model::time::Instant;
 use model::{Instance, InterfaceAddr, InterfaceName, Mac, NbmaAddr, Prefix, ProtocolAddr, TableId};
@@ -78,6 +80,8 @@ pub(crate) struct Dataplane {
     /// Puts that it refuses.
     pub(crate) refuses: Option<(Key, Refusal)>,
     pub(crate) steps: usize,
+    /// How often it began anew.
+    life: u64,
 }
 
 impl Dataplane {
@@ -231,9 +235,28 @@ pub(crate) struct Node {
     pub(crate) sent_to: Vec<(NbmaAddr, u16)>,
     /// UDP port that its packets come from, where they are encapsulated.
     pub(crate) udp_port: u16,
+    /// Its sockets of IKE.
+    pub(crate) endpoints: Vec<Endpoint>,
+    /// How often its control plane began anew.
+    lives: u64,
 }
 
 impl Node {
+    fn is_by_ike(&self) -> bool {
+        self.conductor.config().profiles.iter().any(|profile| profile.ike.is_some())
+    }
+
+    /// The SA by which it takes what another sealed by this one: of the same SPI and key.
+    fn opens(&self, outbound: &OutboundSa, from: NbmaAddr) -> Option<InboundSa> {
+        match self.dataplane.objects.get(&(Key::InboundSa(outbound.spi), Owner::Ike)) {
+            Some((Object::InboundSa(sa), _)) => {
+                let is_same =
+                    sa.key == outbound.key && sa.esn == outbound.esn && sa.protection.remote == from;
+                is_same.then(|| sa.clone())
+            }
+            _ => None,
+        }
+    }
     pub(crate) fn has_seen(&self, what: impl Fn(&Happening) -> bool) -> bool {
         self.events.iter().any(what)
     }
@@ -251,6 +274,13 @@ pub(crate) struct Cloud {
     pub(crate) now: Instant,
     pub(crate) nodes: Vec<Node>,
     waiting: VecDeque<(usize, Input)>,
+    /// Packets to peers without an SA, and packets by an SA that the receiver does not have.
+    pub(crate) unsealed: usize,
+    pub(crate) unopened: usize,
+    /// Datagrams of IKE that were sent.
+    pub(crate) datagrams: usize,
+    /// Pairs of nodes between which no datagram of IKE passes, the lower first.
+    pub(crate) cut: BTreeSet<(usize, usize)>,
     /// What DNS says, and what it was asked.
     pub(crate) names: BTreeMap<String, Vec<NbmaAddr>>,
     pub(crate) looked_up: Vec<LookUp>,
@@ -268,11 +298,18 @@ impl Cloud {
     }
 
     pub(crate) fn of(configs: &[String]) -> Self {
-        let nodes = configs.iter().map(|text| node(text, Kept::default()));
+        let nodes = (0..).zip(configs).map(|(n, text)| {
+            let node = node(text, Kept::default());
+            Node { conductor: with_ike(node.conductor, n), ..node }
+        });
         Self {
             now: BEGAN,
             nodes: nodes.collect(),
             waiting: VecDeque::new(),
+            unsealed: 0,
+            unopened: 0,
+            datagrams: 0,
+            cut: BTreeSet::new(),
             names: BTreeMap::new(),
             looked_up: Vec::new(),
         }
@@ -291,11 +328,15 @@ impl Cloud {
         }
         self.nodes[node].connection += 1;
         let connection = self.nodes[node].connection;
+        let dataplane = &self.nodes[node].dataplane;
+        let ike = dataplane.objects.iter().filter(|((_, owner), _)| *owner == Owner::Ike);
         let greeted = Input::Greeted {
             connection,
-            instance: Instance(1 + node as u64),
+            instance: Instance(1 + node as u64 + 1000 * dataplane.life),
             version: "1".to_owned(),
             workers: 2,
+            slots: 1 << 18,
+            ike: ike.map(|(_, (object, _))| object.clone()).collect(),
         };
         self.give(node, greeted);
     }
@@ -304,6 +345,21 @@ impl Cloud {
         let mut out = Vec::new();
         self.nodes[node].conductor.handle(self.now, input, &mut out);
         self.carry_out(node, out);
+    }
+
+    /// Kills a data plane; another one takes its place after a while.
+    pub(crate) fn restart_dataplane(&mut self, node: usize, away: Duration) {
+        self.give(node, Input::Away { reason: "killed".to_owned() });
+        let life = self.nodes[node].dataplane.life + 1;
+        self.nodes[node].dataplane = Dataplane { life, ..Dataplane::default() };
+        self.run(away);
+        self.greet(node);
+    }
+
+    /// The connection between the two is cut and comes back.
+    pub(crate) fn reconnect(&mut self, node: usize) {
+        self.give(node, Input::Away { reason: "cut".to_owned() });
+        self.greet(node);
     }
 
     /// Kills a control plane and starts it again with what it had saved.
@@ -319,7 +375,10 @@ impl Cloud {
         let mut kept: Kept = serde_json::from_str(&text).unwrap();
         kept.nhrp = kept.nhrp.map(|snapshot| snapshot.aged(away));
         self.now = self.now + away;
-        self.nodes[node].conductor = Conductor::new(self.now, config, 77, kept);
+        let conductor = Conductor::new(self.now, config, 77, kept);
+        self.nodes[node].lives += 1;
+        let seed = self.nodes[node].lives * 1000 + node as u64;
+        self.nodes[node].conductor = with_ike(conductor, seed);
         let recorded = self.nodes[node].recorded.clone();
         self.nodes[node].conductor.resume_leases(recorded);
         self.nodes[node].dataplane.removed.clear();
@@ -332,6 +391,8 @@ impl Cloud {
     pub(crate) fn apply(&mut self, node: usize, text: &str) -> Result<usize, String> {
         let (config, changes) = self.nodes[node].conductor.plan(text).map_err(|fault| fault.to_string())?;
         let mut out = Vec::new();
+        let credentials = credentials::load(&config).map_err(|fault| fault.to_string())?;
+        self.nodes[node].conductor.hold_credentials(credentials);
         self.nodes[node].conductor.apply(self.now, config, &mut out);
         self.carry_out(node, out);
         Ok(changes.len())
@@ -405,6 +466,8 @@ impl Cloud {
                     self.waiting.push_back((node, Input::Taken(steps.number)));
                 }
                 Output::Send(packet) => self.deliver(node, packet),
+                Output::Datagram(datagram) => self.carry(node, datagram),
+                Output::Listen(endpoints) => self.nodes[node].endpoints = endpoints,
                 Output::Kernel(order) => {
                     self.obey(node, &order);
                     self.nodes[node].orders.push(order);
@@ -429,6 +492,8 @@ impl Cloud {
             panic!("a packet through a tunnel that the data plane does not have");
         };
         let (source, key) = (from.source, from.key);
+        let (profile, is_clear) = (from.protection, from.protection.is_none());
+        let sealed = profile.and_then(|profile| self.seal(node, profile, &packet));
         for to in 0..self.nodes.len() {
             if self.nodes[node].is_gone || self.nodes[to].is_gone {
                 continue;
@@ -438,19 +503,73 @@ impl Cloud {
                 _ => None,
             });
             for tunnel in tunnels.collect::<Vec<_>>() {
+                let (mut spi, mut udp_port) = (None, self.nodes[node].udp_port);
+                match &sealed {
+                    // Of static keys the tests look at what is programmed.
+                    _ if is_clear || !self.nodes[node].is_by_ike() => {}
+                    Some(outbound) => match self.nodes[to].opens(outbound, source) {
+                        Some(inbound) => (spi, udp_port) = (Some(inbound.spi), inbound.protection.port),
+                        None => {
+                            self.unopened += 1;
+                            continue;
+                        }
+                    },
+                    None => {
+                        self.unsealed += 1;
+                        continue;
+                    }
+                }
                 let packet = PacketIn {
                     reason: PuntReason::Nhrp,
                     tunnel,
                     source,
                     destination: packet.destination,
-                    udp_port: self.nodes[node].udp_port,
+                    udp_port,
                     bytes: packet.bytes.clone(),
                     dropped_before: 0,
-                    spi: None,
+                    spi,
                 };
                 self.waiting.push_back((to, Input::Packet(packet)));
             }
         }
+    }
+
+    /// The SA that a packet leaves by.
+    fn seal(
+        &self,
+        node: usize,
+        profile: ProfileName,
+        packet: &model::report::PacketOut,
+    ) -> Option<OutboundSa> {
+        let is_it = |sa: &OutboundSa| {
+            let Protection { profile: of, remote, port, .. } = sa.protection;
+            (of, remote, port) == (profile, packet.destination, packet.port)
+        };
+        let objects = self.nodes[node].dataplane.objects.values();
+        let mut sas = objects.filter_map(|(object, _)| match object {
+            Object::OutboundSa(sa) if is_it(sa) => Some(sa.clone()),
+            _ => None,
+        });
+        sas.next()
+    }
+
+    /// A datagram of IKE on its way: to whoever has a socket there.
+    fn carry(&mut self, node: usize, datagram: Datagram) {
+        let Datagram { table, local, remote, bytes } = datagram;
+        let has_socket = |node: &Node, at: SocketAddr| node.endpoints.iter().any(|e| e.local == at);
+        assert!(has_socket(&self.nodes[node], local), "sent by a socket that is not there: {local}");
+        self.datagrams += 1;
+        for to in 0..self.nodes.len() {
+            let is_lost = self.nodes[node].is_gone || self.nodes[to].is_gone || self.is_cut(node, to);
+            if to != node && !is_lost && has_socket(&self.nodes[to], remote) {
+                let datagram = Datagram { table, local: remote, remote: local, bytes: bytes.clone() };
+                self.waiting.push_back((to, Input::Datagram(datagram)));
+            }
+        }
+    }
+
+    fn is_cut(&self, one: usize, other: usize) -> bool {
+        self.cut.contains(&(one.min(other), one.max(other)))
     }
 
     fn notify(&mut self, node: usize, notice: Notice) {
@@ -513,5 +632,15 @@ pub(crate) fn node(text: &str, kept: Kept) -> Node {
         sent: Vec::new(),
         sent_to: Vec::new(),
         udp_port: 0,
+        endpoints: Vec::new(),
+        lives: 0,
     }
+}
+
+/// Cryptography that is the same in each run, and what the files of its profiles hold.
+fn with_ike(mut conductor: Conductor, seed: u64) -> Conductor {
+    conductor.encrypt_by(Box::new(ike::crypto::fake::Fake::new(seed)));
+    let credentials = credentials::load(conductor.config()).unwrap();
+    conductor.hold_credentials(credentials);
+    conductor
 }

@@ -61,6 +61,16 @@ impl Cloud {
         self.register(turn, id);
     }
 
+    /// A server is to hear from us at once, whatever it has heard before. A request that is on its way is enough.
+    pub(crate) fn register_anew(&mut self, turn: &mut Turn<'_>, id: ServerId) {
+        let Some(server) = self.servers.iter_mut().find(|s| s.id == id) else { return };
+        if server.global.tries != 1 {
+            server.global.tries = 0;
+            self.register(turn, id);
+            self.register_link_local(turn, id);
+        }
+    }
+
     /// As [`Self::register`]: of the link-local address, with a server that accepted the global one.
     pub(crate) fn register_link_local(&mut self, turn: &mut Turn<'_>, id: ServerId) {
         let Some(i) = self.servers.iter().position(|s| s.id == id) else { return };
