@@ -7,7 +7,7 @@
 #   make miri        the AES-GCM kernels, AVX-512 among them, interpreted step by step; wants a nightly toolchain with Miri
 #   make lint        formatting, clippy and rustdoc, warnings as errors
 #   make walk        makes the blocks of docs/walk.md anew: traced and captured packets of a run
-#   make bench       cycles per packet of the graph, clear and protected, and of AES-GCM, per look-up of the FIB, a million routes through gRPC, NHRP registrations (nave-perf)
+#   make bench       cycles per packet of the graph, clear and protected, and of AES-GCM, per look-up of the FIB, a million routes through gRPC, NHRP registrations, IKE SAs (nave-perf)
 #   make fuzz        gives bytes to the NHRP codec and engine, to the providers of AES-GCM and to ESP in the data plane, for FUZZ_SECONDS, 1800 in all; wants a nightly toolchain
 #   make deps        the Debian packages alone
 
@@ -100,7 +100,10 @@ bench: deps
 	perf fib $(filter --json,$(ARGS)); \
 	perf routes $(filter --json,$(ARGS)); \
 	for clients in 10000 100000; do perf nhrp --clients $$clients $(filter --json,$(ARGS)); done; \
-	perf nhrp --process --clients 10000 $(filter --json,$(ARGS))
+	perf nhrp --process --clients 10000 $(filter --json,$(ARGS)); \
+	for proof in "psk --suite aes256gcm16-prfsha384-x25519" "ecdsa --suite aes256gcm16-prfsha384-ecp256"; do \
+	  perf ike --proof $$proof $(filter --json,$(ARGS)); \
+	done
 
 # Of the time: a quarter for the codec of NHRP and its engine each, a twelfth for AES-GCM and for ESP, a sixth for the codec of IKE and its engine each. What is found lies in target/fuzz-found; the corpus grows in target/fuzz-corpus,
 # and `make fuzz-corpus` makes it the committed one again, as small as it can be.
