@@ -226,7 +226,7 @@ struct Pass<'a> {
 
 impl<'a> Pass<'a> {
     fn new(args: &'a Args, issued: &'a Issued, number: u32) -> anyhow::Result<Self> {
-        let now = Instant(1_000_000);
+        let now = Instant(NOW * 1_000_000);
         let hub = engine(args, u64::from(number), &issued.hub, HUB, now, 1 << 18)?;
         let (peers, served) = (Vec::new(), HashMap::with_capacity(args.peers as usize));
         Ok(Self { args, issued, hub, now, peers, served, spent: Spent::default() })

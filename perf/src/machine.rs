@@ -4,8 +4,6 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use dpdk::{Eal, EalArgs, Memory};
-use nix::sys::resource::{UsageWho, getrusage};
-use nix::sys::time::{TimeVal, TimeValLike};
 
 /// So many cores: the last ones, since the first gets most interrupts.
 pub(crate) fn cores(count: u16) -> anyhow::Result<Vec<core_affinity::CoreId>> {
@@ -33,9 +31,8 @@ pub(crate) fn free_huge_megabytes() -> u32 {
 
 /// Time that this thread was on a core: what others take of it is not ours.
 pub(crate) fn on_core() -> anyhow::Result<Duration> {
-    let usage = getrusage(UsageWho::RUSAGE_THREAD)?;
-    let micros = |time: TimeVal| u64::try_from(time.num_microseconds()).unwrap_or(0);
-    Ok(Duration::from_micros(micros(usage.user_time()) + micros(usage.system_time())))
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Ok(Duration::try_from(time)?)
 }
 
 /// Memory of a process in RAM, in bytes: all of it, and its share of what it has in common with others.

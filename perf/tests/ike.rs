@@ -23,7 +23,11 @@ fn every_peer_is_protected_and_every_figure_is_there() {
         let text = String::from_utf8(output.stdout).unwrap();
         let report: Value = serde_json::from_str(&text).unwrap();
         assert_eq!((output.status.code(), &report["verified"]), (Some(0), &Value::Bool(true)), "{text}");
-        assert_eq!((&report["suite"], &report["proof"]), (&Value::from(suite), &Value::from(proof)), "{text}");
+        assert_eq!(
+            (&report["suite"], &report["proof"]),
+            (&Value::from(suite), &Value::from(proof)),
+            "{text}"
+        );
         let figure = |name: &str, of: &str| report[name][of].as_f64().unwrap();
         for part in ["setup", "init", "auth", "used"] {
             let best = figure(part, "microseconds_min");
@@ -44,7 +48,10 @@ fn it_speaks_to_people_and_refuses_what_means_nothing() {
     let output = ike(&["--peers", "20", "--fake"]);
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(text.ends_with("verified: every peer is protected by the same keys on both sides\n"), "{text}");
-    assert!(text.contains("; no cryptography") && text.contains(" a second: IKE SA and child SA as responder"), "{text}");
+    assert!(
+        text.contains("; no cryptography") && text.contains(" a second: IKE SA and child SA as responder"),
+        "{text}"
+    );
     assert_eq!(ike(&["--peers", "0"]).status.code(), Some(2));
     assert_eq!(ike(&["--suite", "3des-md5"]).status.code(), Some(2));
     assert_eq!(ike(&["--peers", "5", "--fake", "--proof", "ecdsa"]).status.code(), Some(1));
