@@ -256,7 +256,12 @@ impl<'a> Pass<'a> {
         let (responses, spent) = self.serve(requests)?;
         self.spent.init += spent;
         self.spent.datagrams[1] = length(&responses);
-        let requests = self.answer(first, responses);
+        let mut requests = self.answer(first, responses);
+        if self.args.suite.additional.is_some() {
+            let (responses, spent) = self.serve(requests)?;
+            self.spent.init += spent;
+            requests = self.answer(first, responses);
+        }
         self.spent.datagrams[2] = length(&requests);
         let (responses, spent) = self.serve(requests)?;
         self.spent.auth += spent;
