@@ -77,7 +77,6 @@ impl Credentials {
         &self,
         crypto: &dyn Crypto,
         prf: Prf,
-        _ike: &Ike,
         peer: Option<&Identity>,
         hashes: Hashes,
         octets: &Octets<'_>,

@@ -1,5 +1,6 @@
 //! Identities as ID payloads and certificates carry them (RFC 7296 §3.5; RFC 4945 §3.1), and distinguished names as text (RFC 4514).
 
+use std::fmt::Write;
 use std::net::IpAddr;
 
 use model::ike::{Identity, IdentityPattern};
@@ -74,7 +75,12 @@ pub(crate) fn identification_of(identity: &Identity) -> Option<Identification> {
 /// A distinguished name as text: the last relative name first, as RFC 4514 §2.1 has it. Names that differ in the type of a string alone have
 /// the same text.
 pub(crate) fn name_text(name: &Name) -> String {
-    name.as_ref().to_string()
+    let mut text = String::new();
+    // What cannot be written is nobody's name.
+    if write!(text, "{}", name.as_ref()).is_err() {
+        text.clear();
+    }
+    text
 }
 
 /// A distinguished name of text (RFC 4514 §3), with spaces around `,`, `+` and `=` that do not count; `None` if it is none.

@@ -423,7 +423,7 @@ impl Engine {
         let identification = keys.identification(&*self.crypto, sa.side, &own);
         let extra = proving.extra(id);
         let octets = proving.octets(sa.side, &identification, &extra);
-        let proof = credentials.prove(&*self.crypto, keys.suite().prf, ike, peer, proving.hashes, &octets);
+        let proof = credentials.prove(&*self.crypto, keys.suite().prf, peer, proving.hashes, &octets);
         let (certificates, auth) = proof.map_err(|unproven| unproven.0)?;
         Ok((own, certificates, auth))
     }

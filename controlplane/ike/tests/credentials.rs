@@ -39,7 +39,7 @@ fn prove(files: &Files, config: &str, hashes: Hashes) -> Result<Proof, String> {
     let ike = ike(config);
     let credentials = Credentials::load(&ike, &|path| files.read(path)).map_err(|bad| bad.to_string())?;
     let peer = Identity::Address("10.0.0.2".parse().unwrap());
-    let proof = credentials.prove(&AwsLc, Prf::Sha256, &ike, Some(&peer), hashes, &OCTETS);
+    let proof = credentials.prove(&AwsLc, Prf::Sha256, Some(&peer), hashes, &OCTETS);
     let (certificates, auth) = proof.map_err(|why| why.to_string())?;
     Ok(Proof { id: credentials.identification(&ike, local()), certificates, auth })
 }
@@ -140,6 +140,32 @@ fn a_proof_that_was_changed_is_refused() {
     ] {
         proof.auth = Payload::Authentication { method, data: vec![1; 64] };
         assert_eq!(verify(files, BELIEVES, &proof).unwrap_err(), format!("peer spoke.example: {words}"));
+    }
+}
+
+/// Every bit of a certificate counts: of what it says, and of its signature.
+#[test]
+fn a_certificate_that_was_changed_anywhere_is_refused() {
+    let (files, authority) = (&mut Files::default(), public_authority());
+    files.authority("ca.pem", &authority);
+    files.signed("spoke", &authority, &rcgen::PKCS_ECDSA_P256_SHA256, &["spoke.example", "10.0.0.2"], |_| ());
+    let mut proof = prove(files, OWN, ours()).unwrap();
+    let ike = ike(BELIEVES);
+    let credentials = Credentials::load(&ike, &|path| files.read(path)).unwrap();
+    let Payload::Certificate { data, .. } = proof.certificates[0].clone() else { panic!() };
+    let mut believed = |data: &[u8]| {
+        proof.certificates[0] = Payload::Certificate { encoding: 4, data: data.to_vec() };
+        let claim = Claim { id: &proof.id, certificates: &proof.certificates, auth: &proof.auth };
+        credentials.verify(&AwsLc, Prf::Sha256, NOW, &ike, &claim, &OCTETS)
+    };
+    assert!(believed(&data).is_ok());
+    for at in 0..data.len() {
+        for bit in 0..8 {
+            let mut changed = data.clone();
+            changed[at] ^= 1 << bit;
+            assert!(believed(&changed).is_err(), "byte {at}, bit {bit}");
+        }
+        assert!(believed(&data[..at]).is_err(), "{at} bytes");
     }
 }
 

@@ -380,7 +380,7 @@ impl Walk {
                 assert!(verify(self.now - 86_400, &claim, &octets).is_err(), "not yet valid");
             } else {
                 // A pre-shared key makes the same proof each time.
-                let ours = credentials.prove(&AwsLc, prf, ike, None, ike::auth::Hashes::default(), &octets);
+                let ours = credentials.prove(&AwsLc, prf, None, ike::auth::Hashes::default(), &octets);
                 assert_eq!(ours.unwrap(), (vec![], auth.clone()));
                 let (ike, wrong) = loaded(json!({ "psk": [{ "secret": "another" }] }));
                 assert!(wrong.verify(&AwsLc, prf, self.now, &ike, &claim, &octets).is_err(), "another key");
