@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   initiator of the exchange:  request ── inbound SA ── outbound SA (takes over between two packets) ── the old one is closed
-//!   responder:                  inbound SA ── answer ── the peer shows that it has its inbound SA, or 150 ms pass ── outbound SA
+//!   responder:                  inbound SA ── answer ── the peer shows that it has its inbound SA, or time passes ── outbound SA
 //! ```
 //! So nobody seals by an SA whose other end is not there yet. An outbound SA is put once: a key that was replaced is never put again.
 
@@ -16,7 +16,7 @@ use model::time::Instant;
 use wire::ike::{NotifyType, Payload, Proposal, Selector};
 
 use crate::engine::Engine;
-use crate::limits::OUTBOUND_AFTER;
+use crate::limits::{OUTBOUND_AFTER, OUTBOUND_INSTEAD_AFTER};
 use crate::path::notify;
 use crate::sa::{Sa, find};
 use crate::turn::Turn;
@@ -51,12 +51,21 @@ pub(crate) struct Child {
 /// What became of the outbound SA.
 #[derive(Debug)]
 pub(crate) enum Sealing {
-    /// It waits for the peer's inbound SA, at the longest until then.
-    Waiting(Box<OutboundSa>, Instant),
+    /// It waits for the peer's inbound SA.
+    Waiting(Box<Waiting>),
     /// It was put.
     Put,
     /// It never will be.
     Never,
+}
+
+/// An outbound SA that is not put yet.
+#[derive(Debug)]
+pub(crate) struct Waiting {
+    object: OutboundSa,
+    /// So long after the last transmission of our answer.
+    pub(crate) wait: Duration,
+    pub(crate) until: Instant,
 }
 
 impl Child {
@@ -64,7 +73,7 @@ impl Child {
     pub(crate) fn due(&self) -> Option<Instant> {
         let rekey = (!self.is_closing && self.successor.is_none()).then_some(self.rekey_at);
         let waiting = match &self.sealing {
-            Sealing::Waiting(_, until) => Some(*until),
+            Sealing::Waiting(waiting) => Some(waiting.until),
             _ => None,
         };
         let close = self.close_at.filter(|_| !self.is_closing);
@@ -276,7 +285,7 @@ impl Engine {
                 lifetimes: profile.lifetimes,
             },
         );
-        let sealing = OutboundSa {
+        let object = OutboundSa {
             protection: peer,
             worker,
             spi: outbound,
@@ -286,6 +295,8 @@ impl Engine {
             lease,
             lifetimes: profile.lifetimes,
         };
+        let takes_over = self.peers.get(&peer).is_some_and(|programmed| !programmed.outbound.is_empty());
+        let wait = if takes_over { OUTBOUND_INSTEAD_AFTER } else { OUTBOUND_AFTER };
         let lifetime = Duration::from_secs(profile.ike.child_lifetime.max(10).into());
         let rekey_at = turn.now + self.jittered(lifetime);
         let Some(established) = sa.established_mut() else { return };
@@ -298,7 +309,7 @@ impl Engine {
             suite,
             at: turn.now,
             rekey_at,
-            sealing: Sealing::Waiting(Box::new(sealing), turn.now + OUTBOUND_AFTER),
+            sealing: Sealing::Waiting(Box::new(Waiting { object, wait, until: turn.now + wait })),
             is_closing: false,
             successor: None,
             rival: None,
@@ -317,16 +328,15 @@ impl Engine {
         let Some(child) = established.children.iter_mut().find(|child| child.inbound == inbound) else {
             return;
         };
-        if !matches!(child.sealing, Sealing::Waiting(..)) {
+        if !matches!(child.sealing, Sealing::Waiting(_)) {
             return;
         }
-        let Sealing::Waiting(mut object, _) = std::mem::replace(&mut child.sealing, Sealing::Put) else {
-            return;
-        };
+        let Sealing::Waiting(waiting) = std::mem::replace(&mut child.sealing, Sealing::Put) else { return };
+        let mut object = waiting.object;
         // The peer may have moved meanwhile.
         object.protection = peer;
         let (worker, spi) = (object.worker, object.spi);
-        turn.put(Object::OutboundSa(*object));
+        turn.put(Object::OutboundSa(object));
         self.sealed_by(turn, sa, peer, (worker, spi, ours));
     }
 
@@ -374,6 +384,6 @@ impl Engine {
 /// Inbound SPIs of those whose outbound SA waits.
 fn waiting(sa: &Sa, is_meant: impl Fn(&Child) -> bool) -> Vec<Spi> {
     let children = sa.established().map_or(&[][..], |established| &established.children[..]);
-    let waits = |child: &&Child| matches!(child.sealing, Sealing::Waiting(..)) && is_meant(child);
+    let waits = |child: &&Child| matches!(child.sealing, Sealing::Waiting(_)) && is_meant(child);
     children.iter().filter(waits).map(|child| child.inbound).collect()
 }

@@ -200,7 +200,7 @@ impl Engine {
                 self.seal_by(turn, sa, new);
                 if let Some(theirs) = rival.and_then(|(theirs, _)| child_mut(sa, theirs)) {
                     // The peer's has the lowest: it closes it.
-                    if matches!(theirs.sealing, Sealing::Waiting(..)) {
+                    if matches!(theirs.sealing, Sealing::Waiting(_)) {
                         theirs.sealing = Sealing::Never;
                     }
                     theirs.successor = Some(new);

@@ -192,7 +192,7 @@ fn yields(sa: &mut Sa, to: u64, close_at: Instant, is_mute: bool) {
     established.close_at = Some(close_at);
     if is_mute {
         for child in &mut established.children {
-            if matches!(child.sealing, Sealing::Waiting(..)) {
+            if matches!(child.sealing, Sealing::Waiting(_)) {
                 child.sealing = Sealing::Never;
             }
         }

@@ -85,6 +85,7 @@ impl Engine {
                 self.drop_child(turn, sa, inbound, true, "peer closed it");
             }
         }
+        self.seal_all(turn, sa);
         let answer = if gone.is_empty() { Vec::new() } else { vec![delete(&gone)] };
         self.answer(turn, sa, path, Exchange::INFORMATIONAL, &answer);
         self.without_child(sa, false);

@@ -263,6 +263,7 @@ impl Engine {
             additional: chosen.additional,
             begun: None,
             intermediate: None,
+            before: None,
             child: None,
             until: turn.now + HALF_OPEN * 2,
         };
@@ -480,6 +481,7 @@ impl Engine {
             additional: suite.additional,
             begun: None,
             intermediate: None,
+            before: None,
             child: None,
             until: turn.now + time,
         };

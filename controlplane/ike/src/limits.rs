@@ -38,6 +38,9 @@ pub(crate) const REFUSED: Duration = Duration::from_secs(10);
 /// has its inbound one.
 pub(crate) const OUTBOUND_AFTER: Duration = Duration::from_millis(150);
 
+/// The same where another outbound SA has its place, which works meanwhile: others send a request again after four seconds.
+pub(crate) const OUTBOUND_INSTEAD_AFTER: Duration = Duration::from_secs(5);
+
 /// An inbound SA that was replaced takes packets that are on their way for this long.
 pub(crate) const LINGER: Duration = Duration::from_secs(5);
 

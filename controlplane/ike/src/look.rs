@@ -47,7 +47,7 @@ impl Engine {
         let Some(established) = sa.established_mut() else { return };
         let (mut sealing, mut tasks) = (Vec::new(), Vec::new());
         for child in &mut established.children {
-            if matches!(child.sealing, Sealing::Waiting(_, until) if until <= now) {
+            if matches!(&child.sealing, Sealing::Waiting(waiting) if waiting.until <= now) {
                 sealing.push(child.inbound);
             }
             if child.is_closing {

@@ -169,7 +169,10 @@ impl Engine {
             responder_spi,
         };
         let mixed = sa.keys.as_ref().map(|keys| IkeKeys::mixed(&*self.crypto, keys, shared, &seeds));
-        sa.keys = mixed;
+        let before = std::mem::replace(&mut sa.keys, mixed);
+        if let Some(proving) = proving_mut(sa) {
+            proving.before = before;
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use crate::Reject;
 use crate::child::Sealing;
 use crate::engine::Engine;
 use crate::fragment::{Fragments, Joined};
-use crate::limits::{FRAGMENTED, FRAGMENTED_UNPROVED, FRAGMENTS, FRAGMENTS_HELD, OUTBOUND_AFTER};
+use crate::limits::{FRAGMENTED, FRAGMENTED_UNPROVED, FRAGMENTS, FRAGMENTS_HELD};
 use crate::path::{Path, notify};
 use crate::programmed::Ending;
 use crate::sa::{Asked, Sa, Stage};
@@ -116,7 +116,11 @@ impl Engine {
             }
             is_last
         };
-        let keys = sa.keys.as_ref().ok_or(Reject::Unexpected)?;
+        let before = match &sa.stage {
+            Stage::Proving(proving) if is_repeated => proving.before.as_ref(),
+            _ => None,
+        };
+        let keys = before.or(sa.keys.as_ref()).ok_or(Reject::Unexpected)?;
         let part = sk::open(&*self.crypto, keys, sa.their_side(), sealed);
         let part = part.map_err(|_| Reject::NotAuthentic)?;
         if is_repeated {
@@ -151,8 +155,8 @@ impl Engine {
         self.counts.repeated += 1;
         let Some(established) = sa.established_mut() else { return };
         for child in &mut established.children {
-            if let Sealing::Waiting(_, until) = &mut child.sealing {
-                *until = turn.now + OUTBOUND_AFTER;
+            if let Sealing::Waiting(waiting) = &mut child.sealing {
+                waiting.until = turn.now + waiting.wait;
             }
         }
     }
@@ -269,8 +273,10 @@ impl Engine {
             (Stage::Proving(_), Exchange::IKE_INTERMEDIATE) => self.intermediate_request(turn, sa, opened),
             (Stage::Proving(_), Exchange::IKE_AUTH) => self.proof_request(turn, sa, opened),
             (Stage::Established(_), exchange) => {
-                // The peer went on: what we answered before has reached it.
-                self.seal_all(turn, sa);
+                // The peer went on: what we answered before has reached it. Of what it closes now nothing more is used.
+                if exchange != Exchange::INFORMATIONAL {
+                    self.seal_all(turn, sa);
+                }
                 match exchange {
                     Exchange::CREATE_CHILD_SA => self.create_request(turn, sa, opened),
                     Exchange::INFORMATIONAL => self.informational_request(turn, sa, opened),

@@ -103,6 +103,8 @@ pub(crate) struct Proving {
     pub(crate) begun: Option<Begun>,
     /// What IKE_INTERMEDIATE messages of both sides, initiator's first, add to what is proved (RFC 9242 §3.3.2).
     pub(crate) intermediate: Option<(Vec<u8>, Vec<u8>)>,
+    /// The keys before: what comes again of IKE_INTERMEDIATE is encrypted with them.
+    pub(crate) before: Option<IkeKeys>,
     /// Our inbound SPI and its worker, as initiator.
     pub(crate) child: Option<(Spi, WorkerId)>,
     /// When this has come to nothing.

@@ -1,0 +1,12 @@
+//! Engines that talk to each other on a virtual clock: an underlay that delays, loses, doubles, reorders and translates addresses, and data
+//! planes that do what they are programmed to do.
+//!
+//! Two laws are looked at with every action, in every test: no outbound SA takes another's place before its peer has the inbound one with the
+//! same key; and no key is programmed for sealing twice.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+#[path = "engines/net.rs"]
+mod net;
+
+#[path = "engines/coming_up.rs"]
+mod coming_up;
