@@ -585,6 +585,7 @@ impl Conductor {
             self.program(ops, out);
         }
         self.release(out);
+        self.close_sockets(out);
     }
 
     /// Sends what need not wait any longer.

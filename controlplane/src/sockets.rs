@@ -41,7 +41,7 @@ pub struct Sockets {
 /// One of them.
 struct One {
     task: JoinHandle<()>,
-    socket: Arc<tokio::sync::OnceCell<UdpSocket>>,
+    socket: Arc<std::sync::OnceLock<UdpSocket>>,
 }
 
 impl Drop for One {
@@ -64,7 +64,11 @@ impl Sockets {
             if self.open.contains_key(&endpoint) {
                 continue;
             }
-            let socket = Arc::new(tokio::sync::OnceCell::new());
+            // At once, if it can be: the first datagram is about to be sent by it.
+            let socket = Arc::new(std::sync::OnceLock::new());
+            if let Ok(open) = open(&endpoint).and_then(UdpSocket::from_std) {
+                let _ = socket.set(open);
+            }
             let (inputs, datagrams) = (self.inputs.clone(), self.datagrams.clone());
             let task = tokio::spawn(receive(endpoint.clone(), Arc::clone(&socket), inputs, datagrams));
             self.open.insert(endpoint, One { task, socket });
@@ -87,14 +91,19 @@ impl Sockets {
 /// Opens a socket, and hands up what comes.
 async fn receive(
     endpoint: Endpoint,
-    cell: Arc<tokio::sync::OnceCell<UdpSocket>>,
+    cell: Arc<std::sync::OnceLock<UdpSocket>>,
     inputs: mpsc::Sender<Input>,
     datagrams: Queue<Datagram>,
 ) {
     let mut told = String::new();
     let socket = loop {
+        if let Some(socket) = cell.get() {
+            break socket;
+        }
         match open(&endpoint).and_then(UdpSocket::from_std) {
-            Ok(socket) => break cell.get_or_init(|| async { socket }).await,
+            Ok(socket) => {
+                let _ = cell.set(socket);
+            }
             Err(error) => {
                 let reason = error.to_string();
                 if reason != told {

@@ -110,7 +110,7 @@ impl Engine {
         while let Some(timer) = self.timers.expire(turn.now) {
             match timer {
                 Timer::Linger(spi) => self.drop_inbound(turn, spi),
-                Timer::Orphans(peer) => self.drop_orphans(turn, peer),
+                Timer::Orphans(peer) => self.drop_orphans(turn, peer, false),
                 Timer::Want(peer) => self.rested(turn, peer),
             }
         }
@@ -249,7 +249,7 @@ impl Engine {
         }
         let gone: Vec<_> = self.peers.keys().filter(|peer| self.profile(peer).is_none()).copied().collect();
         for peer in gone {
-            self.drop_orphans(turn, peer);
+            self.drop_orphans(turn, peer, false);
         }
         self.wants = std::mem::take(&mut self.wants)
             .into_iter()
@@ -330,7 +330,7 @@ impl Engine {
         }
         let peers: Vec<_> = self.peers.keys().copied().collect();
         for peer in peers {
-            self.drop_orphans(turn, peer);
+            self.drop_orphans(turn, peer, false);
         }
         let mut left: Vec<_> = self.inbounds.keys().copied().collect();
         left.sort_unstable();

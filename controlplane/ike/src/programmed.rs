@@ -203,16 +203,18 @@ impl Engine {
     }
 
     /// SAs that are nobody's have ended.
-    pub(crate) fn drop_orphans(&mut self, turn: &mut Turn<'_>, peer: Protection) {
+    pub(crate) fn drop_orphans(&mut self, turn: &mut Turn<'_>, peer: Protection, is_dead: bool) {
         let Some(programmed) = self.peers.get_mut(&peer) else { return };
         let orphans = programmed.outbound.extract_if(.., |outbound| outbound.sa == NOBODY);
         orphans.for_each(|outbound| turn.remove(Key::OutboundSa(peer, outbound.worker)));
-        for spi in programmed.inbound.clone() {
+        let inbound = programmed.inbound.clone();
+        // Before anything else says that it is not protected any more, and not why.
+        self.tidy(turn, peer, is_dead);
+        for spi in inbound {
             if self.inbounds.get(&spi).is_some_and(|inbound| inbound.sa == NOBODY) {
                 self.drop_inbound(turn, spi);
             }
         }
-        self.tidy(turn, peer, false);
     }
 
     /// The IKE SA goes, and its children with it (RFC 7296 §1.4.1). `lingers`: the peer knows, and what it sent before is still taken.
@@ -242,7 +244,7 @@ impl Engine {
         if let Some(programmed) = self.peers.get_mut(&peer) {
             programmed.sas.retain(|other| *other != ours);
             if programmed.sas.is_empty() && ending == Ending::Dead {
-                self.drop_orphans(turn, peer);
+                self.drop_orphans(turn, peer, true);
             }
         }
         self.tidy(turn, peer, ending == Ending::Dead);

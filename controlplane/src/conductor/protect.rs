@@ -73,6 +73,8 @@ pub(super) struct Ike {
     /// As it was configured last.
     configured: Vec<ike::Profile>,
     endpoints: Vec<Endpoint>,
+    /// More are open than these.
+    are_some_to_close: bool,
     instance: Option<Instance>,
     home: Option<Home>,
     /// SPIs of static keys, as they were told last; `None`: the data plane is to be told.
@@ -113,6 +115,7 @@ impl Ike {
             is_old: true,
             configured: Vec::new(),
             endpoints: Vec::new(),
+            are_some_to_close: false,
             instance: None,
             home: None,
             reserved: None,
@@ -137,6 +140,11 @@ impl Ike {
     /// NHRP packets that were dropped because no SA came in time.
     pub(super) fn unprotected(&self) -> u64 {
         self.unprotected
+    }
+
+    /// IKE messages that were not accepted, by reason.
+    pub(super) fn rejects(&self) -> impl Iterator<Item = (ike::Reject, u64)> {
+        self.engine.rejects()
     }
 
     /// Steps for SAs that no desired program has.
@@ -283,9 +291,21 @@ impl Conductor {
         };
         let wanted: Vec<_> =
             sources.into_iter().flat_map(|source| PORTS.map(|port| endpoint(source, port))).collect();
-        if wanted != self.ike.endpoints {
-            self.ike.endpoints.clone_from(&wanted);
-            out.push(Output::Listen(wanted));
+        if wanted == self.ike.endpoints {
+            return;
+        }
+        // By those that go peers are told so: they are closed when that has been sent.
+        let mut both = wanted.clone();
+        both.extend(self.ike.endpoints.iter().filter(|old| !wanted.contains(old)).cloned());
+        self.ike.are_some_to_close = both.len() > wanted.len();
+        self.ike.endpoints = wanted;
+        out.push(Output::Listen(both));
+    }
+
+    /// Closes the sockets that nobody is at any more, behind the last words.
+    pub(super) fn close_sockets(&mut self, out: &mut Vec<Output>) {
+        if std::mem::take(&mut self.ike.are_some_to_close) {
+            out.push(Output::Listen(self.ike.endpoints.clone()));
         }
     }
 
@@ -619,9 +639,12 @@ impl Conductor {
                 self.uninstall(key);
             }
             self.topology.set_only_port(tunnel, remote, port);
+            // Nobody wants more than before because of that: who was let go stays so.
+            let wants = self.ike.wants.clone();
             for object in said {
                 self.install(now, object, out);
             }
+            self.ike.wants = wants;
             let is_destination =
                 |t: &model::config::Tunnel| t.name == tunnel && t.destination == Some(remote);
             self.is_topology_old |= self.config.tunnels.iter().any(is_destination);
@@ -675,7 +698,7 @@ impl Conductor {
 impl Conductor {
     /// IKE SAs, and peers that are wanted and have none.
     pub(super) fn show_ike(&self, now: Instant) -> IkeSas {
-        IkeSas(rows(&self.ike.engine, now))
+        IkeSas(self.ike.engine.sas(now))
     }
 
     /// Why a peer of a tunnel cannot be reached for want of an SA; `None`: it has one, or needs none.
@@ -724,11 +747,6 @@ impl Conductor {
         self.forget_ike();
         self.ike.steps = known.into_iter().rev().map(|key| Op::Remove(Owner::Ike, key)).collect();
     }
-}
-
-/// What an engine shows of itself.
-fn rows(_engine: &ike::Engine, _now: Instant) -> Vec<model::state::ike::IkeSa> {
-    Vec::new()
 }
 
 /// A port as NHRP has it.

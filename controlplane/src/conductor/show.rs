@@ -61,6 +61,11 @@ impl Conductor {
             |name: &str, sentence: String, count| Counter { name: name.to_owned(), sentence, count };
         let nhrp::Traffic { messages, rejects, .. } = self.engine.traffic();
         let mut counters = Counters { messages, rejects, ..Counters::default() };
+        let of_ike = self.ike.rejects().filter(|(_, count)| *count > 0);
+        counters.others.extend(of_ike.map(|(reject, count)| {
+            let sentence = format!("IKE messages that were not accepted: {}", reject.sentence());
+            counter(&format!("ike-{}", reject.name()), sentence, count)
+        }));
         for (reason, &count) in &self.counted.punts_lost {
             let sentence = format!("packets ({reason:?}) for which the data plane's punt queue had no room");
             counters.others.push(counter("punts-lost", sentence, count));
