@@ -416,3 +416,100 @@ async fn a_journal_is_kept_replays_and_is_private() {
     let refused = controlplane::journal_file::JournalFile::open(&journal).unwrap_err().to_string();
     assert!(refused.contains("0600"), "{refused}");
 }
+
+/// A network namespace with the addresses of the underlay on its loopback; gone afterwards.
+struct Site(String);
+
+impl Site {
+    fn new(addresses: &[&str]) -> Self {
+        let site = Self(format!("nave-cp-ike-{}", std::process::id()));
+        twin::make_netns(&site.0).unwrap();
+        site.ip("link set lo up");
+        for address in addresses {
+            site.ip(&format!("addr add {address}/32 dev lo"));
+        }
+        site
+    }
+
+    fn ip(&self, words: &str) {
+        let done =
+            std::process::Command::new("ip").args(["-n", &self.0]).args(words.split(' ')).status().unwrap();
+        assert!(done.success(), "ip {words}");
+    }
+}
+
+impl Drop for Site {
+    fn drop(&mut self) {
+        let _ = twin::remove_netns(&self.0);
+    }
+}
+
+/// A node whose underlay is in a namespace, protected by IKE with a secret in a file.
+fn by_ike(node: &str, site: &Site, secret: &Path) -> String {
+    let text = example(3, node).replacen("name = \"wan\"", "name = \"wan\"\ntable = 1", 1).replacen(
+        "source = \"wan\"",
+        "source = \"wan\"\nunderlay_table = 1\nprotection = \"branch\"",
+        1,
+    );
+    format!(
+        "{text}\n[[tables]]\nid = 1\nnetns = {:?}\n[[profiles]]\nname = \"branch\"\n[profiles.ike]\n\
+         identity = \"{node}.example\"\n[[profiles.ike.psk]]\nfile = {secret:?}\n",
+        site.0
+    )
+}
+
+/// Input: a hub and a spoke with a secret in a file, on UDP sockets of a namespace. Output: they are protected and registered, the operator
+/// sees who they are; a file that is not there refuses a configuration whole; another secret at one end is an event with its reason.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pair_is_protected_by_real_sockets() {
+    let site = Site::new(&["203.0.113.1", "203.0.113.11"]);
+    let underlay = Underlay::default();
+    let folders = ["hub", "spoke1"].map(|n| Folder::new(&format!("ike-{n}"), ""));
+    let secrets = [0, 1].map(|n: usize| folders[n].path.join("secret"));
+    for (n, node) in ["hub", "spoke1"].into_iter().enumerate() {
+        std::fs::write(&secrets[n], "a secret of both\n").unwrap();
+        folders[n].write(&by_ike(node, &site, &secrets[n]));
+        controlplane::shell::read_config(&folders[n].path.join("nave.toml")).unwrap();
+    }
+    let dataplanes = [
+        DataplaneProcess::start(&folders[0], 10, &underlay),
+        DataplaneProcess::start(&folders[1], 11, &underlay),
+    ];
+    let [hub, spoke] =
+        [ControlplaneProcess::start(&folders[0]).await, ControlplaneProcess::start(&folders[1]).await];
+    wait("the registration", || is_registered(&dataplanes[0])).await;
+    let State::Ike(shown) = spoke.management.show(What::Ike.into()).await.unwrap() else { panic!() };
+    let identity = shown.0[0].identity.as_ref().unwrap().to_string();
+    assert_eq!((identity.as_str(), shown.0[0].children.len()), ("hub.example", 1), "{shown}");
+
+    // A file that is not there: the whole is refused, and nothing changed.
+    let text = folders[1].config(&by_ike("spoke1", &site, Path::new("/nowhere/secret")));
+    for dry_run in [true, false] {
+        let fault = spoke.management.apply(Apply { text: text.clone(), dry_run }).await.unwrap().unwrap_err();
+        assert_eq!(fault.path, "profiles[0].ike.psk[0].file");
+        assert!(fault.problem.starts_with("/nowhere/secret: "), "{fault}");
+    }
+    let cleared = spoke.management.clear(Clear::Ike { peer: "hub.example".parse().unwrap() }).await.unwrap();
+    assert_eq!(cleared, 1);
+
+    // The file holds another secret: that is read with the next apply, and counts for who comes from then on.
+    std::fs::write(&secrets[1], "another one").unwrap();
+    let mut events = spoke.management.watch(None).await.unwrap();
+    let text = folders[1].config(&by_ike("spoke1", &site, &secrets[1]));
+    spoke.management.apply(Apply { text, dry_run: false }).await.unwrap().unwrap();
+    spoke.management.clear(Clear::Ike { peer: "203.0.113.1".parse().unwrap() }).await.unwrap();
+    let failed = async {
+        loop {
+            if let Happening::IkeFailed { reason, .. } = events.next().await.unwrap().unwrap().what {
+                break reason;
+            }
+        }
+    };
+    let reason = tokio::time::timeout(Duration::from_secs(20), failed).await.unwrap();
+    assert!(!reason.is_empty() && !reason.contains("another one"), "{reason}");
+    hub.stop().await;
+    spoke.stop().await;
+    for dataplane in &dataplanes {
+        assert!(dataplane.served.program.lock().unwrap().program().is_empty(), "nothing stays");
+    }
+}

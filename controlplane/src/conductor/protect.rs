@@ -203,7 +203,7 @@ impl Conductor {
     pub(super) fn greet_ike(&mut self, instance: Instance, (workers, slots): (u16, u32), there: &[Object]) {
         let is_first = self.ike.instance.is_none();
         let is_new = self.ike.instance.replace(instance) != Some(instance);
-        self.ike.home = Some(Home { workers, slots });
+        self.ike.home = Some(Home { workers: workers.max(1), slots });
         self.ike.reserved = None;
         self.ike.is_old = true;
         self.ike.is_new |= is_new;

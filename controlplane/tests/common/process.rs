@@ -112,10 +112,17 @@ impl server::Dataplane for Service {
         tokio::spawn(async move {
             while let Some(Ok(packet)) = packets.next().await {
                 let tunnel = (Key::Tunnel(packet.tunnel), Owner::Config);
-                let own = match served.program.lock().unwrap().program().get(&tunnel) {
-                    Some(Object::Tunnel(tunnel)) => tunnel.source,
+                let program = served.program.lock().unwrap().program();
+                let (own, is_protected) = match program.get(&tunnel) {
+                    Some(Object::Tunnel(tunnel)) => (tunnel.source, tunnel.protection.is_some()),
                     _ => panic!("a packet through a tunnel that is not there"),
                 };
+                let mut sas = program.values().filter_map(|object| match object {
+                    Object::OutboundSa(sa) if sa.protection.remote == packet.destination => Some(sa.spi),
+                    _ => None,
+                });
+                let spi = sas.next();
+                assert!(spi.is_some() || !is_protected, "a packet in the clear");
                 let to = served.underlay.lock().unwrap().get(&packet.destination).cloned();
                 let packet = PacketIn {
                     reason: PuntReason::Nhrp,
@@ -125,7 +132,7 @@ impl server::Dataplane for Service {
                     udp_port: 0,
                     bytes: packet.bytes,
                     dropped_before: 0,
-                    spi: None,
+                    spi,
                 };
                 if let Some(to) = to {
                     let _ = to.send(packet).await;
