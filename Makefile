@@ -8,7 +8,7 @@
 #   make lint        formatting, clippy and rustdoc, warnings as errors
 #   make walk        makes the blocks of docs/walk.md anew: traced and captured packets of a run
 #   make bench       cycles per packet of the graph, clear and protected, and of AES-GCM, per look-up of the FIB, a million routes through gRPC, NHRP registrations, IKE SAs (nave-perf)
-#   make fuzz        gives bytes to the NHRP codec and engine, to the providers of AES-GCM and to ESP in the data plane, for FUZZ_SECONDS, 1800 in all; wants a nightly toolchain
+#   make fuzz        gives bytes to the codecs and engines of NHRP and IKE, to the providers of AES-GCM and to ESP in the data plane, for FUZZ_SECONDS, 1800 in all; wants a nightly toolchain
 #   make deps        the Debian packages alone
 
 SHELL := /bin/bash
@@ -105,7 +105,7 @@ bench: deps
 	  perf ike --proof $$proof $(filter --json,$(ARGS)); \
 	done
 
-# Of the time: a quarter for the codec of NHRP and its engine each, a twelfth for AES-GCM and for ESP, a sixth for the codec of IKE and its engine each. What is found lies in target/fuzz-found; the corpus grows in target/fuzz-corpus,
+# A third of the time for the engine of IKE, a sixth each for its codec, and for the codec and the engine of NHRP, a twelfth for AES-GCM and for ESP. What is found lies in target/fuzz-found; the corpus grows in target/fuzz-corpus,
 # and `make fuzz-corpus` makes it the committed one again, as small as it can be.
 FUZZ = $(CARGO) +nightly fuzz
 FUZZ_DIR = --fuzz-dir fuzz/targets --target-dir target/fuzz
@@ -116,13 +116,15 @@ fuzz: fuzz-tools
 	  $(FUZZ) run $(FUZZ_DIR) $$1 target/fuzz-corpus/$$1 fuzz/corpus/$$1 -- -max_total_time=$$2 -max_len=2048 -len_control=0 -timeout=20 \
 	    -rss_limit_mb=4096 -print_final_stats=1 -artifact_prefix=target/fuzz-found/$$1/ $(ARGS); \
 	}; \
-	fuzz codec $$(($(FUZZ_SECONDS) / 3)); \
-	fuzz aead $$(($(FUZZ_SECONDS) / 6)); \
-	fuzz esp $$(($(FUZZ_SECONDS) / 6)); \
-	fuzz engine $$(($(FUZZ_SECONDS) / 3))
+	fuzz codec $$(($(FUZZ_SECONDS) / 6)); \
+	fuzz aead $$(($(FUZZ_SECONDS) / 12)); \
+	fuzz esp $$(($(FUZZ_SECONDS) / 12)); \
+	fuzz engine $$(($(FUZZ_SECONDS) / 6)); \
+	fuzz ike_codec $$(($(FUZZ_SECONDS) / 6)); \
+	fuzz ike_engine $$(($(FUZZ_SECONDS) / 3))
 
 fuzz-corpus: fuzz-tools
-	for target in codec aead esp engine; do \
+	for target in codec aead esp engine ike_codec ike_engine; do \
 	  mkdir -p target/fuzz-corpus/$$target; cp fuzz/corpus/$$target/* target/fuzz-corpus/$$target/; \
 	  $(FUZZ) cmin $(FUZZ_DIR) $$target target/fuzz-corpus/$$target -- -max_len=2048; \
 	  rm -f fuzz/corpus/$$target/*; cp target/fuzz-corpus/$$target/* fuzz/corpus/$$target/; \

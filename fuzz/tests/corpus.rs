@@ -42,13 +42,12 @@ fn the_engine_keeps_its_promises_on_its_corpus() {
     assert!(replay("engine", fuzz::engine) >= 40);
 }
 
-/// Input: afternoons by chance, as many on each toolchain. Output: every promise is kept. It is what finds a fault that a change of the
-/// engine makes before anybody fuzzes.
-#[test]
-fn the_engine_keeps_its_promises_on_afternoons_by_chance() {
-    for seed in 0..2_000_u64 {
+/// So many inputs of so many bytes by chance, the same on each toolchain: what finds a fault that a change of an engine makes before anybody
+/// fuzzes.
+fn by_chance(count: u64, length: usize, target: fn(&[u8])) {
+    for seed in 0..count {
         let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-        let bytes: Vec<u8> = (0..2000)
+        let bytes: Vec<u8> = (0..length)
             .map(|_| {
                 state ^= state << 13;
                 state ^= state >> 7;
@@ -56,6 +55,24 @@ fn the_engine_keeps_its_promises_on_afternoons_by_chance() {
                 (state >> 32) as u8
             })
             .collect();
-        assert!(catch_unwind(AssertUnwindSafe(|| fuzz::engine(&bytes))).is_ok(), "seed {seed}");
+        assert!(catch_unwind(AssertUnwindSafe(|| target(&bytes))).is_ok(), "seed {seed}");
     }
+}
+
+/// Input: afternoons by chance. Output: every promise is kept.
+#[test]
+fn the_engine_keeps_its_promises_on_afternoons_by_chance() {
+    by_chance(2_000, 2_000, fuzz::engine);
+}
+
+#[test]
+fn the_engine_of_ike_keeps_its_promises_on_its_corpus() {
+    assert!(replay("ike_engine", fuzz::ike_engine) >= 40);
+}
+
+/// Input: two nodes, a peer with the keys that lies, and an underlay, by chance. Output: every promise is kept, and both nodes come up when
+/// all is quiet again.
+#[test]
+fn the_engine_of_ike_keeps_its_promises_on_scripts_by_chance() {
+    by_chance(1_000, 600, fuzz::ike_engine);
 }

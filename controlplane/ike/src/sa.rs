@@ -358,12 +358,12 @@ impl Sa {
                     if ike.idle > 0 {
                         at(established.used + Duration::from_secs(ike.idle.into()));
                     }
+                    established.childless.iter().for_each(|since| at(*since + crate::limits::CHILDLESS));
                 }
                 if self.nat.us && ike.nat_keepalive > 0 {
                     at(self.sent + Duration::from_secs(ike.nat_keepalive.into()));
                 }
                 established.close_at.into_iter().for_each(&mut at);
-                established.childless.iter().for_each(|since| at(*since + crate::limits::CHILDLESS));
                 established.children.iter().filter_map(Child::due).for_each(&mut at);
             }
         }
