@@ -58,6 +58,10 @@ const SAVE_AGAIN: Duration = Duration::from_secs(5);
 const STOP_STEP: Duration = Duration::from_secs(1);
 /// How often it is said that certificates end soon.
 const DAY: Duration = Duration::from_secs(86_400);
+/// How often the calendar is looked at.
+const MINUTE: Duration = Duration::from_secs(60);
+/// Certificates are judged by a calendar that may be so many seconds off.
+const DRIFT: u64 = 60;
 /// Failures of IKE that are written down by default, in a second: anybody can cause any number.
 const FAILURES: u32 = 5;
 
@@ -167,6 +171,7 @@ pub async fn run_in(world: World<impl Future<Output = ()>>) -> Result<()> {
     work.handle(Input::Tick, &mut saver).await;
 
     let mut stop = std::pin::pin!(stop);
+    let (mut drift, mut minute) = (Drift::default(), tokio::time::interval(MINUTE));
     let mut daily = tokio::time::interval_at(tokio::time::Instant::now() + DAY, DAY);
     loop {
         let deadline = work.conductor.next_deadline().map(|due| clock.tokio(due));
@@ -182,6 +187,7 @@ pub async fn run_in(world: World<impl Future<Output = ()>>) -> Result<()> {
             packet = work.programmer.packets_in.pop() => work.handle(Input::Packet(packet), &mut saver).await,
             datagram = work.sockets.datagrams.pop() => work.handle(Input::Datagram(datagram), &mut saver).await,
             _ = daily.tick() => warn_of(work.conductor.credentials()),
+            _ = minute.tick() => drift.look(clock),
             () = until(deadline) => work.handle(Input::Tick, &mut saver).await,
             () = saver.due() => saver.save(&work.conductor),
             done = &mut served => return ended(done),
@@ -601,6 +607,24 @@ impl Clock {
     /// The runtime's timers count in milliseconds and never fire early.
     fn tokio(&self, at: Instant) -> tokio::time::Instant {
         self.began + at.since(Instant(self.began_at))
+    }
+}
+
+/// Whether the calendar was set since this process began, whose time goes on steadily: an operator who set it ought to know.
+#[derive(Debug, Default)]
+struct Drift {
+    is_told: bool,
+}
+
+impl Drift {
+    fn look(&mut self, clock: Clock) {
+        let by = calendar().abs_diff(clock.now().0) / 1_000_000;
+        if by > DRIFT && !self.is_told {
+            tracing::warn!(
+                "the calendar was set by {by} s since this process began; certificates are judged by the old one until it starts again"
+            );
+        }
+        self.is_told = by > DRIFT;
     }
 }
 

@@ -11,6 +11,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use nix::sys::socket::setsockopt;
+use nix::sys::socket::sockopt::{RcvBufForce, SndBufForce};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
@@ -147,9 +149,13 @@ fn open(endpoint: &Endpoint) -> io::Result<Unread> {
             socket.set_freebind_v4(true)?;
         }
         socket.set_nonblocking(true)?;
-        // As much of it as the kernel gives.
-        let _ = socket.set_recv_buffer_size(BUFFER);
-        let _ = socket.set_send_buffer_size(BUFFER);
+        // More than others may have, or as much of it as the kernel gives.
+        if setsockopt(&socket, RcvBufForce, &BUFFER).is_err() {
+            let _ = socket.set_recv_buffer_size(BUFFER);
+        }
+        if setsockopt(&socket, SndBufForce, &BUFFER).is_err() {
+            let _ = socket.set_send_buffer_size(BUFFER);
+        }
         socket.bind(&local.into())?;
         Ok(socket.into())
     };

@@ -11,8 +11,9 @@ use crate::{InterfaceName, Mac, NbmaAddr, ProtocolAddr, WorkerId};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Report {
-    /// Packets want this next hop and its adjacency is not complete. On a port interface: resolve it with ARP; on a tunnel:
-    /// with NHRP. At most one a second for each hop while packets come.
+    /// Packets want this next hop and its adjacency is not complete, or there is no SA with the peer behind it. On a port interface: resolve
+    /// it with ARP; on a tunnel: with NHRP, and agree on an SA by IKE where it is protected. At most one a second for each hop while packets
+    /// come.
     Glean(Hop),
     /// These next hops of a tunnel carried packets since the last such report (about one second).
     Used {

@@ -62,6 +62,11 @@ impl Sa {
         filter.admits_table(table) && filter.admits_address(|addr| [local.0, remote.0].contains(&addr))
     }
 
+    /// Whether every sequence number that there is has been leased: of a key of IKE, which is new.
+    fn has_all_numbers(&self) -> bool {
+        self.leased.is_some_and(|last| last >= if self.esn { u64::MAX - 1 } else { u32::MAX.into() })
+    }
+
     fn state(&self) -> &'static str {
         match (&self.refused, self.reached) {
             (Some(_), _) => "refused",
@@ -138,7 +143,10 @@ impl fmt::Display for Sas {
                 sa.packets.to_string(),
                 sa.bytes.to_string(),
                 sa.sequence.to_string(),
-                or_dash(sa.leased),
+                or_dash(
+                    sa.leased
+                        .map(|last| if sa.has_all_numbers() { "all".to_owned() } else { last.to_string() }),
+                ),
                 or_dash(is_inbound.then_some(sa.replayed)),
                 or_dash(is_inbound.then_some(sa.bad_icv)),
                 or_dash(sa.age.map(Clock)),

@@ -448,6 +448,9 @@ lab 203.0.113.1 to 203.0.113.9: waiting, we are initiator, a server of ours
     Last failure: it does not answer
 "
     );
+    let mut all = sas();
+    all.0[1].leased = Some(u64::MAX - 1);
+    assert!(all.to_string().contains("         7     all  "), "{all}");
     let mut timed = sas();
     timed.add_times(&ike());
     let times: Vec<_> = timed.0.iter().map(|sa| (sa.age, sa.rekey_in)).collect();

@@ -144,3 +144,51 @@ fn what_is_known_of_a_peer_moves_with_it() {
     let entry = net.nodes[0].engine.entries(net.now).into_iter().find(|e| e.next_hop == overlay(1)).unwrap();
     assert!(entry.flags.registered && entry.expires_in.unwrap() > seconds(590));
 }
+
+/// Input: an SA with a server that there was none with. Output: a server that was told before is told again, one that is being asked is not
+/// asked twice, and one that had been given up is asked at once.
+#[test]
+fn a_server_with_a_new_sa_hears_where_we_are() {
+    let mut net = Net::new(1, &Setup::default());
+    let asked = |net: &Net| net.messages(1, MessageType::RegistrationRequest).len();
+    let met = |net: &mut Net| net.give(1, Input::Protected { tunnel: tunnel0(), nbma: nbma(0) });
+    assert_eq!(asked(&net), 1);
+    met(&mut net);
+    assert_eq!(asked(&net), 1, "one is on its way");
+    net.run(seconds(1));
+    met(&mut net);
+    net.run(seconds(1));
+    assert_eq!(asked(&net), 2);
+    assert!(net.has_event(0, |e| matches!(e, Event::Registered { refresh: true, .. })));
+    // Of a peer that is no server there is nothing to say.
+    net.give(1, Input::Protected { tunnel: tunnel0(), nbma: nbma(7) });
+    net.give(0, Input::Protected { tunnel: tunnel0(), nbma: nbma(1) });
+    assert_eq!(asked(&net), 2);
+    net.kill(0);
+    net.run(seconds(400));
+    let before = asked(&net);
+    assert!(before > 5);
+    net.revive(0);
+    met(&mut net);
+    net.run(millis(50));
+    assert_eq!(
+        (asked(&net), net.nodes[1].engine.servers(net.now)[0].state),
+        (before + 1, ServerState::Responding)
+    );
+}
+
+#[test]
+fn only_an_answer_to_a_resolution_is_one() {
+    let mut net = Net::new(2, &Setup::default());
+    net.run(seconds(1));
+    net.packet(1, host(1, 9), host(2, 9));
+    net.run(seconds(1));
+    for node in 0..3 {
+        for (_, _, bytes) in &net.nodes[node].sent {
+            let is_reply = Message::decode(bytes).unwrap().message_type() == MessageType::ResolutionReply;
+            assert_eq!(nhrp::is_resolution_reply(bytes), is_reply);
+        }
+    }
+    assert!(net.nodes[2].sent.iter().any(|(_, _, bytes)| nhrp::is_resolution_reply(bytes)));
+    assert!(!nhrp::is_resolution_reply(&[0; 28]) && !nhrp::is_resolution_reply(&[]));
+}
