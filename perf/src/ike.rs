@@ -8,11 +8,15 @@
 //!            inbound, outbound SA ◀── response ───────
 //!            first packet by ESP  ───────────────────▶ outbound SA: the peer is protected
 //! ```
+//!
+//! With `--process` all of it (`process.rs`).
+
+mod process;
 
 use std::collections::HashMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -58,9 +62,18 @@ type Datagram = (SocketAddr, Vec<u8>);
 /// Command line of `nave-perf ike`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Peers
-    #[arg(long, default_value_t = 1000, value_parser = value_parser!(u32).range(1..=100_000))]
-    peers: u32,
+    /// Peers [default: 1000; with --process 2000]
+    #[arg(long, value_parser = value_parser!(u32).range(1..=100_000))]
+    peers: Option<u32>,
+    /// Through everything: a hub of both processes, whose spokes all come back at once and register
+    #[arg(long, conflicts_with = "fake")]
+    process: bool,
+    /// The data plane's program; the one beside this program if not given
+    #[arg(long, requires = "process")]
+    dataplane: Option<PathBuf>,
+    /// The control plane's program; the one beside this program if not given
+    #[arg(long, requires = "process")]
+    controlplane: Option<PathBuf>,
     /// What peers and responder prove themselves by
     #[arg(long, default_value = "psk")]
     proof: Proof,
@@ -93,6 +106,17 @@ enum Proof {
     Rsa,
     /// Certificates with keys of Ed25519, from an authority with one on P-256
     Ed25519,
+}
+
+impl Proof {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Psk => "psk",
+            Self::Ecdsa => "ecdsa",
+            Self::Rsa => "rsa",
+            Self::Ed25519 => "ed25519",
+        }
+    }
 }
 
 /// What one of something costs.
@@ -135,6 +159,9 @@ struct Report {
 /// # Errors
 /// What keeps it from running, in one sentence.
 pub(crate) fn run(args: &Args) -> anyhow::Result<bool> {
+    if args.process {
+        return process::run(args);
+    }
     ensure!(!args.fake || args.proof == Proof::Psk, "signatures are real: --fake goes with --proof psk");
     for core in cores(1)? {
         ensure!(core_affinity::set_for_current(core), "core {} cannot be had", core.id);
@@ -149,25 +176,26 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<bool> {
 }
 
 fn measure(args: &Args) -> anyhow::Result<Report> {
-    let credentials = Issued::new(args)?;
+    let peers = args.peers.unwrap_or(1000);
+    let credentials = Issued::new(args, peers)?;
     let mut passes = Vec::new();
     let mut wrong = None;
     for number in 0..args.passes {
-        let mut pass = Pass::new(args, &credentials, number)?;
-        for first in (0..args.peers).step_by(TOGETHER) {
-            pass.set_up(first..args.peers.min(first + TOGETHER as u32))?;
+        let mut pass = Pass::new(args, peers, &credentials, number)?;
+        for first in (0..peers).step_by(TOGETHER) {
+            pass.set_up(first..peers.min(first + TOGETHER as u32))?;
         }
         wrong = wrong.or_else(|| pass.check());
         passes.push(pass.end());
     }
     let cost = |part: &dyn Fn(&Spent) -> Duration| {
-        let each = passes.iter().map(|spent| part(spent).as_secs_f64() * 1e6 / f64::from(args.peers));
+        let each = passes.iter().map(|spent| part(spent).as_secs_f64() * 1e6 / f64::from(peers));
         Cost { microseconds: median(each.clone()), microseconds_min: each.fold(f64::INFINITY, f64::min) }
     };
     let setup = cost(&|spent| spent.init + spent.auth + spent.used);
     let first = passes.first().context("a pass")?;
     Ok(Report {
-        peers: args.peers,
+        peers,
         proof: args.proof,
         suite: args.suite,
         esp: args.esp,
@@ -177,8 +205,8 @@ fn measure(args: &Args) -> anyhow::Result<Report> {
         init: cost(&|spent| spent.init),
         auth: cost(&|spent| spent.auth),
         used: cost(&|spent| spent.used),
-        bytes_per_setup: first.bytes as f64 / f64::from(args.peers),
-        pieces_per_setup: first.pieces as f64 / f64::from(args.peers),
+        bytes_per_setup: first.bytes as f64 / f64::from(peers),
+        pieces_per_setup: first.pieces as f64 / f64::from(peers),
         datagram_bytes: first.datagrams,
         passes: args.passes,
         verified: wrong.is_none(),
@@ -225,10 +253,10 @@ struct Pass<'a> {
 }
 
 impl<'a> Pass<'a> {
-    fn new(args: &'a Args, issued: &'a Issued, number: u32) -> anyhow::Result<Self> {
+    fn new(args: &'a Args, peers: u32, issued: &'a Issued, number: u32) -> anyhow::Result<Self> {
         let now = Instant(NOW * 1_000_000);
         let hub = engine(args, u64::from(number), &issued.hub, HUB, now, 1 << 18)?;
-        let (peers, served) = (Vec::new(), HashMap::with_capacity(args.peers as usize));
+        let (peers, served) = (Vec::new(), HashMap::with_capacity(peers as usize));
         Ok(Self { args, issued, hub, now, peers, served, spent: Spent::default() })
     }
 
@@ -331,7 +359,7 @@ impl<'a> Pass<'a> {
 
     /// What is wrong, if anything: each peer must be protected on both sides, with the keys of one the other's.
     fn check(&self) -> Option<String> {
-        (0..self.args.peers).zip(&self.peers).find_map(|(number, peer)| {
+        (0..).zip(&self.peers).find_map(|(number, peer)| {
             let served = self.served.get(&IpAddr::V4(address_of(number)));
             let is_right = served.is_some_and(|served| {
                 let inbound = served.inbound.as_ref().map(|(_, key)| key);
@@ -421,6 +449,8 @@ fn address_of(number: u32) -> Ipv4Addr {
 struct Own {
     ike: Ike,
     credentials: Arc<Credentials>,
+    /// What its section names.
+    files: Vec<(&'static str, String)>,
 }
 
 /// Credentials of all.
@@ -431,10 +461,11 @@ struct Issued {
 }
 
 impl Issued {
-    fn new(args: &Args) -> anyhow::Result<Self> {
+    fn new(args: &Args, peers: u32) -> anyhow::Result<Self> {
         let algorithm: &'static SignatureAlgorithm = match args.proof {
             Proof::Psk => {
-                let own = || Own::load(args, &json!({ "psk": [{ "secret": "nave-perf" }] }), &[]);
+                let own =
+                    || Own::load((args, peers), &json!({ "psk": [{ "secret": "nave-perf" }] }), Vec::new());
                 return Ok(Self { hub: own()?, peers: vec![own()?] });
             }
             Proof::Ecdsa => &rcgen::PKCS_ECDSA_P256_SHA256,
@@ -445,9 +476,10 @@ impl Issued {
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
         let authority = CertifiedIssuer::self_signed(params, KeyPair::generate()?)?;
-        let own = |name: String, address| Own::certified(args, &authority, algorithm, &name, address);
+        let own =
+            |name: String, address| Own::certified((args, peers), &authority, algorithm, &name, address);
         let hub = own("hub".to_owned(), HUB)?;
-        let peers = (0..args.peers).map(|number| own(format!("peer{number}"), address_of(number)));
+        let peers = (0..peers).map(|number| own(format!("peer{number}"), address_of(number)));
         Ok(Self { hub, peers: peers.collect::<anyhow::Result<_>>()? })
     }
 }
@@ -464,7 +496,7 @@ fn params(name: &str, address: Option<Ipv4Addr>) -> anyhow::Result<CertificatePa
 
 impl Own {
     fn certified(
-        args: &Args,
+        (args, peers): (&Args, u32),
         authority: &CertifiedIssuer<'static, KeyPair>,
         algorithm: &'static SignatureAlgorithm,
         name: &str,
@@ -473,17 +505,21 @@ impl Own {
         let key = KeyPair::generate_for(algorithm)?;
         let certificate = params(name, Some(address))?.signed_by(&key, authority)?;
         let files =
-            [("own", certificate.pem()), ("key", key.serialize_pem()), ("authority", authority.pem())];
+            vec![("own", certificate.pem()), ("key", key.serialize_pem()), ("authority", authority.pem())];
         let named = json!({ "certificate": "own", "private_key": "key", "authorities": ["authority"] });
-        Self::load(args, &named, &files)
+        Self::load((args, peers), &named, files)
     }
 
-    fn load(args: &Args, section: &serde_json::Value, files: &[(&str, String)]) -> anyhow::Result<Self> {
+    fn load(
+        (args, peers): (&Args, u32),
+        section: &serde_json::Value,
+        files: Vec<(&'static str, String)>,
+    ) -> anyhow::Result<Self> {
         let mut section = section.clone();
         section["proposals"] = json!([args.suite]);
         section["esp"] = json!([args.esp]);
         // No limit is met: what it costs is measured, not what is refused.
-        let most = args.peers + TOGETHER as u32;
+        let most = peers + TOGETHER as u32;
         section["limits"] = json!({
             "half_open": most, "half_open_per_address": most, "cookies_above": most,
             "auth_per_second": 1_000_000, "sas": most,
@@ -494,14 +530,13 @@ impl Own {
             file.map(|(_, text)| text.clone().into_bytes()).ok_or_else(|| std::io::ErrorKind::NotFound.into())
         };
         let credentials = Arc::new(Credentials::load(&ike, &read)?);
-        Ok(Self { ike, credentials })
+        Ok(Self { ike, credentials, files })
     }
 }
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let proof = self.proof.to_possible_value();
-        let proof = proof.as_ref().map_or("", |value| value.get_name());
+        let proof = self.proof.name();
         let [first, second, third, fourth] = self.datagram_bytes;
         writeln!(
             f,

@@ -7,6 +7,7 @@ mod esp;
 mod fib;
 mod frame;
 mod graph;
+mod hub;
 mod ike;
 mod intervals;
 mod lane;

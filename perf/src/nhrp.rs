@@ -37,9 +37,9 @@ const TOGETHER: usize = 4096;
 /// Of so many requests one has its answer looked at byte by byte.
 const CHECKED: usize = 64;
 /// What clients hold each other's addresses for, in seconds: longer than a run lasts on the engine's clock.
-const HOLDING_TIME: u16 = 7200;
+pub(crate) const HOLDING_TIME: u16 = 7200;
 /// Addresses: the server's, and the first of those of the clients in the overlay and the underlay.
-const SERVER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
+pub(crate) const SERVER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
 const SERVER_NBMA: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
 const CLIENTS: u32 = 0x0a01_0000;
 const CLIENTS_NBMA: u32 = 0x6440_0000;
@@ -47,7 +47,7 @@ const CLIENTS_NBMA: u32 = 0x6440_0000;
 const BEHIND: u32 = 0xac10_0000;
 /// Clients that ask for what is behind the server at most: whom it answered it remembers, up to a limit.
 const ASKERS: u32 = 16_384;
-const SECRET: &str = "nave-nhs";
+pub(crate) const SECRET: &str = "nave-nhs";
 
 /// Command line of `nave-perf nhrp`.
 #[derive(Debug, clap::Args)]
@@ -359,7 +359,7 @@ impl Bench {
 }
 
 /// A client's registration request with this number, as IOS makes it.
-fn registration(client: u32, id: u32) -> Vec<u8> {
+pub(crate) fn registration(client: u32, id: u32) -> Vec<u8> {
     let nat = Cie {
         prefix: 32,
         mtu: 1400,
@@ -406,7 +406,7 @@ fn request(
 }
 
 /// A client's address in the overlay.
-fn protocol_of(client: u32) -> Ipv4Addr {
+pub(crate) fn protocol_of(client: u32) -> Ipv4Addr {
     Ipv4Addr::from(CLIENTS + client)
 }
 

@@ -12,44 +12,28 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail, ensure};
-use dpdk::{Eal, Mbuf, Mempool, MempoolConfig, Opened, Port, PortConfig, free_bulk};
+use anyhow::{Context as _, bail};
+use dpdk::free_bulk;
 use model::program::Object;
-use model::state::adjacency::AdjacencyKind;
 use model::state::nhrp::EntryType;
 use model::state::{State, What};
 use model::{NbmaAddr, Prefix};
-use nix::sched::{CloneFlags, unshare};
-use proto::client::{Dataplane as Programmed, Management};
+use proto::client::Dataplane as Programmed;
 use serde::Serialize;
-use tokio::runtime::Runtime;
 use wire::buf::PacketBuf;
 use wire::nhrp::{Body, CieCode, Message, MessageType};
-use wire::{IntoBytes, arp, ethernet, gre, ipv4};
+use wire::{gre, ipv4};
 
 use super::{Args, HOLDING_TIME, SECRET, SERVER, SERVER_NBMA, nbma_of, protocol_of, registration, shuffle};
-use crate::machine::{cores, start_dpdk};
-use crate::process::{Dataplane, Folder, Process, other_ends};
+use crate::hub::{BURST, Hub, PATIENCE, PAUSE, ROUTER, Router, ipv4_in};
+use crate::process::Folder;
 use crate::reference::Random;
 use crate::report::median;
 
-/// Ports of the data plane.
-const PORTS: [&str; 1] = ["wan"];
-/// The router of the underlay: this program. All clients are behind it.
-const ROUTER: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 254);
-const ROUTER_MAC: [u8; 6] = [2, 0, 0, 1, 0, 1];
 /// Key of the tunnel.
 const KEY: u32 = 42;
-/// Packets that are made at a time.
-const BURST: usize = 32;
 /// A request that has no answer after this time is sent again.
 const GIVEN_UP: Duration = Duration::from_secs(1);
-/// How long nothing at all may come, and how long something else than packets may take.
-const PATIENCE: Duration = Duration::from_secs(20);
-/// Sleep when nothing came: the cores are for those that are measured.
-const PAUSE: Duration = Duration::from_micros(50);
-/// Mebibytes of packet buffers here.
-const MEGABYTES: u32 = 64;
 
 /// What registrations of one kind cost.
 #[derive(Debug, Serialize)]
@@ -93,11 +77,12 @@ struct Report {
 /// # Errors
 /// What keeps it from running, in one sentence.
 pub(super) fn run(args: &Args) -> anyhow::Result<bool> {
-    // Before there is another thread: all that are started from here on are in it. Twins, addresses and routes go with it.
-    unshare(CloneFlags::CLONE_NEWNET).context("a network namespace of its own, which root may have")?;
+    Hub::alone()?;
     let clients = args.clients.unwrap_or(1000);
     let folder = Folder::new()?;
-    let mut node = Node::start(args, clients, &folder)?;
+    let programs = (args.dataplane.as_deref(), args.controlplane.as_deref());
+    let hub = Hub::start(programs, &folder, &configuration(clients, &folder), SERVER_NBMA)?;
+    let mut node = Node { hub, clients: Clients::default() };
     let report = node.measure(args, clients)?;
     if args.json {
         println!("{}", serde_json::to_string(&report)?);
@@ -107,60 +92,13 @@ pub(super) fn run(args: &Args) -> anyhow::Result<bool> {
     Ok(report.verified)
 }
 
-/// A hub and its underlay. The control plane ends first, since it takes its twins along.
+/// A hub and its clients.
 struct Node {
-    underlay: Underlay,
-    runtime: Runtime,
-    management: Management,
-    controlplane: Process,
-    dataplane: Dataplane,
+    hub: Hub,
+    clients: Clients,
 }
 
 impl Node {
-    /// Starts both processes and waits until the hub can send to the clients.
-    fn start(args: &Args, clients: u32, folder: &Folder) -> anyhow::Result<Self> {
-        let dataplane = Dataplane::start(args.dataplane.as_deref(), folder, &PORTS)?;
-        let config = folder.file("nave.toml");
-        let socket = folder.file("controlplane.sock");
-        std::fs::write(&config, configuration(clients, folder))?;
-        let arguments = ["--config".to_owned(), config.display().to_string()];
-        let controlplane = Process::start(args.controlplane.as_deref(), "controlplane", &arguments, &socket)?;
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let management = Management::at(socket);
-        let underlay = Underlay::connect()?;
-        let mut node = Self { underlay, runtime, management, controlplane, dataplane };
-        let until = Instant::now() + PATIENCE;
-        while !node.is_ready()? {
-            ensure!(Instant::now() < until, "the hub does not find the router of its underlay");
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        Ok(node)
-    }
-
-    /// Whether the data plane knows the router's Ethernet address, and we know the data plane's.
-    fn is_ready(&mut self) -> anyhow::Result<bool> {
-        let mut came = Vec::new();
-        self.underlay.port.rx[0].burst(&mut came, BURST);
-        for packet in &came {
-            self.underlay.answer_arp(packet.bytes());
-        }
-        free_bulk(&mut came);
-        self.underlay.ask()?;
-        // Until it has greeted the data plane it says that that is away.
-        let Ok(state) = self.runtime.block_on(self.management.show(What::Adjacency.into())) else {
-            return Ok(false);
-        };
-        let State::Adjacency(adjacencies) = state else { bail!("adjacencies were asked for") };
-        let is_router = |hop| hop == Some(IpAddr::V4(ROUTER));
-        let found = adjacencies.0.iter().any(|a| a.kind == AdjacencyKind::Neighbour && is_router(a.next_hop));
-        let State::Ports(ports) = self.runtime.block_on(self.management.show(What::Ports.into()))? else {
-            bail!("ports were asked for")
-        };
-        let port = ports.0.first().context("the data plane has no port")?;
-        self.underlay.hub = port.mac.0;
-        Ok(found)
-    }
-
     fn measure(&mut self, args: &Args, clients: u32) -> anyhow::Result<Report> {
         let mut order: Vec<u32> = (0..clients).collect();
         let mut random = Random(7);
@@ -173,7 +111,7 @@ impl Node {
         }
         let (entries, bindings) = self.registered(clients)?;
         let count = clients as usize;
-        let mut wrong = self.underlay.wrong.take();
+        let mut wrong = self.clients.wrong.take();
         if (entries, bindings) != (count, count) {
             wrong.get_or_insert(format!("of {clients} clients {entries} are in the cache, {bindings} bound"));
         }
@@ -187,7 +125,7 @@ impl Node {
             bindings,
             verified: wrong.is_none(),
             wrong,
-            huge_pages: self.dataplane.huge_pages,
+            huge_pages: self.hub.dataplane.huge_pages,
         })
     }
 
@@ -197,15 +135,16 @@ impl Node {
         let clients = order.len() as u32;
         let base = pass.wrapping_mul(clients).wrapping_add(1);
         let id = |client: u32| base.wrapping_add(client);
-        let requests: Vec<Vec<u8>> =
-            (0..clients).map(|client| self.underlay.frame(client, id(client))).collect::<Result<_, _>>()?;
-        let before = (self.dataplane.process.on_core()?, self.controlplane.on_core()?);
+        let requests: Vec<Vec<u8>> = (0..clients)
+            .map(|client| frame(&self.hub.router, client, id(client)))
+            .collect::<Result<_, _>>()?;
+        let before = (self.hub.dataplane.process.on_core()?, self.hub.controlplane.on_core()?);
         let begun = Instant::now();
-        passes.sent_again += self.underlay.exchange(&requests, order, base, window)?;
-        passes.late += std::mem::take(&mut self.underlay.late);
+        passes.sent_again += self.clients.exchange(&mut self.hub.router, &requests, order, (base, window))?;
+        passes.late += std::mem::take(&mut self.clients.late);
         passes.per_second.push(f64::from(clients) / begun.elapsed().as_secs_f64());
-        passes.dataplane += self.dataplane.process.on_core()?.saturating_sub(before.0);
-        passes.controlplane += self.controlplane.on_core()?.saturating_sub(before.1);
+        passes.dataplane += self.hub.dataplane.process.on_core()?.saturating_sub(before.0);
+        passes.controlplane += self.hub.controlplane.on_core()?.saturating_sub(before.1);
         passes.registrations += order.len();
         Ok(())
     }
@@ -213,11 +152,11 @@ impl Node {
     /// How many clients are in the control plane's cache with their right address, and how many bindings the data plane has. What
     /// was answered is programmed a moment later.
     fn registered(&self, clients: u32) -> anyhow::Result<(usize, usize)> {
-        let dataplane = Programmed::at(&self.dataplane.socket);
+        let dataplane = Programmed::at(&self.hub.dataplane.socket);
         let until = Instant::now() + PATIENCE;
         loop {
-            let (cache, program) = self.runtime.block_on(async {
-                let cache = self.management.show(What::Nhrp.into()).await?;
+            let (cache, program) = self.hub.runtime.block_on(async {
+                let cache = self.hub.management.show(What::Nhrp.into()).await?;
                 anyhow::Ok((cache, dataplane.show(What::Program.into()).await?))
             })?;
             let (State::Nhrp(cache), State::Program(program)) = (cache, program) else {
@@ -274,15 +213,17 @@ enum Step {
     Answered,
 }
 
-/// The router with all clients behind it: our end of the memif.
-struct Underlay {
-    _eal: Eal,
-    pool: Mempool,
-    port: Opened,
-    /// Ethernet address of the hub.
-    hub: [u8; 6],
-    /// What is to be sent.
-    made: Vec<Mbuf>,
+/// A client's request as it arrives at the hub.
+fn frame(router: &Router, client: u32, id: u32) -> anyhow::Result<Vec<u8>> {
+    let mut tunnel = [0; 8];
+    gre::write(&mut tunnel, gre::NHRP, Some(KEY)).context("a header of 8 bytes")?;
+    let NbmaAddr(IpAddr::V4(from)) = nbma_of(client) else { bail!("clients have IPv4 addresses") };
+    router.frame((from, SERVER_NBMA), ipv4::GRE, &[&tunnel, &registration(client, id)])
+}
+
+/// All clients.
+#[derive(Default)]
+struct Clients {
     steps: Vec<Step>,
     in_flight: usize,
     /// Replies to requests that had been given up.
@@ -290,35 +231,7 @@ struct Underlay {
     wrong: Option<String>,
 }
 
-impl Underlay {
-    /// Starts DPDK here, on another core than the data plane's worker, and waits until the ends of the memif have found each other.
-    fn connect() -> anyhow::Result<Self> {
-        let core = cores(2)?[1];
-        let (eal, _) = start_dpdk(MEGABYTES, other_ends(&PORTS))?;
-        ensure!(core_affinity::set_for_current(core), "core {} cannot be had", core.id);
-        let pool = Mempool::create(&eal, &MempoolConfig { count: 8191, ..MempoolConfig::default() })?;
-        let port = Port::open(&eal, "net_memif0", &PortConfig::new(pool))?;
-        let until = Instant::now() + PATIENCE;
-        while !port.port.link()?.up {
-            ensure!(Instant::now() < until, "the ends of the memif do not find each other");
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        let (made, steps) = (Vec::with_capacity(BURST), Vec::new());
-        Ok(Self { _eal: eal, pool, port, hub: [0; 6], made, steps, in_flight: 0, late: 0, wrong: None })
-    }
-
-    /// A client's request as it arrives at the hub.
-    fn frame(&self, client: u32, id: u32) -> anyhow::Result<Vec<u8>> {
-        let request = registration(client, id);
-        let mut tunnel = [0; 8];
-        gre::write(&mut tunnel, gre::NHRP, Some(KEY)).context("a header of 8 bytes")?;
-        let NbmaAddr(IpAddr::V4(from)) = nbma_of(client) else { bail!("clients have IPv4 addresses") };
-        let ip = ipv4::Header::new(from, SERVER_NBMA, ipv4::GRE, 254, tunnel.len() + request.len());
-        let ip = ip.context("a packet of 136 bytes")?;
-        let link = ethernet::Header::new(self.hub, ROUTER_MAC, ethernet::IPV4);
-        Ok([link.as_bytes(), ip.as_bytes(), &tunnel, &request].concat())
-    }
-
+impl Clients {
     /// Sends each client's request, `window` of them on their way at once, until all have been answered; how many were sent
     /// again.
     ///
@@ -326,10 +239,10 @@ impl Underlay {
     /// Nothing comes any more.
     fn exchange(
         &mut self,
+        router: &mut Router,
         requests: &[Vec<u8>],
         order: &[u32],
-        base: u32,
-        window: usize,
+        (base, window): (u32, usize),
     ) -> anyhow::Result<u64> {
         self.steps = vec![Step::Waiting; requests.len()];
         let (mut next, mut again, mut on_their_way) = (order.iter(), Vec::new(), VecDeque::new());
@@ -347,19 +260,19 @@ impl Underlay {
                     again.push(client);
                 }
             }
-            while self.made.len() < BURST && self.in_flight < window {
+            while router.room() > 0 && self.in_flight < window {
                 let Some(client) = again.pop().or_else(|| next.next().copied()) else { break };
                 // Its reply may only have been late.
                 if self.steps[client as usize] != Step::Answered {
                     self.steps[client as usize] = Step::OnItsWay;
                     self.in_flight += 1;
                     on_their_way.push_back((client, now));
-                    self.push(&requests[client as usize])?;
+                    router.push(&requests[client as usize])?;
                 }
             }
-            let sent = self.send();
-            let received = self.port.rx[0].burst(&mut came, BURST);
-            let new = came.iter().filter(|packet| self.account(packet.bytes(), base)).count();
+            let sent = router.send();
+            let received = router.receive(&mut came);
+            let new = came.iter().filter(|packet| self.account(router, packet.bytes(), base)).count();
             free_bulk(&mut came);
             answered += new;
             if new > 0 {
@@ -374,8 +287,8 @@ impl Underlay {
     }
 
     /// Whether a frame is the reply that a client waits for.
-    fn account(&mut self, frame: &[u8], base: u32) -> bool {
-        self.answer_arp(frame);
+    fn account(&mut self, router: &mut Router, frame: &[u8], base: u32) -> bool {
+        router.answer_arp(frame);
         let Some((to, message)) = nhrp(frame) else { return false };
         let (code, id) = match &message.body {
             Body::Exchange { entries, request_id, .. } => (entries.first().map(|e| e.code), *request_id),
@@ -404,50 +317,14 @@ impl Underlay {
         }
         true
     }
-
-    /// If somebody asks for an Ethernet address in the underlay: it is ours.
-    fn answer_arp(&mut self, frame: &[u8]) {
-        let asked = ethernet::parse(frame).ok().filter(|(link, _)| link.ethertype() == ethernet::ARP);
-        let Some((header, _)) = asked.and_then(|(_, packet)| arp::parse(packet).ok()) else { return };
-        if (header.operation(), header.target()) == (arp::REQUEST, ROUTER) {
-            let link = ethernet::Header::new(header.sender_mac, ROUTER_MAC, ethernet::ARP);
-            let reply = header.reply(ROUTER_MAC);
-            // If there is no buffer it is asked again.
-            let _ = self.push(&[link.as_bytes(), reply.as_bytes()].concat());
-        }
-    }
-
-    /// Asks for the hub's Ethernet address: so it learns the router's.
-    fn ask(&mut self) -> anyhow::Result<()> {
-        let link = ethernet::Header::new(ethernet::BROADCAST, ROUTER_MAC, ethernet::ARP);
-        let request = arp::Header::request(ROUTER_MAC, ROUTER, SERVER_NBMA);
-        self.push(&[link.as_bytes(), request.as_bytes()].concat())?;
-        self.send();
-        Ok(())
-    }
-
-    fn push(&mut self, frame: &[u8]) -> anyhow::Result<()> {
-        let mut packet = self.pool.alloc().context("no packet buffer is free")?;
-        packet.append(frame.len()).context("a frame of 150 bytes")?.copy_from_slice(frame);
-        self.made.push(packet);
-        Ok(())
-    }
-
-    /// Sends what was made, as much as there is room for.
-    fn send(&mut self) -> usize {
-        self.port.tx[0].burst(&mut self.made)
-    }
 }
 
 /// What a frame has of NHRP, and the address in the underlay that it is for.
 fn nhrp(frame: &[u8]) -> Option<(Ipv4Addr, Message)> {
-    let (link, packet) = ethernet::parse(frame).ok()?;
-    let (ip, payload) = ipv4::parse(packet).ok()?;
-    let payload = payload.get(..usize::from(ip.total_length()).checked_sub(ipv4::LEN)?)?;
-    let is_gre = link.ethertype() == ethernet::IPV4 && ip.protocol == ipv4::GRE;
-    let (fields, message) = is_gre.then(|| gre::parse(payload).ok())??;
+    let (to, protocol, payload) = ipv4_in(frame)?;
+    let (fields, message) = (protocol == ipv4::GRE).then(|| gre::parse(payload).ok())??;
     let is_nhrp = (fields.protocol, fields.key) == (gre::NHRP, Some(KEY));
-    Some((ip.destination(), is_nhrp.then(|| Message::decode(message).ok())??))
+    Some((to, is_nhrp.then(|| Message::decode(message).ok())??))
 }
 
 /// The hub's configuration: as many clients as there are, and no limit on what they ask.
