@@ -148,6 +148,7 @@ impl Router {
 
     /// Takes what came.
     pub(crate) fn receive(&mut self, came: &mut Vec<Mbuf>) -> usize {
+        came.reserve(BURST);
         self.port.rx[0].burst(came, BURST)
     }
 
