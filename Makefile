@@ -103,7 +103,8 @@ bench: deps
 	perf nhrp --process --clients 10000 $(filter --json,$(ARGS)); \
 	for proof in "psk --suite aes256gcm16-prfsha384-x25519" "ecdsa --suite aes256gcm16-prfsha384-ecp256"; do \
 	  perf ike --proof $$proof $(filter --json,$(ARGS)); \
-	done
+	done; \
+	perf ike --process $(filter --json,$(ARGS))
 
 # A third of the time for the engine of IKE, a sixth each for its codec, and for the codec and the engine of NHRP, a twelfth for AES-GCM and for ESP. What is found lies in target/fuzz-found; the corpus grows in target/fuzz-corpus,
 # and `make fuzz-corpus` makes it the committed one again, as small as it can be.

@@ -1,4 +1,5 @@
-//! `nave-perf ike` as a user runs it: every peer is protected, and what it says of the cost makes sense.
+//! `nave-perf ike` as a user runs it: every peer is protected, and what it says of the cost makes sense. With `--process` both processes of
+//! the same build are there (`cargo build --bins` first, as for the black-box tests), and it takes root.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::process::{Command, Output};
@@ -40,6 +41,30 @@ fn every_peer_is_protected_and_every_figure_is_there() {
         assert!((500.0..16_384.0).contains(&report["bytes_per_setup"].as_f64().unwrap()), "{text}");
         let lengths = report["datagram_bytes"].as_array().unwrap();
         assert!(lengths.iter().all(|length| (150..4000).contains(&length.as_u64().unwrap())), "{text}");
+    }
+}
+
+/// Input: spokes that come back at once, with each kind of proof. Output: all are protected and registered, and every figure.
+#[test]
+fn spokes_come_back_at_once_through_both_processes() {
+    for proof in ["psk", "ecdsa"] {
+        let command = ["ike", "--process", "--peers", "100", "--proof", proof, "--json"];
+        let output = Command::new(env!("CARGO_BIN_EXE_nave-perf")).args(command).output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(output.status.success(), "{text} {}", String::from_utf8_lossy(&output.stderr));
+        let report: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(
+            (&report["verified"], &report["peers"]),
+            (&Value::Bool(true), &Value::from(100)),
+            "{text}"
+        );
+        assert_eq!((&report["sas"], &report["entries"]), (&Value::from(100), &Value::from(100)), "{text}");
+        let times = |name: &str| -> Vec<f64> {
+            report[name].as_array().unwrap().iter().map(|time| time.as_f64().unwrap()).collect()
+        };
+        let (protected, registered) = (times("protected_milliseconds"), times("registered_milliseconds"));
+        assert!(protected[0] > 0.0 && protected.is_sorted() && registered.is_sorted(), "{text}");
+        assert!(registered[2] > protected[2], "{text}");
     }
 }
 

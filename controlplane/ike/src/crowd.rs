@@ -14,7 +14,7 @@ use model::time::Instant;
 
 use crate::Crypto;
 use crate::crypto::Secret;
-use crate::limits::{COOKIE_SECRET, PORT_RANGE, RANGES_PER_ADDRESS};
+use crate::limits::{CALM, COOKIE_SECRET, PORT_RANGE, RANGES_PER_ADDRESS};
 use crate::path::Path;
 
 /// Counts of half-open IKE SAs, and what cookies are made with.
@@ -25,6 +25,8 @@ pub(crate) struct Crowd {
     addresses: HashMap<IpAddr, u32>,
     /// By address and range of ports.
     ranges: HashMap<(IpAddr, u16), u32>,
+    /// Until when cookies are wanted, however many there are.
+    crowded_until: Instant,
     secrets: Option<Secrets>,
 }
 
@@ -60,9 +62,13 @@ impl Crowd {
         self.all < limits.half_open && address < of_address && range < limits.half_open_per_address
     }
 
-    /// Whether who begins has to show that it is where it says.
-    pub(crate) fn wants_cookies(&self, limits: &IkeLimits) -> bool {
-        self.all >= limits.cookies_above
+    /// Whether who begins has to show that it is where it says: while they are many, and for some time after that. Who was asked for a cookie
+    /// has a message without one on its way, perhaps more than once: were that one taken now, it would prove itself by the other one.
+    pub(crate) fn wants_cookies(&mut self, limits: &IkeLimits, now: Instant) -> bool {
+        if self.all >= limits.cookies_above {
+            self.crowded_until = now + CALM;
+        }
+        now < self.crowded_until
     }
 
     pub(crate) fn add(&mut self, remote: SocketAddr) {
@@ -186,6 +192,23 @@ mod tests {
         assert!(!good(at(59), &cookie[..32], 500, 7, &[1; 16]) && !good(at(59), &[], 500, 7, &[1; 16]));
         assert!(good(at(61), &cookie, 500, 7, &[1; 16]), "the secret before still counts");
         assert!(!good(at(122), &cookie, 500, 7, &[1; 16]));
+    }
+
+    #[test]
+    fn cookies_are_wanted_for_a_while_after_the_crowd() {
+        let mut crowd = Crowd::default();
+        let limits = IkeLimits { cookies_above: 2, ..IkeLimits::default() };
+        let at = |s| Instant::default() + Duration::from_secs(s);
+        let from = |port| SocketAddr::from(([198, 51, 100, 1], port));
+        crowd.add(from(1));
+        assert!(!crowd.wants_cookies(&limits, at(0)));
+        crowd.add(from(2));
+        assert!(crowd.wants_cookies(&limits, at(1)));
+        crowd.remove(from(2));
+        assert!(crowd.wants_cookies(&limits, at(1)) && crowd.wants_cookies(&limits, at(10)));
+        assert!(!crowd.wants_cookies(&limits, at(11)));
+        let always = IkeLimits { cookies_above: 0, ..limits };
+        assert!(crowd.wants_cookies(&always, at(12)));
     }
 
     #[test]

@@ -383,7 +383,8 @@ impl Engine {
         nonce: &[u8],
     ) -> Result<(), Reject> {
         let profiles = self.profiles_at(path.table, path.local);
-        let is_wanted = profiles.iter().any(|profile| self.crowd.wants_cookies(&profile.ike.limits));
+        let is_wanted =
+            profiles.iter().any(|profile| self.crowd.wants_cookies(&profile.ike.limits, turn.now));
         if !is_wanted {
             return Ok(());
         }
@@ -470,7 +471,7 @@ impl Engine {
             payloads.push(notify(NotifyType::INTERMEDIATE_EXCHANGE_SUPPORTED, Vec::new()));
         }
         payloads.extend(profile.credentials.requests());
-        let is_crowded = self.crowd.wants_cookies(&profile.ike.limits);
+        let is_crowded = self.crowd.wants_cookies(&profile.ike.limits, turn.now);
         let time: Duration = if is_crowded { HALF_OPEN_CROWDED } else { HALF_OPEN };
         let proving = Proving {
             request: bytes.to_vec(),

@@ -28,6 +28,10 @@ pub(crate) const PORT_RANGE: u32 = 10;
 /// One address has no more than so many times `half_open_per_address`, whatever its ports.
 pub(crate) const RANGES_PER_ADDRESS: u32 = 8;
 
+/// Cookies are wanted for so long after the last time that there were too many who had not proved anything: longer than a peer sends its first
+/// message again.
+pub(crate) const CALM: Duration = Duration::from_secs(10);
+
 /// The secret behind cookies is replaced after this; the one before still counts (RFC 7296 §2.6).
 pub(crate) const COOKIE_SECRET: Duration = Duration::from_secs(60);
 
