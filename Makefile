@@ -3,7 +3,7 @@
 #
 #   make run [ARGS="--once --phase 3 --ports tap"]   the demonstration cloud (target/release/nave-cloud --help)
 #   make test        unit tests and black-box tests
-#   make test-all    the same, the model check of table publication, and interop with Linux + FRR hubs and spokes in virtual machines
+#   make test-all    the same, the model check of table publication, and interop with hubs and spokes of Linux, FRR and strongSwan in virtual machines
 #   make miri        the AES-GCM kernels, AVX-512 among them, interpreted step by step; wants a nightly toolchain with Miri
 #   make lint        formatting, clippy and rustdoc, warnings as errors
 #   make walk        makes the blocks of docs/walk.md anew: traced and captured packets of a run

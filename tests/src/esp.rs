@@ -221,6 +221,12 @@ impl Keyring {
         self.0.insert(sa.spi, sa);
     }
 
+    /// There are no keys.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// The SA of this SPI.
     #[must_use]
     pub fn sa(&self, spi: u32) -> Option<&Sa> {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 
 use crate::capture::Frame;
+use crate::esp;
 use crate::traffic::PAYLOAD;
 
 /// GRE protocol type of NHRP (RFC 2332 has LLC/SNAP; this is what everybody sends).
@@ -149,6 +150,16 @@ pub fn by_the_hub_then_direct(frames: &[Frame], hub: IpAddr, ends: [(IpAddr, IpA
     Ok(())
 }
 
+/// From and to which node ESP went that holds an inner packet of this many bytes, behind GRE with a key: for who has not the keys. Others of
+/// that size are among them, with up to three bytes less or more.
+#[must_use]
+pub fn sealed_legs(frames: &[Frame], inner: usize) -> Vec<(Duration, IpAddr, IpAddr)> {
+    // Of GRE there are 8 bytes; padding length and next header are 2 (RFC 4303 §2.4).
+    let text = (8 + inner + 2).next_multiple_of(4);
+    let sealed = frames.iter().filter_map(esp::packet).filter(|esp| esp.text.len() == text);
+    sealed.map(|esp| (esp.at, esp.source, esp.destination)).collect()
+}
+
 /// How many packets to `destination` passed inside GRE.
 #[must_use]
 pub fn inner_packets_to(frames: &[Frame], destination: IpAddr) -> usize {
@@ -238,6 +249,28 @@ impl Way {
         let switch = steps.iter().find(|s| (s.source, s.destination) == (from, to));
         Ok(Self { relayed, direct, first_direct_after: switch.map(|s| s.at.saturating_sub(first.at)) })
     }
+
+    /// As [`Way::of`], of packets that cannot be read ([`sealed_legs`]): as many as went to the hub went on from there, and none went there
+    /// after one had gone straight.
+    ///
+    /// # Errors
+    /// It is not so.
+    pub fn of_sealed(
+        legs: &[(Duration, IpAddr, IpAddr)],
+        from: IpAddr,
+        hub: IpAddr,
+        to: IpAddr,
+    ) -> Result<Self> {
+        let on = |a: IpAddr, b: IpAddr| legs.iter().filter(move |leg| (leg.1, leg.2) == (a, b));
+        let (relayed, went_on, direct) = (on(from, hub).count(), on(hub, to).count(), on(from, to).count());
+        ensure!(relayed == went_on, "{relayed} went to the hub, {went_on} went on from there");
+        let switch = on(from, to).next().map(|leg| leg.0);
+        let back = on(from, hub).filter(|leg| switch.is_some_and(|at| leg.0 > at)).count();
+        ensure!(back == 0, "{back} packets went by the hub after one had gone straight");
+        let first = on(from, hub).next().map(|leg| leg.0).or(switch);
+        let first = first.context("none of the flow's packets is on the underlay")?;
+        Ok(Self { relayed, direct, first_direct_after: switch.map(|at| at.saturating_sub(first)) })
+    }
 }
 
 impl fmt::Display for Way {
@@ -290,6 +323,31 @@ mod tests {
         assert!(way(&[(LEFT, RIGHT, 0), (LEFT, RIGHT, 0)]).is_err(), "twice");
         assert!(way(&[(LEFT, RIGHT, 0), (LEFT, HUB, 1), (HUB, RIGHT, 1)]).is_err(), "back to the hub");
         assert!(way(&[(RIGHT, LEFT, 0)]).is_err(), "backwards");
+    }
+
+    /// Input: the same packets, sealed. Output: the same way, and the same faults but for those that only their numbers show.
+    #[test]
+    fn of_what_is_sealed_the_way_is_seen_by_size() {
+        let sa = esp::Sa::new(0x0100_0001, &[7; 20], true).unwrap();
+        let sealed = |millis: u64, legs: (Ipv4Addr, Ipv4Addr), payload: usize| {
+            let inner = frame::ipv4(ENDS, 17, 64, &frame::udp(5000, 5000, &vec![0; payload]));
+            let packet = sa.seal(1, esp::GRE, &frame::gre(Some(42), 0x0800, &inner)).unwrap();
+            let bytes = frame::ethernet([2; 6], [4; 6], 0x0800, &frame::ipv4(legs, esp::ESP, 64, &packet));
+            Frame { at: Duration::from_millis(millis), length: bytes.len(), bytes }
+        };
+        let way = |legs: &[((Ipv4Addr, Ipv4Addr), usize)]| {
+            let frames: Vec<_> =
+                legs.iter().zip(0..).map(|(&(legs, size), at)| sealed(at, legs, size)).collect();
+            Way::of_sealed(&sealed_legs(&frames, 28 + PAYLOAD), LEFT.into(), HUB.into(), RIGHT.into())
+        };
+        let (to_hub, from_hub, straight) =
+            (((LEFT, HUB), PAYLOAD), ((HUB, RIGHT), PAYLOAD), ((LEFT, RIGHT), PAYLOAD));
+        let legs = [((LEFT, HUB), 8), to_hub, from_hub, to_hub, straight, ((RIGHT, LEFT), PAYLOAD), from_hub];
+        let expected = Way { relayed: 2, direct: 1, first_direct_after: Some(Duration::from_millis(3)) };
+        assert_eq!(way(&legs).unwrap(), expected);
+        assert!(way(&[((LEFT, HUB), 8)]).is_err(), "nothing of that size");
+        assert!(way(&[to_hub]).is_err(), "half the way");
+        assert!(way(&[straight, to_hub, from_hub]).is_err(), "back to the hub");
     }
 
     #[test]

@@ -27,6 +27,7 @@ use twin::{Anchor, Kind, Queue};
 use crate::cloud::{BRIDGE, Cloud};
 use crate::esp::{NAT_PORT, udp_ports};
 use crate::frame;
+use crate::ike::PORT;
 
 /// The bridge behind the box.
 pub const INNER_BRIDGE: &str = "br2";
@@ -50,7 +51,7 @@ pub enum Translation {
     First(Ipv4Addr),
     /// All are one; a peer's flow is that of who sent last.
     Last(Ipv4Addr),
-    /// All are one, and each has a port of it for its port 4500 of UDP. Nothing else passes.
+    /// All are one, and each has a port of it for its port 4500 of UDP, and the one before for its port 500. Nothing else passes.
     Ports(Ipv4Addr, Vec<(Ipv4Addr, u16)>),
 }
 
@@ -190,10 +191,10 @@ impl Rewriter {
         let address = |packet: &[u8], at: usize| {
             Ipv4Addr::new(packet[at], packet[at + 1], packet[at + 2], packet[at + 3])
         };
-        let (source, destination, protocol) = (address(&packet, 12), address(&packet, 16), packet[9]);
+        let (source, destination) = (address(&packet, 12), address(&packet, 16));
         let mut out = OUTSIDE;
         if side == INSIDE {
-            let Some((outer, port)) = self.outer(source, destination, protocol) else {
+            let Some((outer, port)) = self.outer(source, destination, &packet) else {
                 self.refused.fetch_add(1, Ordering::Relaxed);
                 return;
             };
@@ -205,10 +206,10 @@ impl Rewriter {
         // From outside, or back to where it came from (a hairpin).
         if self.is_own(OUTSIDE, destination) {
             let peer = address(&packet, 12);
-            let Some(inner) = self.inner(peer, destination, &packet) else { return };
+            let Some((inner, port)) = self.inner(peer, destination, &packet) else { return };
             packet[16..20].copy_from_slice(&inner.octets());
-            if matches!(self.translation, Translation::Ports(..)) {
-                set_port(&mut packet, DESTINATION_PORT, NAT_PORT);
+            if let Some(port) = port {
+                set_port(&mut packet, DESTINATION_PORT, port);
             }
             out = INSIDE;
         } else if side == OUTSIDE {
@@ -220,8 +221,8 @@ impl Rewriter {
     }
 
     /// The outer address of a packet from inside, and its port if it gets another; `None`: it does not pass.
-    fn outer(&mut self, inner: Ipv4Addr, peer: Ipv4Addr, protocol: u8) -> Option<(Ipv4Addr, Option<u16>)> {
-        let now = Instant::now();
+    fn outer(&mut self, inner: Ipv4Addr, peer: Ipv4Addr, packet: &[u8]) -> Option<(Ipv4Addr, Option<u16>)> {
+        let (now, protocol) = (Instant::now(), packet[9]);
         match &self.translation {
             Translation::OneToOne(pairs) => {
                 pairs.iter().find(|(own, _)| *own == inner).map(|(_, outer)| (*outer, None))
@@ -238,25 +239,34 @@ impl Rewriter {
                 self.flows.insert((peer, protocol), (inner, now));
                 Some((*outer, None))
             }
-            Translation::Ports(outer, ports) if protocol == UDP => {
-                ports.iter().find(|(own, _)| *own == inner).map(|(_, port)| (*outer, Some(*port)))
+            Translation::Ports(outer, ports) => {
+                let (from, _) = udp_ports(&packet[20..]).filter(|_| protocol == UDP)?;
+                let of = ports.iter().find(|(own, _)| *own == inner).map(|(_, port)| *port)?;
+                match from {
+                    NAT_PORT => Some((*outer, Some(of))),
+                    PORT => Some((*outer, Some(of - 1))),
+                    _ => None,
+                }
             }
-            Translation::Ports(..) => None,
         }
     }
 
-    /// Whom a packet from a peer is for; `None`: nobody.
-    fn inner(&self, peer: Ipv4Addr, outer: Ipv4Addr, packet: &[u8]) -> Option<Ipv4Addr> {
+    /// Whom a packet from a peer is for, and for which port if that is another there; `None`: nobody.
+    fn inner(&self, peer: Ipv4Addr, outer: Ipv4Addr, packet: &[u8]) -> Option<(Ipv4Addr, Option<u16>)> {
         match &self.translation {
             Translation::OneToOne(pairs) => {
-                pairs.iter().find(|(_, own)| *own == outer).map(|(inner, _)| *inner)
+                pairs.iter().find(|(_, own)| *own == outer).map(|(inner, _)| (*inner, None))
             }
             Translation::First(_) | Translation::Last(_) => {
-                self.flows.get(&(peer, packet[9])).map(|flow| flow.0)
+                self.flows.get(&(peer, packet[9])).map(|flow| (flow.0, None))
             }
             Translation::Ports(_, ports) => {
                 let (_, to) = udp_ports(&packet[20..]).filter(|_| packet[9] == UDP)?;
-                ports.iter().find(|(_, port)| *port == to).map(|(inner, _)| *inner)
+                let own = |(inner, port): &(Ipv4Addr, u16)| match to.checked_add(1)? {
+                    next if next == *port => Some((*inner, Some(PORT))),
+                    _ => (to == *port).then_some((*inner, Some(NAT_PORT))),
+                };
+                ports.iter().find_map(own)
             }
         }
     }

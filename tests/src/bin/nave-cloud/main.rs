@@ -41,7 +41,7 @@ struct Args {
     #[arg(long, value_enum, default_value = "tap")]
     ports: Ports,
     /// How tunnels are protected.
-    #[arg(long, value_enum, default_value = "static-keys")]
+    #[arg(long, value_enum, default_value = "ikev2")]
     protection: Protection,
     /// What the names of its namespaces, and of its folder in /run, begin with.
     #[arg(long, default_value = "nave")]
@@ -84,12 +84,16 @@ fn run(args: &Args) -> Result<bool> {
     let mut teller = Teller::new();
     let mut cloud = Cloud::lay(&args.name, args.phase, args.ports)?;
     let _ = GUARDIAN.set(cloud.guardian());
-    if args.protection == Protection::StaticKeys {
-        cloud.protect()?;
-        write_keys(&cloud)?;
+    match args.protection {
+        Protection::Ikev2 => drop(cloud.protect_by_ike()?),
+        Protection::StaticKeys => {
+            cloud.protect()?;
+            write_keys(&cloud)?;
+        }
+        Protection::None => {}
     }
     let lookout = Lookout::start(&cloud)?;
-    story::tell(&mut cloud, args.phase, &mut teller)?;
+    story::tell(&mut cloud, args.phase, args.protection, &mut teller)?;
 
     if !args.once {
         teller.sum_up();
@@ -152,7 +156,11 @@ fn print_what_to_try(cloud: &Cloud, protection: Protection) {
         println!("  {} --socket {} {words}", nave.display(), socket.display());
     }
     println!("  # the underlay");
-    let what = if protection == Protection::None { "proto gre" } else { "esp" };
+    let what = match protection {
+        Protection::Ikev2 => "'esp or udp port 500'",
+        Protection::StaticKeys => "esp",
+        Protection::None => "proto gre",
+    };
     println!("  ip netns exec {} tcpdump -ni {} {what}", cloud.internet.name(), tests::cloud::BRIDGE);
     if protection == Protection::StaticKeys {
         println!(
@@ -161,6 +169,12 @@ fn print_what_to_try(cloud: &Cloud, protection: Protection) {
         let (nave, keys) = (nave.display(), keys_file(cloud));
         let capture = format!("{nave} --socket {} capture --port wan -c 12 -w -", socket.display());
         println!("  {capture} | {nave} decode --esp-sa {} -", keys.display());
+    }
+    if protection == Protection::Ikev2 {
+        println!("  # who is who, and what is agreed on with whom");
+        for words in ["show ike --detail", "show sa", "clear ike 203.0.113.12"] {
+            println!("  {} --socket {} {words}", nave.display(), socket.display());
+        }
     }
     println!("  # the kernel twins of spoke1");
     println!("  ip -n {} -brief address", spoke.namespace.name());

@@ -12,10 +12,11 @@ use serde_json::Value;
 
 use tests::capture::{Capture, Frame};
 use tests::cloud::{BRIDGE, Cloud, HUB, SPOKE1, SPOKE2};
-use tests::esp::{Keyring, Opened};
+use tests::esp::Keyring;
 use tests::node::Node;
-use tests::trail;
+use tests::{ike, trail};
 
+use crate::story::FLOW;
 use crate::teller::Teller;
 
 /// Watches a numbered flow between the spokes' hosts.
@@ -61,8 +62,10 @@ impl Observer {
     pub(crate) fn tell_news(&mut self, nodes: &[Node], teller: &Teller) {
         let frames = self.capture.frames_after(self.seen);
         self.seen += frames.len();
+        let mut news = self.of_ike(nodes, &frames);
+        news.extend(self.of_sealed(nodes, &frames));
         let frames = self.keys.read(&frames);
-        let mut news = self.of_packets(nodes, &frames);
+        news.extend(self.of_packets(nodes, &frames));
         for message in trail::nhrp(&frames) {
             let (from, to) = (name(nodes, message.source), name(nodes, message.destination));
             let text = format!("{from} → {to}: NHRP {}", message.name());
@@ -103,13 +106,50 @@ impl Observer {
         news
     }
 
-    /// Ends it; all that was captured, opened.
-    pub(crate) fn finish(mut self) -> Result<Opened> {
+    /// The first of each message that spokes exchange about their keys.
+    fn of_ike(&mut self, nodes: &[Node], frames: &[Frame]) -> Vec<(Duration, String)> {
+        let mut news = Vec::new();
+        for message in frames.iter().filter_map(ike::message) {
+            let [from, to] = [message.source, message.destination].map(|end| name(nodes, end.ip()));
+            let what = if message.is_response { "response" } else { "request" };
+            let text = format!("{from} → {to}: {} {what}", message.name());
+            if self.told.insert(text.clone()) {
+                news.push((message.at, format!("{text}, {} bytes", message.bytes.len())));
+            }
+        }
+        news
+    }
+
+    /// Where nobody has the keys: the first packet of the flow's size on each leg.
+    fn of_sealed(&mut self, nodes: &[Node], frames: &[Frame]) -> Vec<(Duration, String)> {
+        let hub = nodes[HUB].nbma;
+        let mut news = Vec::new();
+        if !self.keys.is_empty() {
+            return news;
+        }
+        for (at, source, destination) in trail::sealed_legs(frames, FLOW) {
+            let first = *self.first.get_or_insert(at);
+            let leg = format!("{} → {}", name(nodes, source), name(nodes, destination));
+            if !self.told.insert(leg.clone()) {
+                continue;
+            }
+            let after = at.saturating_sub(first).as_secs_f64() * 1e3;
+            let how = match (source == hub, destination == hub) {
+                (false, false) => format!("goes direct, {after:.1} ms after the first"),
+                _ => "goes by the hub".to_owned(),
+            };
+            news.push((at, format!("{leg}: ESP of the size of the flows' packets {how}")));
+        }
+        news
+    }
+
+    /// Ends it; all that was captured.
+    pub(crate) fn finish(mut self) -> Result<Vec<Frame>> {
         for watch in &mut self.watches {
             watch.kill()?;
             watch.wait()?;
         }
-        Ok(self.keys.open(&self.capture.finish()?))
+        self.capture.finish()
     }
 }
 
@@ -128,6 +168,8 @@ fn sentence(event: &Value) -> Option<(Duration, String)> {
         "resolved" => format!("knows that {} is at {}", field("next_hop"), field("nbma")),
         "unresolved" => format!("gets no answer for {}", field("destination")),
         "shortcut-up" => format!("takes the shortcut: {} via {}", field("prefix"), field("next_hop")),
+        "ike-up" => format!("trusts {} ({})", field("identity"), field("suite")),
+        "ike-failed" => format!("does not trust {}: {}", field("remote"), field("reason")),
         "shortcut-down" => format!("gives up the shortcut to {}", field("prefix")),
         _ => return None,
     };

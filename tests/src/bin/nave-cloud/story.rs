@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use nix::sys::signal::Signal;
 
-use tests::capture::{Capture, Frame};
+use tests::capture::Capture;
 use tests::census::{Census, Kind};
 use tests::cloud::{BRIDGE, Cloud, HUB, Phase, SPOKE1, SPOKE2};
 use tests::keys::Protection;
-use tests::traffic::Stream;
+use tests::traffic::{PAYLOAD, Stream};
 use tests::trail::{self, Way};
 use tests::wait;
 
@@ -26,31 +26,43 @@ const RATE: u32 = 1000;
 const TALK: Duration = Duration::from_secs(5);
 /// From the first packet to the first that goes straight.
 const SWITCH: Duration = Duration::from_millis(100);
+/// The same where the spokes have to agree on keys first.
+const SWITCH_WITH_IKE: Duration = Duration::from_millis(250);
+/// Bytes of a ping's IP packet.
+const PING: usize = 84;
 
 /// Tells it. Errors are of what the story needs; what it claims is checked with the teller.
-pub(crate) fn tell(cloud: &mut Cloud, phase: Phase, teller: &mut Teller) -> Result<()> {
+pub(crate) fn tell(
+    cloud: &mut Cloud,
+    phase: Phase,
+    protection: Protection,
+    teller: &mut Teller,
+) -> Result<()> {
     teller.chapter(&format!("A hub, then a spoke (DMVPN phase {})", phase.number()));
     teller.tell("underlay 203.0.113.0/24, overlay 10.255.0.0/24, LANs 192.168.{1,11,12}.0/24");
-    match cloud.pairs.len() {
-        0 => teller.tell("tunnels are in the clear"),
-        pairs => teller.tell(&format!(
+    match protection {
+        Protection::Ikev2 => teller.tell(
+            "tunnels are protected by ESP with AES-GCM; IKEv2 agrees on keys, with certificates of an authority that is made for this run",
+        ),
+        Protection::StaticKeys => teller.tell(&format!(
             "tunnels are protected by ESP with AES-GCM; {} static keys are made for this run, two for each pair of nodes",
-            2 * pairs
+            2 * cloud.pairs.len()
         )),
+        Protection::None => teller.tell("tunnels are in the clear"),
     }
     for node in [HUB, SPOKE1] {
         start(cloud, node, teller)?;
     }
     register(cloud, SPOKE1, teller)?;
-    unregistered(cloud, teller)?;
+    unregistered(cloud, protection, teller)?;
 
     teller.chapter("The other spoke comes");
     start(cloud, SPOKE2, teller)?;
     register(cloud, SPOKE2, teller)?;
 
-    talk(cloud, phase, teller)?;
+    talk(cloud, phase, protection, teller)?;
     stopped(cloud, teller)?;
-    tables(cloud, teller)?;
+    tables(cloud, protection, teller)?;
     cloud.check_alive()
 }
 
@@ -77,13 +89,18 @@ fn register(cloud: &mut Cloud, spoke: usize, teller: &Teller) -> Result<()> {
 }
 
 /// A host behind the hub calls one behind a spoke that nobody knows yet.
-fn unregistered(cloud: &Cloud, teller: &mut Teller) -> Result<()> {
+fn unregistered(cloud: &Cloud, protection: Protection, teller: &mut Teller) -> Result<()> {
     teller.chapter("A spoke that has not registered");
     let to = cloud.nodes[SPOKE2].host.address();
     let capture = Capture::start(&cloud.internet, BRIDGE, |_| true)?;
     let ping = ["-n", "-c", "3", "-i", "0.5", "-W", "1", &to.to_string()];
     let output = cloud.nodes[HUB].host.namespace.output("ping", &ping)?;
-    let leaked = trail::inner_packets_to(&cloud.keys().read(&capture.finish()?), to.into());
+    let frames = capture.finish()?;
+    let leaked = match protection {
+        // Nobody else sends anything of that size now.
+        Protection::Ikev2 => trail::sealed_legs(&frames, PING).len(),
+        _ => trail::inner_packets_to(&cloud.keys().read(&frames), to.into()),
+    };
     let words = String::from_utf8_lossy(&output.stdout).into_owned();
     let answer = words.lines().find(|l| l.contains("Unreachable")).unwrap_or("no answer");
     let refused = answer.contains("Destination Host Unreachable") && answer.contains("192.168.1.1");
@@ -93,7 +110,7 @@ fn unregistered(cloud: &Cloud, teller: &mut Teller) -> Result<()> {
 }
 
 /// A thousand packets a second each way between the spokes' hosts, from the first ARP request on.
-fn talk(cloud: &mut Cloud, phase: Phase, teller: &mut Teller) -> Result<()> {
+fn talk(cloud: &mut Cloud, phase: Phase, protection: Protection, teller: &mut Teller) -> Result<()> {
     teller.chapter(&format!(
         "The spokes' hosts talk: {RATE} packets a second each way for {} s",
         TALK.as_secs()
@@ -109,51 +126,58 @@ fn talk(cloud: &mut Cloud, phase: Phase, teller: &mut Teller) -> Result<()> {
     back.stop();
     let tallies = [there.finish()?, back.finish()?];
     observer.tell_news(&cloud.nodes, teller);
-    let opened = observer.finish()?;
-    let frames = &opened.frames;
+    let frames = observer.finish()?;
 
     for tally in &tallies {
         teller.check(tally.is_whole(), "nothing is lost, nothing comes twice", &tally.to_string());
     }
-    if opened.sealed > 0 {
+    let opened = cloud.keys().open(&frames);
+    if protection == Protection::StaticKeys {
         let seen = format!("{} packets, {} of them do not", opened.sealed, opened.closed);
         teller.check(
-            opened.closed == 0,
+            opened.sealed > 0 && opened.closed == 0,
             "every ESP packet opens with the keys of this run, and is authentic",
             &seen,
         );
     }
-    let hosts = [SPOKE1, SPOKE2].map(|spoke| IpAddr::from(cloud.nodes[spoke].host.address()));
-    judge_way(cloud, phase, frames, (SPOKE1, SPOKE2), (hosts[0], hosts[1]), PORT, teller);
-    judge_way(cloud, phase, frames, (SPOKE2, SPOKE1), (hosts[1], hosts[0]), PORT + 1, teller);
+    for (spokes, port) in [((SPOKE1, SPOKE2), PORT), ((SPOKE2, SPOKE1), PORT + 1)] {
+        let [from, to] = [spokes.0, spokes.1].map(|spoke| IpAddr::from(cloud.nodes[spoke].host.address()));
+        let [a, hub, b] = [spokes.0, HUB, spokes.1].map(|node| IpAddr::from(cloud.nodes[node].nbma));
+        let (way, switch) = match protection {
+            Protection::Ikev2 => {
+                (Way::of_sealed(&trail::sealed_legs(&frames, FLOW), a, hub, b), SWITCH_WITH_IKE)
+            }
+            _ => (Way::of(&trail::steps(&opened.frames, (from, to), port), a, hub, b), SWITCH),
+        };
+        judge_way(phase, way, switch, &format!("{from} → {to}"), spokes.0 == SPOKE2, teller);
+    }
     Ok(())
 }
 
+/// Bytes of an IP packet of the numbered flows.
+pub(crate) const FLOW: usize = 28 + PAYLOAD;
+
 fn judge_way(
-    cloud: &Cloud,
     phase: Phase,
-    frames: &[Frame],
-    spokes: (usize, usize),
-    ends: (IpAddr, IpAddr),
-    port: u16,
+    way: Result<Way>,
+    switch: Duration,
+    flow: &str,
+    is_second: bool,
     teller: &mut Teller,
 ) {
-    let nbma = |index: usize| IpAddr::from(cloud.nodes[index].nbma);
-    let way = Way::of(&trail::steps(frames, ends, port), nbma(spokes.0), nbma(HUB), nbma(spokes.1));
     let seen = way.as_ref().map_or_else(|error| format!("{error:#}"), ToString::to_string);
     let claim = match phase {
-        Phase::One => "every packet goes by the hub",
-        Phase::Two | Phase::Three => "packets go by the hub, and straight within 100 ms of the first",
+        Phase::One => "every packet goes by the hub".to_owned(),
+        Phase::Two | Phase::Three => {
+            format!("packets go by the hub, and straight within {} ms of the first", switch.as_millis())
+        }
     };
     let holds = way.is_ok_and(|way| match phase {
         Phase::One => way.direct == 0 && way.relayed > 0,
         // The second flow may find the way prepared by the first.
-        _ => {
-            (way.relayed > 0 || spokes.0 == SPOKE2)
-                && way.first_direct_after.is_some_and(|after| after <= SWITCH)
-        }
+        _ => (way.relayed > 0 || is_second) && way.first_direct_after.is_some_and(|after| after <= switch),
     });
-    teller.check(holds, &format!("{} → {}, on the underlay: {claim}", ends.0, ends.1), &seen);
+    teller.check(holds, &format!("{flow}, on the underlay: {claim}"), &seen);
 }
 
 /// It was the data planes that forwarded, and nothing else.
@@ -213,8 +237,10 @@ fn frames(count: u64) -> String {
     format!("{count} frames")
 }
 
-fn tables(cloud: &Cloud, teller: &Teller) -> Result<()> {
-    for (index, words) in [
+fn tables(cloud: &Cloud, protection: Protection, teller: &Teller) -> Result<()> {
+    let of_ike = [(HUB, "show ike"), (SPOKE1, "show ike --detail"), (SPOKE1, "show sa")];
+    let of_ike = of_ike.into_iter().filter(|_| protection == Protection::Ikev2);
+    let of_all = [
         (HUB, "show dmvpn"),
         (HUB, "show nhrp"),
         (SPOKE1, "show dmvpn"),
@@ -222,7 +248,8 @@ fn tables(cloud: &Cloud, teller: &Teller) -> Result<()> {
         (SPOKE1, "show nhs"),
         (SPOKE1, "show adjacency"),
         (SPOKE1, "show drops"),
-    ] {
+    ];
+    for (index, words) in of_all.into_iter().chain(of_ike) {
         let node = &cloud.nodes[index];
         teller.chapter(&format!("{}: nave {words}", node.name));
         print!("{}", node.nave(words)?);

@@ -1,0 +1,270 @@
+//! IKE on the running system: who does not prove who he is stays out, what no peer would say is refused or passed over, and whatever dies under
+//! protected traffic, nothing of it is in the clear and no nonce is used twice.
+#![allow(clippy::unwrap_used, clippy::panic)] // A test fails by panicking, in its helpers too.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::{Duration, Instant};
+
+use anyhow::ensure;
+use tests::census::{Kind, Lookout};
+use tests::cloud::{self, Cloud, HUB, Phase, Ports, SPOKE1, SPOKE2};
+use tests::traffic::Stream;
+use tests::translator::Translation;
+use tests::{lock, wait};
+
+/// Ways that traffic takes: by the shortcut, and to and from the hub.
+const WAYS: [(usize, usize); 6] =
+    [(SPOKE1, SPOKE2), (SPOKE2, SPOKE1), (HUB, SPOKE1), (SPOKE1, HUB), (HUB, SPOKE2), (SPOKE2, HUB)];
+/// Packets a second, each way.
+const RATE: u32 = 200;
+
+fn reach(cloud: &Cloud, from: usize, to: usize) {
+    let to = cloud.nodes[to].host.address();
+    wait::until_true("a ping", Duration::from_secs(20), || cloud.pings(from, to).unwrap())
+        .unwrap_or_else(|e| panic!("{e:#}: {} → {to}\n{}", cloud.nodes[from].name, what_is_known(cloud)));
+}
+
+/// All hosts have reached each other, and the spokes are protected with each other.
+fn meet(cloud: &Cloud) {
+    for (from, to) in WAYS {
+        reach(cloud, from, to);
+    }
+    let up = |node: usize, other: usize| {
+        let sas = cloud.nodes[node].nave_json("show ike").unwrap();
+        let remote = cloud.nodes[other].nbma.to_string();
+        sas.as_array().is_some_and(|sas| {
+            sas.iter().any(|sa| sa["protection"]["remote"] == *remote && sa["state"] == "up")
+        })
+    };
+    wait::until_true("the shortcut", Duration::from_secs(15), || up(SPOKE1, SPOKE2) && up(SPOKE2, SPOKE1))
+        .unwrap_or_else(|e| panic!("{e:#}\n{}", what_is_known(cloud)));
+}
+
+fn what_is_known(cloud: &Cloud) -> String {
+    let shown = |node: &tests::node::Node| {
+        let words = ["show ike --detail", "show sa", "show nhrp", "show drops", "show counters"]
+            .map(|words| node.nave(words).unwrap_or_else(|e| e.to_string()));
+        format!("--- {}\n{}", node.name, words.join("\n"))
+    };
+    cloud.nodes.iter().map(shown).collect::<String>() + &cloud.logs()
+}
+
+fn talk(cloud: &Cloud) -> Vec<Stream> {
+    let stream = |((from, to), port)| Stream::start(cloud.flow(from, to, port, RATE)).unwrap();
+    WAYS.into_iter().zip(6300..).map(stream).collect()
+}
+
+/// Waits until packets of every flow have arrived that were not there before.
+fn goes_on(cloud: &Cloud, streams: &[Stream], what: &str) {
+    let counts = || streams.iter().map(Stream::arrived).collect::<Vec<_>>();
+    let old = counts();
+    wait::until_true(what, Duration::from_secs(30), || {
+        counts().iter().zip(&old).all(|(new, old)| new > &(old + 10))
+    })
+    .unwrap_or_else(|e| panic!("{e:#}: {old:?} … {:?}\n{}", counts(), what_is_known(cloud)));
+}
+
+fn all_whole(cloud: &Cloud, streams: Vec<Stream>) {
+    streams.iter().for_each(Stream::stop);
+    let tallies: Vec<_> = streams.into_iter().map(|stream| stream.finish().unwrap()).collect();
+    let torn: Vec<_> = tallies.iter().filter(|t| !t.is_whole()).map(ToString::to_string).collect();
+    assert!(torn.is_empty(), "{}\n{}", torn.join("\n"), what_is_known(cloud));
+}
+
+/// How often each process is killed.
+const KILLS: usize = 5;
+
+/// Input: kills (SIGKILL) of each process of the hub and of a spoke, every second time both of a node at once, while traffic goes all ways.
+/// Output: it goes on after each; a control plane that dies alone costs no packet; on the underlay there is nothing of the tunnels but ESP, and
+/// no SA uses an IV twice in the whole run.
+#[test]
+fn kills_of_each_process_leave_all_sealed_and_no_nonce_is_used_twice() {
+    let _turn = lock::take_turn().unwrap();
+    let mut cloud = Cloud::lay(&cloud::test_prefix(), Phase::Three, Ports::AfPacket).unwrap();
+    cloud.protect_by_ike().unwrap();
+    let lookout = Lookout::start(&cloud).unwrap();
+    cloud.start().unwrap();
+    meet(&cloud);
+    let began = Instant::now();
+
+    let streams = talk(&cloud);
+    goes_on(&cloud, &streams, "traffic");
+    for _ in 0..KILLS {
+        for node in [HUB, SPOKE1] {
+            cloud.nodes[node].kill_controlplane().unwrap();
+            goes_on(&cloud, &streams, "traffic without a control plane");
+            cloud.nodes[node].start_controlplane().unwrap();
+            goes_on(&cloud, &streams, "traffic with a new control plane");
+        }
+    }
+    all_whole(&cloud, streams);
+
+    let streams = talk(&cloud);
+    for kill in 0..2 * KILLS {
+        for node in [HUB, SPOKE1] {
+            cloud.nodes[node].kill_dataplane().unwrap();
+            if kill % 2 == 0 {
+                cloud.nodes[node].kill_controlplane().unwrap();
+            }
+            cloud.start_dataplane(node).unwrap();
+            if kill % 2 == 0 {
+                cloud.nodes[node].start_controlplane().unwrap();
+            }
+            goes_on(&cloud, &streams, "traffic with a new data plane");
+        }
+    }
+    for stream in streams {
+        let tally = stream.finish().unwrap();
+        assert_eq!(tally.duplicated, 0, "{tally}");
+    }
+    cloud.check_alive().unwrap();
+    println!("{} kills took {} s", KILLS * 8, began.elapsed().as_secs());
+    cloud.stop().unwrap();
+    let census = lookout.finish().unwrap();
+    println!("{census}; {} SAs", census.sas());
+    census.check().unwrap();
+}
+
+/// The outer address of the spokes, where there is a box that translates, and of each the outer port of ESP.
+const OUTER: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 77);
+const PORTS: [u16; 2] = [40_011, 40_021];
+
+/// Input: two spokes behind one address, each with ports of its own there. Output: both are registered and protected in UDP, both are reached at
+/// once and lose nothing, and so do they from each other.
+#[test]
+fn two_spokes_behind_one_nat_are_both_protected() {
+    let _turn = lock::take_turn().unwrap();
+    let mut cloud = Cloud::lay(&cloud::test_prefix(), Phase::Three, Ports::Tap).unwrap();
+    let inner = [11, 12].map(|number| Ipv4Addr::new(10, 0, 0, number));
+    let ports = inner.into_iter().zip(PORTS).collect();
+    let _nat = cloud.put_behind_translator(&[SPOKE1, SPOKE2], Translation::Ports(OUTER, ports)).unwrap();
+    cloud.protect_by_ike().unwrap();
+    let lookout = Lookout::start(&cloud).unwrap();
+    cloud.start().unwrap_or_else(|e| panic!("{e:#}\n{}", what_is_known(&cloud)));
+    for (spoke, port) in [SPOKE1, SPOKE2].into_iter().zip(PORTS) {
+        let entry = cloud.nodes[HUB].entry_of(cloud.nodes[spoke].tunnel).unwrap().unwrap();
+        let claimed = cloud.nodes[spoke].nbma.to_string();
+        assert_eq!((&entry["nbma"], &entry["claimed_nbma"]), (&OUTER.to_string().into(), &claimed.into()));
+        let sas = cloud.nodes[HUB].nave_json("show ike").unwrap();
+        let is_it = |sa: &serde_json::Value| {
+            let protection = &sa["protection"];
+            protection["remote"] == *OUTER.to_string() && protection["port"] == port && sa["state"] == "up"
+        };
+        assert!(sas.as_array().unwrap().iter().any(is_it), "{sas:#}");
+    }
+    for (from, to) in WAYS {
+        reach(&cloud, from, to);
+    }
+    let streams = talk(&cloud);
+    std::thread::sleep(Duration::from_secs(3)); // Of traffic, which nothing disturbs.
+    all_whole(&cloud, streams);
+    cloud.check_alive().unwrap();
+    cloud.stop().unwrap();
+    // The capture is of both sides of the box: each packet that passed it is there twice.
+    let census = lookout.finish().unwrap();
+    assert!(census.is_sealed() && census.count(Kind::Esp) == 0, "{census}");
+}
+
+/// Input: SAs that live for seconds, while traffic goes all ways. Output: both kinds are replaced again and again, at every node, and no packet is
+/// lost.
+#[test]
+fn nothing_is_lost_while_sas_are_replaced() {
+    let _turn = lock::take_turn().unwrap();
+    let mut cloud = Cloud::lay(&cloud::test_prefix(), Phase::Three, Ports::AfPacket).unwrap();
+    cloud.protect_by_ike().unwrap();
+    for node in &mut cloud.nodes {
+        node.set_ike("lifetime = 20\nchild_lifetime = 10").unwrap();
+    }
+    let lookout = Lookout::start(&cloud).unwrap();
+    cloud.start().unwrap();
+    meet(&cloud);
+    let spis = |cloud: &Cloud| {
+        let sas = cloud.nodes[SPOKE1].nave_json("show ike").unwrap();
+        sas.as_array().unwrap().iter().map(|sa| sa["spi_initiator"].to_string()).collect::<Vec<_>>()
+    };
+    let before = spis(&cloud);
+    let streams = talk(&cloud);
+    std::thread::sleep(Duration::from_secs(45)); // Two lives of an IKE SA, four of a child.
+    all_whole(&cloud, streams);
+    let after = spis(&cloud);
+    assert!(before.iter().all(|spi| !after.contains(spi)), "{before:?} {after:?}");
+    cloud.check_alive().unwrap();
+    cloud.stop().unwrap();
+    let census = lookout.finish().unwrap();
+    census.check().unwrap();
+    // Six directions, four lives each and more.
+    assert!(census.sas() >= 24, "{} SAs", census.sas());
+}
+
+/// Input: a spoke vanishes without a word while its peers talk to it. Output: they notice, and packets to it go by the hub again, which says that
+/// there is no way; when it comes back all is as before.
+#[test]
+fn a_peer_that_dies_is_noticed_and_comes_back() {
+    let _turn = lock::take_turn().unwrap();
+    let mut cloud = Cloud::lay(&cloud::test_prefix(), Phase::Three, Ports::Tap).unwrap();
+    cloud.protect_by_ike().unwrap();
+    for node in &mut cloud.nodes {
+        node.set_ike("dead_peer_detection = 2").unwrap();
+    }
+    let lookout = Lookout::start(&cloud).unwrap();
+    cloud.start().unwrap();
+    meet(&cloud);
+    cloud.nodes[SPOKE2].kill_controlplane().unwrap();
+    cloud.nodes[SPOKE2].kill_dataplane().unwrap();
+    let remote = cloud.nodes[SPOKE2].nbma.to_string();
+    let gone = |node: usize| {
+        let sas = cloud.nodes[node].nave_json("show ike").unwrap();
+        !sas.as_array().unwrap().iter().any(|sa| sa["protection"]["remote"] == *remote && sa["state"] == "up")
+    };
+    wait::until_true("its death", Duration::from_secs(40), || gone(HUB) && gone(SPOKE1))
+        .unwrap_or_else(|e| panic!("{e:#}\n{}", what_is_known(&cloud)));
+    assert_eq!(
+        cloud.nodes[HUB].entry_of(cloud.nodes[SPOKE2].tunnel).unwrap(),
+        None,
+        "it is still registered"
+    );
+    let to = cloud.nodes[SPOKE2].host.address().to_string();
+    let said = cloud.nodes[SPOKE1].host.namespace.output("ping", &["-n", "-c", "3", "-W", "1", &to]).unwrap();
+    let said = String::from_utf8(said.stdout).unwrap();
+    assert!(said.contains("Unreachable"), "{said}\n{}", what_is_known(&cloud));
+    cloud.start_node(SPOKE2).unwrap();
+    cloud.wait_registered(SPOKE2).unwrap();
+    meet(&cloud);
+    cloud.check_alive().unwrap();
+    cloud.stop().unwrap();
+    lookout.finish().unwrap().check().unwrap();
+}
+
+/// The operator ends an SA: what is wanted comes back by itself, and the traffic of others loses nothing.
+#[test]
+fn what_an_operator_clears_comes_back() {
+    let _turn = lock::take_turn().unwrap();
+    let mut cloud = Cloud::lay(&cloud::test_prefix(), Phase::Three, Ports::Tap).unwrap();
+    cloud.protect_by_ike().unwrap();
+    let lookout = Lookout::start(&cloud).unwrap();
+    cloud.start().unwrap();
+    meet(&cloud);
+    let spi = |remote: IpAddr| -> anyhow::Result<String> {
+        let sas = cloud.nodes[SPOKE1].nave_json("show ike")?;
+        let found = sas.as_array().and_then(|sas| {
+            sas.iter().find(|sa| sa["protection"]["remote"] == *remote.to_string() && sa["state"] == "up")
+        });
+        ensure!(found.is_some(), "{sas:#}");
+        Ok(sas[0]["spi_initiator"].to_string() + &found.unwrap()["spi_initiator"].to_string())
+    };
+    let hub = IpAddr::from(cloud.nodes[HUB].nbma);
+    let before = spi(hub).unwrap();
+    let others = Stream::start(cloud.flow(HUB, SPOKE2, 6400, RATE)).unwrap();
+    cloud.nodes[SPOKE1].nave(&format!("clear ike {hub}")).unwrap();
+    wait::until("another IKE SA with the hub", Duration::from_secs(15), || {
+        ensure!(spi(hub)? != before, "it is the same");
+        Ok(())
+    })
+    .unwrap_or_else(|e| panic!("{e:#}\n{}", what_is_known(&cloud)));
+    let tally = others.finish().unwrap();
+    assert!(tally.is_whole(), "{tally}");
+    reach(&cloud, SPOKE1, HUB);
+    cloud.check_alive().unwrap();
+    cloud.stop().unwrap();
+    lookout.finish().unwrap().check().unwrap();
+}
