@@ -16,8 +16,9 @@ use model::time::Instant;
 use wire::ike::{NotifyType, Payload, Proposal, Selector};
 
 use crate::engine::Engine;
-use crate::limits::{OUTBOUND_AFTER, OUTBOUND_INSTEAD_AFTER};
+use crate::limits::{OUTBOUND_AFTER, OUTBOUND_FORGOTTEN_AFTER, OUTBOUND_INSTEAD_AFTER};
 use crate::path::notify;
+use crate::programmed::NOBODY;
 use crate::sa::{Sa, find};
 use crate::turn::Turn;
 use crate::{Event, Profile, Reject, selector, suite};
@@ -38,8 +39,6 @@ pub(crate) struct Child {
     pub(crate) is_closing: bool,
     /// The one in its place, once there is one.
     pub(crate) successor: Option<Spi>,
-    /// The peer replaced it while we do: the new one, and the lower nonce of that exchange (RFC 7296 §2.8.1).
-    pub(crate) rival: Option<(Spi, Vec<u8>)>,
     /// The peer ought to close it until then.
     pub(crate) close_at: Option<Instant>,
     /// No data plane has it any more.
@@ -53,9 +52,9 @@ pub(crate) struct Child {
 pub(crate) enum Sealing {
     /// It waits for the peer's inbound SA.
     Waiting(Box<Waiting>),
-    /// It was put.
+    /// It was put, and nothing in its place yet.
     Put,
-    /// It never will be.
+    /// It never will be; or it was, and another took its place.
     Never,
 }
 
@@ -295,8 +294,12 @@ impl Engine {
             lease,
             lifetimes: profile.lifetimes,
         };
-        let takes_over = self.peers.get(&peer).is_some_and(|programmed| !programmed.outbound.is_empty());
-        let wait = if takes_over { OUTBOUND_INSTEAD_AFTER } else { OUTBOUND_AFTER };
+        let before = self.peers.get(&peer).and_then(|programmed| programmed.outbound.first());
+        let wait = match before {
+            None => OUTBOUND_AFTER,
+            Some(before) if before.sa == NOBODY => OUTBOUND_FORGOTTEN_AFTER,
+            Some(_) => OUTBOUND_INSTEAD_AFTER,
+        };
         let lifetime = Duration::from_secs(profile.ike.child_lifetime.max(10).into());
         let rekey_at = turn.now + self.jittered(lifetime);
         let Some(established) = sa.established_mut() else { return };
@@ -312,7 +315,6 @@ impl Engine {
             sealing: Sealing::Waiting(Box::new(Waiting { object, wait, until: turn.now + wait })),
             is_closing: false,
             successor: None,
-            rival: None,
             close_at: None,
             is_lost: false,
             is_additional,

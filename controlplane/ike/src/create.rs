@@ -19,7 +19,7 @@ use crate::child::{Agreed, Child, Sealing, Wish, error, says, wished};
 use crate::crypto::Secret;
 use crate::engine::Engine;
 use crate::init::{key_exchange, nonce, wanted_group};
-use crate::keymat::child_keys;
+use crate::keymat::{Side, child_keys};
 use crate::limits::{CHILDREN, CLOSE_INSTEAD, NONCE, RESTARTS, TEMPORARY};
 use crate::path::notify;
 use crate::receive::Opened;
@@ -30,13 +30,18 @@ use crate::{Reject, suite};
 /// What could not be replaced is tried again after this.
 const TRY_AGAIN: Duration = Duration::from_secs(60);
 
+/// The responder asks for further children this long after the first.
+const SPARES_AFTER: Duration = Duration::from_secs(1);
+
 /// As initiator.
 impl Engine {
     /// Asks for a child in the place of one.
     pub(crate) fn ask_replacement(&mut self, turn: &mut Turn<'_>, sa: &mut Sa, old: Spi) {
         let Some(established) = sa.established() else { return };
         let Some(child) = established.children.iter().find(|child| child.inbound == old) else { return };
-        if child.is_closing || child.successor.is_some() {
+        // One whose answer may not have arrived yet is replaced when the peer has it.
+        let is_waiting = matches!(child.sealing, Sealing::Waiting(_));
+        if child.is_closing || child.successor.is_some() || is_waiting {
             return;
         }
         let is_additional = child.is_additional;
@@ -46,6 +51,20 @@ impl Engine {
             Some(worker) => self.ask_child(turn, sa, worker, Some(old), is_additional),
             None => self.try_again(turn, sa, old),
         }
+    }
+
+    /// One more child for each worker that has none (RFC 9611), if the profile wants that. The responder leaves the first word to the initiator.
+    pub(crate) fn add_spares(&mut self, turn: &Turn<'_>, sa: &mut Sa) {
+        let Some(spis) = self.spis.as_ref().filter(|_| sa.profile.ike.child_per_worker) else { return };
+        if sa.side == Side::Responder {
+            sa.asking.hold_until = sa.asking.hold_until.max(turn.now + SPARES_AFTER);
+        }
+        let used: Vec<_> = sa
+            .established()
+            .map(|established| established.children.iter().map(|child| child.worker).collect())
+            .unwrap_or_default();
+        let spare = (0..spis.workers()).map(WorkerId).filter(|worker| !used.contains(worker));
+        spare.for_each(|worker| sa.add(Task::Child(worker, true)));
     }
 
     /// It stays for now.
@@ -81,6 +100,7 @@ impl Engine {
             replaces,
             is_additional,
             restarts: 0,
+            rival: None,
         };
         self.ask_with(turn, sa, asked, group);
     }
@@ -157,7 +177,14 @@ impl Engine {
         let is_rekey = asked.replaces.is_some();
         self.add_child(turn, sa, &agreed, (back, there), (is_rekey, asked.is_additional));
         let lowest = asked.nonce.min(theirs);
-        self.replaced(turn, sa, asked.replaces, agreed.inbound, lowest);
+        self.replaced(turn, sa, asked.replaces, agreed.inbound, (lowest, asked.rival));
+        if asked.is_additional && !says(payloads, NotifyType::SA_RESOURCE_INFO) {
+            // It does not know what they are for (RFC 9611 §3): one is enough.
+            if let Some(established) = sa.established_mut() {
+                established.is_full = true;
+            }
+            sa.add(Task::Delete(agreed.inbound));
+        }
         Ok(())
     }
 
@@ -179,24 +206,32 @@ impl Engine {
     }
 
     /// As initiator we have a new one: whose is it to close, ours, the peer's, or the old one (RFC 7296 §2.8.1)?
-    fn replaced(&mut self, turn: &mut Turn<'_>, sa: &mut Sa, old: Option<Spi>, new: Spi, lowest: Vec<u8>) {
+    fn replaced(
+        &mut self,
+        turn: &mut Turn<'_>,
+        sa: &mut Sa,
+        old: Option<Spi>,
+        new: Spi,
+        (lowest, rival): (Vec<u8>, Option<(Spi, Vec<u8>)>),
+    ) {
         let now = turn.now;
-        let Some(old) = old.and_then(|old| child_mut(sa, old)) else {
-            return self.seal_by(turn, sa, new);
-        };
-        let (spi, rival) = (old.inbound, old.rival.take());
         match rival {
             Some((theirs, their_lowest)) if lowest < their_lowest => {
-                // Ours has the lowest: it goes, and the peer closes the old one.
-                old.successor = Some(theirs);
-                old.close_at = Some(now + CLOSE_INSTEAD);
+                // Ours has the lowest: it goes, and the peer closes the old one, or has done so.
+                if let Some(old) = old.and_then(|old| child_mut(sa, old)) {
+                    old.successor = Some(theirs);
+                    old.close_at = Some(now + CLOSE_INSTEAD);
+                }
                 if let Some(child) = child_mut(sa, new) {
                     child.sealing = Sealing::Never;
                 }
                 sa.add(Task::Delete(new));
             }
             rival => {
-                old.successor = Some(new);
+                let old = old.and_then(|old| child_mut(sa, old)).map(|old| {
+                    old.successor = Some(new);
+                    old.inbound
+                });
                 self.seal_by(turn, sa, new);
                 if let Some(theirs) = rival.and_then(|(theirs, _)| child_mut(sa, theirs)) {
                     // The peer's has the lowest: it closes it.
@@ -206,7 +241,7 @@ impl Engine {
                     theirs.successor = Some(new);
                     theirs.close_at = Some(now + CLOSE_INSTEAD);
                 }
-                sa.add(Task::Delete(spi));
+                old.into_iter().for_each(|old| sa.add(Task::Delete(old)));
             }
         }
     }
@@ -243,14 +278,14 @@ impl Engine {
             NotifyType::TEMPORARY_FAILURE => {
                 // RFC 7296 §2.25: what it was busy with may have made ours needless.
                 sa.asking.hold_until = turn.now + self.jittered(TEMPORARY);
-                let rival = asked.replaces.and_then(|old| child_mut(sa, old)).and_then(|old| {
-                    let (theirs, _) = old.rival.take()?;
-                    old.successor = Some(theirs);
-                    old.close_at = Some(turn.now + CLOSE_INSTEAD);
-                    Some(theirs)
-                });
-                if rival.is_none() {
-                    sa.add(again);
+                match asked.rival.take() {
+                    None => sa.add(again),
+                    Some((theirs, _)) => {
+                        if let Some(old) = asked.replaces.and_then(|old| child_mut(sa, old)) {
+                            old.successor = Some(theirs);
+                            old.close_at = Some(turn.now + CLOSE_INSTEAD);
+                        }
+                    }
                 }
             }
             NotifyType::CHILD_SA_NOT_FOUND => {
@@ -447,15 +482,16 @@ impl Engine {
 
     /// As responder we have a new one in an old one's place.
     fn replaced_by_peer(&mut self, turn: &Turn<'_>, sa: &mut Sa, old: Spi, new: Spi, lowest: Vec<u8>) {
-        let is_replacing = sa.replacing() == Some(old);
         sa.asking.tasks.retain(|task| *task != Task::Replace(old));
-        let Some(old) = child_mut(sa, old) else { return };
-        if is_replacing {
-            old.rival = Some((new, lowest));
-        } else {
-            old.successor = Some(new);
-            old.close_at = Some(turn.now + CLOSE_INSTEAD);
+        if let Some(Pending { asked: Asked::Child(asked), .. }) = sa.asking.pending.as_deref_mut()
+            && asked.replaces == Some(old)
+        {
+            asked.rival = Some((new, lowest));
+            return;
         }
+        let Some(old) = child_mut(sa, old) else { return };
+        old.successor = Some(new);
+        old.close_at = Some(turn.now + CLOSE_INSTEAD);
     }
 }
 

@@ -142,6 +142,7 @@ impl Engine {
 
     /// Puts an IKE SA back in its place, with its timer; or ends it.
     pub(crate) fn settle(&mut self, turn: &mut Turn<'_>, mut sa: Box<Sa>) {
+        self.ensure_child(turn, &mut sa);
         self.pump(turn, &mut sa);
         if sa.is_over() {
             self.sa_timers.cancel(sa.ours);
@@ -266,13 +267,16 @@ impl Engine {
         let mut taken = reserved.to_vec();
         taken.extend(self.inbounds.keys());
         self.spis = Some(Spis::new(&mut *self.crypto, workers, slots, &taken));
+        if is_new {
+            self.replace_all(turn);
+        }
         let waiting: Vec<_> = self.wants.keys().copied().collect();
         for peer in waiting {
             self.want_again(turn, peer);
         }
     }
 
-    /// Every SA goes at once; each child is replaced by one with keys of its own (RFC 7296 §2.8), some of them at a time.
+    /// Every SA goes at once.
     fn lose_all(&mut self, turn: &mut Turn<'_>) {
         let mut inbound: Vec<_> = self.inbounds.keys().copied().collect();
         inbound.sort_unstable();
@@ -283,6 +287,10 @@ impl Engine {
         for peer in all {
             self.lose_outbound(turn, peer);
         }
+    }
+
+    /// Each child that is lost is replaced by one with keys of its own (RFC 7296 §2.8), some of them at a time.
+    fn replace_all(&mut self, turn: &mut Turn<'_>) {
         for (nth, ours) in (0_u32..).zip(self.all()) {
             let hold = Duration::from_secs(1) * nth / PACE_PER_SECOND;
             self.with(turn, ours, |_, turn, sa| {

@@ -6,7 +6,9 @@ use wire::ike::{Exchange, Header, Message, NotifyType, Payload};
 
 use crate::engine::Engine;
 use crate::keymat::Side;
-use crate::limits::{REST_LONGEST, RETRANSMIT_FIRST, TRANSMISSIONS, backoff};
+use crate::limits::{
+    RETRANSMIT_FIRST, RETRANSMIT_LONGEST, TRANSMISSIONS, TRANSMISSIONS_TO_THE_LIVING, backoff,
+};
 use crate::path::{Path, notify};
 use crate::programmed::Ending;
 use crate::sa::{Asked, Pending, Sa, Stage, Task};
@@ -96,11 +98,15 @@ impl Engine {
 
     /// A request of ours is due: it is sent again, as it was (RFC 7296 §2.1), or the peer is dead (§2.4).
     pub(crate) fn retransmit(&mut self, turn: &mut Turn<'_>, sa: &mut Sa) {
+        // RFC 7296 §2.4: who sends packets is not dead. Its control plane may be, and come back.
+        let lives = sa.established().is_some_and(|established| !established.is_ending)
+            && turn.now.since(sa.heard) < sa.silence();
+        let most = if lives { TRANSMISSIONS_TO_THE_LIVING } else { TRANSMISSIONS };
         let Some(pending) = sa.asking.pending.as_mut().filter(|pending| pending.due <= turn.now) else {
             return;
         };
-        if pending.times < TRANSMISSIONS {
-            pending.due = turn.now + backoff(RETRANSMIT_FIRST, pending.times, REST_LONGEST);
+        if pending.times < most {
+            pending.due = turn.now + backoff(RETRANSMIT_FIRST, pending.times, RETRANSMIT_LONGEST);
             pending.times += 1;
             pending.messages.iter().for_each(|message| turn.send(&sa.path, message));
             sa.sent = turn.now;
@@ -215,7 +221,15 @@ impl Engine {
 
     fn undertake(&mut self, turn: &mut Turn<'_>, sa: &mut Sa, task: Task) {
         match task {
-            Task::Child(worker, is_additional) => self.ask_child(turn, sa, worker, None, is_additional),
+            Task::Child(worker, is_additional) => {
+                let has_one = |child: &crate::child::Child| child.worker == worker && child.is_live();
+                let is_needless = sa.established().is_none_or(|established| {
+                    is_additional && (established.is_full || established.children.iter().any(has_one))
+                });
+                if !is_needless {
+                    self.ask_child(turn, sa, worker, None, is_additional);
+                }
+            }
             Task::Replace(spi) => self.ask_replacement(turn, sa, spi),
             Task::Delete(spi) => self.ask_delete(turn, sa, spi),
             Task::Rekey => self.ask_rekey(turn, sa),

@@ -1,5 +1,7 @@
 //! INFORMATIONAL, both sides (RFC 7296 §1.4): deletes, and whether somebody lives.
 
+use std::time::Duration;
+
 use model::sa::Spi;
 use wire::ike::{Exchange, NotifyType, Payload, Protocol};
 
@@ -11,6 +13,9 @@ use crate::programmed::Ending;
 use crate::receive::Opened;
 use crate::sa::{Asked, Sa, Task};
 use crate::turn::Turn;
+
+/// A child that is missing is asked for after this: what is on its way may bring one.
+const TRY_AGAIN: Duration = Duration::from_secs(1);
 
 fn delete(spis: &[Spi]) -> Payload {
     let spis = spis.iter().map(|spi| spi.value().to_be_bytes().to_vec()).collect();
@@ -90,6 +95,26 @@ impl Engine {
         self.answer(turn, sa, path, Exchange::INFORMATIONAL, &answer);
         self.without_child(sa, false);
         Ok(())
+    }
+
+    /// Whatever happened: a peer that has a child with us, and to whom nothing can leave, gets another one.
+    pub(crate) fn ensure_child(&mut self, turn: &Turn<'_>, sa: &mut Sa) {
+        let Some(established) = sa.established() else { return };
+        let is_meant = established.children.iter().any(|child| !child.is_closing);
+        if !is_meant || established.is_ending || established.yields_to.is_some() || established.is_carrying()
+        {
+            return;
+        }
+        let making = |task: &Task| matches!(task, Task::Child(..) | Task::Replace(_));
+        let is_making = matches!(sa.asking.pending.as_deref().map(|p| &p.asked), Some(Asked::Child(_)));
+        let is_up = self.peers.get(&established.peer).is_some_and(|peer| !peer.outbound.is_empty());
+        if is_making || is_up || sa.asking.tasks.iter().any(making) {
+            return;
+        }
+        if let Some(worker) = self.worker_for(sa) {
+            sa.add(Task::Child(worker, false));
+            sa.asking.hold_until = sa.asking.hold_until.max(turn.now + TRY_AGAIN);
+        }
     }
 
     /// The last child may be gone: with a server, and who is wanted, there is to be one.

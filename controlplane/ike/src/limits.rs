@@ -10,6 +10,12 @@ pub(crate) const RETRANSMIT_FIRST: Duration = Duration::from_millis(500);
 /// So often a request is sent: at 0, 0.5, 1.5, 3.5, 7.5 s; at 15.5 s its peer is dead (RFC 7296 §2.4).
 pub(crate) const TRANSMISSIONS: u32 = 5;
 
+/// The longest time between two of them.
+pub(crate) const RETRANSMIT_LONGEST: Duration = Duration::from_secs(8);
+
+/// So often a request is sent to a peer whose packets come though it does not answer: for a quarter of an hour.
+pub(crate) const TRANSMISSIONS_TO_THE_LIVING: u32 = 120;
+
 /// An error in the clear may be anybody's: a better answer is waited for this long (RFC 7296 §2.21.1).
 pub(crate) const BETTER_ANSWER: Duration = Duration::from_secs(2);
 
@@ -42,8 +48,12 @@ pub(crate) const REFUSED: Duration = Duration::from_secs(10);
 /// has its inbound one.
 pub(crate) const OUTBOUND_AFTER: Duration = Duration::from_millis(150);
 
-/// The same where another outbound SA has its place, which works meanwhile: others send a request again after four seconds.
-pub(crate) const OUTBOUND_INSTEAD_AFTER: Duration = Duration::from_secs(5);
+/// The same where another outbound SA has its place, which works meanwhile: longer than we ask for an answer, and than others wait before they
+/// ask again.
+pub(crate) const OUTBOUND_INSTEAD_AFTER: Duration = Duration::from_secs(16);
+
+/// The same where that other one is nobody's: its peer may have forgotten it.
+pub(crate) const OUTBOUND_FORGOTTEN_AFTER: Duration = Duration::from_secs(3);
 
 /// An inbound SA that was replaced takes packets that are on their way for this long.
 pub(crate) const LINGER: Duration = Duration::from_secs(5);

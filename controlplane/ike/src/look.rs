@@ -58,7 +58,10 @@ impl Engine {
                 tasks.push(Task::Delete(child.inbound));
             } else if child.successor.is_none() && child.rekey_at <= now {
                 child.rekey_at = now + TRY_AGAIN;
-                tasks.push(Task::Replace(child.inbound));
+                // Of one that waits the peer may not know yet.
+                if !matches!(child.sealing, Sealing::Waiting(_)) {
+                    tasks.push(Task::Replace(child.inbound));
+                }
             }
         }
         sealing.into_iter().for_each(|inbound| self.seal_by(turn, sa, inbound));
@@ -69,10 +72,9 @@ impl Engine {
 
     fn look_at_life(&mut self, turn: &mut Turn<'_>, sa: &mut Sa) {
         let (now, peer, ike) = (turn.now, sa.peer(), &sa.profile.ike);
-        let silence = Duration::from_secs(ike.dead_peer_detection.max(1).into());
         let idle = Duration::from_secs(ike.idle.into());
         let keepalive = Duration::from_secs(ike.nat_keepalive.into());
-        if sa.asking.pending.is_none() && sa.heard + silence <= now {
+        if sa.asking.pending.is_none() && sa.heard + sa.silence() <= now {
             // RFC 7296 §2.4
             sa.add(Task::Probe);
         }

@@ -10,7 +10,7 @@ use model::ike::Identity;
 use model::program::{InboundSa, Key, Object};
 use model::sa::{Direction, Protection, Spi};
 
-use crate::child::Child;
+use crate::child::{Child, Sealing};
 use crate::engine::{Engine, Timer};
 use crate::input::Adopted;
 use crate::limits::LINGER;
@@ -52,6 +52,13 @@ pub(crate) struct Inbound {
     pub(crate) lingers: bool,
 }
 
+/// The outbound SA with this SPI has lost its place; its key is never put again.
+fn spend(sa: &mut Sa, spi: Spi) {
+    let children = sa.established_mut().map(|established| &mut established.children);
+    let child = children.into_iter().flatten().find(|child| child.outbound == spi);
+    child.into_iter().for_each(|child| child.sealing = Sealing::Never);
+}
+
 impl Engine {
     pub(crate) fn put_inbound(&mut self, turn: &mut Turn<'_>, sa: u64, object: InboundSa) {
         let (spi, peer) = (object.spi, object.protection);
@@ -72,8 +79,16 @@ impl Engine {
         let was = established.moved_from.take().filter(|was| *was != peer);
         let now = (established.identity.clone(), established.addresses.clone());
         let programmed = self.peers.entry(peer).or_default();
-        programmed.outbound.retain(|outbound| outbound.worker != worker);
+        let before: Vec<_> =
+            programmed.outbound.extract_if(.., |outbound| outbound.worker == worker).collect();
         programmed.outbound.push(Outbound { worker, spi, sa: ours });
+        for Outbound { spi, sa: whose, .. } in before {
+            if whose == ours {
+                spend(sa, spi);
+            } else if let Some(other) = self.sas.get_mut(&whose) {
+                spend(other, spi);
+            }
+        }
         let was_told = was.and_then(|was| self.peers.get_mut(&was)).and_then(|old| old.told.take());
         let programmed = self.peers.entry(peer).or_default();
         if programmed.told.as_ref() != Some(&now) {

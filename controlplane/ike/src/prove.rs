@@ -451,6 +451,7 @@ impl Engine {
             Side::Responder => (there, back),
         };
         self.add_child(turn, sa, agreed, keys, (false, false));
+        self.add_spares(turn, sa);
         Ok(agreed.inbound)
     }
 }

@@ -209,6 +209,8 @@ pub(crate) struct AskedChild {
     /// It is one more, of a worker (RFC 9611).
     pub(crate) is_additional: bool,
     pub(crate) restarts: u8,
+    /// The peer replaced the same one while we do: the new one, and the lower nonce of that exchange (RFC 7296 §2.8.1).
+    pub(crate) rival: Option<(Spi, Vec<u8>)>,
 }
 
 /// Our half of a rekeyed IKE SA.
@@ -336,6 +338,13 @@ impl Sa {
         self.takes_fragments.then(|| self.path.message_len(self.profile.ike.fragment_size))
     }
 
+    /// A peer that was not heard of for so long is asked whether it lives. The responder waits a little longer: the question of one is an
+    /// answer to that of the other.
+    pub(crate) fn silence(&self) -> Duration {
+        let silence = Duration::from_secs(self.profile.ike.dead_peer_detection.max(1).into());
+        if self.side == Side::Initiator { silence } else { silence + silence / 8 }
+    }
+
     /// When it is to be looked at next.
     pub(crate) fn due(&self) -> Option<Instant> {
         let mut due = self.asking.pending.as_ref().map(|pending| pending.due);
@@ -348,17 +357,17 @@ impl Sa {
             Stage::Established(established) => {
                 let ike = &self.profile.ike;
                 if self.asking.pending.is_none() {
-                    at(self.heard + Duration::from_secs(ike.dead_peer_detection.max(1).into()));
+                    at(self.heard + self.silence());
                     if !self.asking.tasks.is_empty() {
                         at(self.asking.hold_until);
                     }
                 }
                 if !established.is_ending {
+                    established.childless.iter().for_each(|since| at(*since + crate::limits::CHILDLESS));
                     at(established.rekey_at);
                     if ike.idle > 0 {
                         at(established.used + Duration::from_secs(ike.idle.into()));
                     }
-                    established.childless.iter().for_each(|since| at(*since + crate::limits::CHILDLESS));
                 }
                 if self.nat.us && ike.nat_keepalive > 0 {
                     at(self.sent + Duration::from_secs(ike.nat_keepalive.into()));

@@ -138,7 +138,7 @@ impl Engine {
 
     /// A peer that a former life had SAs with: it is wanted, some of them at a time.
     pub(crate) fn want_adopted(&mut self, turn: &Turn<'_>, peer: Protection) {
-        let nth = u32::try_from(self.wants.len()).unwrap_or(u32::MAX);
+        let nth = u32::try_from(self.wants.len()).unwrap_or(u32::MAX).saturating_add(1);
         let new = Wanted { since: turn.now, ..Wanted::default() };
         let wanted = self.wants.entry(peer).or_insert(new);
         if wanted.attempt.is_none() && wanted.rests_until.is_none() {

@@ -8,5 +8,17 @@
 #[path = "engines/net.rs"]
 mod net;
 
+#[path = "engines/collisions.rs"]
+mod collisions;
 #[path = "engines/coming_up.rs"]
 mod coming_up;
+#[path = "engines/crowds.rs"]
+mod crowds;
+#[path = "engines/living.rs"]
+mod living;
+#[path = "engines/losing.rs"]
+mod losing;
+#[path = "engines/rekeying.rs"]
+mod rekeying;
+#[path = "engines/storms.rs"]
+mod storms;

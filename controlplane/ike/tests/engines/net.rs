@@ -52,6 +52,8 @@ pub(crate) struct Node {
     pub(crate) workers: u16,
     pub(crate) slots: u32,
     pub(crate) inbound: BTreeMap<Spi, InboundSa>,
+    /// What a data plane before had.
+    lost: BTreeSet<Spi>,
     pub(crate) outbound: BTreeMap<(Protection, WorkerId), OutboundSa>,
     /// Whom it was told that it can talk to.
     pub(crate) up: BTreeMap<Protection, Identity>,
@@ -82,8 +84,11 @@ pub(crate) struct Net {
     pub(crate) nat: BTreeMap<usize, Nat>,
     /// What is asked of every message: whether it gets lost. By sender and number of its messages.
     pub(crate) loses: Option<Box<dyn FnMut(usize, &[u8]) -> bool>>,
-    /// Keys that were programmed for sealing.
+    /// Keys that were programmed for sealing, and for opening.
     sealed: BTreeSet<Vec<u8>>,
+    opened: BTreeSet<Vec<u8>>,
+    /// A data plane was lost: what was there may be there no more.
+    had_losses: bool,
     /// Pairs that talk every ten milliseconds, and what of that was lost or could not leave.
     talks: Vec<Talk>,
     ticks: Instant,
@@ -133,6 +138,8 @@ impl Net {
             nat: BTreeMap::new(),
             loses: None,
             sealed: BTreeSet::new(),
+            opened: BTreeSet::new(),
+            had_losses: false,
             talks: Vec::new(),
             ticks: Instant(1_700_000_000_000_000),
             is_bad: false,
@@ -147,6 +154,7 @@ impl Net {
                 workers: 2,
                 slots: 4096,
                 inbound: BTreeMap::new(),
+                lost: BTreeSet::new(),
                 outbound: BTreeMap::new(),
                 up: BTreeMap::new(),
                 events: Vec::new(),
@@ -204,7 +212,8 @@ impl Net {
     pub(crate) fn greet(&mut self, node: usize, is_new: bool) {
         let n = &mut self.nodes[node];
         if is_new {
-            n.inbound.clear();
+            self.had_losses |= !n.inbound.is_empty();
+            n.lost = std::mem::take(&mut n.inbound).into_keys().collect();
             n.outbound.clear();
         }
         let (workers, slots) = (n.workers, n.slots);
@@ -243,6 +252,7 @@ impl Net {
     /// Power off.
     pub(crate) fn kill(&mut self, node: usize) {
         self.nodes[node].alive = false;
+        self.had_losses = true;
         self.nodes[node].inbound.clear();
         self.nodes[node].outbound.clear();
         self.unwind(node);
@@ -310,6 +320,7 @@ impl Net {
                 assert!(u32::from(spi.worker()) < u32::from(n.workers) && spi.slot() < n.slots);
                 let same_place = |other: &&Spi| (other.worker(), other.slot()) == (spi.worker(), spi.slot());
                 assert_eq!(n.inbound.keys().find(same_place), None, "a place is given twice");
+                self.opened.insert(sa.key.keymat().to_vec());
                 n.inbound.insert(spi, sa);
             }
             Action::Put(Object::OutboundSa(sa)) => {
@@ -319,9 +330,13 @@ impl Net {
                     |n: &Node| n.inbound.get(&sa.spi).is_some_and(|there| there.key.keymat() == key);
                 let takes_over = self.nodes[node].outbound.keys().any(|(peer, _)| *peer == sa.protection);
                 // Where nothing is that could carry packets meanwhile, and an answer got lost, there is nothing better.
-                let may_be_early = !takes_over && self.is_bad;
+                let may_be_early = self.is_bad && (!takes_over || self.had_losses);
+                let was_there = self.had_losses && self.opened.contains(&key);
+                if !(self.nodes.iter().any(is_there) || was_there || may_be_early) {
+                    eprintln!("{}", self.story(seconds(30)));
+                }
                 assert!(
-                    self.nodes.iter().any(is_there) || may_be_early,
+                    self.nodes.iter().any(is_there) || was_there || may_be_early,
                     "{now}: node {node} seals by {} and its peer does not have that",
                     sa.spi
                 );
@@ -330,8 +345,9 @@ impl Net {
             }
             Action::Put(other) => panic!("{other:?} is not IKE's"),
             Action::Remove(Key::InboundSa(spi)) => {
-                let gone = self.nodes[node].inbound.remove(&spi);
-                assert!(gone.is_some() || now == self.ticks, "{spi} was removed twice or never put");
+                let n = &mut self.nodes[node];
+                let is_gone = n.inbound.remove(&spi).is_some() || n.lost.remove(&spi);
+                assert!(is_gone, "{spi} was removed twice or never put");
             }
             Action::Remove(Key::OutboundSa(peer, worker)) => {
                 self.nodes[node].outbound.remove(&(peer, worker));
@@ -465,7 +481,9 @@ impl Net {
             match self.packet(talk.from, talk.to) {
                 Fate::Arrived => {}
                 Fate::Held => talk.held += 1,
-                Fate::Lost => talk.lost += 1,
+                Fate::Lost => {
+                    talk.lost += 1;
+                }
             }
         }
         self.talks = talks;
@@ -499,6 +517,23 @@ impl Net {
 
 /// What there is to see.
 impl Net {
+    /// What happened lately, for who reads a test that failed.
+    pub(crate) fn story(&self, lately: Duration) -> String {
+        let mut lines = Vec::new();
+        for (node, n) in self.nodes.iter().enumerate() {
+            let recent = |at: &Instant| self.now.since(*at) <= lately;
+            let events = n.events.iter().filter(|(at, _)| recent(at));
+            lines.extend(events.map(|(at, event)| format!("{at} node {node}: {event:?}")));
+            let sent = n.sent.iter().filter(|(at, ..)| recent(at));
+            lines.extend(sent.map(|(at, to, bytes)| {
+                let header = wire::ike::Message::decode(bytes.strip_prefix(&[0; 4]).unwrap_or(bytes));
+                format!("{at} node {node} to {to}: {:?}", header.map(|message| message.header))
+            }));
+        }
+        lines.sort();
+        lines.join("\n")
+    }
+
     pub(crate) fn sas(&self, node: usize) -> Vec<IkeSa> {
         self.nodes[node].engine.sas(self.now)
     }
@@ -526,6 +561,24 @@ impl Net {
 
     pub(crate) fn is_up(&self, node: usize, to: usize) -> bool {
         self.nodes[node].up.contains_key(&self.peer(node, to))
+    }
+
+    /// The same within some seconds: what was replaced just now lingers.
+    pub(crate) fn assert_one_pair_soon(&mut self, a: usize, b: usize) {
+        let count = |n: &Node, remote: NbmaAddr| {
+            n.inbound.values().filter(|sa| sa.protection.remote == remote).count()
+        };
+        for _ in 0..200 {
+            let there = [(a, b), (b, a)].map(|(node, to)| {
+                let children: usize = self.established(node).iter().map(|sa| sa.children.len()).sum();
+                (count(&self.nodes[node], self.peer(node, to).remote), children)
+            });
+            if there == [(1, 1), (1, 1)] {
+                break;
+            }
+            self.run(millis(100));
+        }
+        self.assert_one_pair(a, b);
     }
 
     /// After things have settled between two: one IKE SA each, with one pair of children for each other, and nothing else that is programmed.
