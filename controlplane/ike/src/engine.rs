@@ -22,6 +22,9 @@ use crate::turn::Turn;
 use crate::want::Wanted;
 use crate::{Action, Clear, Crypto, Event, Input};
 
+/// An IKE SA is not looked at more often than this.
+const LOOK_AGAIN: Duration = Duration::from_millis(1);
+
 /// What happens when a timer fires, beside those of IKE SAs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Timer {
@@ -149,7 +152,8 @@ impl Engine {
             return;
         }
         match sa.due() {
-            Some(due) => self.sa_timers.set(sa.ours, due),
+            // Whatever is overdue, time passes before it is looked at again.
+            Some(due) => self.sa_timers.set(sa.ours, due.max(turn.now + LOOK_AGAIN)),
             None => self.sa_timers.cancel(sa.ours),
         }
         self.sas.insert(sa.ours, sa);

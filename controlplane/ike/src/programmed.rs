@@ -258,8 +258,8 @@ impl Engine {
         }
         if let Some(programmed) = self.peers.get_mut(&peer) {
             programmed.sas.retain(|other| *other != ours);
-            if programmed.sas.is_empty() && ending == Ending::Dead {
-                self.drop_orphans(turn, peer, true);
+            if programmed.sas.is_empty() && ending != Ending::Replaced {
+                self.drop_orphans(turn, peer, ending == Ending::Dead);
             }
         }
         self.tidy(turn, peer, ending == Ending::Dead);

@@ -5,9 +5,13 @@
 //! same key; and no key is programmed for sealing twice.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+#[allow(dead_code)] // It is for other tests, too.
+mod made;
 #[path = "engines/net.rs"]
 mod net;
 
+#[path = "engines/certificates.rs"]
+mod certificates;
 #[path = "engines/collisions.rs"]
 mod collisions;
 #[path = "engines/coming_up.rs"]

@@ -229,7 +229,7 @@ fn both_begin_at_once_over_a_bad_underlay() {
 #[test]
 fn a_child_and_the_ike_sa_at_once() {
     for late in 0..=25 {
-        let (mut net, _) = chosen("lifetime = 1000\n");
+        let (mut net, _) = chosen("lifetime = 100\n");
         net.nodes[1].config = PSK.to_owned();
         net.configure(1);
         net.want(0, 1);

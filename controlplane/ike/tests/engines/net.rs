@@ -15,6 +15,8 @@ use model::state::ike::{IkeSa, IkeState};
 use model::time::Instant;
 use model::{NbmaAddr, TableId, WorkerId};
 
+use crate::made::{Files, NOW};
+
 pub(crate) fn seconds(n: u64) -> Duration {
     Duration::from_secs(n)
 }
@@ -27,8 +29,21 @@ pub(crate) fn profile_name() -> ProfileName {
     "branch".parse().unwrap()
 }
 
+thread_local! {
+    /// The underlay is IPv6.
+    static IPV6: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+}
+
+/// From here on the underlay of this test is IPv6.
+pub(crate) fn over_ipv6() {
+    IPV6.set(true);
+}
+
 /// Where a node is, as it sees itself.
 pub(crate) fn address(node: usize) -> IpAddr {
+    if IPV6.get() {
+        return std::net::Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, node as u16 + 1).into();
+    }
     Ipv4Addr::new(10, 0, (node / 250) as u8, (node % 250 + 1) as u8).into()
 }
 
@@ -48,6 +63,8 @@ pub(crate) struct Nat {
 pub(crate) struct Node {
     pub(crate) engine: Engine,
     pub(crate) config: String,
+    /// Further profiles of the same source.
+    pub(crate) others: Vec<(&'static str, String)>,
     pub(crate) mode: SaMode,
     pub(crate) workers: u16,
     pub(crate) slots: u32,
@@ -96,6 +113,8 @@ pub(crate) struct Net {
     pub(crate) is_bad: bool,
     pub(crate) real: bool,
     pub(crate) seed: u64,
+    /// Files that profiles name.
+    pub(crate) files: Files,
 }
 
 /// A conversation.
@@ -125,7 +144,7 @@ impl Net {
 
     pub(crate) fn seeded(nodes: usize, config: &str, seed: u64) -> Self {
         let mut net = Self {
-            now: Instant(1_700_000_000_000_000),
+            now: Instant(NOW * 1_000_000),
             nodes: Vec::new(),
             queue: BTreeMap::new(),
             order: 0,
@@ -141,15 +160,17 @@ impl Net {
             opened: BTreeSet::new(),
             had_losses: false,
             talks: Vec::new(),
-            ticks: Instant(1_700_000_000_000_000),
+            ticks: Instant(NOW * 1_000_000),
             is_bad: false,
             real: false,
             seed,
+            files: Files::default(),
         };
         for _ in 0..nodes {
             net.nodes.push(Node {
                 engine: Engine::new(Box::new(Fake::new(0))),
                 config: config.to_owned(),
+                others: Vec::new(),
                 mode: SaMode::Transport,
                 workers: 2,
                 slots: 4096,
@@ -194,18 +215,23 @@ impl Net {
     /// Tells a node its configuration.
     pub(crate) fn configure(&mut self, node: usize) {
         let n = &self.nodes[node];
-        let ike: model::config::Ike = toml::from_str(&n.config).unwrap();
-        let credentials = Credentials::load(&ike, &|_| Err(std::io::ErrorKind::NotFound.into())).unwrap();
-        let profile = Profile {
-            name: profile_name(),
-            mode: n.mode,
-            replay_window: 1024,
-            lifetimes: Lifetimes::default(),
-            ike,
-            credentials: Arc::new(credentials),
-            sources: vec![(TableId(0), NbmaAddr(address(node)))],
-        };
-        self.give(node, Input::Configure(vec![profile]));
+        let all =
+            std::iter::once(("branch", &n.config)).chain(n.others.iter().map(|(name, ike)| (*name, ike)));
+        let profiles = all.map(|(name, ike)| {
+            let ike: model::config::Ike = toml::from_str(ike).unwrap();
+            let credentials = Credentials::load(&ike, &|path| self.files.read(path)).unwrap();
+            Profile {
+                name: name.parse().unwrap(),
+                mode: n.mode,
+                replay_window: 1024,
+                lifetimes: Lifetimes::default(),
+                ike,
+                credentials: Arc::new(credentials),
+                sources: vec![(TableId(0), NbmaAddr(address(node)))],
+            }
+        });
+        let profiles = profiles.collect();
+        self.give(node, Input::Configure(profiles));
     }
 
     /// A data plane is there.
