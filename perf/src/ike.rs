@@ -489,8 +489,8 @@ fn params(name: &str, address: Option<Ipv4Addr>) -> anyhow::Result<CertificatePa
         address.map(|address| vec![format!("{name}.example"), address.to_string()]).unwrap_or_default();
     let mut params = CertificateParams::new(names)?;
     params.distinguished_name.push(DnType::CommonName, name);
-    params.not_before = date_time_ymd(2026, 1, 1);
-    params.not_after = date_time_ymd(2036, 1, 1);
+    params.not_before = date_time_ymd(2000, 1, 1);
+    params.not_after = date_time_ymd(2100, 1, 1);
     Ok(params)
 }
 
