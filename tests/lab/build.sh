@@ -8,7 +8,7 @@ set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 mkdir -p "$1"; top=$(cd "$1" && pwd)
 suite=$2
-packages="frr charon-systemd strongswan-swanctl libstrongswan-standard-plugins libstrongswan-extra-plugins libcharon-extra-plugins bash coreutils busybox-static grep sed mawk mount util-linux hostname iproute2 iptables kmod procps ethtool iputils-ping tcpdump socat"
+packages="frr charon-systemd strongswan-swanctl libstrongswan-standard-plugins libstrongswan-extra-plugins libcharon-extra-plugins python3-minimal libpython3-stdlib bash coreutils busybox-static grep sed mawk mount util-linux hostname iproute2 iptables kmod procps ethtool iputils-ping tcpdump socat"
 # Dependencies that nothing in the guest calls.
 unwanted='^(udev|cron|cron-daemon-common|perl|perl-modules-.*|libperl5.*|perl-base|usrmerge|usr-is-merged|dpkg|tar|systemd|systemd-sysv|dbus|dbus-.*|sensible-utils|logrotate|debconf|adduser|libsemanage.*)$'
 
@@ -54,6 +54,7 @@ root() {
   ln -sf xtables-legacy-multi "$work/usr/sbin/iptables"
   [ -e "$work/usr/bin/sh" ] || ln -s bash "$work/usr/bin/sh"
   [ -e "$work/usr/bin/awk" ] || ln -s mawk "$work/usr/bin/awk"
+  [ -e "$work/usr/bin/python3" ] || ln -s "$(cd "$work/usr/bin"; ls python3.* | head -1)" "$work/usr/bin/python3"
   ldconfig -r "$work"
   rm -rf "$get" "${top:?}/$suite" "$top/$suite.made"; mv "$work" "$top/$suite"
 }

@@ -187,6 +187,9 @@ impl Guest {
             " ip nhrp mtu 1400".to_owned(),
             " tunnel source eth0".to_owned(),
         ];
+        if let Some(connection) = self.swan.as_ref().and_then(|swan| swan.pattern.as_ref()) {
+            lines.push(format!(" tunnel protection vici profile {}", connection.name));
+        }
         lines.extend(self.authentication.iter().map(|word| format!(" ip nhrp authentication {word}")));
         match self.server {
             None => {

@@ -71,11 +71,37 @@ impl Connection {
     }
 }
 
+impl Connection {
+    /// As a message of strongSwan's interface has it, without addresses and certificates.
+    fn json(&self) -> serde_json::Value {
+        let proof = |proof: &Proof| match proof {
+            Proof::Psk => serde_json::json!({ "auth": "psk" }),
+            Proof::Certificate(name) if name.is_empty() => {
+                serde_json::json!({ "auth": "pubkey", "id": "%any", "revocation": "ifuri" })
+            }
+            Proof::Certificate(name) => {
+                serde_json::json!({ "auth": "pubkey", "id": format!("{name}.{}", crate::pki::DOMAIN) })
+            }
+        };
+        let child = serde_json::json!({
+            "mode": "transport", "local_ts": ["dynamic[gre]"], "remote_ts": ["dynamic[gre]"], "esp_proposals": [self.esp],
+        });
+        let mut children = serde_json::Map::new();
+        children.insert(self.name.clone(), child);
+        serde_json::json!({
+            "version": "2", "mobike": "no", "unique": "replace", "proposals": [self.ike],
+            "local": proof(&self.own), "remote": proof(&self.peer), "children": children,
+        })
+    }
+}
+
 /// All that it goes by.
 #[derive(Debug, Clone, Default)]
 pub struct Swan {
     /// Its connections.
     pub connections: Vec<Connection>,
+    /// What nhrpd begins by (`tunnel protection vici`), each with the addresses of its own.
+    pub pattern: Option<Connection>,
     /// Pre-shared key of everybody.
     pub psk: Option<String>,
     /// PEM of the authority that it believes.
@@ -109,6 +135,9 @@ impl Swan {
         for (name, chain, private_key) in &self.own {
             write(&directory.join(format!("x509/{name}.pem")), chain)?;
             write(&directory.join(format!("private/{name}.pem")), private_key)?;
+        }
+        if let Some(pattern) = &self.pattern {
+            write(&directory.join("pattern.json"), &pattern.json().to_string())?;
         }
         let mut text = String::from("connections {\n");
         self.connections.iter().for_each(|connection| text += &connection.text());

@@ -272,7 +272,7 @@ impl Vm {
     /// # Errors
     /// It fails.
     pub fn swanctl(&self, words: &str) -> Result<String> {
-        let (status, output) = self.run(&format!("swanctl {words} --uri unix:///run/charon.vici"))?;
+        let (status, output) = self.run(&format!("swanctl {words} --uri unix:///run/swan.vici"))?;
         ensure!(status == 0, "{}: swanctl {words}: {output}\n{}", self.name, self.swan_log());
         Ok(output)
     }

@@ -85,6 +85,24 @@ fn sealed(cloud: &Cloud, frames: &[Frame]) {
 #[test]
 #[ignore = "needs packages from the network: make test-interop"]
 fn spokes_with_trap_policies_register_and_reach_each_other_and_a_nave_spoke() {
+    are_at_home(trapped);
+}
+
+/// The same of spokes whose nhrpd asks strongSwan for SAs itself, and waits for them (`tunnel protection vici`).
+#[test]
+#[ignore = "needs packages from the network: make test-interop"]
+fn spokes_with_tunnel_protection_register_and_reach_each_other_and_a_nave_spoke() {
+    are_at_home(|cloud, authority, number| {
+        let mut guest = trapped(cloud, authority, number);
+        if let Some(swan) = &mut guest.swan {
+            swan.connections[0].trap = false;
+            swan.pattern = swan.connections.first().cloned();
+        }
+        guest
+    });
+}
+
+fn are_at_home(spoke: impl Fn(&Cloud, &Authority, u8) -> Guest) {
     let _turn = lock::take_turn().unwrap();
     let (mut cloud, authority) = cloud(&[13, 14]);
     let all = Capture::start(&cloud.internet, BRIDGE, |_| true).unwrap();
@@ -92,15 +110,15 @@ fn spokes_with_trap_policies_register_and_reach_each_other_and_a_nave_spoke() {
         cloud.start_node(index).unwrap();
     }
     cloud.wait_registered(SPOKE1).unwrap();
-    let guests = [13, 14].map(|number| trapped(&cloud, &authority, number));
+    let guests = [13, 14].map(|number| spoke(&cloud, &authority, number));
     let [left, right] = Vm::boot(&cloud, guests).unwrap();
     for vm in [&left, &right] {
         vm.wait_registered(&cloud.nodes[HUB], vm.nbma)
             .unwrap_or_else(|e| panic!("{e:#}\n{}\n{}", vm.swan_log(), cloud.logs()));
     }
-    let spoke = &cloud.nodes[SPOKE1];
+    let nave = &cloud.nodes[SPOKE1];
     meets(&cloud, &left, right.lan, right.nbma);
-    meets(&cloud, &right, spoke.host.address(), spoke.nbma);
+    meets(&cloud, &right, nave.host.address(), nave.nbma);
     // And from the Nave spoke, which knows nothing of this one yet.
     wait::until("a ping from the Nave spoke", Duration::from_secs(10), || {
         ensure!(cloud.pings(SPOKE1, left.lan)?, "no answer");
