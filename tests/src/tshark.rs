@@ -66,6 +66,30 @@ pub fn nhrp_in_esp(path: &Path, sas: &str) -> Result<Vec<Dissected>> {
     text.lines().map(|line| message(line).with_context(|| format!("tshark said: {line}"))).collect()
 }
 
+/// Payload types of each IKE message of a capture file, by frame: those that are encrypted too, with the keys of a table
+/// `ikev2_decryption_table`; of a message in fragments with the one that completes it. Proposals and transforms are no payloads of their own.
+///
+/// # Errors
+/// No tshark, or it does not understand the file.
+pub fn ike_payloads(path: &Path, keys: &str) -> Result<Vec<(u64, Vec<u8>)>> {
+    let mut tshark = Command::new("tshark");
+    tshark.arg("-n").arg("-r").arg(path).args(["-Y", "isakmp", "-T", "fields"]);
+    tshark.args(["-e", "frame.number", "-e", "isakmp.typepayload"]);
+    for sa in keys.lines() {
+        tshark.args(["-o", &format!("uat:ikev2_decryption_table:{sa}")]);
+    }
+    let output = tshark.output().context("running tshark")?;
+    ensure!(output.status.success(), "tshark: {}", String::from_utf8_lossy(&output.stderr));
+    let payloads = |line: &str| -> Result<(u64, Vec<u8>)> {
+        let (frame, kinds) = line.split_once('\t').context("two fields")?;
+        let kinds: Vec<u8> = kinds.split(',').map(str::parse).collect::<Result<_, _>>()?;
+        // 2 and 3: a proposal, a transform; 46 and 53: what is encrypted.
+        Ok((frame.parse()?, kinds.into_iter().filter(|kind| ![2, 3, 46, 53].contains(kind)).collect()))
+    };
+    let text = String::from_utf8(output.stdout)?;
+    text.lines().map(|line| payloads(line).with_context(|| format!("tshark said: {line}"))).collect()
+}
+
 /// What an NHRP message says, as tshark reads it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Spoken {

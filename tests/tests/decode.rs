@@ -80,3 +80,36 @@ fn a_dissector_with_the_keys_finds_the_same_messages() {
         assert_eq!(decoded(&file, &["--esp-sa", table.to_str().unwrap()]), dissected, "{name}");
     }
 }
+
+/// Input: IKEv2 of strongSwan, with pre-shared keys and certificates, in fragments, rekeyed, and a table of its keys. Output: payload by
+/// payload the same as tshark with that table.
+#[test]
+fn a_dissector_with_the_keys_finds_the_same_ike_payloads() {
+    for (name, messages) in [
+        ("ike-certificates", 10),
+        ("ike-cookie", 8),
+        ("ike-psk", 18),
+        ("protected", 24),
+        ("encapsulated", 12),
+        ("rekeyed", 73),
+    ] {
+        let [file, table] = ["pcap", "ike_keys"]
+            .map(|kind| Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("captures/{name}.{kind}")));
+        let dissected = tshark::ike_payloads(&file, &std::fs::read_to_string(&table).unwrap()).unwrap();
+        assert_eq!(dissected.len(), messages, "{name}");
+        let output = Command::new(program("nave").unwrap())
+            .args(["--json", "decode", "--check", "--ike-keys"])
+            .args([&table, &file])
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
+        let text = String::from_utf8(output.stdout).unwrap();
+        let blocks = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        let messages = blocks.filter(|block| block["ike"].is_object()).map(|block| {
+            let kind = |payload: &Value| payload["type"].as_u64().unwrap() as u8;
+            let kinds = block["ike"]["payloads"].as_array().unwrap().iter().map(kind).collect();
+            (block["frame"].as_u64().unwrap(), kinds)
+        });
+        assert_eq!(messages.collect::<Vec<_>>(), dissected, "{name}");
+    }
+}
