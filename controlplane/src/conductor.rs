@@ -585,6 +585,7 @@ impl Conductor {
             self.program(ops, out);
         }
         self.release(out);
+        self.number_fresh();
         self.close_sockets(out);
     }
 

@@ -43,7 +43,7 @@ const ACK_DEADLINE: Duration = Duration::from_secs(10);
 /// Steps in one batch at most: some 100 kB.
 const BATCH: usize = 1024;
 /// Messages of steps that may wait. With more, the data plane does not keep up: a resync is cheaper than the backlog.
-const BACKLOG: usize = 1024;
+const BACKLOG: usize = 4096;
 /// How often the first session is tried with what the data plane forwards by; then it has to go without.
 const LOOKS: u32 = 3;
 /// Packets that may wait, each way.

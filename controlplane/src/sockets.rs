@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::{SocketAddr, UdpSocket as Unread};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use nix::sys::socket::setsockopt;
@@ -43,7 +43,21 @@ pub struct Sockets {
 /// One of them.
 struct One {
     task: JoinHandle<()>,
-    socket: Arc<std::sync::OnceLock<UdpSocket>>,
+    socket: Arc<OnceLock<Open>>,
+}
+
+/// A socket that is open, by two descriptors.
+struct Open {
+    receiving: UdpSocket,
+    /// The runtime lets nobody send before it has heard that there is room, and the first datagram is sent right behind the opening.
+    sending: Unread,
+}
+
+impl Open {
+    fn new(socket: Unread) -> io::Result<Self> {
+        let sending = socket.try_clone()?;
+        Ok(Self { receiving: UdpSocket::from_std(socket)?, sending })
+    }
 }
 
 impl Drop for One {
@@ -67,8 +81,8 @@ impl Sockets {
                 continue;
             }
             // At once, if it can be: the first datagram is about to be sent by it.
-            let socket = Arc::new(std::sync::OnceLock::new());
-            if let Ok(open) = open(&endpoint).and_then(UdpSocket::from_std) {
+            let socket = Arc::new(OnceLock::new());
+            if let Ok(open) = open(&endpoint).and_then(Open::new) {
                 let _ = socket.set(open);
             }
             let (inputs, datagrams) = (self.inputs.clone(), self.datagrams.clone());
@@ -83,7 +97,7 @@ impl Sockets {
         let is_it = |endpoint: &&Endpoint| (endpoint.table, endpoint.local) == (*table, *local);
         let socket =
             self.open.iter().find(|(endpoint, _)| is_it(endpoint)).and_then(|(_, one)| one.socket.get());
-        let sent = socket.map(|socket| socket.try_send_to(bytes, *remote));
+        let sent = socket.map(|socket| socket.sending.send_to(bytes, *remote));
         if let Some(Err(error)) = sent {
             tracing::debug!(%local, %remote, %error, "a datagram of IKE was not sent");
         }
@@ -93,7 +107,7 @@ impl Sockets {
 /// Opens a socket, and hands up what comes.
 async fn receive(
     endpoint: Endpoint,
-    cell: Arc<std::sync::OnceLock<UdpSocket>>,
+    cell: Arc<OnceLock<Open>>,
     inputs: mpsc::Sender<Input>,
     datagrams: Queue<Datagram>,
 ) {
@@ -102,7 +116,7 @@ async fn receive(
         if let Some(socket) = cell.get() {
             break socket;
         }
-        match open(&endpoint).and_then(UdpSocket::from_std) {
+        match open(&endpoint).and_then(Open::new) {
             Ok(socket) => {
                 let _ = cell.set(socket);
             }
@@ -120,7 +134,7 @@ async fn receive(
     };
     let mut buffer = vec![0; LARGEST];
     loop {
-        match socket.recv_from(&mut buffer).await {
+        match socket.receiving.recv_from(&mut buffer).await {
             Ok((len, remote)) => datagrams.push(Datagram {
                 table: endpoint.table,
                 local: endpoint.local,

@@ -40,18 +40,29 @@ impl From<Sent> for Output {
     }
 }
 
+/// What something that is to be sent follows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Follows {
+    /// No step.
+    Nothing,
+    /// What this turn programs.
+    Turn,
+    /// The steps of that number.
+    Steps(u64),
+}
+
 /// What waits, in order.
 #[derive(Debug, Default)]
 pub(super) struct Held {
     /// Until the steps of that number were taken.
     waiting: Vec<(u64, Sent)>,
-    /// Of this turn, whose steps have no number yet; and whether it follows them.
-    of_turn: Vec<(bool, Sent)>,
+    /// Of this turn, whose steps have no number yet.
+    of_turn: Vec<(Follows, Sent)>,
 }
 
 impl Held {
-    /// Leaves at the end of the turn; if `follows`, when what the turn programs is taken. `false`: there is no room, the oldest is dropped.
-    pub(super) fn push(&mut self, follows: bool, sent: Sent) -> bool {
+    /// Leaves at the end of the turn, or when what it follows is taken. `false`: there is no room, the oldest is dropped.
+    pub(super) fn push(&mut self, follows: Follows, sent: Sent) -> bool {
         self.of_turn.push((follows, sent));
         let has_room = self.waiting.len() + self.of_turn.len() <= MOST;
         if !has_room && !self.waiting.is_empty() {
@@ -66,8 +77,11 @@ impl Held {
     /// is still to be taken, in order.
     pub(super) fn end_turn(&mut self, last: u64, all: Option<u64>, taken: u64) -> Vec<Sent> {
         let all = all.unwrap_or(0);
-        let numbered =
-            self.of_turn.drain(..).map(|(follows, sent)| (if follows { last.max(all) } else { all }, sent));
+        let numbered = self.of_turn.drain(..).map(|(follows, sent)| match follows {
+            Follows::Nothing => (all, sent),
+            Follows::Turn => (last.max(all), sent),
+            Follows::Steps(number) => (number.max(all), sent),
+        });
         self.waiting.extend(numbered);
         if self.waiting.iter().all(|(until, _)| *until > taken) {
             return Vec::new();
@@ -112,25 +126,28 @@ mod tests {
     #[test]
     fn what_follows_nothing_does_not_wait_for_what_others_follow() {
         let mut held = Held::default();
-        held.push(false, packet(1));
-        held.push(true, packet(2));
+        held.push(Follows::Nothing, packet(1));
+        held.push(Follows::Turn, packet(2));
         assert_eq!(names(&held.end_turn(7, None, 6)), [1]);
         // The next turn programs more, and that waits for that.
-        held.push(true, packet(3));
-        held.push(false, packet(4));
+        held.push(Follows::Turn, packet(3));
+        held.push(Follows::Nothing, packet(4));
         assert_eq!(names(&held.end_turn(8, None, 6)), [4]);
         assert_eq!(names(&held.end_turn(8, None, 7)), [2], "not for number 8");
         assert_eq!(names(&held.end_turn(8, None, 8)), [3]);
+        held.push(Follows::Steps(9), packet(5));
+        assert!(held.end_turn(11, None, 8).is_empty());
+        assert_eq!(names(&held.end_turn(11, None, 9)), [5]);
     }
 
     #[test]
     fn nothing_leaves_before_the_tunnels_are_there() {
         let mut held = Held::default();
-        held.push(false, packet(1));
+        held.push(Follows::Nothing, packet(1));
         assert!(held.end_turn(3, Some(3), 2).is_empty());
-        held.push(false, packet(2));
+        held.push(Follows::Nothing, packet(2));
         assert_eq!(names(&held.end_turn(3, None, 3)), [1, 2]);
-        held.push(true, packet(3));
+        held.push(Follows::Turn, packet(3));
         held.end_turn(4, None, 3);
         assert_eq!((held.forget(), held.all().len()), (1, 0));
     }
@@ -139,9 +156,9 @@ mod tests {
     fn the_oldest_makes_room() {
         let mut held = Held::default();
         for n in 0..MOST {
-            assert!(held.push(true, packet((n % 200) as u8)));
+            assert!(held.push(Follows::Turn, packet((n % 200) as u8)));
         }
-        assert!(!held.push(true, packet(255)));
+        assert!(!held.push(Follows::Turn, packet(255)));
         let all = names(&held.all());
         assert_eq!((all.len(), all[0], all[MOST - 1]), (MOST, 1, 255));
     }

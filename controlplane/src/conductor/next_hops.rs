@@ -6,7 +6,7 @@ use model::time::Instant;
 use model::{InterfaceName, NbmaAddr};
 use nhrp::Action;
 
-use super::held::Sent;
+use super::held::{Follows, Sent};
 use super::{Conductor, Output, event};
 use crate::lookup::LookUp;
 use crate::rib::{Link, Origin, Target};
@@ -63,12 +63,12 @@ impl Conductor {
         let packet = PacketOut { tunnel, destination, port, protocol_type: NHRP_PROTOCOL, bytes };
         match self.topology.domains.get(&tunnel).copied() {
             Some(domain) => self.send_protected(now, domain, packet),
-            None => self.hold(false, packet),
+            None => self.hold(Follows::Nothing, packet),
         }
     }
 
-    /// Sends a packet at the end of the turn; if it `follows` what the turn programs, when that is taken.
-    pub(super) fn hold(&mut self, follows: bool, packet: PacketOut) {
+    /// Sends a packet at the end of the turn, or when what it follows is taken.
+    pub(super) fn hold(&mut self, follows: Follows, packet: PacketOut) {
         if !self.held.push(follows, Sent::Packet(packet)) {
             self.counted.unsent += 1;
         }

@@ -27,7 +27,7 @@ use model::time::Instant;
 use model::{Instance, InterfaceName, NbmaAddr, TableId};
 
 use super::agreed::{Agreed, Who};
-use super::held::{Datagram, Sent};
+use super::held::{Datagram, Follows, Sent};
 use super::topology::Domain;
 use super::{Conductor, Output, event};
 
@@ -88,6 +88,8 @@ pub(super) struct Ike {
     /// Steps for SAs that no desired program has.
     steps: Vec<Op>,
     pub(super) agreed: Agreed,
+    /// Peers whose SAs are on their way to the data plane: what packets to them follow.
+    fresh: BTreeMap<Protection, Follows>,
     /// Who is wanted, and was not said yet.
     wants: BTreeSet<Protection>,
     /// Servers, as they were said.
@@ -124,6 +126,7 @@ impl Ike {
             adopted: BTreeSet::new(),
             steps: Vec::new(),
             agreed: Agreed::default(),
+            fresh: BTreeMap::new(),
             wants: BTreeSet::new(),
             servers: BTreeSet::new(),
             waiting: VecDeque::new(),
@@ -456,7 +459,8 @@ impl Conductor {
         }
     }
 
-    /// Where servers are that are tried for ever: next-hop servers, and the peers of point-to-point tunnels.
+    /// Who is tried for ever, and not let go when idle: next-hop servers, and every other peer that the configuration names (of maps, of
+    /// multicast, of point-to-point tunnels).
     fn servers(&self) -> BTreeSet<(Domain, NbmaAddr)> {
         if self.topology.domains.is_empty() {
             return BTreeSet::new();
@@ -465,9 +469,9 @@ impl Conductor {
         // Those of the engine include what DNS names stand for.
         let known = self.engine.servers(Instant::default());
         let known = known.iter().filter_map(|server| Some((domain(&server.tunnel)?, server.nbma?)));
-        let destinations =
-            self.config.tunnels.iter().filter_map(|t| Some((domain(&t.name)?, t.destination?)));
-        known.chain(destinations).collect()
+        let tunnels = self.config.tunnels.iter().filter_map(|tunnel| Some((domain(&tunnel.name)?, tunnel)));
+        let named = tunnels.flat_map(|(domain, tunnel)| tunnel.peers().map(move |nbma| (domain, nbma)));
+        known.chain(named).collect()
     }
 
     fn say_want(
@@ -503,18 +507,18 @@ impl Conductor {
         let mut actions = Vec::new();
         self.ike.engine.handle(now, input, &mut actions);
         // What is sent behind an SA promises it.
-        let mut follows = false;
+        let mut follows = Follows::Nothing;
         for action in actions {
             match action {
                 Action::Send { table, local, remote, bytes } => {
                     let datagram = Datagram { table, local, remote, bytes };
                     // Behind an SA that nobody takes nothing is promised: the peer asks again.
-                    if !follows || self.is_programmed() {
+                    if follows == Follows::Nothing || self.is_programmed() {
                         self.held.push(follows, Sent::Datagram(datagram));
                     }
                 }
                 Action::Put(object) => {
-                    follows = true;
+                    follows = Follows::Turn;
                     self.ike.adopted.remove(&object.key());
                     self.desired.put(now, Owner::Ike, object);
                 }
@@ -572,6 +576,7 @@ impl Conductor {
             self.ike.agreed.remove(&was);
         }
         let is_new = self.ike.agreed.insert(peer, who);
+        self.ike.fresh.insert(peer, Follows::Turn);
         if let Some(was) = moved {
             let (from_port, to_port) = (some_port(was.port), some_port(peer.port));
             for tunnel in self.tunnels_of(domain) {
@@ -588,7 +593,7 @@ impl Conductor {
             });
         self.ike.waiting = waiting;
         for Waiting { packet, .. } in ready {
-            self.hold(true, PacketOut { port: peer.port, ..packet });
+            self.hold(Follows::Turn, PacketOut { port: peer.port, ..packet });
         }
         if is_new && moved.is_none() {
             for tunnel in self.tunnels_of(domain) {
@@ -658,7 +663,8 @@ impl Conductor {
     pub(super) fn send_protected(&mut self, now: Instant, domain: Domain, packet: PacketOut) {
         let peer = domain.peer(packet.destination, packet.port);
         if let Some(found) = self.ike.agreed.find(domain, peer.remote, peer.port) {
-            return self.hold(false, PacketOut { port: found.port, ..packet });
+            let follows = self.follows(&found);
+            return self.hold(follows, PacketOut { port: found.port, ..packet });
         }
         self.want_peer(packet.tunnel, peer.remote, peer.port);
         let of_peer = self.ike.waiting.iter().filter(|waiting| waiting.peer == peer).count();
@@ -669,13 +675,30 @@ impl Conductor {
         self.ike.waiting.push_back(Waiting { until: now + PATIENCE, peer, packet });
     }
 
+    /// What a packet to a peer that is up follows: its SA, as long as the data plane may not have it.
+    fn follows(&self, peer: &Protection) -> Follows {
+        self.ike.fresh.get(peer).copied().unwrap_or(Follows::Nothing)
+    }
+
+    /// The turn ends with these steps.
+    pub(super) fn number_fresh(&mut self) {
+        let (last, taken) = (self.steps, self.taken);
+        self.ike.fresh.retain(|_, follows| {
+            if *follows == Follows::Turn {
+                *follows = Follows::Steps(last);
+            }
+            matches!(follows, Follows::Steps(number) if *number > taken)
+        });
+    }
+
     /// For whom no SA came in time: the answer to a resolution reaches him by the server, and anything else is said again by who said it.
     fn expire_waiting(&mut self, now: Instant) {
         while let Some(Waiting { packet, .. }) = self.ike.waiting.pop_front_if(|waiting| waiting.until <= now)
         {
             match self.by_server(&packet).filter(|_| nhrp::is_resolution_reply(&packet.bytes)) {
                 Some(found) => {
-                    self.hold(false, PacketOut { destination: found.remote, port: found.port, ..packet });
+                    let follows = self.follows(&found);
+                    self.hold(follows, PacketOut { destination: found.remote, port: found.port, ..packet });
                 }
                 None => self.ike.unprotected += 1,
             }

@@ -136,6 +136,31 @@ impl Dataplane {
         Ok(())
     }
 
+    /// What a step would take away or put something in the place of.
+    pub(crate) fn undo(&self, op: &Op) -> Option<((Key, Owner), Option<(Object, bool)>)> {
+        let at = match op {
+            Op::Put(owner, object) => (object.key(), *owner),
+            Op::Remove(owner, key) => (*key, *owner),
+            Op::ResyncBegin(_) | Op::ResyncEnd(_) => return None,
+        };
+        Some((at, self.objects.get(&at).cloned()))
+    }
+
+    pub(crate) fn restore(&mut self, at: (Key, Owner), old: Option<(Object, bool)>) {
+        match old {
+            Some(old) => self.objects.insert(at, old),
+            None => self.objects.remove(&at),
+        };
+    }
+
+    /// The SA by which packets to an address leave.
+    pub(crate) fn seals_for(&self, remote: NbmaAddr) -> Option<Spi> {
+        self.objects.values().find_map(|(object, _)| match object {
+            Object::OutboundSa(sa) if sa.protection.remote == remote => Some(sa.spi),
+            _ => None,
+        })
+    }
+
     /// Another SPI with the slot of this one.
     fn spi_in_slot_of(&self, spi: Spi) -> Option<Spi> {
         self.objects.keys().find_map(|(key, _)| match key {

@@ -11,7 +11,7 @@ use controlplane::kernel::{Notice, Order};
 use controlplane::shell::{self, World};
 use futures::StreamExt;
 use model::observe::{CaptureRequest, Captured, TraceRequest, TraceStep};
-use model::program::{Ack, Batch, Key, Object, Owner, Refused};
+use model::program::{Ack, Batch, Key, Object, Op, Owner, Refused};
 use model::report::{PacketIn, PacketOut, PuntReason, Report};
 use model::state::ports::{Port, Traffic};
 use model::state::{Ports, Show, State, What, Workers};
@@ -51,13 +51,19 @@ impl Served {
         self.batches.fetch_add(1, Ordering::Relaxed);
         let mut program = self.program.lock().unwrap();
         // All or nothing.
-        let mut trial = program.clone();
+        let is_whole = |op: &Op| matches!(op, Op::ResyncBegin(_) | Op::ResyncEnd(_));
+        let before = ops.iter().any(is_whole).then(|| program.clone());
+        let mut undo = Vec::new();
         for (op, step) in ops.iter().enumerate() {
-            if let Err(reason) = trial.take(step) {
+            undo.push(program.undo(step));
+            if let Err(reason) = program.take(step) {
+                match before {
+                    Some(before) => *program = before,
+                    None => undo.into_iter().rev().flatten().for_each(|(at, old)| program.restore(at, old)),
+                }
                 return Ack { number, result: Err(Refused { op, reason }) };
             }
         }
-        *program = trial;
         Ack { number, result: Ok(()) }
     }
 }
@@ -112,16 +118,13 @@ impl server::Dataplane for Service {
         tokio::spawn(async move {
             while let Some(Ok(packet)) = packets.next().await {
                 let tunnel = (Key::Tunnel(packet.tunnel), Owner::Config);
-                let program = served.program.lock().unwrap().program();
-                let (own, is_protected) = match program.get(&tunnel) {
-                    Some(Object::Tunnel(tunnel)) => (tunnel.source, tunnel.protection.is_some()),
-                    _ => panic!("a packet through a tunnel that is not there"),
+                let (own, is_protected, spi) = {
+                    let program = served.program.lock().unwrap();
+                    let Some(Object::Tunnel(own)) = program.object(tunnel.1, tunnel.0) else {
+                        panic!("a packet through a tunnel that is not there")
+                    };
+                    (own.source, own.protection.is_some(), program.seals_for(packet.destination))
                 };
-                let mut sas = program.values().filter_map(|object| match object {
-                    Object::OutboundSa(sa) if sa.protection.remote == packet.destination => Some(sa.spi),
-                    _ => None,
-                });
-                let spi = sas.next();
                 assert!(spi.is_some() || !is_protected, "a packet in the clear");
                 let to = served.underlay.lock().unwrap().get(&packet.destination).cloned();
                 let packet = PacketIn {
@@ -144,7 +147,9 @@ impl server::Dataplane for Service {
         tokio::spawn(async move {
             let tunnel = (Key::Tunnel(name("tunnel0")), Owner::Config);
             while !sender.is_closed() {
-                if let Some(Object::Tunnel(tunnel)) = served.program.lock().unwrap().program().get(&tunnel) {
+                if let Some(Object::Tunnel(tunnel)) =
+                    served.program.lock().unwrap().object(tunnel.1, tunnel.0)
+                {
                     served.underlay.lock().unwrap().insert(tunnel.source, sender.clone());
                 }
                 tokio::time::sleep(Duration::from_millis(5)).await;
