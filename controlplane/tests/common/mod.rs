@@ -71,6 +71,9 @@ pub(crate) fn protected(node: &str, peers: &[(&str, u16, u32)]) -> String {
 
 pub(crate) type Programmed = BTreeMap<(Key, Owner), Object>;
 
+/// What was in a place, and whether it was stale.
+pub(crate) type Before = ((Key, Owner), Option<(Object, bool)>);
+
 /// A data plane: what it was told, and the rules that it keeps.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Dataplane {
@@ -137,7 +140,7 @@ impl Dataplane {
     }
 
     /// What a step would take away or put something in the place of.
-    pub(crate) fn undo(&self, op: &Op) -> Option<((Key, Owner), Option<(Object, bool)>)> {
+    pub(crate) fn undo(&self, op: &Op) -> Option<Before> {
         let at = match op {
             Op::Put(owner, object) => (object.key(), *owner),
             Op::Remove(owner, key) => (*key, *owner),
