@@ -142,9 +142,8 @@ impl Engine {
         for wanted in [peer, Protection { port: 0, ..peer }] {
             let attempt = self.wants.get(&wanted).and_then(|wanted| wanted.attempt);
             let attempt = attempt.filter(|attempt| *attempt != sa.ours);
-            let is_opening = |sa: &&Box<Sa>| matches!(sa.stage, Stage::Opening(_));
             if let Some(attempt) = attempt
-                && self.sas.get(&attempt).filter(is_opening).is_some()
+                && self.sas.get(&attempt).is_some_and(|sa| matches!(sa.stage, Stage::Opening(_)))
             {
                 self.with(turn, attempt, |_, _, attempt| attempt.stage = Stage::Over);
             }

@@ -15,6 +15,7 @@ use crate::keymat::{IkeKeys, Seeds, Side};
 use crate::limits::{BETTER_ANSWER, HALF_OPEN, HALF_OPEN_CROWDED, NONCE, RESTARTS, TRANSMISSIONS};
 use crate::path::{Nat, Path, notify};
 use crate::sa::{Answering, Asked, Asking, Opening, Proving, Sa, Stage, find};
+use crate::suite::ChosenIke;
 use crate::turn::Turn;
 use crate::want::Failure;
 use crate::{Profile, Reject, suite};
@@ -399,15 +400,15 @@ impl Engine {
         Err(Reject::Cookie)
     }
 
-    fn answer_init(
+    /// What of the offer is accepted, and by which of the profiles.
+    fn choose_init(
         &mut self,
         turn: &mut Turn<'_>,
         path: &Path,
         message: &Message<'_>,
-        bytes: &[u8],
         basics: &Basics<'_>,
         profiles: &[Arc<Profile>],
-    ) -> Result<(), Reject> {
+    ) -> Result<(Arc<Profile>, ChosenIke), Reject> {
         let is_intermediate = says(&message.payloads, NotifyType::INTERMEDIATE_EXCHANGE_SUPPORTED);
         let mut refusal = None;
         let chosen = profiles.iter().find_map(|profile| {
@@ -430,15 +431,52 @@ impl Engine {
             self.answer_clear(turn, path, message, &[payload]);
             return Err(Reject::NoProposal);
         };
-        let suite = chosen.suite;
-        let method = suite::method(suite.group);
+        let method = suite::method(chosen.suite.group);
         if basics.method != method {
             // RFC 7296 §1.2: with that group it would be accepted.
             let payload = notify(NotifyType::INVALID_KE_PAYLOAD, method.to_be_bytes().to_vec());
             self.send_clear(turn, path, message.header, &[payload]);
             return Err(Reject::KeyExchange);
         }
-        let Ok((public, shared)) = self.crypto.answer(suite.group, basics.public) else {
+        Ok((profile, chosen))
+    }
+
+    /// What stands in the answer behind proposal, key exchange and nonce.
+    fn init_notifications(
+        &self,
+        spis: (u64, u64),
+        path: &Path,
+        message: &Message<'_>,
+        suite: IkeSuite,
+    ) -> Vec<Payload> {
+        let mut payloads = Vec::new();
+        if says(&message.payloads, NotifyType::NAT_DETECTION_SOURCE_IP) {
+            payloads.extend(Nat::notifications(&*self.crypto, spis, path));
+        }
+        if says(&message.payloads, NotifyType::IKEV2_FRAGMENTATION_SUPPORTED) {
+            payloads.push(notify(NotifyType::IKEV2_FRAGMENTATION_SUPPORTED, Vec::new()));
+        }
+        if says(&message.payloads, NotifyType::SIGNATURE_HASH_ALGORITHMS) {
+            payloads.push(Hashes::notify());
+        }
+        if suite.additional.is_some() {
+            payloads.push(notify(NotifyType::INTERMEDIATE_EXCHANGE_SUPPORTED, Vec::new()));
+        }
+        payloads
+    }
+
+    fn answer_init(
+        &mut self,
+        turn: &mut Turn<'_>,
+        path: &Path,
+        message: &Message<'_>,
+        bytes: &[u8],
+        basics: &Basics<'_>,
+        profiles: &[Arc<Profile>],
+    ) -> Result<(), Reject> {
+        let (profile, chosen) = self.choose_init(turn, path, message, basics, profiles)?;
+        let suite = chosen.suite;
+        let Ok((data, shared)) = self.crypto.answer(suite.group, basics.public) else {
             // RFC 6989 §2: it is none of the group.
             let payload = notify(NotifyType::INVALID_SYNTAX, Vec::new());
             self.answer_clear(turn, path, message, &[payload]);
@@ -452,24 +490,12 @@ impl Engine {
             responder_spi: ours,
         };
         let keys = IkeKeys::first(&*self.crypto, suite, &shared, &seeds);
-        let takes_fragments = says(&message.payloads, NotifyType::IKEV2_FRAGMENTATION_SUPPORTED);
         let mut payloads = vec![
             Payload::Sa(vec![chosen.answer]),
-            Payload::KeyExchange { method, data: public },
+            Payload::KeyExchange { method: basics.method, data },
             Payload::Nonce(nonce.clone()),
         ];
-        if says(&message.payloads, NotifyType::NAT_DETECTION_SOURCE_IP) {
-            payloads.extend(Nat::notifications(&*self.crypto, (theirs, ours), path));
-        }
-        if takes_fragments {
-            payloads.push(notify(NotifyType::IKEV2_FRAGMENTATION_SUPPORTED, Vec::new()));
-        }
-        if says(&message.payloads, NotifyType::SIGNATURE_HASH_ALGORITHMS) {
-            payloads.push(Hashes::notify());
-        }
-        if suite.additional.is_some() {
-            payloads.push(notify(NotifyType::INTERMEDIATE_EXCHANGE_SUPPORTED, Vec::new()));
-        }
+        payloads.extend(self.init_notifications((theirs, ours), path, message, suite));
         payloads.extend(profile.credentials.requests());
         let is_crowded = self.crowd.wants_cookies(&profile.ike.limits, turn.now);
         let time: Duration = if is_crowded { HALF_OPEN_CROWDED } else { HALF_OPEN };
@@ -499,7 +525,7 @@ impl Engine {
             stage: Stage::Proving(Box::new(proving)),
             asking: Asking::default(),
             answering: Answering { next: 1, ..Answering::default() },
-            takes_fragments,
+            takes_fragments: says(&message.payloads, NotifyType::IKEV2_FRAGMENTATION_SUPPORTED),
             begun: turn.now,
             heard: turn.now,
             sent: turn.now,

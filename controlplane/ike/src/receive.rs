@@ -80,12 +80,9 @@ impl Engine {
 
     /// RFC 7296 §2.21.4: who talks by an IKE SA that we do not have may be told so; of what is said so the other takes note at most.
     fn unknown_spi(&mut self, turn: &mut Turn<'_>, path: &Path, message: &Message<'_>) {
-        let header = message.header;
-        if !header.is_response {
-            if !self.profiles_at(path.table, path.local).is_empty() {
-                let payload = notify(NotifyType::INVALID_IKE_SPI, Vec::new());
-                self.answer_clear(turn, path, message, &[payload]);
-            }
+        if !message.header.is_response && !self.profiles_at(path.table, path.local).is_empty() {
+            let payload = notify(NotifyType::INVALID_IKE_SPI, Vec::new());
+            self.answer_clear(turn, path, message, &[payload]);
         }
     }
 

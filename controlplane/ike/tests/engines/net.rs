@@ -99,8 +99,8 @@ pub(crate) struct Net {
     pub(crate) shaken: Duration,
     chance: u64,
     pub(crate) nat: BTreeMap<usize, Nat>,
-    /// What is asked of every message: whether it gets lost. By sender and number of its messages.
-    pub(crate) loses: Option<Box<dyn FnMut(usize, &[u8]) -> bool>>,
+    /// What is asked of every message.
+    pub(crate) loses: Option<Loses>,
     /// Keys that were programmed for sealing, and for opening.
     sealed: BTreeSet<Vec<u8>>,
     opened: BTreeSet<Vec<u8>>,
@@ -116,6 +116,9 @@ pub(crate) struct Net {
     /// Files that profiles name.
     pub(crate) files: Files,
 }
+
+/// Whether a message gets lost, by its sender and its bytes.
+pub(crate) type Loses = Box<dyn FnMut(usize, &[u8]) -> bool>;
 
 /// A conversation.
 pub(crate) struct Talk {
