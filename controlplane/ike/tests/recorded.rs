@@ -89,8 +89,11 @@ struct Sa {
     /// Payloads of requests whose response did not come yet, by who sent them and their number.
     requests: HashMap<(bool, u32), Vec<Payload>>,
     /// Fragments of messages that are not whole: their parts and the type of the first payload.
-    fragments: HashMap<(bool, bool, u32), BTreeMap<u16, (u8, Vec<u8>)>>,
+    fragments: HashMap<(bool, bool, u32), Parts>,
 }
+
+/// Parts of a message by their number, with the type of the first payload.
+type Parts = BTreeMap<u16, (u8, Vec<u8>)>;
 
 #[derive(Clone)]
 struct Init {
