@@ -85,11 +85,11 @@ impl Ike {
         };
         let (opened, says) = match self.open(&read.header, &sealed) {
             None => (Opening::Unknown, "no SA of the table has its SPIs".to_owned()),
-            Some((lines, Err(closed))) => {
+            Some(Tried { lines, text: Err(closed) }) => {
                 let lines: Vec<_> = lines.iter().map(ToString::to_string).collect();
                 (Opening::Refused, format!("{closed} with the keys of line {}", lines.join(", ")))
             }
-            Some((lines, Ok(chain))) => {
+            Some(Tried { lines, text: Ok(chain) }) => {
                 let line = lines.last().copied().unwrap_or_default();
                 let inside = self.inside(frame, &read.header, &sealed, chain);
                 match inside {
@@ -113,8 +113,8 @@ impl Ike {
         Ok(Read { message, opened, findings })
     }
 
-    /// The text, by the last of the lines that were tried; `None` if no line has its SPIs.
-    fn open(&self, header: &Header, sealed: &Sealed<'_>) -> Option<(Vec<usize>, Result<Vec<u8>, Closed>)> {
+    /// By the lines of the table that have its SPIs, one after the other; `None` if none has.
+    fn open(&self, header: &Header, sealed: &Sealed<'_>) -> Option<Tried> {
         let spis = [header.initiator_spi, header.responder_spi];
         let mut lines = Vec::new();
         let mut closed = None;
@@ -123,11 +123,11 @@ impl Ike {
             let [initiator, responder] = &sa.keys;
             let keys = if header.is_initiator { initiator } else { responder };
             match sa.cipher.open(keys, sealed) {
-                Ok(text) => return Some((lines, Ok(text))),
+                Ok(text) => return Some(Tried { lines, text: Ok(text) }),
                 Err(why) => closed = Some(why),
             }
         }
-        closed.map(|why| (lines, Err(why)))
+        closed.map(|why| Tried { lines, text: Err(why) })
     }
 
     /// The payloads of what was decrypted; of a fragment, when it is the last one that was missing.
@@ -198,6 +198,12 @@ impl Ike {
         all.extend(left.filter(|one| !one.is_whole).map(|one| (one.frame, one.what.clone())));
         all
     }
+}
+
+/// Lines of the table that were tried, and the text by the last of them.
+struct Tried {
+    lines: Vec<usize>,
+    text: Result<Vec<u8>, Closed>,
 }
 
 /// What was in an encrypted payload.
