@@ -204,3 +204,20 @@ fn an_error_in_the_clear_ends_nothing() {
     assert_eq!(net.nodes[0].sent.len(), before + 1, "one question");
     net.assert_one_pair(0, 1);
 }
+
+/// More come at once than are let in without a cookie, over a slow underlay that doubles and reorders: first messages come again while cookies
+/// are asked for. Nobody's proof is over another message than the one that was taken.
+#[test]
+fn a_crowd_on_a_slow_underlay_fails_nobody() {
+    let mut net = Net::new(201, PSK);
+    net.nodes[0].config = format!("{PSK}limits = {{ cookies_above = 20 }}\n");
+    (net.latency, net.shaken, net.doubled, net.lost, net.is_bad) = (millis(300), millis(900), 200, 50, true);
+    net.start();
+    for node in 1..201 {
+        net.want_server(node, 0);
+    }
+    net.run(seconds(60));
+    let failures: Vec<_> = (0..201).flat_map(|node| net.failures(node)).collect();
+    assert_eq!((net.established(0).len(), failures), (200, Vec::<String>::new()));
+    assert!(net.rejects(0, Reject::Cookie) > 100);
+}
