@@ -498,7 +498,7 @@ fn marked(bytes: Vec<u8>, port: u16) -> Vec<u8> {
 fn check_sent(local: SocketAddr, bytes: &[u8]) {
     let message = match local.port() {
         PORT => bytes,
-        NAT_PORT if *bytes == [KEEPALIVE] => return,
+        NAT_PORT if *bytes == KEEPALIVE => return,
         NAT_PORT => bytes.strip_prefix(&NON_ESP_MARKER).expect("the marker stands before it"),
         other => panic!("from port {other}"),
     };

@@ -34,22 +34,13 @@ pub use payload::{Identification, NotifyType, Payload, PayloadType};
 pub use proposal::{Proposal, Protocol, Transform, TransformType};
 pub use selector::Selector;
 
+pub use crate::esp::{KEEPALIVE, NON_ESP_MARKER};
+pub use crate::udp::{IKE as PORT, IKE_NAT as NAT_PORT};
+
 use crate::Malformed;
 use crate::reader::Reader;
 
 use proposal::{ended, part};
-
-/// What stands before an IKE message on UDP port 4500, where ESP has its SPI (RFC 3948 §2.2).
-pub const NON_ESP_MARKER: [u8; 4] = [0; 4];
-
-/// The one byte of a NAT keepalive (RFC 3948 §2.3).
-pub const KEEPALIVE: u8 = 0xff;
-
-/// UDP port of IKE (RFC 7296 §2).
-pub const PORT: u16 = 500;
-
-/// UDP port of IKE and ESP where a NAT is on the way, or may be (RFC 7296 §2.23).
-pub const NAT_PORT: u16 = 4500;
 
 /// A message as it came: what is in the clear, and what is sealed.
 #[derive(Debug, Clone, PartialEq, Eq)]

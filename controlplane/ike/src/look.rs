@@ -81,7 +81,7 @@ impl Engine {
         if sa.nat.us && !keepalive.is_zero() && sa.sent + keepalive <= now {
             sa.sent = now;
             if sa.path.local.port() == NAT_PORT {
-                turn.send_bare(&sa.path, vec![KEEPALIVE]);
+                turn.send_bare(&sa.path, KEEPALIVE.to_vec());
             }
         }
         let is_rekeying = sa.is_rekeying();

@@ -32,7 +32,7 @@ impl Engine {
     pub(crate) fn datagram(&mut self, turn: &mut Turn<'_>, path: Path, bytes: &[u8]) -> Result<(), Reject> {
         let mut bytes = bytes;
         if path.local.port() == NAT_PORT {
-            if bytes == [KEEPALIVE] {
+            if bytes == KEEPALIVE {
                 return Ok(());
             }
             bytes = bytes.strip_prefix(&NON_ESP_MARKER).ok_or(Reject::Malformed)?;
