@@ -161,8 +161,9 @@ impl Burst for Texts<'_> {
         Some(self.fields.packet(self.key, at, &mut self.buffer[begin..begin + length]))
     }
 
-    fn ahead(&self, at: usize) -> Option<(&Key, usize)> {
-        Some((self.key, self.places.get(at)?.1))
+    fn ahead(&self, at: usize) -> Option<(&Key, &[u8])> {
+        let (begin, length) = *self.places.get(at)?;
+        Some((self.key, &self.buffer[begin..begin + length]))
     }
 
     fn opened(&mut self, at: usize, authentic: bool) {

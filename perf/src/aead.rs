@@ -5,6 +5,7 @@
 //! ```
 
 use std::fmt;
+use std::ops::Range;
 
 use aead::{Burst, ICV, Key, Packet, Provider, open, open_one, seal};
 use anyhow::ensure;
@@ -189,9 +190,9 @@ impl Burst for Slots<'_> {
     }
 
     #[inline(always)]
-    fn ahead(&self, at: usize) -> Option<(&Key, usize)> {
+    fn ahead(&self, at: usize) -> Option<(&Key, &[u8])> {
         let slot = self.slots.get(at)?;
-        Some((self.keys.get(slot.sa as usize)?, slot.length as usize + ICV))
+        Some((self.keys.get(slot.sa as usize)?, self.texts.get(slot.place())?))
     }
 
     #[inline(always)]
@@ -211,8 +212,13 @@ impl Slot {
     /// Its bytes, with room for the ICV.
     #[inline(always)]
     fn text<'a>(&self, texts: &'a mut [u8]) -> Option<&'a mut [u8]> {
+        texts.get_mut(self.place())
+    }
+
+    #[inline(always)]
+    fn place(&self) -> Range<usize> {
         let begin = self.buffer as usize * BUFFER + BEFORE;
-        texts.get_mut(begin..begin + self.length as usize + ICV)
+        begin..begin + self.length as usize + ICV
     }
 
     /// What its bytes are in the clear.

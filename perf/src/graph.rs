@@ -282,8 +282,9 @@ fn passes(
     let mut passes = Passes::default();
     for pass in 0..2 * pairs + 2 {
         let (warm, measured) = (pass < 2, pass % 2 == 1);
-        let loaded = if wrong.is_none() { lane.load() } else { Ok(()) };
+        // Before there are packets, of which its breath would take some.
         lane.measure_nodes(measured);
+        let loaded = if wrong.is_none() { lane.load() } else { Ok(()) };
         let before = node_cycles(&counters);
         barrier.wait();
         let per_packet = lane.run() as f64 / DISTINCT as f64;

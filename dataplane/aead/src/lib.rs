@@ -11,8 +11,8 @@
 //! A [`Provider`] does the work: the kernels of this crate, where the processor has VAES and VPCLMULQDQ, ring, or `aes-gcm`, which is
 //! portable. All make the same bytes. One is used only after it has found the known answers of a self-test on this machine.
 //!
-//! While one packet is worked on, the key lines of the ones behind it are on their way from memory: with thousands of SAs that is most
-//! of what a packet costs.
+//! While one packet is worked on, the key lines and the texts of the ones behind it are on their way from memory: with thousands of
+//! SAs, or with long packets, that is most of what a packet costs.
 //!
 //! What is opened and turns out not to be authentic may have left its plaintext in the buffer: the caller drops it.
 #![allow(unsafe_code)]
@@ -127,17 +127,17 @@ fn open_any(packet: &mut Packet<'_>) -> bool {
 /// Seals or opens a text with a key for one of our kernels: true, or whether it is authentic. A text shorter than an ICV cannot be.
 #[cfg(target_arch = "x86_64")]
 fn vaes_text(key: &Key, lines: &vaes::Lines, open: bool, fixed: vaes::Fixed, text: &mut [u8]) -> bool {
-    let long = key.length() == 32;
+    let (long, coming) = (key.length() == 32, &mut vaes::Coming::nothing());
     if text.len() < ICV {
         return false;
     }
     // SAFETY: the text is as long as an ICV at least, and a key for a provider is there only if the processor has its instructions.
     unsafe {
         match (key.provider(), open) {
-            (Provider::Vaes512, true) => return vaes::bits512::open(lines, long, fixed, text),
-            (Provider::Vaes512, false) => vaes::bits512::seal(lines, long, fixed, text),
-            (_, true) => return vaes::bits256::open(lines, long, fixed, text),
-            (_, false) => vaes::bits256::seal(lines, long, fixed, text),
+            (Provider::Vaes512, true) => return vaes::bits512::open(lines, long, fixed, text, coming),
+            (Provider::Vaes512, false) => vaes::bits512::seal(lines, long, fixed, text, coming),
+            (_, true) => return vaes::bits256::open(lines, long, fixed, text, coming),
+            (_, false) => vaes::bits256::seal(lines, long, fixed, text, coming),
         }
     }
     true

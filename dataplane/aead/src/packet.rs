@@ -37,9 +37,9 @@ pub trait Burst {
     /// The packet at a place below [`Burst::len`]; none: it is passed over.
     fn packet(&mut self, at: usize) -> Option<Packet<'_>>;
 
-    /// Key and length of text of a packet whose turn comes soon, if it is known, so that what it needs of the key is asked of memory.
-    /// `at` may be past the end.
-    fn ahead(&self, at: usize) -> Option<(&Key, usize)>;
+    /// Key and text of a packet whose turn comes soon, if it is known: what is wanted of both is asked of memory. `at` may be past the
+    /// end.
+    fn ahead(&self, at: usize) -> Option<(&Key, &[u8])>;
 
     /// Told of each packet that was given to [`open`](crate::open) whether it is authentic. If not, its text is worth nothing.
     fn opened(&mut self, at: usize, authentic: bool);

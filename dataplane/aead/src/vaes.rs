@@ -46,8 +46,11 @@ const POWERS: usize = 16;
 const ROUNDS_128: usize = 10;
 const ROUNDS_256: usize = 14;
 
-/// How many packets ahead the lines of a key are asked of memory.
+/// How many packets ahead the lines of a key and of a text are asked of memory.
 const AHEAD: usize = 3;
+
+/// Bytes of a line.
+const LINE: usize = 64;
 
 /// Of the keys of one burst the most are of one length: whether a packet that comes has the long form is taken from the one before.
 #[derive(Clone, Copy)]
@@ -55,27 +58,34 @@ struct Ahead {
     long: bool,
 }
 
+/// What of a text whose turn comes soon is still to be asked of memory. Each text lies on pages of its own, where the processor does not
+/// see it coming, and is more lines than can be on their way at a time: they are asked for one by one while another text is worked on.
+pub(crate) struct Coming {
+    next: *const u8,
+    /// In the last line.
+    last: *const u8,
+}
+
 impl Ahead {
-    /// At the beginning of a burst: asks for the keys of its first packets.
+    /// At the beginning of a burst: asks for the keys and texts of its first packets.
     #[inline(always)]
     fn of<B: Burst>(burst: &B) -> Self {
         let ahead = Self { long: false };
-        (0..AHEAD).for_each(|at| ahead.ask(burst, at));
+        (0..AHEAD).for_each(|at| ahead.ask(burst, at).ask_all());
         ahead
     }
 
-    /// Asks for the lines of a packet's key that its text will want.
+    /// Asks for the lines of a packet's key that its text will want; the text itself is left to be asked for.
     #[inline(always)]
-    fn ask<B: Burst>(self, burst: &B, at: usize) {
-        let Some((key, length)) = burst.ahead(at) else { return };
+    fn ask<B: Burst>(self, burst: &B, at: usize) -> Coming {
+        let Some((key, text)) = burst.ahead(at) else { return Coming::nothing() };
         let key: *const u8 = std::ptr::from_ref(key).cast();
-        // SAFETY: a prefetch is a hint that neither faults nor changes memory, whatever the address.
-        let line = |at: usize| unsafe { _mm_prefetch::<_MM_HINT_T0>(key.wrapping_add(64 * at).cast()) };
+        let line = |at: usize| ask(key.wrapping_add(LINE * at));
         line(0);
         line(1);
         line(2);
         // Powers from the last line on that has any, four in each.
-        let blocks = length.saturating_sub(ICV).div_ceil(16) + 2;
+        let blocks = text.len().saturating_sub(ICV).div_ceil(16) + 2;
         line(7);
         if blocks > 4 {
             line(6);
@@ -93,7 +103,39 @@ impl Ahead {
         if self.long {
             line(3);
         }
+        let text = text.as_ptr_range();
+        Coming { next: text.start, last: text.end.wrapping_sub(1) }
     }
+}
+
+impl Coming {
+    pub(crate) const fn nothing() -> Self {
+        Self { next: std::ptr::null(), last: std::ptr::null() }
+    }
+
+    /// Asks for the next line; when there is none for the last one again, which costs nothing.
+    #[inline(always)]
+    fn ask(&mut self) {
+        ask(self.next);
+        let next = self.next.wrapping_add(LINE);
+        self.next = if next < self.last { next } else { self.last };
+    }
+
+    /// Asks for all that are left.
+    #[inline(always)]
+    fn ask_all(&mut self) {
+        while self.next < self.last {
+            self.ask();
+        }
+        self.ask();
+    }
+}
+
+/// Asks for the line that an address is in.
+#[inline(always)]
+fn ask(address: *const u8) {
+    // SAFETY: a prefetch is a hint that neither faults nor changes memory, whatever the address.
+    unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) }
 }
 
 /// Masks for the last block of a text: from 16 − n on, the first n bytes are kept.

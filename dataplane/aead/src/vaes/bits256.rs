@@ -11,7 +11,7 @@
 use std::arch::x86_64::*;
 
 use super::setup::POLYNOMIAL;
-use super::{AHEAD, Ahead, Fixed, Lines, MASKS, POWERS, ROUNDS_128, ROUNDS_256};
+use super::{AHEAD, Ahead, Coming, Fixed, Lines, MASKS, POWERS, ROUNDS_128, ROUNDS_256};
 use crate::key::Form;
 use crate::packet::{Burst, ICV};
 
@@ -47,11 +47,11 @@ pub(crate) fn is_possible() -> bool {
 /// # Safety
 /// The text has room for the ICV.
 #[target_feature(enable = "avx2,aes,pclmulqdq,vaes,vpclmulqdq,bmi1,bmi2")]
-pub(crate) unsafe fn seal(lines: &Lines, long: bool, fixed: Fixed, text: &mut [u8]) {
+pub(crate) unsafe fn seal(lines: &Lines, long: bool, fixed: Fixed, text: &mut [u8], coming: &mut Coming) {
     let (length, text) = (text.len() - ICV, text.as_mut_ptr());
     // SAFETY: the text goes on for 16 bytes behind the length.
     unsafe {
-        let tag = work::<false>(lines, long, fixed, text, length);
+        let tag = work::<false>(lines, long, fixed, text, length, coming);
         _mm_storeu_si128(text.add(length).cast(), tag);
     }
 }
@@ -61,12 +61,18 @@ pub(crate) unsafe fn seal(lines: &Lines, long: bool, fixed: Fixed, text: &mut [u
 /// # Safety
 /// The text ends with the ICV.
 #[target_feature(enable = "avx2,aes,pclmulqdq,vaes,vpclmulqdq,bmi1,bmi2")]
-pub(crate) unsafe fn open(lines: &Lines, long: bool, fixed: Fixed, text: &mut [u8]) -> bool {
+pub(crate) unsafe fn open(
+    lines: &Lines,
+    long: bool,
+    fixed: Fixed,
+    text: &mut [u8],
+    coming: &mut Coming,
+) -> bool {
     let (length, text) = (text.len() - ICV, text.as_mut_ptr());
     // SAFETY: the text goes on for 16 bytes behind the length.
     let differs = unsafe {
         let icv = _mm_loadu_si128(text.add(length).cast());
-        let tag = work::<true>(lines, long, fixed, text, length);
+        let tag = work::<true>(lines, long, fixed, text, length, coming);
         _mm_storeu_si128(text.add(length).cast(), icv);
         _mm_xor_si128(icv, tag)
     };
@@ -173,16 +179,19 @@ impl Lines {
         counter: __m128i,
         piece: Option<Piece>,
         sum: &mut Sum,
+        coming: &mut Coming,
     ) -> [__m256i; V] {
         let mut blocks = self.counters::<V>(counter);
         let mut round = 1;
         if let Some(piece) = piece {
             // The second vector; pairs of them; the first one.
             self.round(&mut blocks, 1);
+            coming.ask();
             sum.add_folded::<0x10>(piece.vector(1), self.powers_at(1), self.folded_at(1));
             let (mut at, end) = (2, rolled(WHOLE));
             while at != end {
                 self.round(&mut blocks, at);
+                coming.ask();
                 sum.add_folded::<0x00>(piece.vector(at), self.powers_at(at), self.folded_at(at));
                 self.round(&mut blocks, at + 1);
                 sum.add_folded::<0x10>(piece.vector(at + 1), self.powers_at(at + 1), self.folded_at(at + 1));
@@ -278,6 +287,7 @@ unsafe fn work<const OPEN: bool>(
     fixed: Fixed,
     text: *mut u8,
     length: usize,
+    coming: &mut Coming,
 ) -> __m128i {
     let blocks = length.div_ceil(16) + 2;
     let rest = (blocks - 2) * 16 - length;
@@ -288,11 +298,11 @@ unsafe fn work<const OPEN: bool>(
         let zero = _mm_setzero_si128();
         if blocks > 2 * WHOLE {
             let rounds = rolled(if long { ROUNDS_256 } else { ROUNDS_128 });
-            many::<OPEN>(lines, rounds, fixed, place, blocks, length)
+            many::<OPEN>(lines, rounds, fixed, place, blocks, length, coming)
         } else if long {
-            end_of::<OPEN, true>(lines, ROUNDS_256, fixed, place, blocks, zero, None)
+            end_of::<OPEN, true>(lines, ROUNDS_256, fixed, place, blocks, zero, None, coming)
         } else {
-            end_of::<OPEN, true>(lines, ROUNDS_128, fixed, place, blocks, zero, None)
+            end_of::<OPEN, true>(lines, ROUNDS_128, fixed, place, blocks, zero, None, coming)
         }
     };
     _mm_xor_si128(_mm256_castsi256_si128(reverse(_mm256_castsi128_si256(hash))), hidden)
@@ -321,6 +331,7 @@ unsafe fn many<const OPEN: bool>(
     mut place: Place,
     blocks: usize,
     length: usize,
+    coming: &mut Coming,
 ) -> (__m128i, __m128i) {
     let next = |counter| _mm_add_epi32(counter, _mm_set_epi64x(0, 2 * WHOLE as i64));
     let (begin, end) = (place.text, place.text.wrapping_add(length));
@@ -339,7 +350,7 @@ unsafe fn many<const OPEN: bool>(
             aad_and(_mm256_castsi256_si128(reverse(_mm256_castsi128_si256(_mm_loadu_si128(at.cast())))))
         };
         let mut piece = Piece { at: begin.wrapping_sub(16), first: first(begin) };
-        let stream = lines.stream::<WHOLE>(rounds, place.counter, OPEN.then_some(piece), &mut sum);
+        let stream = lines.stream::<WHOLE>(rounds, place.counter, OPEN.then_some(piece), &mut sum, coming);
         let hidden = _mm256_castsi256_si128(stream[0]);
         let block = _mm_xor_si128(_mm_loadu_si128(begin.cast()), _mm256_extracti128_si256::<1>(stream[0]));
         _mm_storeu_si128(begin.cast(), block);
@@ -353,7 +364,7 @@ unsafe fn many<const OPEN: bool>(
                 let hash = std::mem::replace(&mut sum, Sum::zero()).reduced();
                 piece = Piece { at: place.text, first: with(hash, place.text) };
             }
-            let stream = lines.stream::<WHOLE>(rounds, place.counter, Some(piece), &mut sum);
+            let stream = lines.stream::<WHOLE>(rounds, place.counter, Some(piece), &mut sum, coming);
             apply(&stream, 0, place.text);
             if !OPEN {
                 let hash = std::mem::replace(&mut sum, Sum::zero()).reduced();
@@ -366,7 +377,7 @@ unsafe fn many<const OPEN: bool>(
             _mm_storeu_si128(end.cast(), _mm_setzero_si128());
         }
         let (hash, pending) = if OPEN { (sum.reduced(), None) } else { (_mm_setzero_si128(), Some(piece)) };
-        (end_of::<OPEN, false>(lines, rounds, fixed, place, left, hash, pending).0, hidden)
+        (end_of::<OPEN, false>(lines, rounds, fixed, place, left, hash, pending, coming).0, hidden)
     }
 }
 
@@ -409,12 +420,13 @@ unsafe fn end_of<const OPEN: bool, const FIRST: bool>(
     blocks: usize,
     hash: __m128i,
     pending: Option<Piece>,
+    coming: &mut Coming,
 ) -> (__m128i, __m128i) {
     macro_rules! by_blocks {
         ($($blocks:literal $vectors:literal),*) => {
             match blocks {
-                $($blocks => end::<OPEN, FIRST, $blocks, $vectors>(lines, rounds, fixed, place, hash, pending),)*
-                _ => end::<OPEN, FIRST, 16, 8>(lines, rounds, fixed, place, hash, pending),
+                $($blocks => end::<OPEN, FIRST, $blocks, $vectors>(lines, rounds, fixed, place, hash, pending, coming),)*
+                _ => end::<OPEN, FIRST, 16, 8>(lines, rounds, fixed, place, hash, pending, coming),
             }
         };
     }
@@ -435,13 +447,18 @@ unsafe fn end<const OPEN: bool, const FIRST: bool, const N: usize, const V: usiz
     place: Place,
     mut hash: __m128i,
     pending: Option<Piece>,
+    coming: &mut Coming,
 ) -> (__m128i, __m128i) {
     let mut sum = Sum::zero();
+    if FIRST || OPEN {
+        coming.ask_all();
+    }
     // SAFETY: of the piece before, and of this one's blocks below.
     let stream = unsafe {
-        lines.stream::<V>(rounds, place.counter, if FIRST || OPEN { None } else { pending }, &mut sum)
+        lines.stream::<V>(rounds, place.counter, if FIRST || OPEN { None } else { pending }, &mut sum, coming)
     };
     if !FIRST && !OPEN {
+        coming.ask_all();
         hash = sum.reduced();
         sum = Sum::zero();
     }
@@ -508,14 +525,14 @@ unsafe fn half<const OPEN: bool>(there: *mut u8, stream: __m128i, mask: __m128i)
 pub(crate) fn seal_burst<B: Burst>(burst: &mut B) {
     let mut ahead = Ahead::of(burst);
     for at in 0..burst.len() {
-        ahead.ask(burst, at + AHEAD);
+        let mut coming = ahead.ask(burst, at + AHEAD);
         let Some(mut packet) = burst.packet(at) else { continue };
         let key = packet.key;
         ahead.long = key.length() == 32;
         match key.form() {
             // SAFETY: the text is as long as an ICV at least.
             Form::Vaes(lines) if packet.is_possible() => unsafe {
-                seal(lines, ahead.long, Fixed::of(&packet), packet.text)
+                seal(lines, ahead.long, Fixed::of(&packet), packet.text, &mut coming)
             },
             _ => crate::seal_any(&mut packet),
         }
@@ -527,14 +544,14 @@ pub(crate) fn seal_burst<B: Burst>(burst: &mut B) {
 pub(crate) fn open_burst<B: Burst>(burst: &mut B) {
     let mut ahead = Ahead::of(burst);
     for at in 0..burst.len() {
-        ahead.ask(burst, at + AHEAD);
+        let mut coming = ahead.ask(burst, at + AHEAD);
         let Some(mut packet) = burst.packet(at) else { continue };
         let key = packet.key;
         ahead.long = key.length() == 32;
         let authentic = match key.form() {
             // SAFETY: the text ends with an ICV.
             Form::Vaes(lines) if packet.is_possible() => unsafe {
-                open(lines, ahead.long, Fixed::of(&packet), packet.text)
+                open(lines, ahead.long, Fixed::of(&packet), packet.text, &mut coming)
             },
             _ => crate::open_any(&mut packet),
         };

@@ -11,7 +11,7 @@ use std::arch::x86_64::*;
 use std::mem::offset_of;
 
 use super::setup::POLYNOMIAL;
-use super::{AHEAD, Ahead, Fixed, Lines, POWERS, ROUNDS_128, ROUNDS_256};
+use super::{AHEAD, Ahead, Coming, Fixed, Lines, POWERS, ROUNDS_128, ROUNDS_256};
 use crate::key::Form;
 use crate::packet::{Burst, ICV};
 
@@ -39,11 +39,11 @@ pub(crate) fn is_possible() -> bool {
 /// # Safety
 /// The text has room for the ICV.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,aes,pclmulqdq,vaes,vpclmulqdq,bmi1,bmi2")]
-pub(crate) unsafe fn seal(lines: &Lines, long: bool, fixed: Fixed, text: &mut [u8]) {
+pub(crate) unsafe fn seal(lines: &Lines, long: bool, fixed: Fixed, text: &mut [u8], coming: &mut Coming) {
     let (length, text) = (text.len() - ICV, text.as_mut_ptr());
     // SAFETY: the text goes on for 16 bytes behind the length.
     unsafe {
-        let tag = work::<false>(lines, long, fixed, text, length);
+        let tag = work::<false>(lines, long, fixed, text, length, coming);
         _mm_storeu_si128(text.add(length).cast(), tag);
     }
 }
@@ -53,11 +53,17 @@ pub(crate) unsafe fn seal(lines: &Lines, long: bool, fixed: Fixed, text: &mut [u
 /// # Safety
 /// The text ends with the ICV.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,aes,pclmulqdq,vaes,vpclmulqdq,bmi1,bmi2")]
-pub(crate) unsafe fn open(lines: &Lines, long: bool, fixed: Fixed, text: &mut [u8]) -> bool {
+pub(crate) unsafe fn open(
+    lines: &Lines,
+    long: bool,
+    fixed: Fixed,
+    text: &mut [u8],
+    coming: &mut Coming,
+) -> bool {
     let (length, text) = (text.len() - ICV, text.as_mut_ptr());
     // SAFETY: the text goes on for 16 bytes behind the length.
     let differs = unsafe {
-        let tag = work::<true>(lines, long, fixed, text, length);
+        let tag = work::<true>(lines, long, fixed, text, length, coming);
         _mm_xor_si128(_mm_loadu_si128(text.add(length).cast()), tag)
     };
     _mm_testz_si128(differs, differs) == 1
@@ -68,14 +74,14 @@ pub(crate) unsafe fn open(lines: &Lines, long: bool, fixed: Fixed, text: &mut [u
 pub(crate) fn seal_burst<B: Burst>(burst: &mut B) {
     let mut ahead = Ahead::of(burst);
     for at in 0..burst.len() {
-        ahead.ask(burst, at + AHEAD);
+        let mut coming = ahead.ask(burst, at + AHEAD);
         let Some(mut packet) = burst.packet(at) else { continue };
         let key = packet.key;
         ahead.long = key.length() == 32;
         match key.form() {
             // SAFETY: the text is as long as an ICV at least.
             Form::Vaes(lines) if packet.is_possible() => unsafe {
-                seal(lines, ahead.long, Fixed::of(&packet), packet.text)
+                seal(lines, ahead.long, Fixed::of(&packet), packet.text, &mut coming)
             },
             _ => crate::seal_any(&mut packet),
         }
@@ -87,14 +93,14 @@ pub(crate) fn seal_burst<B: Burst>(burst: &mut B) {
 pub(crate) fn open_burst<B: Burst>(burst: &mut B) {
     let mut ahead = Ahead::of(burst);
     for at in 0..burst.len() {
-        ahead.ask(burst, at + AHEAD);
+        let mut coming = ahead.ask(burst, at + AHEAD);
         let Some(mut packet) = burst.packet(at) else { continue };
         let key = packet.key;
         ahead.long = key.length() == 32;
         let authentic = match key.form() {
             // SAFETY: the text ends with an ICV.
             Form::Vaes(lines) if packet.is_possible() => unsafe {
-                open(lines, ahead.long, Fixed::of(&packet), packet.text)
+                open(lines, ahead.long, Fixed::of(&packet), packet.text, &mut coming)
             },
             _ => crate::open_any(&mut packet),
         };
@@ -202,23 +208,24 @@ unsafe fn work<const OPEN: bool>(
     fixed: Fixed,
     text: *mut u8,
     length: usize,
+    coming: &mut Coming,
 ) -> __m128i {
     let rounds = if long { ROUNDS_256 } else { ROUNDS_128 };
     let mut left = length.div_ceil(16) + 2;
     let (at, zero) = (text.wrapping_sub(16), _mm_setzero_si128());
     let mut place = Place { at, text: length + 16, counter: fixed.counter, hash: zero };
     let (hash, hidden) = if left <= POWERS {
-        end_of::<OPEN, true>(lines, rounds, fixed, place, left)
+        end_of::<OPEN, true>(lines, rounds, fixed, place, left, coming)
     } else {
-        let (hash, hidden) = piece::<OPEN, true, false, WHOLE>(lines, rounds, fixed, place, POWERS);
+        let (hash, hidden) = piece::<OPEN, true, false, WHOLE>(lines, rounds, fixed, place, POWERS, coming);
         place = place.behind(hash);
         left -= POWERS;
         while left > POWERS {
-            let (hash, _) = piece::<OPEN, false, false, WHOLE>(lines, rounds, fixed, place, POWERS);
+            let (hash, _) = piece::<OPEN, false, false, WHOLE>(lines, rounds, fixed, place, POWERS, coming);
             place = place.behind(hash);
             left -= POWERS;
         }
-        (end_of::<OPEN, false>(lines, rounds, fixed, place, left).0, hidden)
+        (end_of::<OPEN, false>(lines, rounds, fixed, place, left, coming).0, hidden)
     };
     let order = _mm_set_epi64x(0x0001_0203_0405_0607, 0x0809_0a0b_0c0d_0e0f);
     _mm_xor_si128(_mm_shuffle_epi8(hash, order), hidden)
@@ -248,12 +255,13 @@ unsafe fn end_of<const OPEN: bool, const FIRST: bool>(
     fixed: Fixed,
     place: Place,
     blocks: usize,
+    coming: &mut Coming,
 ) -> (__m128i, __m128i) {
     match blocks.div_ceil(4) {
-        1 => piece::<OPEN, FIRST, true, 1>(lines, rounds, fixed, place, blocks),
-        2 => piece::<OPEN, FIRST, true, 2>(lines, rounds, fixed, place, blocks),
-        3 => piece::<OPEN, FIRST, true, 3>(lines, rounds, fixed, place, blocks),
-        _ => piece::<OPEN, FIRST, true, WHOLE>(lines, rounds, fixed, place, blocks),
+        1 => piece::<OPEN, FIRST, true, 1>(lines, rounds, fixed, place, blocks, coming),
+        2 => piece::<OPEN, FIRST, true, 2>(lines, rounds, fixed, place, blocks, coming),
+        3 => piece::<OPEN, FIRST, true, 3>(lines, rounds, fixed, place, blocks, coming),
+        _ => piece::<OPEN, FIRST, true, WHOLE>(lines, rounds, fixed, place, blocks, coming),
     }
 }
 
@@ -268,7 +276,13 @@ unsafe fn piece<const OPEN: bool, const FIRST: bool, const LAST: bool, const V: 
     fixed: Fixed,
     place: Place,
     blocks: usize,
+    coming: &mut Coming,
 ) -> (__m128i, __m128i) {
+    if LAST {
+        coming.ask_all();
+    } else {
+        (0..4).for_each(|_| coming.ask());
+    }
     let stream = lines.stream_of::<V>(rounds, place.counter);
     let mut sum = Sum::zero();
     // The lane of the lengths, as a mask of 32-bit parts.

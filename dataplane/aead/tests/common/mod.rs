@@ -60,8 +60,8 @@ impl Burst for Texts<'_> {
         (!self.skip.contains(&at)).then(|| packet(&self.keys[self.of[at]], at, &mut self.texts[at]))
     }
 
-    fn ahead(&self, at: usize) -> Option<(&Key, usize)> {
-        Some((&self.keys[*self.of.get(at)?], self.texts[at].len()))
+    fn ahead(&self, at: usize) -> Option<(&Key, &[u8])> {
+        Some((&self.keys[*self.of.get(at)?], &self.texts[at]))
     }
 
     fn opened(&mut self, at: usize, authentic: bool) {

@@ -87,10 +87,10 @@ impl<B: PacketBuf> aead::Burst for Sealing<'_, B> {
     }
 
     #[inline(always)]
-    fn ahead(&self, at: usize) -> Option<(&aead::Key, usize)> {
+    fn ahead(&self, at: usize) -> Option<(&aead::Key, &[u8])> {
         let job = self.jobs.get(at)?;
-        let len = self.bufs.get(usize::from(job.packet))?.len();
-        Some((self.sas.key(job.sa)?, len.saturating_sub(job.text.into())))
+        let bytes = self.bufs.get(usize::from(job.packet))?.bytes();
+        Some((self.sas.key(job.sa)?, bytes.get(job.text.into()..)?))
     }
 
     fn opened(&mut self, _: usize, _: bool) {}
@@ -116,10 +116,10 @@ impl<B: PacketBuf> aead::Burst for Opening<'_, B> {
     }
 
     #[inline(always)]
-    fn ahead(&self, at: usize) -> Option<(&aead::Key, usize)> {
+    fn ahead(&self, at: usize) -> Option<(&aead::Key, &[u8])> {
         let job = self.jobs.get(at)?;
-        let len = self.bufs.get(usize::from(job.packet))?.len();
-        Some((self.sas.key(job.spi)?, len.saturating_sub(job.text.into())))
+        let bytes = self.bufs.get(usize::from(job.packet))?.bytes();
+        Some((self.sas.key(job.spi)?, bytes.get(job.text.into()..)?))
     }
 
     #[inline(always)]
