@@ -7,7 +7,7 @@ use model::sa::SaMode;
 use wire::{IntoBytes, esp, ethernet, gre, ipv4, ipv6, udp};
 
 use crate::peers::{Peers, push_text};
-use crate::scenario::{Family, GATEWAY, KEY, PORTS, SENDER, Scenario, TUNNEL_TTL, nbma, own_nbma, sender};
+use crate::scenario::{Family, GATEWAY, KEY, SENDER, Scenario, TUNNEL_TTL, nbma, own_nbma, sender};
 
 /// Time to live of an inner packet as it arrives.
 const TTL: u8 = 64;
@@ -64,7 +64,7 @@ impl Way {
         let kind = scenario.kind;
         let in_tunnel = kind.arrives_in_tunnel();
         let from = if in_tunnel { GATEWAY } else { SENDER };
-        let to = PORTS[usize::from(kind.in_port())].1;
+        let to = scenario.macs[usize::from(kind.in_port())];
         let family = if in_tunnel { scenario.outer } else { scenario.inner };
         out.extend(ethernet::Header::new(to.0, from.0, protocol_type(family)).as_bytes());
         if !in_tunnel {
@@ -108,7 +108,7 @@ impl Way {
         let to = scenario.next_station(self.route);
         let in_tunnel = kind.leaves_in_tunnel();
         let family = if in_tunnel { scenario.outer } else { scenario.inner };
-        let link = ethernet::Header::new(to.0, PORTS[usize::from(port)].1.0, protocol_type(family));
+        let link = ethernet::Header::new(to.0, scenario.macs[usize::from(port)].0, protocol_type(family));
         wanted.extend(link.as_bytes());
         if in_tunnel {
             self.departure(scenario, header, frame, &mut wanted)?;
@@ -305,7 +305,7 @@ mod tests {
 
     use super::*;
     use crate::destinations::Destinations;
-    use crate::scenario::Kind;
+    use crate::scenario::{Kind, PORTS};
     use crate::size::Size;
 
     fn way(family: Family) -> Way {
@@ -319,7 +319,8 @@ mod tests {
     fn scenario(kind: Kind, inner: Family, outer: Family) -> Scenario {
         let destinations = Arc::new(Destinations::new(inner, 20, false));
         let size = Size::Bytes(least_size(inner));
-        Scenario { kind, inner, outer, spokes: 10, destinations, size, esp: None }
+        let macs = PORTS.map(|(_, mac)| mac);
+        Scenario { kind, inner, outer, spokes: 10, destinations, size, esp: None, macs, mtu: 9000 }
     }
 
     #[test]

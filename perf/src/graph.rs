@@ -1,7 +1,6 @@
 //! `nave-perf graph`: sets the scenario up, runs passes, says what they cost.
 
-use std::ops::RangeInclusive;
-use std::sync::{Arc, Barrier};
+use std::sync::Barrier;
 use std::thread;
 
 use anyhow::{Context as _, anyhow, bail, ensure};
@@ -9,27 +8,15 @@ use clap::value_parser;
 use dpdk::{Eal, Mempool, MempoolConfig, Port, PortConfig, RingRx, RingTx};
 use forwarding::{Counters, DropReason, Node, Program};
 use model::program::Batch;
-use model::sa::{SaMode, Suite};
 use model::time::Instant;
 
-use crate::destinations::Destinations;
-use crate::esp::{Esp, MOST_SPOKES};
-use crate::frame::least_size;
+use crate::dimensions::Dimensions;
 use crate::lane::{DISTINCT, Lane, LanePorts};
 use crate::machine::{cores, start_dpdk};
 use crate::reference::Reference;
 use crate::report::{Report, median};
-use crate::scenario::{Family, Kind, PORTS, Scenario};
-use crate::size::Size;
+use crate::scenario::{PORTS, Scenario};
 
-/// Ranges of the dimensions: what the address plan of the scenarios has room for.
-const SPOKES: RangeInclusive<i64> = 1..=500_000;
-const ROUTES: RangeInclusive<i64> = 1..=4_000_000;
-/// Most prefixes as in a public table.
-const PUBLIC: u32 = 2_000_000;
-const WORKERS: RangeInclusive<i64> = 1..=16;
-/// Sequence numbers of a replay window: what an SA takes.
-const WINDOWS: RangeInclusive<i64> = 64..=4096;
 /// Breaths that all workers have for the SAs of one batch.
 const BREATHS: usize = 100_000;
 /// Rounds of the loop that seals after each pass.
@@ -40,58 +27,15 @@ const MEGABYTES: u32 = 96;
 /// Command line of `nave-perf graph`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// What the packets go through
-    #[arg(long, value_enum)]
-    scenario: Kind,
-    /// Spokes, one of which is chosen at random for each packet; in `ipv4` next hops
-    #[arg(long, default_value_t = 1000, value_parser = value_parser!(u32).range(SPOKES))]
-    spokes: u32,
-    /// Family of what the tunnel carries; ipv4 if not given
-    #[arg(long, value_enum)]
-    inner: Option<Family>,
-    /// Family of what the tunnel puts before it; ipv4 if not given
-    #[arg(long, value_enum)]
-    outer: Option<Family>,
-    /// Bytes of the frame in the clear, without FCS: 64 to 1800, 70 at least with IPv6 (in GRE the inner packet is 14 bytes shorter); or imix: of
-    /// twelve packets seven of 64, four of 570, one of 1400
-    #[arg(long, default_value = "64")]
-    size: Size,
-    /// Prefixes that packets are sent to, spread over the spokes; no less than spokes
-    #[arg(long, default_value_t = 1000, value_parser = value_parser!(u32).range(ROUTES))]
-    routes: u32,
-    /// Prefixes as in a public table instead of one /24 (or /48) behind the other
-    #[arg(long)]
-    public: bool,
-    /// Workers, each on a core of its own with packets of its own
-    #[arg(long, default_value_t = 1, value_parser = value_parser!(u16).range(WORKERS))]
-    workers: u16,
+    #[command(flatten)]
+    dimensions: Dimensions,
     /// Packets to measure with, for each worker; rounded up to whole passes of 16,384, three at least
     #[arg(long, default_value_t = 4_194_304, value_parser = value_parser!(u64).range(1..))]
     packets: u64,
-    /// Who seals and opens in the graph: vaes512, vaes256, ring or aes-gcm; the fastest usable one if not given. Another one checks it
-    #[arg(long, value_name = "PROVIDER", help_heading = PROTECTED)]
-    aead: Option<aead::Provider>,
-    /// Bits of the keys; 128 if not given
-    #[arg(long, value_parser = ["128", "256"], help_heading = PROTECTED)]
-    bits: Option<String>,
-    /// ESP in tunnel mode instead of transport mode
-    #[arg(long, help_heading = PROTECTED)]
-    tunnel_mode: bool,
-    /// ESP in UDP, each spoke with a port of its own
-    #[arg(long, help_heading = PROTECTED)]
-    udp: bool,
-    /// Sequence numbers of 32 bits instead of 64
-    #[arg(long, help_heading = PROTECTED)]
-    no_esn: bool,
-    /// Sequence numbers of the replay window; 1024 if not given
-    #[arg(long, value_parser = value_parser!(u16).range(WINDOWS), help_heading = PROTECTED)]
-    window: Option<u16>,
     /// One JSON object instead of a table
     #[arg(long)]
     json: bool,
 }
-
-const PROTECTED: &str = "Of encrypt, decrypt and relay";
 
 /// What one lane saw in its passes.
 #[derive(Debug, Default)]
@@ -112,13 +56,14 @@ pub(crate) struct Passes {
 /// # Errors
 /// What keeps it from running, in one sentence.
 pub(crate) fn run(args: &Args) -> anyhow::Result<bool> {
-    let cores = cores(args.workers).context("--workers")?;
-    let scenario = scenario(args)?;
+    let workers = args.dimensions.workers;
+    let cores = cores(workers).context("--workers")?;
+    let scenario = args.dimensions.scenario()?;
     let pairs = args.packets.div_ceil(2 * DISTINCT as u64).max(3);
-    let (eal, huge) = start_dpdk(MEGABYTES * u32::from(args.workers), Vec::new())?;
+    let (eal, huge) = start_dpdk(MEGABYTES * u32::from(workers), Vec::new())?;
     let mut program = program(&scenario)?;
-    let mut lanes = lanes(&eal, args.workers, &scenario, &mut program)?;
-    install(&mut program, &mut lanes, &scenario.sa_batches(args.workers)?)?;
+    let mut lanes = lanes(&eal, workers, &scenario, &mut program)?;
+    install(&mut program, &mut lanes, &scenario.sa_batches(workers)?)?;
     let barrier = Barrier::new(lanes.len());
     let results: Vec<anyhow::Result<Passes>> = thread::scope(|scope| {
         let threads: Vec<_> = lanes
@@ -146,50 +91,6 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<bool> {
         println!("{report}");
     }
     Ok(report.verified)
-}
-
-/// What the command line says, made sense of.
-fn scenario(args: &Args) -> anyhow::Result<Scenario> {
-    let (kind, size) = (args.scenario, args.size);
-    let given = args.inner.or(args.outer).is_some();
-    ensure!(!(given && kind.is_plain()), "--inner and --outer are of tunnels, {} has none", kind.name());
-    let (inner, outer) = match kind {
-        Kind::Ipv6 => (Family::Ipv6, Family::Ipv6),
-        _ => (args.inner.unwrap_or(Family::Ipv4), args.outer.unwrap_or(Family::Ipv4)),
-    };
-    let least = least_size(inner);
-    if let Size::Bytes(bytes) = size {
-        ensure!(bytes >= least, "--size {bytes}: with {} a frame has {least} bytes at least", inner.name());
-    }
-    let routes = args.routes.max(args.spokes);
-    ensure!(routes <= PUBLIC || !args.public, "--routes {routes} --public: there are {PUBLIC} at most");
-    let destinations = Arc::new(Destinations::new(inner, routes, args.public));
-    let esp = esp(args)?;
-    Ok(Scenario { kind, inner, outer, spokes: args.spokes, destinations, size, esp })
-}
-
-/// What protects the tunnel, if something does.
-fn esp(args: &Args) -> anyhow::Result<Option<Esp>> {
-    if !args.scenario.is_protected() {
-        let given = args.aead.is_some() || args.bits.is_some() || args.window.is_some();
-        ensure!(
-            !(given || args.tunnel_mode || args.udp || args.no_esn),
-            "--aead, --bits, --tunnel-mode, --udp, --no-esn and --window are of protected tunnels, {} has none",
-            args.scenario.name()
-        );
-        return Ok(None);
-    }
-    ensure!(args.spokes <= MOST_SPOKES, "--spokes {}: {MOST_SPOKES} can have SAs", args.spokes);
-    let provider = args.aead.unwrap_or_else(aead::Provider::best);
-    ensure!(provider.is_usable(), "--aead {provider}: it cannot be used on this machine");
-    Ok(Some(Esp {
-        suite: if args.bits.as_deref() == Some("256") { Suite::AesGcm256 } else { Suite::AesGcm128 },
-        mode: if args.tunnel_mode { SaMode::Tunnel } else { SaMode::Transport },
-        is_udp: args.udp,
-        esn: !args.no_esn,
-        window: args.window.unwrap_or(1024),
-        provider,
-    }))
 }
 
 fn program(scenario: &Scenario) -> anyhow::Result<Program> {

@@ -15,7 +15,7 @@ use wire::buf::PacketBuf;
 use wire::{IntoBytes, arp, ethernet, ipv4};
 
 use crate::machine::{cores, start_dpdk};
-use crate::process::{Dataplane, Folder, Process, other_ends};
+use crate::process::{Dataplane, Folder, Process, Setup, other_ends};
 
 /// Ports of the data plane.
 const PORTS: [&str; 1] = ["wan"];
@@ -60,7 +60,7 @@ impl Hub {
         config: &str,
         address: Ipv4Addr,
     ) -> anyhow::Result<Self> {
-        let dataplane = Dataplane::start(programs.0, folder, &PORTS)?;
+        let dataplane = Dataplane::start(programs.0, folder, &Setup::memif(&PORTS)?)?;
         let file = folder.file("nave.toml");
         let socket = folder.file("controlplane.sock");
         std::fs::write(&file, config)?;

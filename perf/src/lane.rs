@@ -1,14 +1,13 @@
 //! One worker's lane: its queue pairs on the ring ports, the far ends of those rings, and its packets.
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, ensure};
 use dpdk::{Mbuf, Mempool, RingRx, RingTx, RxQueue, TxQueue, free_bulk};
 use forwarding::{Breath, Command, Injected, Notice, PortId, Ports, Punt, Worker, breathe};
 use memory::cycles;
 use model::time::Instant;
 use wire::buf::PacketBuf;
 
-use crate::frame::{Way, esp_of, index_of, least_size};
-use crate::peers::Peers;
+use crate::packets::Packets;
 use crate::reference::Random;
 use crate::scenario::Scenario;
 
@@ -69,20 +68,15 @@ impl Ports for LanePorts {
 
 /// See the module.
 pub(crate) struct Lane {
-    pub(crate) scenario: Scenario,
+    pub(crate) packets: Packets,
     pub(crate) worker: Worker<Mbuf>,
     pub(crate) ports: LanePorts,
     /// Into the port by which packets arrive.
     feed: RingTx,
     /// What left by each port.
     drains: [RingRx; 2],
-    /// The packets between passes, in the order of the pass.
-    packets: Vec<Mbuf>,
-    ways: Vec<Way>,
-    /// The other ends of the SAs.
-    peers: Option<Peers>,
-    random: Random,
-    pass: u32,
+    /// The buffers between passes, in the order of the pass.
+    bufs: Vec<Mbuf>,
     clock: memory::Clock,
 }
 
@@ -96,34 +90,27 @@ impl Lane {
         drains: [RingRx; 2],
         number: u16,
     ) -> anyhow::Result<Self> {
-        let mut packets = Vec::with_capacity(DISTINCT);
-        ensure!(ports.pool.alloc_bulk(&mut packets, DISTINCT as u32), "the mempool is too small");
+        let mut bufs = Vec::with_capacity(DISTINCT);
+        ensure!(ports.pool.alloc_bulk(&mut bufs, DISTINCT as u32), "the mempool is too small");
         let mut random = Random(u64::from(number) + 1);
-        for at in (1..packets.len()).rev() {
-            packets.swap(at, random.below(at as u32 + 1) as usize);
+        for at in (1..bufs.len()).rev() {
+            bufs.swap(at, random.below(at as u32 + 1) as usize);
         }
-        let peers = scenario.esp.map(|esp| Peers::new(&scenario, esp, number)).transpose()?;
-        let (ways, clock) = (Vec::with_capacity(DISTINCT), memory::Clock::start());
-        Ok(Self { scenario, worker, ports, feed, drains, packets, ways, peers, random, pass: 0, clock })
+        let (packets, clock) = (Packets::new(scenario, number)?, memory::Clock::start());
+        Ok(Self { packets, worker, ports, feed, drains, bufs, clock })
     }
 
     /// Writes new packets into all buffers, sealed if they arrive so, and puts them in front of the port.
     pub(crate) fn load(&mut self) -> anyhow::Result<()> {
-        self.pass += 1;
-        self.ways.clear();
+        self.packets.begin();
         let mut frame = Vec::with_capacity(2048);
-        for (index, packet) in (0..).zip(&mut self.packets) {
-            let (to, route) = self.scenario.destinations.draw(&mut self.random);
-            let from = self.random.below(self.scenario.spokes);
-            let size = self.scenario.size.draw(least_size(self.scenario.inner), &mut self.random);
-            let way = Way { index, pass: self.pass, size, from, to, route };
-            way.arrival(&self.scenario, self.peers.as_mut(), &mut frame)?;
-            packet.reset();
-            packet.append(frame.len()).context("a frame does not fit a buffer")?.copy_from_slice(&frame);
-            self.ways.push(way);
+        for buf in &mut self.bufs {
+            self.packets.make(&mut frame)?;
+            buf.reset();
+            buf.append(frame.len()).context("a frame does not fit a buffer")?.copy_from_slice(&frame);
         }
-        self.feed.burst(&mut self.packets);
-        ensure!(self.packets.is_empty(), "the feeding ring is too small");
+        self.feed.burst(&mut self.bufs);
+        ensure!(self.bufs.is_empty(), "the feeding ring is too small");
         Ok(())
     }
 
@@ -158,45 +145,15 @@ impl Lane {
     /// # Errors
     /// What is wrong with the first packet that is.
     pub(crate) fn verify(&mut self) -> anyhow::Result<()> {
-        let mut seen = vec![false; DISTINCT];
         for port in 0..self.drains.len() {
-            let from = self.packets.len();
-            while self.drains[port].burst(&mut self.packets, DISTINCT) > 0 {}
-            let Self { scenario, packets, ways, peers, .. } = self;
-            for packet in &mut packets[from..] {
-                check(scenario, ways, peers.as_mut(), port as u16, packet, &mut seen)?;
+            let from = self.bufs.len();
+            while self.drains[port].burst(&mut self.bufs, DISTINCT) > 0 {}
+            for buf in &mut self.bufs[from..] {
+                self.packets.check(port as u16, buf.bytes_mut())?;
             }
         }
-        ensure!(
-            self.packets.len() == DISTINCT,
-            "{DISTINCT} packets went in, {} came out",
-            self.packets.len()
-        );
+        let missing = self.packets.missing();
+        ensure!(missing == 0, "{DISTINCT} packets went in, {missing} did not come out");
         Ok(())
     }
-}
-
-/// Checks one packet, which it opens.
-fn check(
-    scenario: &Scenario,
-    ways: &[Way],
-    peers: Option<&mut Peers>,
-    port: u16,
-    packet: &mut Mbuf,
-    seen: &mut [bool],
-) -> anyhow::Result<()> {
-    let mut opened = None;
-    if let Some(peers) = peers.filter(|_| scenario.kind.leaves_in_tunnel()) {
-        let sequence = peers.open(esp_of(scenario, packet.bytes_mut())?)?;
-        opened = Some((peers, sequence));
-    }
-    let frame = packet.bytes();
-    let index = index_of(scenario, frame).context("a frame without a payload")?;
-    let Some((way, seen)) = ways.get(index as usize).zip(seen.get_mut(index as usize)) else {
-        bail!("a frame that is none of ours: {packet:?}");
-    };
-    ensure!(!std::mem::replace(seen, true), "packet {index} came out twice");
-    let header =
-        opened.map(|(peers, sequence)| peers.header(scenario.spoke_of(way.route), sequence)).transpose()?;
-    way.check_departure(scenario, port, header, frame).with_context(|| format!("packet {index}: {way:?}"))
 }

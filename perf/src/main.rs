@@ -3,6 +3,7 @@
 
 mod aead;
 mod destinations;
+mod dimensions;
 mod esp;
 mod fib;
 mod frame;
@@ -14,8 +15,10 @@ mod lane;
 mod machine;
 mod mix;
 mod nhrp;
+mod packets;
 mod peers;
 mod process;
+mod programmer;
 mod reference;
 mod report;
 mod routes;

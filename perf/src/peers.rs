@@ -13,6 +13,8 @@ pub(crate) struct Peers {
     esp: Esp,
     outer: Family,
     worker: u16,
+    /// Whether packets may be missing between those that are opened.
+    loses: bool,
     /// By spoke: what seals what arrives, and what opens what left. Empty if nothing does.
     sealing: Vec<End>,
     opening: Vec<End>,
@@ -50,15 +52,21 @@ impl End {
 }
 
 impl Peers {
-    /// The spokes as a worker meets them.
-    pub(crate) fn new(scenario: &Scenario, esp: Esp, worker: u16) -> anyhow::Result<Self> {
+    /// The spokes as a worker meets them; `None` if the tunnel is not protected.
+    pub(crate) fn new(scenario: &Scenario, worker: u16) -> anyhow::Result<Option<Self>> {
+        let Some(esp) = scenario.esp else { return Ok(None) };
         let ends = |direction, used: bool| {
             let spokes = 0..if used { scenario.spokes } else { 0 };
             spokes.map(|spoke| End::new(&esp, direction, worker, spoke)).collect::<anyhow::Result<Vec<End>>>()
         };
         let (arrives, leaves) = (scenario.kind.arrives_in_tunnel(), scenario.kind.leaves_in_tunnel());
         let (sealing, opening) = (ends(Direction::Inbound, arrives)?, ends(Direction::Outbound, leaves)?);
-        Ok(Self { esp, outer: scenario.outer, worker, sealing, opening })
+        Ok(Some(Self { esp, outer: scenario.outer, worker, loses: false, sealing, opening }))
+    }
+
+    /// From now on packets may get lost on their way.
+    pub(crate) fn allow_loss(&mut self) {
+        self.loses = true;
     }
 
     /// Has a spoke seal a payload, which is GRE or in tunnel mode the IP packet around it: the ESP packet, with the next sequence number
@@ -77,7 +85,7 @@ impl Peers {
     }
 
     /// Opens an ESP packet at the spoke whose SPI it has, in place. The sequence number, which is that behind the one of the packet before it
-    /// on its SA, and is the IV too: so no IV comes twice.
+    /// on its SA (where packets may get lost, behind it), and is the IV too: so no IV comes twice.
     ///
     /// # Errors
     /// It is not authentic, or has another number.
@@ -87,7 +95,8 @@ impl Peers {
         let spoke = Esp::spoke(header.spi());
         let end = self.opening.get_mut(spoke as usize).filter(|end| end.spi == header.spi());
         let Some(end) = end else { bail!("SPI {:#x} is no spoke's", header.spi()) };
-        let sequence = end.next;
+        // No run is so long that its numbers have more than 32 bits.
+        let sequence = if self.loses { end.next.max(header.sequence().into()) } else { end.next };
         ensure!(
             header == esp::Header::new(end.spi, sequence, sequence),
             "spoke {spoke} has a packet with sequence number {} and IV {}, {sequence} wanted",
@@ -98,7 +107,7 @@ impl Peers {
             aead::open_one(end.packet(self.esp.esn, sequence, text)),
             "a packet for spoke {spoke} is not authentic"
         );
-        end.next += 1;
+        end.next = sequence + 1;
         Ok(sequence)
     }
 
@@ -127,7 +136,7 @@ mod tests {
 
     use super::*;
     use crate::destinations::Destinations;
-    use crate::scenario::Kind;
+    use crate::scenario::{Kind, PORTS};
     use crate::size::Size;
 
     fn peers(provider: Provider) -> Peers {
@@ -136,8 +145,9 @@ mod tests {
         let destinations = Arc::new(Destinations::new(Family::Ipv4, 20, false));
         let (kind, size) = (Kind::Relay, Size::Bytes(64));
         let (inner, outer) = (Family::Ipv4, Family::Ipv4);
-        let scenario = Scenario { kind, inner, outer, spokes: 10, destinations, size, esp: Some(esp) };
-        Peers::new(&scenario, esp, 0).unwrap()
+        let (esp, macs) = (Some(esp), PORTS.map(|(_, mac)| mac));
+        let scenario = Scenario { kind, inner, outer, spokes: 10, destinations, size, esp, macs, mtu: 9000 };
+        Peers::new(&scenario, 0).unwrap().unwrap()
     }
 
     /// What the graph would send to a spoke: sealed by its provider with the outbound key.

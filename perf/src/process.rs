@@ -120,7 +120,35 @@ impl Drop for Folder {
     }
 }
 
-/// A data plane with memif ports.
+/// How a data plane is started.
+#[derive(Debug)]
+pub(crate) struct Setup {
+    /// Its ports, as its command line has them: name and DPDK device.
+    pub(crate) ports: Vec<String>,
+    /// Cores of its workers.
+    pub(crate) workers: Vec<usize>,
+    /// Mebibytes that it has for packet buffers and DPDK.
+    pub(crate) megabytes: u32,
+    /// Further flags.
+    pub(crate) flags: Vec<String>,
+}
+
+impl Setup {
+    /// One worker on the last core, memif ports with these names.
+    ///
+    /// # Errors
+    /// There is no second core for whoever sends.
+    pub(crate) fn memif(ports: &[&str]) -> anyhow::Result<Self> {
+        let worker = cores(2).context("one core forwards, one sends")?[0].id;
+        let device = |(number, port): (usize, &&str)| {
+            format!("{port}=net_memif{number},role=server,{}", memif_socket(port))
+        };
+        let ports = ports.iter().enumerate().map(device).collect();
+        Ok(Self { ports, workers: vec![worker], megabytes: MEGABYTES, flags: Vec::new() })
+    }
+}
+
+/// A data plane.
 #[derive(Debug)]
 pub(crate) struct Dataplane {
     pub(crate) process: Process,
@@ -130,24 +158,21 @@ pub(crate) struct Dataplane {
 }
 
 impl Dataplane {
-    /// Starts it with its worker on the last core, and waits until it serves.
+    /// Starts it, and waits until it serves.
     ///
     /// # Errors
     /// It is not built, or does not start.
-    pub(crate) fn start(program: Option<&Path>, folder: &Folder, ports: &[&str]) -> anyhow::Result<Self> {
-        let worker = cores(2).context("one core forwards, one sends")?[0];
+    pub(crate) fn start(program: Option<&Path>, folder: &Folder, setup: &Setup) -> anyhow::Result<Self> {
         let socket = folder.file("dataplane.sock");
-        let huge_pages = free_huge_megabytes() >= 2 * MEGABYTES;
-        let memory = if huge_pages { "in-memory".to_owned() } else { format!("no-huge:{MEGABYTES}") };
-        let mut args = Vec::new();
-        for (number, port) in ports.iter().enumerate() {
-            let device = format!("{port}=net_memif{number},role=server,{}", memif_socket(port));
-            args.extend(["--port".to_owned(), device]);
-        }
-        for (name, value) in [("--workers", worker.id.to_string()), ("--memory", memory)] {
-            args.extend([name.to_owned(), value]);
-        }
-        args.extend(["--socket".to_owned(), socket.display().to_string()]);
+        let huge_pages = free_huge_megabytes() >= 2 * setup.megabytes;
+        let memory = if huge_pages { "in-memory".to_owned() } else { format!("no-huge:{}", setup.megabytes) };
+        let workers: Vec<String> = setup.workers.iter().map(usize::to_string).collect();
+        let named = [("--workers", workers.join(",")), ("--memory", memory)];
+        let named = named.into_iter().chain([("--socket", socket.display().to_string())]);
+        let ports = setup.ports.iter().map(|port| ("--port", port.clone()));
+        let mut args: Vec<String> =
+            ports.chain(named).flat_map(|(name, value)| [name.to_owned(), value]).collect();
+        args.extend_from_slice(&setup.flags);
         let process = Process::start(program, "dataplane", &args, &socket)?;
         Ok(Self { process, socket, huge_pages })
     }

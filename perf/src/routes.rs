@@ -8,7 +8,7 @@
 //!                           batches of routes, acks
 //! ```
 
-mod programmer;
+mod plan;
 mod traffic;
 
 use std::collections::{BTreeMap, HashSet};
@@ -27,8 +27,9 @@ use tokio::time::interval;
 use crate::intervals::Intervals;
 use crate::machine::resident;
 use crate::mix::{IPV4, Route};
-use crate::process::{Dataplane, Folder};
-use crate::routes::programmer::{HOPS, Plan, Programmer};
+use crate::process::{Dataplane, Folder, Setup};
+use crate::programmer::Programmer;
+use crate::routes::plan::{HOPS, Plan};
 use crate::routes::traffic::{Counted, Load, Traffic};
 
 /// Ports of the data plane.
@@ -100,7 +101,7 @@ struct Report {
 pub(crate) fn run(args: &Args) -> anyhow::Result<bool> {
     let routes: Vec<Route<u32>> = IPV4.routes(args.routes, SEED);
     let folder = Folder::new()?;
-    let dataplane = Dataplane::start(args.dataplane.as_deref(), &folder, &PORTS)?;
+    let dataplane = Dataplane::start(args.dataplane.as_deref(), &folder, &Setup::memif(&PORTS)?)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let report = runtime.block_on(measure(args, routes, &dataplane))?;
     if args.json {
@@ -116,7 +117,7 @@ async fn measure(args: &Args, routes: Vec<Route<u32>>, dataplane: &Dataplane) ->
     let mut programmer = Programmer::connect(dataplane.socket.clone()).await?;
     let base = programmer.batch(plan.base()?);
     programmer.apply([base].into(), 1).await?;
-    let traffic = Traffic::connect(programmer.lan()?)?;
+    let traffic = Traffic::connect(programmer.mac(PORTS[0])?)?;
     let puts: Vec<Op> = routes.iter().map(|route| plan.put(route)).collect();
     let batches = puts.chunks(args.batch as usize).map(|ops| programmer.batch(ops.to_vec())).collect();
     drop(puts);

@@ -46,6 +46,8 @@ pub(crate) const GATEWAY: Mac = Mac([2, 0, 0, 2, 0, 1]);
 pub(crate) const KEY: u32 = 0x6e61_7665;
 /// TTL of what the tunnel sends.
 pub(crate) const TUNNEL_TTL: u8 = 255;
+/// What the tunnel puts around a packet has fewer bytes.
+const TUNNEL_HEADERS: u16 = 100;
 /// Routers on the LAN in `decap`.
 const LAN_ROUTERS: u32 = 16;
 /// Steps of one batch.
@@ -104,6 +106,9 @@ pub(crate) struct Scenario {
     pub(crate) size: Size,
     /// What protects the tunnel, if something does.
     pub(crate) esp: Option<Esp>,
+    /// Ethernet addresses of the ports, and the largest IP packet that they take.
+    pub(crate) macs: [Mac; 2],
+    pub(crate) mtu: u16,
 }
 
 impl Kind {
@@ -276,8 +281,8 @@ impl Scenario {
     /// The port interfaces, their addresses and the gateway. A tunnel's source does not forward, as in a real node.
     fn ports(&self, names: &Names) -> Vec<Object> {
         let interface = |name: InterfaceName, forwarding| {
-            let (port, table) = (name.to_string(), TableId(0));
-            Object::Interface(Interface { name, port, vlan: None, mtu: 9000, table, forwarding, netns: None })
+            let (port, mtu, table) = (name.to_string(), self.mtu, TableId(0));
+            Object::Interface(Interface { name, port, vlan: None, mtu, table, forwarding, netns: None })
         };
         let hop = Hop { interface: names.wan, next_hop: gateway(self.outer) };
         vec![
@@ -297,7 +302,7 @@ impl Scenario {
             source: NbmaAddr(own_nbma(self.outer)),
             source_interface: names.wan,
             key: Some(KEY),
-            mtu: 8900,
+            mtu: self.mtu - TUNNEL_HEADERS,
             ttl: TUNNEL_TTL,
             network_id: 1,
             redirect: false,

@@ -12,7 +12,7 @@ use wire::buf::PacketBuf;
 use wire::{IntoBytes, ethernet, ipv4, udp};
 
 use super::PORTS;
-use super::programmer::station;
+use super::plan::station;
 use crate::intervals::Intervals;
 use crate::machine::{cores, start_dpdk};
 use crate::mix::{Route, probe};
