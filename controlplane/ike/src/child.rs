@@ -97,6 +97,9 @@ pub(crate) struct Agreed {
     pub(crate) suite: EspSuite,
 }
 
+/// Why an answer comes too late: it is another data plane, of fewer workers or places.
+pub(crate) const ELSEWHERE: &str = "the data plane that the SA was asked for is gone";
+
 /// Why there is no child: what the peer is told, how it is counted, and in words.
 #[derive(Debug)]
 pub(crate) struct Refusal {
@@ -187,6 +190,11 @@ impl Engine {
     /// A new inbound SPI.
     pub(crate) fn take_spi(&mut self, worker: WorkerId) -> Option<Spi> {
         self.spis.as_mut()?.take(&mut *self.crypto, worker)
+    }
+
+    /// Whether the data plane that is there has the place that was set aside for a child of ours.
+    pub(crate) fn is_home(&self, (spi, worker): (Spi, WorkerId)) -> bool {
+        self.spis.as_ref().is_some_and(|spis| spis.is_home(spi, worker))
     }
 
     /// Gives an SPI back that never got an SA.

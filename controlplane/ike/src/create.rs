@@ -15,7 +15,7 @@ use model::ike::Group;
 use model::sa::Spi;
 use wire::ike::{Exchange, NotifyType, Payload, Protocol};
 
-use crate::child::{Agreed, Child, Sealing, Wish, error, says, wished};
+use crate::child::{Agreed, Child, ELSEWHERE, Sealing, Wish, error, says, wished};
 use crate::crypto::Secret;
 use crate::engine::Engine;
 use crate::init::{key_exchange, nonce, wanted_group};
@@ -164,16 +164,20 @@ impl Engine {
         let (agreed, shared, theirs) = match made {
             Ok(made) => made,
             Err(words) => {
-                // The peer has it, and is told that we do not (RFC 7296 §1.3.1).
+                // The peer has it, and is told that we do not (RFC 7296 §1.3.1): before anything else, for it would take that to mean that we have
+                // it, and seal by it.
                 self.child_failed(turn, sa, &asked, &words);
-                sa.add(Task::Delete(asked.inbound));
+                sa.asking.tasks.insert(0, Task::Delete(asked.inbound));
                 return Err(Reject::NoProposal);
             }
         };
         let Some(keys) = sa.keys.as_ref() else { return Err(Reject::Unexpected) };
         let shared = shared.as_ref().map(|shared: &Secret| &shared[..]);
         let keys = child_keys(&*self.crypto, keys, agreed.suite, shared, &asked.nonce, &theirs);
-        let Ok((there, back)) = keys else { return Err(Reject::KeyExchange) };
+        let Ok((there, back)) = keys else {
+            self.give_back(asked.inbound);
+            return Err(Reject::KeyExchange);
+        };
         let is_rekey = asked.replaces.is_some();
         self.add_child(turn, sa, &agreed, (back, there), (is_rekey, asked.is_additional));
         let lowest = asked.nonce.min(theirs);
@@ -197,6 +201,9 @@ impl Engine {
     ) -> Result<Agreed, String> {
         let wish = Wish::of(payloads, false).ok_or("peer's answer lacks proposal or selectors")?;
         let place = (asked.inbound, asked.worker);
+        if !self.is_home(place) {
+            return Err(ELSEWHERE.to_owned());
+        }
         let agreed = self.agreed(sa, &wish, &asked.offered, true, place);
         let agreed = agreed.map_err(|refusal| refusal.words)?;
         if agreed.suite.group.is_some() && agreed.suite.group != keyed {
@@ -409,6 +416,7 @@ impl Engine {
         let keys =
             sa.keys.as_ref().map(|keys| child_keys(&*self.crypto, keys, agreed.suite, shared, theirs, &ours));
         let Some(Ok(keys)) = keys else {
+            self.give_back(agreed.inbound);
             return Err(say(NotifyType::NO_PROPOSAL_CHOSEN, Reject::KeyExchange));
         };
         self.add_child(turn, sa, &agreed, keys, (old.is_some(), is_additional));

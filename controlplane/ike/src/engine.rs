@@ -268,9 +268,14 @@ impl Engine {
         if is_new {
             self.lose_all(turn);
         }
+        // A child that is on its way comes to the place that was set aside for it.
         let mut taken = reserved.to_vec();
         taken.extend(self.inbounds.keys());
-        self.spis = Some(Spis::new(&mut *self.crypto, workers, slots, &taken));
+        taken.extend(self.sas.values().filter_map(|sa| sa.reserved()));
+        let children = self.sas.values().filter_map(|sa| sa.established()).flat_map(|sa| &sa.children);
+        let lost =
+            children.map(|child| child.inbound).filter(|spi| !self.inbounds.contains_key(spi)).collect();
+        self.spis = Some(Spis::new(&mut *self.crypto, (workers, slots), &taken, lost));
         if is_new {
             self.replace_all(turn);
         }

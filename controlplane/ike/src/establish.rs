@@ -18,6 +18,7 @@ use crate::limits::CLOSE_INSTEAD;
 use crate::programmed::Ending;
 use crate::sa::{Established, Proving, Sa, Stage, Task};
 use crate::turn::Turn;
+use crate::want::names;
 
 /// Of two that were begun at once ours goes after this, if it is the one.
 const YIELD_AFTER: Duration = Duration::from_millis(500);
@@ -129,7 +130,8 @@ impl Engine {
                 let close_at = now + if sa.side == Side::Initiator { YIELD_AFTER } else { CLOSE_INSTEAD };
                 yields(sa, other, close_at, is_carrying);
             } else {
-                let is_ours = crossing && old_side == Side::Initiator;
+                // Of two that we began ourselves nobody else closes the older one.
+                let is_ours = old_side == Side::Initiator && (crossing || sa.side == Side::Initiator);
                 let close_at = now + if is_ours { YIELD_AFTER } else { CLOSE_INSTEAD };
                 self.with(turn, other, |_, _, old| yields(old, ours, close_at, crossing));
             }
@@ -139,7 +141,7 @@ impl Engine {
     /// Attempts of ours at the same peer that have not come as far as to say who we are, are given up without a word.
     fn drop_attempts(&mut self, turn: &mut Turn<'_>, sa: &Sa) {
         let Some(peer) = sa.established().map(|established| established.peer) else { return };
-        for wanted in [peer, Protection { port: 0, ..peer }] {
+        for wanted in names(peer) {
             let attempt = self.wants.get(&wanted).and_then(|wanted| wanted.attempt);
             let attempt = attempt.filter(|attempt| *attempt != sa.ours);
             if let Some(attempt) = attempt

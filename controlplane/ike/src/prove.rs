@@ -6,7 +6,7 @@ use model::ike::{Group, Identity};
 use wire::ike::{Exchange, Identification, NotifyType, Payload};
 
 use crate::auth::{Claim, identity_of};
-use crate::child::{Agreed, Refusal, Wish, error, says, wished};
+use crate::child::{Agreed, ELSEWHERE, Refusal, Wish, error, says, wished};
 use crate::credential::{Octets, Proven};
 use crate::engine::Engine;
 use crate::init::key_exchange;
@@ -240,6 +240,9 @@ impl Engine {
         let Some((stage, child)) = take_proving(sa).zip(child) else { return Err(Reject::Unexpected) };
         let offered = sa.profile.ike.esp.clone();
         let agreed = match Wish::of(payloads, false) {
+            _ if !self.is_home(child) => {
+                Err(Refusal::new(NotifyType::NO_PROPOSAL_CHOSEN, Reject::NoRoom, ELSEWHERE))
+            }
             Some(wish) => self.agreed(sa, &wish, &offered, false, child),
             None => {
                 let (kind, _) = error(payloads).unwrap_or((NotifyType::NO_PROPOSAL_CHOSEN, &[]));

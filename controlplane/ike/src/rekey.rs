@@ -445,6 +445,14 @@ impl Engine {
             let outbound = programmed.into_iter().flatten().filter(|outbound| outbound.sa == was);
             outbound.for_each(|outbound| outbound.sa = ours);
         }
+        // What goes for the old one's sake goes for the new one's.
+        let others = self.peers.get(&from.peer).map(|peer| peer.sas.clone()).unwrap_or_default();
+        for other in others {
+            let other = self.sas.get_mut(&other).and_then(|other| other.established_mut());
+            if let Some(other) = other.filter(|other| other.yields_to == Some(was)) {
+                other.yields_to = Some(ours);
+            }
+        }
         to.moved_from = from.moved_from.take().or(to.moved_from);
         to.children.append(&mut from.children);
         if !to.children.is_empty() {

@@ -325,6 +325,15 @@ impl Sa {
         matches!(asked, Some(Asked::Rekey(_) | Asked::Followup(_)))
     }
 
+    /// The inbound SPI that was set aside for a child that is on its way.
+    pub(crate) fn reserved(&self) -> Option<Spi> {
+        match (&self.stage, self.asking.pending.as_deref().map(|pending| &pending.asked)) {
+            (Stage::Proving(proving), _) => proving.child.map(|(spi, _)| spi),
+            (_, Some(Asked::Child(child))) => Some(child.inbound),
+            _ => None,
+        }
+    }
+
     /// The child that we are about to replace: its inbound SPI.
     pub(crate) fn replacing(&self) -> Option<Spi> {
         match &self.asking.pending.as_ref()?.asked {

@@ -1,6 +1,6 @@
 //! Inbound SPIs of ours: places of the data plane's workers, given out evenly, and again as late as can be.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 
 use model::WorkerId;
 use model::sa::Spi;
@@ -15,7 +15,8 @@ struct Places {
     untouched: u32,
     /// Those that came back, the oldest first.
     back: VecDeque<u32>,
-    used: HashSet<u32>,
+    /// By place, who has it: another that had it before cannot give it back.
+    used: HashMap<u32, Spi>,
 }
 
 /// All places.
@@ -23,11 +24,18 @@ struct Places {
 pub(crate) struct Spis {
     workers: Vec<Places>,
     slots: u32,
+    /// Names of SAs that were lost and that peers may still know: their places are free, and nobody is called so.
+    lost: HashSet<Spi>,
 }
 
 impl Spis {
-    /// Places of a new data plane, but for those that are taken.
-    pub(crate) fn new(crypto: &mut dyn Crypto, workers: u16, slots: u32, taken: &[Spi]) -> Self {
+    /// Places of a data plane, but for those that are taken, and names, but for those of what is `lost`.
+    pub(crate) fn new(
+        crypto: &mut dyn Crypto,
+        (workers, slots): (u16, u32),
+        taken: &[Spi],
+        lost: HashSet<Spi>,
+    ) -> Self {
         let slots = slots.min(Spi::SLOTS as u32);
         let workers = usize::from(workers).min(Spi::WORKERS);
         let places = (0..workers).map(|_| {
@@ -36,7 +44,7 @@ impl Spis {
             let next = u32::from_be_bytes(chance) % slots.max(1);
             Places { next, untouched: slots, ..Places::default() }
         });
-        let mut spis = Self { workers: places.collect(), slots };
+        let mut spis = Self { workers: places.collect(), slots, lost };
         for spi in taken {
             spis.reserve(*spi);
         }
@@ -53,11 +61,17 @@ impl Spis {
         usize::from(spi.worker()) % self.workers.len().max(1)
     }
 
-    /// Takes the place of an SPI that somebody else chose.
+    /// Whether an SPI that was taken of a data plane before is a place of this worker in this one, too.
+    pub(crate) fn is_home(&self, spi: Spi, worker: WorkerId) -> bool {
+        let worker = usize::from(worker.0);
+        worker < self.workers.len() && self.home(spi) == worker && spi.slot() < self.slots
+    }
+
+    /// Takes the place of an SPI that is there already.
     pub(crate) fn reserve(&mut self, spi: Spi) {
         let home = self.home(spi);
-        if let Some(places) = self.workers.get_mut(home) {
-            places.used.insert(spi.slot());
+        if let Some(places) = self.workers.get_mut(home).filter(|_| spi.slot() < self.slots) {
+            places.used.insert(spi.slot(), spi);
         }
     }
 
@@ -80,23 +94,29 @@ impl Spis {
             } else {
                 places.back.pop_front()?
             };
-            if places.used.insert(slot) {
+            if !places.used.contains_key(&slot) {
                 break slot;
             }
         };
-        let mut generation = [0];
-        while generation[0] == 0 {
+        let spi = loop {
+            let mut generation = [0];
             crypto.random(&mut generation);
-        }
-        Spi::of(worker.0, slot, generation[0])
+            let spi = Spi::of(worker.0, slot, generation[0]);
+            if let Some(spi) = spi.filter(|spi| !self.lost.contains(spi)) {
+                break spi;
+            }
+        };
+        places.used.insert(slot, spi);
+        Some(spi)
     }
 
-    /// Gives one back.
+    /// Gives one back, if it has its place still.
     pub(crate) fn give_back(&mut self, spi: Spi) {
         let home = self.home(spi);
         if let Some(places) = self.workers.get_mut(home)
-            && places.used.remove(&spi.slot())
+            && places.used.get(&spi.slot()) == Some(&spi)
         {
+            places.used.remove(&spi.slot());
             places.back.push_back(spi.slot());
         }
     }

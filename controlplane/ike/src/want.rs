@@ -8,10 +8,12 @@
 //!              └──▶ forgotten a minute later
 //! ```
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use model::sa::Protection;
 use model::time::Instant;
+use wire::ike::NAT_PORT;
 
 use crate::engine::{Engine, Timer};
 use crate::limits::{PACE_PER_SECOND, REST_FIRST, REST_LONGEST, REST_MEMORY, REST_UNBELIEVED, backoff};
@@ -46,6 +48,21 @@ impl Wanted {
     pub(crate) fn next_attempt(&self) -> Option<Instant> {
         self.rests_until.filter(|_| self.is_asked || self.is_server)
     }
+}
+
+/// The names that a peer without a port translator has: of one of whom nothing is known yet the port is 0, and if either side turns out to be
+/// behind a NAT, or says so, it is 4500. So it may be wanted by both, and there is one attempt for both.
+fn other_name(peer: &Protection) -> Option<Protection> {
+    match peer.port {
+        0 => Some(Protection { port: NAT_PORT, ..*peer }),
+        NAT_PORT => Some(Protection { port: 0, ..*peer }),
+        _ => None,
+    }
+}
+
+/// Whom something that happened to a peer is about: itself, whoever is at its address, and its other name.
+pub(crate) fn names(peer: Protection) -> BTreeSet<Protection> {
+    [Some(peer), Some(Protection { port: 0, ..peer }), other_name(&peer)].into_iter().flatten().collect()
 }
 
 /// Why an attempt failed.
@@ -113,6 +130,8 @@ impl Engine {
     /// Begins with a peer that is wanted, if nothing is under way and it does not rest.
     pub(crate) fn want_again(&mut self, turn: &mut Turn<'_>, peer: Protection) {
         let is_protected = self.is_protected(&peer);
+        let other = other_name(&peer).and_then(|other| self.wants.get(&other));
+        let is_on_the_way = other.is_some_and(|other| other.attempt.is_some());
         let Some(profile) = self.profile(&peer) else { return };
         let Some(wanted) = self.wants.get_mut(&peer) else { return };
         if is_protected {
@@ -127,7 +146,11 @@ impl Engine {
             return;
         }
         wanted.rests_until = None;
-        wanted.is_asked = false;
+        // What becomes of that counts for this one.
+        wanted.is_asked = is_on_the_way;
+        if is_on_the_way {
+            return;
+        }
         if let Some(ours) = self.begin(turn, peer, profile)
             && let Some(wanted) = self.wants.get_mut(&peer)
         {
@@ -182,9 +205,15 @@ impl Engine {
         wanted.attempt = None;
         wanted.failure = Some(reason.to_owned());
         let rest = backoff(first, wanted.failures, REST_LONGEST);
-        wanted.failures = wanted.failures.saturating_add(1);
+        let failures = wanted.failures.saturating_add(1);
+        wanted.failures = failures;
         wanted.is_asked = false;
         self.rest(turn, peer, rest);
+        let Some(other) = other_name(&peer) else { return };
+        if let Some(waiting) = self.wants.get_mut(&other).filter(|other| other.is_waiting()) {
+            waiting.failures = failures;
+            self.rest(turn, other, rest);
+        }
     }
 
     fn rest(&mut self, turn: &Turn<'_>, peer: Protection, rest: Duration) {
@@ -197,8 +226,7 @@ impl Engine {
 
     /// An attempt succeeded, or the peer's did.
     pub(crate) fn attempt_succeeded(&mut self, peer: Protection) {
-        let unnamed = Protection { port: 0, ..peer };
-        for peer in [peer, unnamed] {
+        for peer in names(peer) {
             let Some(wanted) = self.wants.get_mut(&peer) else { continue };
             wanted.attempt = None;
             wanted.failure = None;
@@ -215,8 +243,7 @@ impl Engine {
 
     /// The last IKE SA with a peer is gone: a server is tried again soon.
     pub(crate) fn lost(&mut self, turn: &Turn<'_>, peer: Protection) {
-        let unnamed = Protection { port: 0, ..peer };
-        for peer in [peer, unnamed] {
+        for peer in names(peer) {
             let is_idle = |wanted: &&Wanted| wanted.is_server && wanted.attempt.is_none();
             if self.wants.get(&peer).filter(is_idle).is_some() && !self.is_protected(&peer) {
                 self.rest(turn, peer, REST_FIRST);

@@ -208,6 +208,29 @@ fn both_begin_at_once() {
     }
 }
 
+/// The one that goes is not closed by who ought to, and the one that stays is rekeyed meanwhile: it is closed all the same.
+#[test]
+fn what_goes_for_the_sake_of_one_that_is_rekeyed_goes_all_the_same() {
+    let (mut net, nonces) = chosen("lifetime = 12\ndead_peer_detection = 600\n");
+    nonces[0].lock().unwrap().push_back(1);
+    nonces[1].lock().unwrap().push_back(2);
+    net.want(0, 1);
+    net.want(1, 0);
+    net.run(millis(200));
+    let spi = net.established(0).iter().find(|sa| sa.role == Role::Initiator).unwrap().spi_initiator;
+    net.is_bad = true;
+    net.loses = Some(Box::new(move |_, bytes| {
+        wire::ike::Message::decode(bytes).is_ok_and(|message| message.header.initiator_spi == spi)
+    }));
+    net.run(seconds(28));
+    let both = net.established(1);
+    assert!(both.len() == 2 && net.nodes[1].engine.counts().rekeyed > 0, "{both:#?}");
+    net.run(seconds(4));
+    assert_eq!(net.established(1).len(), 1, "{:#?}", net.sas(1));
+    net.run(seconds(30));
+    net.assert_one_pair(0, 1);
+}
+
 /// The same where messages get lost, by chance.
 #[test]
 fn both_begin_at_once_over_a_bad_underlay() {

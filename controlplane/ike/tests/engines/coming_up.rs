@@ -73,6 +73,41 @@ fn what_was_wanted_twice_is_begun_once() {
     assert_eq!(net.nodes[0].engine.counts().begun, 1);
 }
 
+/// Of a peer nothing is known at first, and later that port 4500 is the one: wanted by both names it is begun with once, also after it was cleared,
+/// and after it was away; and of two that were begun all the same the older one goes.
+#[test]
+fn who_is_wanted_by_two_names_is_begun_with_once() {
+    let mut net = Net::new(2, PSK);
+    net.nat.insert(0, Nat { outside: "192.0.2.77".parse().unwrap(), first: 30_000 });
+    net.start();
+    let peer = net.peer(0, 1);
+    assert_eq!(peer.port, 4500);
+    net.want_server(0, 1);
+    net.give(0, ike::Input::Want { peer, is_server: true });
+    net.run(seconds(1));
+    net.assert_one_pair(0, 1);
+    assert_eq!(net.nodes[0].engine.counts().begun, 1);
+    for nth in 2..5 {
+        net.give(0, ike::Input::Clear(ike::Clear::default()));
+        net.run(seconds(8));
+        net.assert_one_pair(0, 1);
+        assert_eq!((net.established(0).len(), net.nodes[0].engine.counts().begun), (1, nth));
+    }
+    net.kill(1);
+    net.run(seconds(300));
+    assert!(net.established(0).is_empty());
+    let before = net.nodes[0].engine.counts().begun;
+    net.run(seconds(300));
+    let attempts = net.nodes[0].engine.counts().begun - before;
+    assert!(
+        (3..=5).contains(&attempts),
+        "{attempts}: a quarter of a minute without an answer, and a minute's rest"
+    );
+    net.start_one(1, true);
+    net.run(seconds(70));
+    net.assert_one_pair(0, 1);
+}
+
 /// Without a NAT ESP is protocol 50; with one in front of either it is in UDP, and the port is that of IKE behind it.
 #[test]
 fn a_nat_on_the_way_is_found_on_either_side() {

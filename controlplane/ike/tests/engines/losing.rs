@@ -66,6 +66,82 @@ fn the_same_data_plane_again_changes_nothing() {
     assert_eq!((lost, held), (0, 0));
 }
 
+/// Whatever is on its way when a data plane comes, the first child of a peer or a later one, the same data plane or another: its place is nobody
+/// else's when the answer comes. (That no place is given twice is looked at with every action.)
+#[test]
+fn a_child_on_its_way_keeps_its_place() {
+    for (seed, is_new, is_first) in (1..30).flat_map(|seed| {
+        [(false, false), (false, true), (true, false), (true, true)]
+            .map(|(is_new, is_first)| (seed, is_new, is_first))
+    }) {
+        let mut net = Net::seeded(4, PSK, seed);
+        (net.nodes[0].workers, net.nodes[0].slots) = (1, 8);
+        net.start();
+        if !is_first {
+            net.want(0, 1);
+            net.run(seconds(1));
+        }
+        // Those that begin with it come to prove who they are 30 ms from now, and get places before the answer is there.
+        net.want(2, 0);
+        net.want(3, 0);
+        if is_first {
+            net.want(0, 1);
+            net.run(millis(25));
+        } else {
+            net.run(millis(25));
+            let (peer, spi) = (net.peer(0, 1), *net.nodes[0].inbound.keys().next().unwrap());
+            let (direction, reached) = (model::sa::Direction::Inbound, model::sa::Reached::Soft);
+            net.give(0, Input::Lifetime { peer, spi, direction, reached });
+        }
+        net.greet(0, is_new);
+        net.run(seconds(10));
+        for node in 1..4 {
+            assert!(net.can_talk(0, node), "{seed} {is_new} {is_first}: node {node}");
+            net.assert_one_pair(0, node);
+        }
+    }
+}
+
+/// A child that was asked for comes to a data plane that has no such place, or no such worker: another one is asked for at once.
+#[test]
+fn a_child_for_a_larger_data_plane_is_replaced() {
+    for (workers, slots) in [(4, 2), (1, 4096)] {
+        for seed in 1..10 {
+            let mut net = Net::seeded(2, PSK, seed);
+            net.nodes[0].workers = 4;
+            net.start();
+            net.want(0, 1);
+            net.run(seconds(1));
+            let (peer, spi) = (net.peer(0, 1), *net.nodes[0].inbound.keys().next().unwrap());
+            let (direction, reached) = (model::sa::Direction::Inbound, model::sa::Reached::Soft);
+            net.give(0, Input::Lifetime { peer, spi, direction, reached });
+            (net.nodes[0].workers, net.nodes[0].slots) = (workers, slots);
+            net.greet(0, true);
+            net.run(millis(100));
+            assert!(net.can_talk(0, 1), "{workers} {slots} {seed}");
+            net.run(seconds(10));
+            net.assert_one_pair(0, 1);
+        }
+    }
+}
+
+/// What a peer knows as lost is the name of nothing else: a new SPI is another one, however few there are.
+#[test]
+fn what_was_lost_lends_its_name_to_nobody() {
+    let mut net = Net::new(2, PSK);
+    (net.nodes[0].workers, net.nodes[0].slots) = (1, 1);
+    net.start();
+    net.want(0, 1);
+    net.run(seconds(1));
+    for nth in 0..1000 {
+        let before: Vec<_> = net.nodes[0].inbound.keys().copied().collect();
+        net.greet(0, true);
+        net.run(millis(100));
+        assert!(net.can_talk(0, 1), "{nth}");
+        assert!(net.nodes[0].inbound.keys().all(|spi| !before.contains(spi)), "{nth}: {before:?}");
+    }
+}
+
 /// A control plane is killed under traffic and comes back later: packets go on by the old SAs all the time, until new ones are in their place.
 #[test]
 fn a_control_plane_comes_back_under_traffic() {
