@@ -75,6 +75,35 @@ pub(crate) struct Dimensions {
 }
 
 impl Dimensions {
+    /// The command line that says the same.
+    pub(crate) fn flags(&self) -> Vec<String> {
+        let size = match self.size {
+            Size::Bytes(bytes) => bytes.to_string(),
+            Size::Imix => "imix".to_owned(),
+        };
+        let named = [
+            ("--scenario", Some(self.scenario.name().to_owned())),
+            ("--spokes", Some(self.spokes.to_string())),
+            ("--inner", self.inner.map(|family| family.name().to_owned())),
+            ("--outer", self.outer.map(|family| family.name().to_owned())),
+            ("--size", Some(size)),
+            ("--routes", Some(self.routes.to_string())),
+            ("--workers", Some(self.workers.to_string())),
+            ("--aead", self.aead.map(|provider| provider.name().to_owned())),
+            ("--bits", self.bits.clone()),
+            ("--window", self.window.map(|window| window.to_string())),
+        ];
+        let named = named.into_iter().filter_map(|(name, value)| Some([name.to_owned(), value?]));
+        let plain = [
+            ("--public", self.public),
+            ("--tunnel-mode", self.tunnel_mode),
+            ("--udp", self.udp),
+            ("--no-esn", self.no_esn),
+        ];
+        let plain = plain.into_iter().filter(|(_, given)| *given).map(|(name, _)| name.to_owned());
+        named.flatten().chain(plain).collect()
+    }
+
     /// What the command line says, made sense of.
     pub(crate) fn scenario(&self) -> anyhow::Result<Scenario> {
         let (kind, size) = (self.scenario, self.size);

@@ -88,6 +88,11 @@ impl Esp {
         spi & (MOST_SPOKES - 1)
     }
 
+    /// Which worker's SA has an SPI.
+    pub(crate) fn worker(spi: u32) -> u16 {
+        (spi / MOST_SPOKES) as u16 & (Spi::WORKERS as u16 - 1)
+    }
+
     /// The key of a child SA: as good as random, another one for each, the same each time.
     pub(crate) fn key(&self, direction: Direction, worker: u16, spoke: u32) -> anyhow::Result<SaKey> {
         let number =

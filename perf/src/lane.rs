@@ -96,7 +96,7 @@ impl Lane {
         for at in (1..bufs.len()).rev() {
             bufs.swap(at, random.below(at as u32 + 1) as usize);
         }
-        let (packets, clock) = (Packets::new(scenario, number)?, memory::Clock::start());
+        let (packets, clock) = (Packets::new(scenario, number..number + 1)?, memory::Clock::start());
         Ok(Self { packets, worker, ports, feed, drains, bufs, clock })
     }
 

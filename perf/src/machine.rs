@@ -14,12 +14,13 @@ pub(crate) fn cores(count: u16) -> anyhow::Result<Vec<core_affinity::CoreId>> {
 }
 
 /// Starts DPDK with so much memory, on huge pages if enough of them are free; whether they were. It can be started once only, so
-/// they are counted first.
-pub(crate) fn start_dpdk(megabytes: u32, vdevs: Vec<String>) -> anyhow::Result<(Eal, bool)> {
+/// they are counted first. Devices are virtual ones, with their arguments, or PCI addresses.
+pub(crate) fn start_dpdk(megabytes: u32, devices: Vec<String>) -> anyhow::Result<(Eal, bool)> {
     let huge = free_huge_megabytes() >= megabytes;
     let memory = if huge { Memory::InMemory } else { Memory::NoHuge { mb: megabytes } };
     let file_prefix = Some("nave-perf".into());
-    let eal = Eal::start(&EalArgs { memory, vdevs, file_prefix, ..EalArgs::default() })?;
+    let (vdevs, pci) = devices.into_iter().partition(|device| device.starts_with("net_"));
+    let eal = Eal::start(&EalArgs { memory, vdevs, pci, file_prefix, ..EalArgs::default() })?;
     Ok((eal, huge))
 }
 

@@ -7,7 +7,9 @@ mod dimensions;
 mod esp;
 mod fib;
 mod frame;
+mod generator;
 mod graph;
+mod histogram;
 mod hub;
 mod ike;
 mod intervals;
@@ -15,16 +17,19 @@ mod lane;
 mod machine;
 mod mix;
 mod nhrp;
+mod output;
 mod packets;
 mod peers;
 mod process;
 mod programmer;
+mod progress;
 mod reference;
 mod report;
 mod routes;
 mod scenario;
 mod size;
 mod width;
+mod wire;
 
 use std::process::ExitCode;
 
@@ -41,6 +46,9 @@ struct Command {
 enum What {
     /// Cycles per packet of the stage graph, in this process, over DPDK ring ports; every packet that comes out is checked
     Graph(graph::Args),
+    /// The same through a real data plane, a process of its own that is programmed over gRPC, between links by which another core sends: packets a
+    /// second, cycles per packet of its workers and nodes, latency; every packet that comes back is checked
+    Wire(Box<wire::Args>),
     /// Cycles per packet of sealing and opening with AES-GCM, by each provider that this machine can run and by ring; every packet is checked
     Aead(aead::Args),
     /// Cycles per look-up of the FIB beside DPDK's tables, on routes as in a public table; every answer is checked
@@ -61,6 +69,7 @@ static HEAP: memory::Heap = memory::Heap;
 fn main() -> ExitCode {
     let right = match Command::parse().what {
         What::Graph(args) => graph::run(&args),
+        What::Wire(args) => wire::run(&args),
         What::Aead(args) => aead::run(&args),
         What::Fib(args) => fib::run(&args),
         What::Routes(args) => routes::run(&args),

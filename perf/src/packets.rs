@@ -1,7 +1,10 @@
 //! Packets of one queue: made before a pass, in which nothing but forwarding happens to them, and checked behind it, byte by byte.
 
+use std::ops::Range;
+
 use anyhow::{Context as _, bail, ensure};
 
+use crate::esp::Esp;
 use crate::frame::{Way, esp_of, index_of, least_size};
 use crate::peers::Peers;
 use crate::reference::Random;
@@ -10,8 +13,13 @@ use crate::scenario::Scenario;
 /// See the module.
 pub(crate) struct Packets {
     pub(crate) scenario: Scenario,
-    /// The other ends of the SAs, if there are some.
-    peers: Option<Peers>,
+    /// The other ends of the SAs, by worker; none if the tunnel is not protected. The first worker.
+    peers: Vec<Peers>,
+    first: u16,
+    /// Spokes that send and are sent to.
+    spokes: Range<u32>,
+    /// Whether each packet may come out many times.
+    repeats: bool,
     random: Random,
     /// The pass, and its packets by their numbers: on what way, and whether they came out.
     pass: u32,
@@ -24,22 +32,45 @@ pub(crate) struct Packets {
 }
 
 impl Packets {
-    /// Packets for the worker with this number.
+    /// Packets for the workers with these numbers.
     ///
     /// # Errors
-    /// There is no SA for it.
-    pub(crate) fn new(scenario: Scenario, worker: u16) -> anyhow::Result<Self> {
-        let peers = Peers::new(&scenario, worker)?;
-        let random = Random(u64::from(worker) + 1);
-        let (ways, seen, sample) = (Vec::new(), Vec::new(), Vec::new());
-        Ok(Self { scenario, peers, random, pass: 0, ways, seen, came: 0, sample, sampled: 0 })
+    /// There are no SAs for them.
+    pub(crate) fn new(scenario: Scenario, workers: Range<u16>) -> anyhow::Result<Self> {
+        let first = workers.start;
+        let mut peers = Vec::new();
+        for worker in workers {
+            peers.extend(Peers::new(&scenario, worker)?);
+        }
+        Ok(Self {
+            peers,
+            first,
+            spokes: 0..scenario.spokes,
+            scenario,
+            repeats: false,
+            random: Random(u64::from(first) + 1),
+            pass: 0,
+            ways: Vec::new(),
+            seen: Vec::new(),
+            came: 0,
+            sample: Vec::new(),
+            sampled: 0,
+        })
+    }
+
+    /// From now on only these spokes send, and are sent to.
+    pub(crate) fn only(&mut self, spokes: Range<u32>) {
+        self.spokes = spokes;
+    }
+
+    /// From now on packets may come out more than once: their source begins again and again.
+    pub(crate) fn allow_repetition(&mut self) {
+        self.repeats = true;
     }
 
     /// From now on packets may get lost on their way.
     pub(crate) fn allow_loss(&mut self) {
-        if let Some(peers) = &mut self.peers {
-            peers.allow_loss();
-        }
+        self.peers.iter_mut().for_each(Peers::allow_loss);
     }
 
     /// Keeps the next frames that are checked, so many.
@@ -66,12 +97,16 @@ impl Packets {
     /// Its spoke has no SA.
     pub(crate) fn make(&mut self, frame: &mut Vec<u8>) -> anyhow::Result<()> {
         let (scenario, random) = (&self.scenario, &mut self.random);
-        let (to, route) = scenario.destinations.draw(random);
-        let from = random.below(scenario.spokes);
+        let (mut to, mut route) = scenario.destinations.draw(random);
+        while scenario.kind.leaves_in_tunnel() && !self.spokes.contains(&scenario.spoke_of(route)) {
+            (to, route) = scenario.destinations.draw(random);
+        }
+        let from = self.spokes.start + random.below(self.spokes.len() as u32);
         let size = scenario.size.draw(least_size(scenario.inner), random);
         let index = self.ways.len() as u32;
         let way = Way { index, pass: self.pass, size, from, to, route };
-        way.arrival(scenario, self.peers.as_mut(), frame)?;
+        let worker = if self.peers.len() > 1 { random.below(self.peers.len() as u32) } else { 0 };
+        way.arrival(scenario, self.peers.get_mut(worker as usize), frame)?;
         self.ways.push(way);
         self.seen.push(false);
         Ok(())
@@ -88,16 +123,21 @@ impl Packets {
         }
         let scenario = &self.scenario;
         let mut opened = None;
-        if let Some(peers) = self.peers.as_mut().filter(|_| scenario.kind.leaves_in_tunnel()) {
-            let sequence = peers.open(esp_of(scenario, frame)?)?;
+        if !self.peers.is_empty() && scenario.kind.leaves_in_tunnel() {
+            let packet = esp_of(scenario, frame)?;
+            let spi = packet.first_chunk().map_or(0, |spi| u32::from_be_bytes(*spi));
+            let worker = usize::from(Esp::worker(spi).wrapping_sub(self.first));
+            let peers = self.peers.get_mut(worker).with_context(|| format!("SPI {spi:#x} is no worker's"))?;
+            let sequence = peers.open(packet)?;
             opened = Some((peers, sequence));
         }
         let index = index_of(scenario, frame).context("a frame without a payload")? as usize;
         let Some((way, seen)) = self.ways.get(index).zip(self.seen.get_mut(index)) else {
             bail!("a frame that is none of ours: {frame:02x?}");
         };
-        ensure!(!std::mem::replace(seen, true), "packet {index} came out twice");
-        self.came += 1;
+        let again = std::mem::replace(seen, true);
+        ensure!(!again || self.repeats, "packet {index} came out twice");
+        self.came += usize::from(!again);
         let header = opened
             .map(|(peers, sequence)| peers.header(scenario.spoke_of(way.route), sequence))
             .transpose()?;

@@ -140,11 +140,17 @@ impl Setup {
     /// There is no second core for whoever sends.
     pub(crate) fn memif(ports: &[&str]) -> anyhow::Result<Self> {
         let worker = cores(2).context("one core forwards, one sends")?[0].id;
+        Ok(Self::memif_on(ports, vec![worker]))
+    }
+
+    /// Workers on these cores, memif ports with these names.
+    pub(crate) fn memif_on(ports: &[&str], workers: Vec<usize>) -> Self {
         let device = |(number, port): (usize, &&str)| {
             format!("{port}=net_memif{number},role=server,{}", memif_socket(port))
         };
         let ports = ports.iter().enumerate().map(device).collect();
-        Ok(Self { ports, workers: vec![worker], megabytes: MEGABYTES, flags: Vec::new() })
+        let megabytes = MEGABYTES * workers.len() as u32;
+        Self { ports, workers, megabytes, flags: Vec::new() }
     }
 }
 

@@ -1,0 +1,41 @@
+//! The same packets through the graph alone, in a process of its own, before and after the real data plane has them.
+
+use anyhow::{Context as _, ensure};
+use serde_json::Value;
+
+use crate::dimensions::Dimensions;
+
+/// Packets of a run of the graph: 16 passes.
+const PACKETS: &str = "262144";
+
+/// What `nave-perf graph` said.
+#[derive(Debug, Default)]
+pub(crate) struct Beside {
+    /// Cycles per packet without those of its ports.
+    graph: Vec<f64>,
+}
+
+impl Beside {
+    /// Runs it once.
+    ///
+    /// # Errors
+    /// It does not run, or packets came out wrong.
+    pub(crate) fn run(&mut self, dimensions: &Dimensions) -> anyhow::Result<()> {
+        let mut command = std::process::Command::new(std::env::current_exe()?);
+        command.arg("graph").args(dimensions.flags()).args(["--packets", PACKETS, "--json"]);
+        let output = command.output().context("running nave-perf graph")?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "nave-perf graph: {}", said.trim());
+        let report: Value =
+            serde_json::from_slice(&output.stdout).context("the report of nave-perf graph")?;
+        let all = report["cycles_per_packet"].as_f64().context("no cycles_per_packet")?;
+        let ports = report["nodes"]["ports"].as_f64().unwrap_or(0.0);
+        self.graph.push(all - ports);
+        Ok(())
+    }
+
+    /// The mean of the runs.
+    pub(crate) fn cycles_per_packet(&self) -> f64 {
+        self.graph.iter().sum::<f64>() / self.graph.len() as f64
+    }
+}
