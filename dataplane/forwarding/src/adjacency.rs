@@ -285,7 +285,7 @@ pub(crate) struct Adjacencies {
 }
 
 /// What is found where no chunk is.
-static NOWHERE: Adjacency = Adjacency::FREE;
+pub(crate) static NOWHERE: Adjacency = Adjacency::FREE;
 
 impl Adjacencies {
     /// The entry in the slot of `id`, whatever its epoch.

@@ -122,6 +122,8 @@ impl Meta {
 #[derive(Debug, Clone, Copy)]
 struct Queue {
     len: usize,
+    /// Packets that went through the node without a turn of its own: a node before it did its work with its own, packet by packet.
+    passed: usize,
     slots: [u8; SLOTS],
 }
 
@@ -133,6 +135,7 @@ struct Queue {
 pub(crate) struct Frame {
     node: Node,
     len: usize,
+    passed: usize,
 }
 
 impl Frame {
@@ -148,6 +151,12 @@ impl Frame {
         self.len
     }
 
+    /// Packets that are through already.
+    #[inline(always)]
+    pub(crate) fn passed(self) -> usize {
+        self.passed
+    }
+
     /// Places of the slots, for [`Frames::slot`].
     #[inline(always)]
     pub(crate) fn places(self) -> std::ops::Range<usize> {
@@ -161,12 +170,12 @@ pub(crate) struct Frames([Queue; Node::COUNT]);
 
 impl Frames {
     pub(crate) fn new() -> Self {
-        Self([Queue { len: 0, slots: [0; SLOTS] }; Node::COUNT])
+        Self([Queue { len: 0, passed: 0, slots: [0; SLOTS] }; Node::COUNT])
     }
 
     #[inline(always)]
     fn push(&mut self, node: usize, slot: u8) {
-        let Queue { len, slots } = &mut self.0[node];
+        let Queue { len, slots, .. } = &mut self.0[node];
         // A slot comes to a node once a walk, so that there are no more of them than places.
         debug_assert!(*len < SLOTS);
         slots[usize::from(*len as u8)] = slot;
@@ -178,6 +187,13 @@ impl Frames {
     pub(crate) fn hand<const FROM: u8, const TO: u8>(&mut self, slot: u8) {
         const { assert!(FROM != TO && graph::is_edge(FROM, TO), "the graph has no such edge") };
         self.push(const { TO as usize }, slot);
+    }
+
+    /// Counts packets for which a node did the work of another as well.
+    #[inline(always)]
+    pub(crate) fn pass<const FROM: u8, const BY: u8>(&mut self, packets: usize) {
+        const { assert!(FROM != BY && graph::is_edge(FROM, BY), "the graph has no such edge") };
+        self.0[const { BY as usize }].passed += packets;
     }
 
     /// Hands a packet to `drop`; every node may.
@@ -199,14 +215,16 @@ impl Frames {
     /// What a node is to look at now; its queue is empty then, and its slots stay readable for the length of its turn.
     #[inline(always)]
     pub(crate) fn take(&mut self, node: Node) -> Frame {
-        let len = std::mem::take(&mut self.0[node as usize].len);
-        Frame { node, len: len.min(SLOTS) }
+        let Queue { len, passed, .. } = &mut self.0[node as usize];
+        let (len, passed) = (std::mem::take(len), std::mem::take(passed));
+        Frame { node, len: len.min(SLOTS), passed }
     }
 
     /// What a node will look at, and whoever looks before it.
     #[inline(always)]
     pub(crate) fn peek(&self, node: Node) -> Frame {
-        Frame { node, len: self.0[node as usize].len.min(SLOTS) }
+        let Queue { len, passed, .. } = self.0[node as usize];
+        Frame { node, len: len.min(SLOTS), passed }
     }
 
     /// The slot at a place of a frame.
@@ -215,9 +233,11 @@ impl Frames {
         self.0[frame.node as usize].slots[usize::from(at as u8)]
     }
 
+    /// Whether a node has nothing to look at, and nothing to count.
     #[inline(always)]
     pub(crate) fn is_empty(&self, node: Node) -> bool {
-        self.0[node as usize].len == 0
+        let Queue { len, passed, .. } = &self.0[node as usize];
+        len | passed == 0
     }
 }
 

@@ -65,9 +65,10 @@ impl Flow {
 pub struct NodeCount {
     /// Packets that went through.
     pub packets: u64,
-    /// Walks that had packets for it.
+    /// Turns in which it had packets; those for which another node did its work as well have none of their own.
     pub calls: u64,
-    /// Cycles ([`memory::cycles`]) spent in it while [`crate::Command::Measure`] was on.
+    /// Cycles ([`memory::cycles`]) spent in it while [`crate::Command::Measure`] was on. Of several packets that leave in one turn of
+    /// ip-lookup all are counted for the node that most of them went through.
     pub cycles: u64,
 }
 
@@ -250,16 +251,28 @@ impl Counters {
         (breath.came(), breath.gone())
     }
 
+    /// Where adjacencies are counted, at hand for a loop over packets.
     #[inline(always)]
-    pub(crate) fn count_adjacency(&self, id: AdjacencyId, bytes: usize) {
-        if let Some([all, sum]) = self.adjacencies.get(id.index()) {
+    pub(crate) fn adjacencies(&self) -> Tally<'_> {
+        Tally(&self.adjacencies)
+    }
+}
+
+/// The counters of all adjacencies.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Tally<'a>(&'a [AdjacencyCounter]);
+
+impl Tally<'_> {
+    #[inline(always)]
+    pub(crate) fn count(self, id: AdjacencyId, bytes: usize) {
+        if let Some([all, sum]) = self.0.get(id.index()) {
             all.store(all.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
             sum.store(sum.load(Ordering::Relaxed) + bytes as u64, Ordering::Relaxed);
         }
     }
 
     #[inline(always)]
-    pub(crate) fn prefetch_adjacency(&self, id: AdjacencyId) {
-        memory::prefetch_slice(&self.adjacencies, id.index());
+    pub(crate) fn prefetch(self, id: AdjacencyId) {
+        memory::prefetch_slice(self.0, id.index());
     }
 }

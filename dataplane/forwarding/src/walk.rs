@@ -274,7 +274,7 @@ impl<B: PacketBuf> Walk<B> {
     /// Traces and counts the packets that a node is about to look at.
     #[inline(always)]
     pub(crate) fn enter(&mut self, frame: Frame) {
-        self.counters.count_node(frame.node(), frame.len());
+        self.counters.count_node(frame.node(), frame.len() + frame.passed());
         if self.observes() {
             for at in frame.places() {
                 self.record(frame.node(), self.frames.slot(frame, at));

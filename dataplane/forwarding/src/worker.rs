@@ -4,6 +4,9 @@
 //! refresh tables → commands → orders about SAs → what the last breath left, what was injected or handed
 //! in → a burst of each port → walk → transmit
 //! ```
+//!
+//! What comes in the clear goes from classify to its end a few packets at a time, before the next of the burst are looked at; all else waits
+//! for its node's turn in the walk. While somebody wants to see packets at nodes, all do.
 
 use std::sync::Arc;
 
@@ -93,6 +96,20 @@ impl<B: PacketBuf> Worker<B> {
     }
 }
 
+/// Packets of a burst that go through the clear path at once, from classify on: few enough for what they touch to stay in the first-level
+/// cache, and its pages in the first-level TLB, until they leave.
+const AT_ONCE: usize = 32;
+
+/// Nodes in walk order, those that have something to do.
+macro_rules! stages {
+    ($walk:ident: $($node:ident => $run:expr;)+) => {$(
+        if !$walk.frames.is_empty(Node::$node) {
+            $run;
+            $walk.end_lap(Some(Node::$node));
+        }
+    )+};
+}
+
 /// One breath of a worker at the time `now`. Never waits.
 pub fn breathe<P: Ports>(worker: &mut Worker<P::Buf>, now: Instant, ports: &mut P) -> Breath {
     worker.walk.start_laps();
@@ -118,15 +135,8 @@ pub fn breathe<P: Ports>(worker: &mut Worker<P::Buf>, now: Instant, ports: &mut 
     }
     stage::inject::run(walk, tables, sas, ports);
     receive(walk, tables, ports);
-    macro_rules! stages {
-        ($($node:ident => $run:expr;)+) => {$(
-            if !walk.frames.is_empty(Node::$node) {
-                $run;
-                walk.end_lap(Some(Node::$node));
-            }
-        )+};
-    }
     stages! {
+        walk:
         Reassemble => stage::reassemble::run(walk);
         EspDecrypt => stage::esp_decrypt::run(walk, tables, sas, ports);
         GreDecap => stage::gre_decap::run(walk, tables);
@@ -179,8 +189,18 @@ fn receive<P: Ports>(walk: &mut Walk<P::Buf>, tables: &Tables, ports: &mut P) {
             observe(walk, tables, port, first);
         }
         walk.end_lap(Some(Node::Rx));
-        stage::classify::run(walk, tables, port, first);
-        walk.end_lap(Some(Node::Classify));
+        let mut burst = stage::classify::Burst::new(walk, tables, port, first);
+        let (end, observes) = (walk.bufs.len(), walk.observes());
+        let mut from = first;
+        while from < end {
+            let slots = from..if observes { end } else { end.min(from + AT_ONCE) };
+            from = slots.end;
+            burst.run(walk, slots);
+            walk.end_lap(Some(Node::Classify));
+            if !observes {
+                stages!(walk: GreDecap => stage::gre_decap::run(walk, tables); IpLookup => stage::ip_lookup::run(walk, tables););
+            }
+        }
     }
     walk.first_rx = if walk.first_rx + 1 < count { walk.first_rx + 1 } else { 0 };
 }

@@ -11,6 +11,8 @@
 //!    tells what it is. IKE goes on as all else.
 //! 6. All else: `ip-lookup` or `ip6-lookup`. Our own addresses are found there.
 
+use std::ops::Range;
+
 use wire::buf::PacketBuf;
 use wire::{esp, ethernet, ipv4, ipv6, udp};
 
@@ -18,6 +20,7 @@ use super::{AHEAD_BYTES, AHEAD_DESCRIPTOR, check_ip, destination, is_plain, tota
 use crate::DropReason;
 use crate::adjacency::{LINK_LEN, TAGGED_LEN, permit};
 use crate::burst::{End, Frames, Meta, family};
+use crate::fib::Fib;
 use crate::graph::Node;
 use crate::packet::check_ip6;
 use crate::ports::{InterfaceId, PortId};
@@ -33,72 +36,97 @@ const NO_STATION: u64 = u64::MAX;
 /// What is no IPv4 address.
 const NO_ADDRESS: u64 = u64::MAX;
 
-/// Looks at the packets in slots from `first` on; they came by `port`.
-#[inline(never)]
-pub(crate) fn run<B: PacketBuf>(walk: &mut Walk<B>, tables: &Tables, port: PortId, first: usize) {
-    let end = walk.bufs.len();
-    walk.counters.count_node(Node::Classify, end - first);
-    let untagged = tables.of_port(port).map(|(id, interface)| Arrival::by(tables, id, interface));
-    let station = untagged.map_or(NO_STATION, |arrival| arrival.station);
-    let unusual = Unusual { tables, port, untagged };
-    // Where it stands, so that it is copied in two pieces and not field by field.
-    let new = unusual.untagged.as_ref().map_or(&Meta::NEW, |arrival| &arrival.meta);
-    let table = new.table;
-    let fib = &*tables.fibs[usize::from(table)].v4;
+/// What is the same for all packets of a burst; they came by one port.
+pub(crate) struct Burst<'a> {
+    unusual: Unusual<'a>,
+    station: u64,
+    /// Of those without a tag.
+    table: u16,
+    fib: &'a Fib,
+    /// Our NBMA address that the GRE packet before was for, and the one before of ESP: most are for the same.
+    local: u64,
+    protected: u64,
+}
 
-    let Walk { bufs, meta, frames, .. } = walk;
-    let (bufs, meta) = (bufs.as_mut_slice(), &mut **meta);
-    for buf in bufs[first..].iter().take(AHEAD_DESCRIPTOR) {
-        buf.prefetch_descriptor();
-    }
-    for buf in bufs[first..].iter().take(AHEAD_BYTES) {
-        buf.prefetch_bytes();
-    }
-    // Our NBMA address that the GRE packet before was for, and the one before of ESP: most are for the same.
-    let (mut local, mut protected) = (NO_ADDRESS, NO_ADDRESS);
-    let protects = tables.decap.v4.protects;
-    for at in first..end {
-        if let Some(ahead) = bufs.get(at + AHEAD_DESCRIPTOR) {
-            ahead.prefetch_descriptor();
+impl<'a> Burst<'a> {
+    /// The burst in slots from `first` on, whose first packets are asked for.
+    pub(crate) fn new<B: PacketBuf>(walk: &Walk<B>, tables: &'a Tables, port: PortId, first: usize) -> Self {
+        let bufs = walk.bufs.get(first..).unwrap_or_default();
+        for buf in bufs.iter().take(AHEAD_DESCRIPTOR) {
+            buf.prefetch_descriptor();
         }
-        if let Some(ahead) = bufs.get(at + AHEAD_BYTES) {
-            ahead.prefetch_bytes();
+        let untagged = tables.of_port(port).map(|(id, interface)| Arrival::by(tables, id, interface));
+        let station = untagged.map_or(NO_STATION, |arrival| arrival.station);
+        let table = untagged.map_or(Meta::NEW.table, |arrival| arrival.meta.table);
+        for buf in bufs.iter().take(AHEAD_BYTES) {
+            buf.prefetch_bytes();
         }
-        let slot = at as u8;
-        let (buf, meta) = (&mut bufs[at], &mut meta[usize::from(slot)]);
-        let bytes = buf.bytes();
-        let Some(ip) = plain(bytes, station) else {
-            unusual.look(buf, meta, frames, slot);
-            continue;
-        };
-        let to = destination(ip);
-        *meta = *new;
-        meta.destination = to;
-        if ip[9] == ipv4::GRE && (u64::from(to) == local || tables.decap.v4.is_local(to, table)) {
-            local = to.into();
-            to_tunnel(ip, meta, frames, slot);
-        } else if protects
-            && may_be_esp(ip, bytes)
-            && (u64::from(to) == protected || tables.decap.v4.is_protected(to, table))
-        {
-            protected = to.into();
-            let whole = LINK_LEN + to_protected(ip, bytes, meta, frames, slot);
+        Self {
+            unusual: Unusual { tables, port, untagged },
+            station,
+            table,
+            fib: &tables.fibs[usize::from(table)].v4,
+            local: NO_ADDRESS,
+            protected: NO_ADDRESS,
+        }
+    }
+
+    /// Looks at the packets in some of its slots.
+    #[inline(never)]
+    pub(crate) fn run<B: PacketBuf>(&mut self, walk: &mut Walk<B>, slots: Range<usize>) {
+        walk.counters.count_node(Node::Classify, slots.len());
+        let Self { unusual, station, table, fib, .. } = self;
+        let (tables, table) = (unusual.tables, *table);
+        // Where it stands, so that it is copied in two pieces and not field by field.
+        let new = unusual.untagged.as_ref().map_or(&Meta::NEW, |arrival| &arrival.meta);
+        let Walk { bufs, meta, frames, .. } = walk;
+        let (bufs, meta) = (bufs.as_mut_slice(), &mut **meta);
+        let (mut local, mut protected) = (self.local, self.protected);
+        let protects = tables.decap.v4.protects;
+        for at in slots.clone() {
+            if let Some(ahead) = bufs.get(at + AHEAD_DESCRIPTOR) {
+                ahead.prefetch_descriptor();
+            }
+            if let Some(ahead) = bufs.get(at + AHEAD_BYTES) {
+                ahead.prefetch_bytes();
+            }
+            let slot = at as u8;
+            let (buf, meta) = (&mut bufs[at], &mut meta[usize::from(slot)]);
+            let bytes = buf.bytes();
+            let Some(ip) = plain(bytes, *station) else {
+                unusual.look(buf, meta, frames, slot);
+                continue;
+            };
+            let to = destination(ip);
+            *meta = *new;
+            meta.destination = to;
+            if ip[9] == ipv4::GRE && (u64::from(to) == local || tables.decap.v4.is_local(to, table)) {
+                local = to.into();
+                to_tunnel(ip, meta, frames, slot);
+            } else if protects
+                && may_be_esp(ip, bytes)
+                && (u64::from(to) == protected || tables.decap.v4.is_protected(to, table))
+            {
+                protected = to.into();
+                let whole = LINK_LEN + to_protected(ip, bytes, meta, frames, slot);
+                if whole < bytes.len() {
+                    cut_padding(buf, whole);
+                }
+                continue;
+            } else {
+                fib.prefetch(to.into());
+                frames.hand::<ME, { Node::IpLookup as u8 }>(slot);
+            }
+            let whole = LINK_LEN + total_length(ip);
             if whole < bytes.len() {
                 cut_padding(buf, whole);
             }
-            continue;
-        } else {
-            fib.prefetch(to.into());
-            frames.hand::<ME, { Node::IpLookup as u8 }>(slot);
         }
-        let whole = LINK_LEN + total_length(ip);
-        if whole < bytes.len() {
-            cut_padding(buf, whole);
-        }
-    }
-    if walk.observes() {
-        for slot in first..end {
-            walk.note(Node::Classify, slot as u8);
+        (self.local, self.protected) = (local, protected);
+        if walk.observes() {
+            for slot in slots {
+                walk.note(Node::Classify, slot as u8);
+            }
         }
     }
 }

@@ -33,7 +33,7 @@ pub(crate) fn run<B: PacketBuf>(walk: &mut Walk<B>, tables: &Tables) {
     let frame = walk.frames.take(Node::Ip6Lookup);
     walk.enter(frame);
     let Walk { bufs, meta, frames, counters, secret, .. } = walk;
-    let (bufs, meta, counters) = (bufs.as_slice(), &mut **meta, &**counters);
+    let (bufs, meta, tally) = (bufs.as_slice(), &mut **meta, counters.adjacencies());
     let way = Onward { tables, secret: *secret };
     let (mut to, mut reaches) = ([Ipv6Addr::UNSPECIFIED; AT_ONCE], [true; AT_ONCE]);
     let mut words = [0; AT_ONCE];
@@ -58,7 +58,7 @@ pub(crate) fn run<B: PacketBuf>(walk: &mut Walk<B>, tables: &Tables) {
         for word in &words[..len] {
             let id = AdjacencyId::from_word(*word);
             tables.adjacencies.prefetch(id);
-            counters.prefetch_adjacency(id);
+            tally.prefetch(id);
         }
         for at in 0..len {
             let slot = frames.slot(frame, from + at);
@@ -71,7 +71,7 @@ pub(crate) fn run<B: PacketBuf>(walk: &mut Walk<B>, tables: &Tables) {
             } else if !reaches[at] && leads_on(tables, meta.adjacency) {
                 frames.refuse::<ME>(meta, slot, DropReason::Scope);
             } else {
-                way.send::<B, ME>(buf, meta, frames, slot);
+                way.send::<B, ME>(buf, meta, frames, slot, tables.adjacencies.slot(meta.adjacency));
             }
         }
         from += len;

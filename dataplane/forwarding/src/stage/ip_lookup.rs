@@ -12,11 +12,14 @@
 //! 6. Multicast: from a port to its twin; from a tunnel to the tunnel's twin if it is link-local (224.0.0.0/24), else
 //!    drop `multicast`: copying it on would make a loop of the cloud.
 
+use std::ops::Range;
+
 use wire::buf::PacketBuf;
 
+use super::{midchain, rewrite};
 use crate::DropReason;
-use crate::adjacency::{Adjacency, AdjacencyId, KEYED_LEN, Kind, LINK_LEN, permit};
-use crate::burst::{End, Frames, Meta, family};
+use crate::adjacency::{Adjacency, AdjacencyId, KEYED_LEN, Kind, LINK_LEN, NOWHERE, permit};
+use crate::burst::{End, Frame, Frames, Meta, family};
 use crate::graph::Node;
 use crate::packet::{current, flow};
 use crate::tables::Tables;
@@ -27,15 +30,44 @@ const ME: u8 = Node::IpLookup as u8;
 /// Times that a packet is looked up again.
 const TRIES: u8 = 4;
 
+/// Packets that are looked up at once, so that their cache misses overlap; few enough for what they touch to stay at hand.
+const AT_ONCE: usize = 32;
+
 #[inline(never)]
 pub(crate) fn run<B: PacketBuf>(walk: &mut Walk<B>, tables: &Tables) {
     let frame = walk.frames.take(Node::IpLookup);
     walk.enter(frame);
-    let Walk { bufs, meta, frames, counters, secret, .. } = walk;
-    let (bufs, meta, counters) = (bufs.as_slice(), &mut **meta, &**counters);
-    let mut table = meta[usize::from(frames.slot(frame, 0))].table;
+    let mut found = [&NOWHERE; AT_ONCE];
+    let mut from = 0;
+    while from < frame.len() {
+        let places = from..(from + AT_ONCE).min(frame.len());
+        let found = &mut found[..places.len()];
+        from = places.end;
+        look_up(walk, tables, frame, places.clone(), found);
+        if walk.observes() {
+            send(walk, tables, frame, places, found);
+        } else {
+            walk.end_lap(Some(Node::IpLookup));
+            let most = forward(walk, tables, frame, places, found);
+            walk.end_lap(Some(most));
+        }
+    }
+}
+
+/// Destination to adjacency.
+#[inline(always)]
+fn look_up<'a, B: PacketBuf>(
+    walk: &mut Walk<B>,
+    tables: &'a Tables,
+    frame: Frame,
+    places: Range<usize>,
+    found: &mut [&'a Adjacency],
+) {
+    let Walk { meta, frames, counters, .. } = walk;
+    let (meta, tally) = (&mut **meta, counters.adjacencies());
+    let mut table = meta[usize::from(frames.slot(frame, places.start))].table;
     let mut fib = &*tables.fibs[usize::from(table)].v4;
-    for at in frame.places() {
+    for (at, found) in places.zip(found) {
         let slot = frames.slot(frame, at);
         let meta = &mut meta[usize::from(slot)];
         if meta.table != table {
@@ -44,14 +76,93 @@ pub(crate) fn run<B: PacketBuf>(walk: &mut Walk<B>, tables: &Tables) {
         }
         let id = AdjacencyId::from_word(fib.lookup(meta.destination.into()));
         meta.adjacency = id;
-        tables.adjacencies.prefetch(id);
-        counters.prefetch_adjacency(id);
+        *found = tables.adjacencies.slot(id);
+        memory::prefetch_read(*found);
+        tally.prefetch(id);
     }
+}
+
+/// What is most, IPv4 to a neighbour or into a tunnel in the clear, leaves here: its adjacency is at hand, and so is its header; who
+/// does the work of rewrite and midchain later would have to fetch both again. All else is handed on. The node that most packets went
+/// through.
+#[inline(always)]
+fn forward<B: PacketBuf>(
+    walk: &mut Walk<B>,
+    tables: &Tables,
+    frame: Frame,
+    places: Range<usize>,
+    found: &[&Adjacency],
+) -> Node {
+    let Walk { bufs, meta, frames, counters, secret, .. } = walk;
+    let (bufs, meta, tally) = (bufs.as_mut_slice(), &mut **meta, counters.adjacencies());
+    let (mut sent, mut ip_id) = (walk.sent, walk.ip_id);
     let way = Onward { tables, secret: *secret };
-    for at in frame.places() {
+    let (mut rewritten, mut encapped) = (0, 0);
+    if let Some(first) = found.first() {
+        sent.expect(first.port);
+        let meta = &meta[usize::from(frames.slot(frame, places.start))];
+        if first.kind == Kind::Midchain && meta.offset < first.form.into() {
+            // The line before each packet, where the outer header will be.
+            for at in places.clone() {
+                if let Some(buf) = bufs.get(usize::from(frames.slot(frame, at))) {
+                    memory::prefetch_address(buf.bytes().as_ptr().wrapping_sub(KEYED_LEN - LINK_LEN));
+                }
+            }
+        }
+    }
+    for (at, entry) in places.zip(found) {
+        let slot = frames.slot(frame, at);
+        let Some(buf) = bufs.get_mut(usize::from(slot)) else { continue };
+        let meta = &mut meta[usize::from(slot)];
+        let refused = (entry.epoch ^ meta.adjacency.epoch()) | entry.wants & !meta.permits;
+        if refused == 0 {
+            let done = match entry.kind {
+                Kind::Neighbour => {
+                    let done = rewrite::link_v4(entry, buf, meta);
+                    rewritten += usize::from(done.is_some());
+                    done
+                }
+                Kind::Midchain if entry.network != meta.network => {
+                    ip_id = ip_id.wrapping_add(1);
+                    let done = midchain::encap_v4(entry, buf, meta, ip_id);
+                    encapped += usize::from(done.is_some());
+                    done
+                }
+                _ => None,
+            };
+            if let Some(len) = done {
+                tally.count(meta.adjacency, len);
+                sent.send(meta, entry.port);
+                continue;
+            }
+        }
+        way.send::<B, ME>(buf, meta, frames, slot, entry);
+    }
+    (walk.sent, walk.ip_id) = (sent, ip_id);
+    walk.frames.pass::<ME, { Node::Rewrite as u8 }>(rewritten);
+    walk.frames.pass::<ME, { Node::Midchain as u8 }>(encapped);
+    match (rewritten, encapped) {
+        (0, 0) => Node::IpLookup,
+        _ if encapped > rewritten => Node::Midchain,
+        _ => Node::Rewrite,
+    }
+}
+
+/// The same while somebody wants to see packets at nodes: each is handed on.
+#[cold]
+fn send<B: PacketBuf>(
+    walk: &mut Walk<B>,
+    tables: &Tables,
+    frame: Frame,
+    places: Range<usize>,
+    found: &[&Adjacency],
+) {
+    let Walk { bufs, meta, frames, secret, .. } = walk;
+    let way = Onward { tables, secret: *secret };
+    for (at, entry) in places.zip(found) {
         let slot = frames.slot(frame, at);
         if let Some(buf) = bufs.get(usize::from(slot)) {
-            way.send::<B, ME>(buf, &mut meta[usize::from(slot)], frames, slot);
+            way.send::<B, ME>(buf, &mut meta[usize::from(slot)], frames, slot, entry);
         }
     }
 }
@@ -64,6 +175,7 @@ pub(super) struct Onward<'a> {
 }
 
 impl Onward<'_> {
+    /// By `entry`, which is in the slot of the packet's adjacency.
     #[inline(always)]
     pub(super) fn send<B: PacketBuf, const ME: u8>(
         &self,
@@ -71,8 +183,8 @@ impl Onward<'_> {
         meta: &mut Meta,
         frames: &mut Frames,
         slot: u8,
+        entry: &Adjacency,
     ) {
-        let entry = self.tables.adjacencies.slot(meta.adjacency);
         let refused = (entry.epoch ^ meta.adjacency.epoch()) | entry.wants & !meta.permits;
         if refused == 0 && entry.kind == Kind::Midchain {
             if meta.offset < entry.form.into() {

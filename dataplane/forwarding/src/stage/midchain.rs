@@ -22,7 +22,7 @@ use super::{TCP_FLAGS, count_hops, may_be_cut, start_before};
 use crate::DropReason;
 use crate::adjacency::{Adjacency, KEYED_LEN, KEYLESS_LEN, LINK_LEN, flag};
 use crate::burst::{End, Frames, Meta, Sent, family};
-use crate::counters::Counters;
+use crate::counters::Tally;
 use crate::graph::Node;
 use crate::packet::{clamp_mss, count_any_hops, flow, traffic_class};
 use crate::sa::Sas;
@@ -40,7 +40,7 @@ pub(crate) fn run<B: PacketBuf>(walk: &mut Walk<B>, tables: &Tables, sas: &Sas) 
     let frame = walk.frames.take(Node::Midchain);
     walk.enter(frame);
     let Walk { bufs, meta, frames, counters, secret, .. } = walk;
-    let (bufs, meta, counters) = (bufs.as_mut_slice(), &mut **meta, &**counters);
+    let (bufs, meta, tally) = (bufs.as_mut_slice(), &mut **meta, counters.adjacencies());
     let (mut sent, mut id) = (walk.sent, walk.ip_id);
     let first = &meta[usize::from(frames.slot(frame, 0))];
     sent.expect(tables.adjacencies.slot(first.adjacency).port);
@@ -48,48 +48,57 @@ pub(crate) fn run<B: PacketBuf>(walk: &mut Walk<B>, tables: &Tables, sas: &Sas) 
         let slot = frames.slot(frame, at);
         let (buf, meta) = (&mut bufs[usize::from(slot)], &mut meta[usize::from(slot)]);
         let entry = tables.adjacencies.slot(meta.adjacency);
-        let form = usize::from(entry.form);
-        let len = buf.len().wrapping_sub(meta.offset.into());
-        let plain = entry.flags & (flag::PLAIN | flag::ESP) == flag::PLAIN && meta.family & family::V6 == 0;
-        if !plain || len > entry.mtu.into() {
-            let out = Outer { entry, len, id: id.wrapping_add(1), hops: meta.hops };
-            id = out.id;
-            let mut to = To { frames, sent: &mut sent, counters, secret: *secret };
-            if entry.flags & flag::ESP != 0 {
-                sas.outbound.prefetch(entry.protection);
-                protected(&out, buf, meta, &mut to, slot);
-            } else {
-                unusual(&out, buf, meta, &mut to, slot);
-            }
-            continue;
-        }
-        if !start_before(buf, meta.offset.into(), form) {
-            frames.drop(meta, slot, DropReason::NoHeadroom);
-            continue;
-        }
         id = id.wrapping_add(1);
-        let (out, bytes) = (Outer { entry, len, id, hops: meta.hops }, buf.bytes_mut());
-        let emitted =
-            if form == KEYED_LEN { out.emit::<KEYED_LEN>(bytes) } else { out.emit::<KEYLESS_LEN>(bytes) };
-        match emitted {
-            Ok(()) => {
-                counters.count_adjacency(meta.adjacency, len);
-                sent.send(meta, entry.port);
-            }
-            Err(reason) => {
-                meta.offset = entry.form.into();
-                frames.refuse::<ME>(meta, slot, reason);
-            }
+        if meta.family & family::V6 == 0
+            && let Some(len) = encap_v4(entry, buf, meta, id)
+        {
+            tally.count(meta.adjacency, len);
+            sent.send(meta, entry.port);
+            continue;
+        }
+        let len = buf.len().wrapping_sub(meta.offset.into());
+        let out = Outer { entry, len, id, hops: meta.hops };
+        let mut to = To { frames, sent: &mut sent, tally, secret: *secret };
+        if entry.flags & flag::ESP != 0 {
+            sas.outbound.prefetch(entry.protection);
+            protected(&out, buf, meta, &mut to, slot);
+        } else {
+            unusual(&out, buf, meta, &mut to, slot);
         }
     }
     (walk.sent, walk.ip_id) = (sent, id);
+}
+
+/// What is most: puts the outer frame of a tunnel over IPv4, in the clear on a link without a tag, in front of an IPv4 packet that
+/// fits; the packet's length. `None`: it is for [`run`], which says why not, or does it.
+#[inline(always)]
+pub(super) fn encap_v4<B: PacketBuf>(
+    entry: &Adjacency,
+    buf: &mut B,
+    meta: &mut Meta,
+    id: u16,
+) -> Option<usize> {
+    let (offset, form) = (usize::from(meta.offset), usize::from(entry.form));
+    let len = buf.len().wrapping_sub(offset);
+    let is_plain = entry.flags & (flag::PLAIN | flag::ESP) == flag::PLAIN;
+    if !is_plain || len > entry.mtu.into() || !start_before(buf, offset, form) {
+        return None;
+    }
+    let (out, bytes) = (Outer { entry, len, id, hops: meta.hops }, buf.bytes_mut());
+    let emitted =
+        if form == KEYED_LEN { out.emit::<KEYED_LEN>(bytes) } else { out.emit::<KEYLESS_LEN>(bytes) };
+    if emitted.is_err() {
+        meta.offset = entry.form.into();
+        return None;
+    }
+    Some(len)
 }
 
 /// Where a packet that is not plain may go, and what it takes.
 struct To<'a> {
     frames: &'a mut Frames,
     sent: &'a mut Sent,
-    counters: &'a Counters,
+    tally: Tally<'a>,
     /// What flows are numbered by.
     secret: u64,
 }
@@ -109,7 +118,7 @@ fn unusual<B: PacketBuf>(out: &Outer<'_>, buf: &mut B, meta: &mut Meta, to: &mut
         meta.offset = entry.form.into();
         return to.frames.refuse::<ME>(meta, slot, reason);
     }
-    to.counters.count_adjacency(meta.adjacency, out.len);
+    to.tally.count(meta.adjacency, out.len);
     if too_big {
         meta.offset = entry.form.into();
         meta.end = End::Frame;
@@ -176,7 +185,7 @@ fn protected<B: PacketBuf>(out: &Outer<'_>, buf: &mut B, meta: &mut Meta, to: &m
         meta.offset = front as u16;
         return to.frames.refuse::<ME>(meta, slot, reason);
     }
-    to.counters.count_adjacency(meta.adjacency, out.len);
+    to.tally.count(meta.adjacency, out.len);
     if too_big {
         meta.end = End::Frame;
         meta.target = entry.port;

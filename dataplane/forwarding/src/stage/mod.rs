@@ -87,14 +87,19 @@ fn ip(header: &ipv4::Header, len: usize, total: usize) -> Ip {
 /// may be there. What fails here is looked at again by [`check_ip`], which says why.
 #[inline(always)]
 fn is_plain(header: &[u8; ipv4::LEN], have: usize) -> bool {
-    let ([a, b, c, d, e], []) = header.as_chunks::<4>() else { return false };
-    let sum = [a, b, c, d, e].iter().fold(0, |sum, word| sum + u64::from(u32::from_ne_bytes(**word)));
-    // Folded to 16 bits twice over; the carry of the second fold cannot come again.
-    let sum = (sum & 0xffff_ffff) + (sum >> 32);
-    let sum = (sum & 0xffff) + (sum >> 16 & 0xffff) + (sum >> 32);
-    let sum = (sum & 0xffff) + (sum >> 16);
     let total = total_length(header);
-    header[0] == 0x45 && sum == 0xffff && total >= ipv4::LEN && total <= have
+    header[0] == 0x45 && is_summed(header) && total >= ipv4::LEN && total <= have
+}
+
+/// Whether the checksum is right: the ones' complement sum is 0xffff, so that the plain one is a multiple of it (RFC 1071 §2: any
+/// byte order, words of any width, carries added at the low end). A sum of 0 is one too; a header with a version in it has none.
+#[inline(always)]
+fn is_summed(header: &[u8; ipv4::LEN]) -> bool {
+    let ([first, second], rest) = header.as_chunks::<8>() else { return false };
+    let last = rest.first_chunk().map_or(0, |last| u32::from_ne_bytes(*last));
+    let (sum, carry) = u64::from_ne_bytes(*first).overflowing_add(u64::from_ne_bytes(*second));
+    let (sum, again) = sum.overflowing_add(u64::from(last) + u64::from(carry));
+    (sum + u64::from(again)) % 0xffff == 0
 }
 
 #[inline(always)]
@@ -137,17 +142,21 @@ fn may_be_cut(meta: &Meta, bytes: &[u8]) -> bool {
     meta.family & family::V6 == 0 && flags & (ipv4::DONT_FRAGMENT >> 8) as u8 == 0
 }
 
-/// Takes the hops, 0 or 1, off the time to live, and the checksum with it (RFC 1624, equation 3: the word that holds the time
-/// to live goes down by 0x0100, so ~m + m' = 0xfeff). `false`, and the header as it was, if the packet ends here.
+/// Takes the hops, 0 or 1, off the time to live, and the checksum with it (RFC 1624, equation 3). `false`, and the header as it was, if
+/// the packet ends here.
+///
+/// Both stand in one word, read with its low byte first: the time to live is the low byte of the lower half, which goes down by 1, so
+/// that the sum, in the upper half, goes up by 1, and 0xffff is written 0.
 #[inline(always)]
 pub(crate) fn count_hops(header: &mut [u8; ipv4::LEN], hops: u8) -> bool {
-    let ttl = header[8];
-    if ttl <= hops {
+    let ([_, _, word, _, _], _) = header.as_chunks_mut::<4>() else { return false };
+    let (old, hops) = (u32::from_le_bytes(*word), u32::from(hops));
+    if old & 0xff <= hops {
         return false;
     }
-    let sum = u32::from(!u16::from_be_bytes([header[10], header[11]])) + 0xfeff * u32::from(hops);
-    header[8] = ttl.wrapping_sub(hops);
-    header[10..12].copy_from_slice(&(!((sum >> 16) + sum) as u16).to_be_bytes());
+    let sum = (old >> 16) + hops;
+    let sum = sum + (u32::from(sum >= 0xffff) & hops);
+    *word = (sum << 16 | (old & 0xffff) - hops).to_le_bytes();
     true
 }
 

@@ -25,7 +25,7 @@ pub(crate) fn run<B: PacketBuf>(walk: &mut Walk<B>, tables: &Tables) {
     let frame = walk.frames.take(Node::Rewrite);
     walk.enter(frame);
     let Walk { bufs, meta, frames, counters, .. } = walk;
-    let (bufs, meta, counters) = (bufs.as_mut_slice(), &mut **meta, &**counters);
+    let (bufs, meta, tally) = (bufs.as_mut_slice(), &mut **meta, counters.adjacencies());
     let mut sent = walk.sent;
     let first = &meta[usize::from(frames.slot(frame, 0))];
     sent.expect(tables.adjacencies.slot(first.adjacency).port);
@@ -33,29 +33,22 @@ pub(crate) fn run<B: PacketBuf>(walk: &mut Walk<B>, tables: &Tables) {
         let slot = frames.slot(frame, at);
         let (buf, meta) = (&mut bufs[usize::from(slot)], &mut meta[usize::from(slot)]);
         let entry = tables.adjacencies.slot(meta.adjacency);
+        let is_v4 = meta.family & family::V6 == 0;
+        if let Some(len) = if is_v4 { link_v4(entry, buf, meta) } else { None } {
+            tally.count(meta.adjacency, len);
+            sent.send(meta, entry.port);
+            continue;
+        }
         let len = buf.len().wrapping_sub(meta.offset.into());
-        if len > entry.mtu.into() {
-            if may_be_cut(meta, buf.bytes()) {
-                frames.hand::<ME, { Node::Fragment as u8 }>(slot);
-            } else {
-                frames.refuse::<ME>(meta, slot, DropReason::TooBig);
-            }
-            continue;
-        }
-        if !start_before(buf, meta.offset.into(), entry.form.into()) {
-            frames.drop(meta, slot, DropReason::NoHeadroom);
-            continue;
-        }
-        let bytes = buf.bytes_mut();
-        let plain = entry.form == LINK_LEN as u8 && meta.family & family::V6 == 0;
-        let emitted = if plain { emit(entry, meta, bytes) } else { emit_any(entry, meta, bytes) };
-        match emitted {
+        match link_any(entry, buf, meta) {
             Ok(()) => {
-                counters.count_adjacency(meta.adjacency, len);
+                tally.count(meta.adjacency, len);
                 sent.send(meta, entry.port);
             }
-            Err(reason @ DropReason::TtlExpired) => {
-                meta.offset = entry.form.into();
+            Err(DropReason::TooBig) if may_be_cut(meta, buf.bytes()) => {
+                frames.hand::<ME, { Node::Fragment as u8 }>(slot);
+            }
+            Err(reason @ (DropReason::TooBig | DropReason::TtlExpired)) => {
                 frames.refuse::<ME>(meta, slot, reason);
             }
             Err(reason) => frames.drop(meta, slot, reason),
@@ -64,17 +57,23 @@ pub(crate) fn run<B: PacketBuf>(walk: &mut Walk<B>, tables: &Tables) {
     walk.sent = sent;
 }
 
-/// Writes the header of a link without a tag in front of an IPv4 packet.
+/// What is most: puts the header of a link without a tag in front of an IPv4 packet; the packet's length. `None`: it is for
+/// [`link_any`], which says why not, or does it.
 #[inline(always)]
-fn emit(entry: &Adjacency, meta: &Meta, frame: &mut [u8]) -> Result<(), DropReason> {
-    let Some((link, ip)) = split(frame) else { return Err(DropReason::BadHeader) };
-    if !count_hops(ip, meta.hops) {
-        return Err(DropReason::TtlExpired);
+pub(super) fn link_v4<B: PacketBuf>(entry: &Adjacency, buf: &mut B, meta: &mut Meta) -> Option<usize> {
+    let offset = usize::from(meta.offset);
+    let len = buf.len().wrapping_sub(offset);
+    if len > entry.mtu.into() || entry.form != LINK_LEN as u8 || !start_before(buf, offset, LINK_LEN) {
+        return None;
     }
-    if let Some(ready) = entry.rewrite.first_chunk::<LINK_LEN>() {
+    if let (Some((link, ip)), Some(ready)) = (split(buf.bytes_mut()), entry.rewrite.first_chunk())
+        && count_hops(ip, meta.hops)
+    {
         *link = *ready;
+        return Some(len);
     }
-    Ok(())
+    meta.offset = LINK_LEN as u16;
+    None
 }
 
 /// Ethernet and IPv4 header of a frame.
@@ -84,11 +83,18 @@ fn split(frame: &mut [u8]) -> Option<(&mut [u8; LINK_LEN], &mut [u8; ipv4::LEN])
     Some((link, rest.first_chunk_mut::<{ ipv4::LEN }>()?))
 }
 
-/// The same for either family, on any link.
+/// The same for either family, on any link. A packet whose hops are used up starts behind the place of the header then.
 #[inline(never)]
-fn emit_any(entry: &Adjacency, meta: &Meta, frame: &mut [u8]) -> Result<(), DropReason> {
+fn link_any<B: PacketBuf>(entry: &Adjacency, buf: &mut B, meta: &mut Meta) -> Result<(), DropReason> {
+    if buf.len().wrapping_sub(meta.offset.into()) > entry.mtu.into() {
+        return Err(DropReason::TooBig);
+    }
     let form = usize::from(entry.form);
-    let (link, packet) = frame.split_at_mut_checked(form).ok_or(DropReason::BadHeader)?;
+    if !start_before(buf, meta.offset.into(), form) {
+        return Err(DropReason::NoHeadroom);
+    }
+    meta.offset = entry.form.into();
+    let (link, packet) = buf.bytes_mut().split_at_mut_checked(form).ok_or(DropReason::BadHeader)?;
     count_any_hops(packet, meta.hops)?;
     link.copy_from_slice(entry.rewrite.get(..form).ok_or(DropReason::StaleIndex)?);
     let ethertype = if meta.family & family::V6 == 0 { ethernet::IPV4 } else { ethernet::IPV6 };
