@@ -161,10 +161,12 @@ impl Burst for Texts<'_> {
         Some(self.fields.packet(self.key, at, &mut self.buffer[begin..begin + length]))
     }
 
-    fn ahead(&self, at: usize) -> Option<(&Key, &[u8])> {
+    fn ahead(&mut self, at: usize) -> Option<(&Key, &[u8])> {
         let (begin, length) = *self.places.get(at)?;
         Some((self.key, &self.buffer[begin..begin + length]))
     }
+
+    fn sealed(&mut self, _: usize) {}
 
     fn opened(&mut self, at: usize, authentic: bool) {
         assert_eq!(at, self.authentic.len());

@@ -190,10 +190,12 @@ impl Burst for Slots<'_> {
     }
 
     #[inline(always)]
-    fn ahead(&self, at: usize) -> Option<(&Key, &[u8])> {
+    fn ahead(&mut self, at: usize) -> Option<(&Key, &[u8])> {
         let slot = self.slots.get(at)?;
         Some((self.keys.get(slot.sa as usize)?, self.texts.get(slot.place())?))
     }
+
+    fn sealed(&mut self, _: usize) {}
 
     #[inline(always)]
     fn opened(&mut self, _: usize, authentic: bool) {

@@ -29,7 +29,7 @@ mod vectors;
 
 use key::Form;
 pub use key::{Key, KeyError};
-pub use packet::{Burst, ICV, MOST_TEXT, Packet};
+pub use packet::{AHEAD, Burst, ICV, MOST_TEXT, Packet};
 pub use provider::{Provider, UnknownProvider};
 
 /// Encrypts the packets of a burst and writes their ICVs, in order.
@@ -50,8 +50,10 @@ pub fn seal<B: Burst>(provider: Provider, burst: &mut B) {
     }
     let _ = provider;
     for at in 0..burst.len() {
+        let _ = burst.ahead(at);
         if let Some(mut packet) = burst.packet(at) {
             seal_any(&mut packet);
+            burst.sealed(at);
         }
     }
 }
@@ -73,6 +75,7 @@ pub fn open<B: Burst>(provider: Provider, burst: &mut B) {
     }
     let _ = provider;
     for at in 0..burst.len() {
+        let _ = burst.ahead(at);
         if let Some(mut packet) = burst.packet(at) {
             let authentic = open_any(&mut packet);
             burst.opened(at, authentic);

@@ -28,18 +28,29 @@ pub struct Packet<'a> {
     pub text: &'a mut [u8],
 }
 
-/// A burst of packets, as the caller holds it. Its methods are called from within a kernel's loop and should inline there.
+/// How many places before its turn a packet is looked at, at most.
+pub const AHEAD: usize = 3;
+
+/// A burst of packets, as the caller holds it. Its methods are called from within a kernel's loop and should inline there: what the caller
+/// has to do with a packet before and after is done there as well, while its lines are in the first cache.
+///
+/// ```text
+///   ahead(0), ahead(1), ahead(2),  ahead(3), packet(0), sealed(0),  ahead(4), packet(1), sealed(1),  …
+/// ```
 #[allow(clippy::len_without_is_empty)] // Nobody asks.
 pub trait Burst {
     /// How many packets there may be.
     fn len(&self) -> usize;
 
+    /// A look at a packet before its turn, once for each place in order, up to [`AHEAD`] places before its turn; `at` may be past the end.
+    /// Its key and text, if they are known: what is wanted of both is asked of memory.
+    fn ahead(&mut self, at: usize) -> Option<(&Key, &[u8])>;
+
     /// The packet at a place below [`Burst::len`]; none: it is passed over.
     fn packet(&mut self, at: usize) -> Option<Packet<'_>>;
 
-    /// Key and text of a packet whose turn comes soon, if it is known: what is wanted of both is asked of memory. `at` may be past the
-    /// end.
-    fn ahead(&self, at: usize) -> Option<(&Key, &[u8])>;
+    /// Told of each packet that was given to [`seal`](crate::seal).
+    fn sealed(&mut self, at: usize);
 
     /// Told of each packet that was given to [`open`](crate::open) whether it is authentic. If not, its text is worth nothing.
     fn opened(&mut self, at: usize, authentic: bool);

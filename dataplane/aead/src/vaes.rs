@@ -24,7 +24,7 @@ mod setup;
 
 use std::arch::x86_64::{__m128i, _MM_HINT_T0, _mm_prefetch, _mm_set_epi64x};
 
-use crate::packet::{Burst, ICV, Packet};
+use crate::packet::{AHEAD, Burst, ICV, Packet};
 
 /// What the kernels want of a key. It lies 16 bytes behind the beginning of a line ([`Key`](crate::Key)): three lines have all round keys
 /// of a key of 128 bits, four those of one of 256, the powers are the next four; what more than sixteen
@@ -46,9 +46,6 @@ const POWERS: usize = 16;
 const ROUNDS_128: usize = 10;
 const ROUNDS_256: usize = 14;
 
-/// How many packets ahead the lines of a key and of a text are asked of memory.
-const AHEAD: usize = 3;
-
 /// Bytes of a line.
 const LINE: usize = 64;
 
@@ -69,7 +66,7 @@ pub(crate) struct Coming {
 impl Ahead {
     /// At the beginning of a burst: asks for the keys and texts of its first packets.
     #[inline(always)]
-    fn of<B: Burst>(burst: &B) -> Self {
+    fn of<B: Burst>(burst: &mut B) -> Self {
         let ahead = Self { long: false };
         (0..AHEAD).for_each(|at| ahead.ask(burst, at).ask_all());
         ahead
@@ -77,7 +74,7 @@ impl Ahead {
 
     /// Asks for the lines of a packet's key that its text will want; the text itself is left to be asked for.
     #[inline(always)]
-    fn ask<B: Burst>(self, burst: &B, at: usize) -> Coming {
+    fn ask<B: Burst>(self, burst: &mut B, at: usize) -> Coming {
         let Some((key, text)) = burst.ahead(at) else { return Coming::nothing() };
         let key: *const u8 = std::ptr::from_ref(key).cast();
         let line = |at: usize| ask(key.wrapping_add(LINE * at));

@@ -23,6 +23,7 @@ fn a_burst_is_worked_on_packet_by_packet_and_empty_places_are_passed_over() {
             if !texts.skip.contains(&at) {
                 seal_one(texts.packet_of(at, &mut alone));
             }
+            assert_eq!(texts.sealed.contains(&at), !texts.skip.contains(&at), "{provider} {at}");
             assert_eq!(texts.texts[at], alone, "{provider} {at}");
         }
         texts.texts[50][20] ^= 1;
@@ -98,6 +99,6 @@ fn a_provider_has_a_name_and_the_best_is_the_first_that_is_usable() {
     assert_eq!(error, "there is no AES-GCM provider \"openssl\": vaes512, vaes256, ring or aes-gcm");
     assert_eq!(usable().next(), Some(Provider::best()));
     assert!(Provider::AesGcm.is_usable() && Provider::Ring.is_usable());
-    let empty = Texts::new(&[], std::iter::empty());
+    let mut empty = Texts::new(&[], std::iter::empty());
     assert_eq!((empty.len(), empty.ahead(0).is_none()), (0, true));
 }

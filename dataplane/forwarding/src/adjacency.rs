@@ -205,6 +205,13 @@ impl Adjacency {
         rewrite: [0; 106],
     };
 
+    /// Whether what goes by it is sealed, and the rewrite [`KEYED_LEN`] long: Ethernet without a tag, IPv4 and, behind the gap for ESP, GRE.
+    #[inline(always)]
+    pub(crate) fn is_plainly_sealed(&self) -> bool {
+        let all = flag::ESP | flag::OUTER6 | flag::ESP_UDP | flag::ESP_TUNNEL;
+        self.flags & all == flag::ESP && self.form == KEYED_LEN as u8 && self.link == LINK_LEN as u8
+    }
+
     /// An entry that needs nothing but its kind.
     pub(crate) const fn of(kind: Kind, wants: u8) -> Self {
         Self { kind, wants, ..Self::FREE }

@@ -25,11 +25,11 @@ use std::sync::Arc;
 use memory::MapError;
 use model::sa::{Amount, Lifetimes};
 
-pub(crate) use inbound::{Found, Inbound};
-pub(crate) use job::{Job, open, seal, seal_one};
+pub(crate) use inbound::{Inbound, InboundSa, Opener};
+pub(crate) use job::Jobs;
 pub(crate) use lines::{InboundCount, Lines};
 pub(crate) use order::{Change, NewInbound, NewOutbound, Order, OrderSender, Orders, orders};
-pub(crate) use outbound::{Numbered, Outbound, Sealer};
+pub(crate) use outbound::{Numbered, Outbound, OutboundSa, Sealer};
 
 /// What an adjacency has in place of a slot if nothing protects it.
 pub(crate) const UNPROTECTED: u32 = u32::MAX;

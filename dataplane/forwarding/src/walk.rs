@@ -17,7 +17,6 @@ use crate::packet::{outer_source, sealed_in};
 use crate::parking::{Leaving, Parked, Parking};
 use crate::ports::{HandedOff, HandoffEntry, Injected, InterfaceId, Origin, PortId, Ports, Punt};
 use crate::reassembly::{Fragment, Held, Reassembly};
-use crate::sa::Job;
 use crate::stage::icmp_error;
 use crate::tables::Tables;
 use crate::trace::Trace;
@@ -90,8 +89,6 @@ pub(crate) struct Walk<B> {
     pub(crate) handed: Vec<HandedOff<B>>,
     /// Where the control plane's packets come from that are handed off at the end of this walk, by slot.
     pub(crate) origins: Vec<(u8, Origin)>,
-    /// Packets that are sealed or opened just now.
-    pub(crate) jobs: Vec<Job>,
     pub(crate) carried: VecDeque<Carried<B>>,
     /// Multicast packets in `carried`.
     pub(crate) replicating: usize,
@@ -145,7 +142,6 @@ impl<B: PacketBuf> Walk<B> {
             injected: Vec::with_capacity(INJECTED),
             handed: Vec::with_capacity(HANDED),
             origins: Vec::with_capacity(INJECTED + HANDED),
-            jobs: Vec::with_capacity(SLOTS),
             carried: VecDeque::with_capacity(CARRIED),
             replicating: 0,
             parking: Parking::new(),

@@ -134,7 +134,7 @@ pub fn breathe<P: Ports>(worker: &mut Worker<P::Buf>, now: Instant, ports: &mut 
         walk.expire();
     }
     stage::inject::run(walk, tables, sas, ports);
-    receive(walk, tables, ports);
+    receive(walk, tables, sas, ports);
     stages! {
         walk:
         Reassemble => stage::reassemble::run(walk);
@@ -167,7 +167,7 @@ pub fn breathe<P: Ports>(worker: &mut Worker<P::Buf>, now: Instant, ports: &mut 
 }
 
 /// A burst of each port, beginning with another port each time, as long as there are slots.
-fn receive<P: Ports>(walk: &mut Walk<P::Buf>, tables: &Tables, ports: &mut P) {
+fn receive<P: Ports>(walk: &mut Walk<P::Buf>, tables: &Tables, sas: &Sas, ports: &mut P) {
     let count = ports.count();
     for step in 0..count {
         let port = PortId((walk.first_rx + step) % count);
@@ -189,7 +189,7 @@ fn receive<P: Ports>(walk: &mut Walk<P::Buf>, tables: &Tables, ports: &mut P) {
             observe(walk, tables, port, first);
         }
         walk.end_lap(Some(Node::Rx));
-        let mut burst = stage::classify::Burst::new(walk, tables, port, first);
+        let mut burst = stage::classify::Burst::new(walk, tables, sas, port, first);
         let (end, observes) = (walk.bufs.len(), walk.observes());
         let mut from = first;
         while from < end {

@@ -11,9 +11,9 @@
 use std::arch::x86_64::*;
 
 use super::setup::POLYNOMIAL;
-use super::{AHEAD, Ahead, Coming, Fixed, Lines, MASKS, POWERS, ROUNDS_128, ROUNDS_256};
+use super::{Ahead, Coming, Fixed, Lines, MASKS, POWERS, ROUNDS_128, ROUNDS_256};
 use crate::key::Form;
-use crate::packet::{Burst, ICV};
+use crate::packet::{AHEAD, Burst, ICV};
 
 /// Vectors of a whole piece, and its bytes.
 const WHOLE: usize = 8;
@@ -536,6 +536,7 @@ pub(crate) fn seal_burst<B: Burst>(burst: &mut B) {
             },
             _ => crate::seal_any(&mut packet),
         }
+        burst.sealed(at);
     }
 }
 

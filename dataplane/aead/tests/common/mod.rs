@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use aead::{Burst, Key, Packet, Provider};
+use aead::{AHEAD, Burst, Key, Packet, Provider};
 
 /// The providers that this machine can run.
 pub(crate) fn usable() -> impl Iterator<Item = Provider> {
@@ -20,6 +20,10 @@ pub(crate) struct Texts<'k> {
     pub(crate) skip: BTreeSet<usize>,
     /// What was said of each: authentic or not.
     pub(crate) told: BTreeMap<usize, bool>,
+    /// Those that were sealed.
+    pub(crate) sealed: BTreeSet<usize>,
+    /// How many were looked at before their turn.
+    looked: usize,
 }
 
 impl<'k> Texts<'k> {
@@ -28,7 +32,15 @@ impl<'k> Texts<'k> {
         let (of, texts) = texts
             .map(|(key, length)| (key, (0..length).map(|i| (i * 7 + length) as u8 | 1).collect()))
             .unzip();
-        Self { keys, of, texts, skip: BTreeSet::new(), told: BTreeMap::new() }
+        Self {
+            keys,
+            of,
+            texts,
+            skip: BTreeSet::new(),
+            told: BTreeMap::new(),
+            sealed: BTreeSet::new(),
+            looked: 0,
+        }
     }
 
     /// The packet at a place, with a text of the caller's.
@@ -57,11 +69,26 @@ impl Burst for Texts<'_> {
     }
 
     fn packet(&mut self, at: usize) -> Option<Packet<'_>> {
+        assert!(
+            (at + 1..=at + 1 + AHEAD).contains(&self.looked),
+            "{} were looked at before {at}",
+            self.looked
+        );
         (!self.skip.contains(&at)).then(|| packet(&self.keys[self.of[at]], at, &mut self.texts[at]))
     }
 
-    fn ahead(&self, at: usize) -> Option<(&Key, &[u8])> {
+    fn ahead(&mut self, at: usize) -> Option<(&Key, &[u8])> {
+        if at == 0 {
+            self.looked = 0;
+            self.sealed.clear();
+        }
+        assert_eq!(at, self.looked, "each once, in order");
+        self.looked += 1;
         Some((&self.keys[*self.of.get(at)?], &self.texts[at]))
+    }
+
+    fn sealed(&mut self, at: usize) {
+        assert!(self.sealed.insert(at), "told twice of {at}");
     }
 
     fn opened(&mut self, at: usize, authentic: bool) {

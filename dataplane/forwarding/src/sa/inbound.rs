@@ -32,18 +32,23 @@ pub(crate) struct Inbound {
     sas: HugeSlots<NewInbound>,
 }
 
-/// What there is to know of an SA before one of its packets is opened.
+/// They all as a burst of packets uses them.
+#[derive(Debug)]
+pub(crate) struct Opener<'a> {
+    lines: &'a [LineAligned<InboundLine>],
+    windows: &'a mut [LineAligned<window::Ring>],
+    sas: &'a HugeSlots<NewInbound>,
+}
+
+/// An SA that a packet came by.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Found {
-    pub(crate) spi: u32,
-    pub(crate) salt: [u8; 4],
-    pub(crate) esn: bool,
-    pub(crate) tunnel: bool,
-    pub(crate) domain: u16,
-    /// Where its packets come from.
-    pub(crate) remote: IpAddr,
-    /// UDP port that they come from; 0: they are not in UDP.
-    pub(crate) port: u16,
+pub(crate) struct InboundSa<'a> {
+    line: &'a InboundLine,
+    sa: &'a NewInbound,
+    /// Its slot.
+    at: usize,
+    /// Domain in the upper half, [`flag`]s in the lower one.
+    flags: u32,
 }
 
 impl Inbound {
@@ -52,94 +57,16 @@ impl Inbound {
         Ok(Self { lines, windows: HugeVec::zeroed(Spi::SLOTS)?, sas: HugeSlots::new(Spi::SLOTS)? })
     }
 
-    /// Asks the cache for what a packet with this SPI needs first, and for where the bit of its number is.
+    /// Asks the cache for what a packet with this SPI needs first.
     #[inline(always)]
-    pub(crate) fn prefetch(&self, spi: u32, low: u32) {
-        let at = slot(spi);
-        memory::prefetch_slice(&self.lines.inbound, at);
-        if let Some(ring) = self.windows.get(at) {
-            memory::prefetch_slice(&**ring, window::word(low.into()));
-        }
+    pub(crate) fn prefetch(&self, spi: u32) {
+        memory::prefetch_slice(&self.lines.inbound, slot(spi));
     }
 
-    /// The SA with an SPI.
+    /// For a burst.
     #[inline(always)]
-    pub(crate) fn find(&self, spi: u32) -> Option<Found> {
-        let line = self.lines.inbound.get(slot(spi))?;
-        if line.spi.load(Relaxed) != spi || spi == 0 {
-            return None;
-        }
-        let flags = line.domain_flags.load(Relaxed);
-        Some(Found {
-            spi,
-            salt: line.salt.load(Relaxed).to_be_bytes(),
-            esn: flags & flag::ESN != 0,
-            tunnel: flags & flag::TUNNEL != 0,
-            domain: (flags >> 16) as u16,
-            remote: remote(line, flags),
-            port: (line.port_reached.load(Relaxed) >> 16) as u16,
-        })
-    }
-
-    /// The whole number of a packet of which the low half came, if it is neither too old nor there already (RFC 4303 §3.4.3: that is not
-    /// worth the work); else it is counted.
-    #[inline(always)]
-    pub(crate) fn admit(&self, spi: u32, low: u32) -> Option<u64> {
-        let at = slot(spi);
-        let (line, ring) = (self.lines.inbound.get(at)?, self.windows.get(at)?);
-        let (flags, top) = (line.domain_flags.load(Relaxed), line.top.load(Relaxed));
-        let window = window_of(flags);
-        let esn = flags & flag::ESN != 0;
-        let sequence = if esn { window::whole(low, top, window) } else { Some(low.into()) };
-        let sequence = sequence.filter(|sequence| window::is_new(ring, top, window, *sequence));
-        if sequence.is_none() {
-            line.replayed.store(line.replayed.load(Relaxed).wrapping_add(1), Relaxed);
-        }
-        sequence
-    }
-
-    /// The key of the SA with an SPI that was found.
-    #[inline(always)]
-    pub(crate) fn key(&self, spi: u32) -> Option<&aead::Key> {
-        Some(&self.sas.get(slot(spi))?.key)
-    }
-
-    /// A packet was not authentic.
-    #[cold]
-    pub(crate) fn refuse(&self, spi: u32) {
-        if let Some(line) = self.lines.inbound.get(slot(spi)) {
-            line.forged.store(line.forged.load(Relaxed).wrapping_add(1), Relaxed);
-        }
-    }
-
-    /// A packet is authentic, and decrypted it is `len` bytes: it is taken if it has not been taken since it was admitted. Whether it is
-    /// the newest.
-    ///
-    /// # Errors
-    /// [`DropReason::Replayed`], [`DropReason::LifetimeEnded`].
-    #[inline(always)]
-    pub(crate) fn accept(&mut self, spi: u32, sequence: u64, len: usize) -> Result<bool, DropReason> {
-        let at = slot(spi);
-        let (Some(line), Some(ring)) = (self.lines.inbound.get(at), self.windows.get_mut(at)) else {
-            return Err(DropReason::NoSa);
-        };
-        let (flags, top) = (line.domain_flags.load(Relaxed), line.top.load(Relaxed));
-        let Some(now) = window::take(ring, top, window_of(flags), sequence) else {
-            line.replayed.store(line.replayed.load(Relaxed).wrapping_add(1), Relaxed);
-            return Err(DropReason::Replayed);
-        };
-        line.top.store(now, Relaxed);
-        let packets = line.packets.load(Relaxed) + 1;
-        let bytes = line.bytes.load(Relaxed) + len as u64;
-        if flags & flag::LIMITED != 0
-            && let Some(sa) = self.sas.get(at)
-            && !is_within(line, &sa.lifetimes, packets, bytes)
-        {
-            return Err(DropReason::LifetimeEnded);
-        }
-        line.packets.store(packets, Relaxed);
-        line.bytes.store(bytes, Relaxed);
-        Ok(now > top)
+    pub(crate) fn opener(&mut self) -> Opener<'_> {
+        Opener { lines: &self.lines.inbound, windows: &mut self.windows, sas: &self.sas }
     }
 
     /// Another SA in a slot, or none.
@@ -183,6 +110,125 @@ impl Inbound {
         (sa.domain, sa.remote, sa.port, sa.lifetimes) = (domain, remote, port, lifetimes);
         describe(line, sa);
     }
+}
+
+impl<'a> Opener<'a> {
+    /// As [`Inbound::prefetch`].
+    #[inline(always)]
+    pub(crate) fn prefetch(&self, spi: u32) {
+        memory::prefetch_slice(self.lines, slot(spi));
+    }
+
+    /// The SA with an SPI.
+    #[inline(always)]
+    pub(crate) fn find(&self, spi: u32) -> Option<InboundSa<'a>> {
+        let at = slot(spi);
+        let line = &**self.lines.get(at)?;
+        if line.spi.load(Relaxed) != spi || spi == 0 {
+            return None;
+        }
+        Some(InboundSa { line, sa: self.sas.get(at)?, at, flags: line.domain_flags.load(Relaxed) })
+    }
+
+    /// The whole number of a packet of which the low half came, if it is neither too old nor there already (RFC 4303 §3.4.3: that is not
+    /// worth the work); else it is counted. Asks the cache for where the number's bit is.
+    #[inline(always)]
+    pub(crate) fn admit(&self, sa: &InboundSa<'_>, low: u32) -> Option<u64> {
+        let ring = self.windows.get(sa.at)?;
+        memory::prefetch_slice(&**ring, window::word(low.into()));
+        let (top, window) = (sa.line.top.load(Relaxed), window_of(sa.flags));
+        let sequence = if sa.is_esn() { window::whole(low, top, window) } else { Some(low.into()) };
+        let sequence = sequence.filter(|sequence| window::is_new(ring, top, window, *sequence));
+        if sequence.is_none() {
+            count_replayed(sa.line);
+        }
+        sequence
+    }
+
+    /// A packet is authentic, and decrypted it is `len` bytes: it is taken if it has not been taken since it was admitted. Whether it is
+    /// the newest.
+    ///
+    /// # Errors
+    /// [`DropReason::Replayed`], [`DropReason::LifetimeEnded`].
+    #[inline(always)]
+    pub(crate) fn accept(
+        &mut self,
+        sa: &InboundSa<'_>,
+        sequence: u64,
+        len: usize,
+    ) -> Result<bool, DropReason> {
+        let (line, flags) = (sa.line, sa.flags);
+        let ring = self.windows.get_mut(sa.at).ok_or(DropReason::NoSa)?;
+        let top = line.top.load(Relaxed);
+        let Some(now) = window::take(ring, top, window_of(flags), sequence) else {
+            count_replayed(line);
+            return Err(DropReason::Replayed);
+        };
+        line.top.store(now, Relaxed);
+        let packets = line.packets.load(Relaxed) + 1;
+        let bytes = line.bytes.load(Relaxed) + len as u64;
+        if flags & flag::LIMITED != 0 && !is_within(line, &sa.sa.lifetimes, packets, bytes) {
+            return Err(DropReason::LifetimeEnded);
+        }
+        line.packets.store(packets, Relaxed);
+        line.bytes.store(bytes, Relaxed);
+        Ok(now > top)
+    }
+}
+
+impl<'a> InboundSa<'a> {
+    #[inline(always)]
+    pub(crate) fn key(&self) -> &'a aead::Key {
+        &self.sa.key
+    }
+
+    #[inline(always)]
+    pub(crate) fn salt(&self) -> [u8; 4] {
+        self.line.salt.load(Relaxed).to_be_bytes()
+    }
+
+    #[inline(always)]
+    pub(crate) fn is_esn(&self) -> bool {
+        self.flags & flag::ESN != 0
+    }
+
+    #[inline(always)]
+    pub(crate) fn is_tunnel(&self) -> bool {
+        self.flags & flag::TUNNEL != 0
+    }
+
+    #[inline(always)]
+    pub(crate) fn domain(&self) -> u16 {
+        (self.flags >> 16) as u16
+    }
+
+    /// Where its packets come from.
+    pub(crate) fn remote(&self) -> IpAddr {
+        remote(self.line, self.flags)
+    }
+
+    /// Whether its packets come from this address.
+    #[inline(always)]
+    pub(crate) fn is_from(&self, v4: u32) -> bool {
+        self.flags & flag::REMOTE6 == 0 && self.line.remote[1].load(Relaxed) == u64::from(v4)
+    }
+
+    /// UDP port that they come from; 0: they are not in UDP.
+    #[inline(always)]
+    pub(crate) fn port(&self) -> u16 {
+        (self.line.port_reached.load(Relaxed) >> 16) as u16
+    }
+
+    /// A packet was not authentic.
+    #[cold]
+    pub(crate) fn refuse(&self) {
+        self.line.forged.store(self.line.forged.load(Relaxed).wrapping_add(1), Relaxed);
+    }
+}
+
+#[cold]
+fn count_replayed(line: &InboundLine) {
+    line.replayed.store(line.replayed.load(Relaxed).wrapping_add(1), Relaxed);
 }
 
 /// Writes what an SA says of itself to its line.

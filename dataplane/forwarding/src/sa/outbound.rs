@@ -30,6 +30,13 @@ pub(crate) struct Outbound {
     sas: HugeSlots<NewOutbound>,
 }
 
+/// An SA of this worker's, which has a key: without one a packet would go in the clear.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct OutboundSa<'a> {
+    line: &'a OutboundLine,
+    sa: &'a NewOutbound,
+}
+
 /// What a packet is sealed with.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Numbered {
@@ -41,9 +48,10 @@ pub(crate) struct Numbered {
 }
 
 /// Who seals for a slot.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Sealer {
-    Own,
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Sealer<'a> {
+    /// This worker, by an SA of its own.
+    Own(OutboundSa<'a>),
     Worker(u16),
     Nobody,
 }
@@ -62,77 +70,16 @@ impl Outbound {
 
     /// Who seals for a slot.
     #[inline(always)]
-    pub(crate) fn sealer(&self, slot: u32) -> Sealer {
-        let Some(line) = self.lines.outbound.get(slot as usize) else { return Sealer::Nobody };
+    pub(crate) fn sealer(&self, slot: u32) -> Sealer<'_> {
+        let at = slot as usize;
+        let Some(line) = self.lines.outbound.get(at) else { return Sealer::Nobody };
         if line.spi.load(Relaxed) != 0 {
-            return Sealer::Own;
+            return self.sas.get(at).map_or(Sealer::Nobody, |sa| Sealer::Own(OutboundSa { line, sa }));
         }
         match line.elsewhere.load(Relaxed) {
             0 => Sealer::Nobody,
             worker => Sealer::Worker((worker - 1) as u16),
         }
-    }
-
-    /// Whether the SA in a slot is of tunnel mode.
-    pub(crate) fn is_tunnel(&self, slot: u32) -> bool {
-        let line = self.lines.outbound.get(slot as usize);
-        line.is_some_and(|line| line.flags_reached.load(Relaxed) & flag::TUNNEL != 0)
-    }
-
-    /// The next number of the SA in a slot, for a packet that is sealed: `len` bytes of it are encrypted.
-    ///
-    /// # Errors
-    /// [`DropReason::NoOutboundSa`], [`DropReason::LeaseSpent`], [`DropReason::SequenceOverflow`], [`DropReason::LifetimeEnded`].
-    #[inline(always)]
-    pub(crate) fn number(&self, slot: u32, len: usize) -> Result<Numbered, DropReason> {
-        let line = self.lines.outbound.get(slot as usize);
-        let line = line.filter(|line| line.spi.load(Relaxed) != 0).ok_or(DropReason::NoOutboundSa)?;
-        // What has a number is sealed: without a key it would go in the clear.
-        self.key(slot).ok_or(DropReason::NoOutboundSa)?;
-        let (sequence, bytes) = (line.next.load(Relaxed), line.bytes.load(Relaxed) + len as u64);
-        if sequence > line.last.load(Relaxed) || bytes > line.alarm.load(Relaxed) {
-            self.look_closer(line, slot, bytes)?;
-        }
-        line.next.store(sequence + 1, Relaxed);
-        line.packets.store(line.packets.load(Relaxed) + 1, Relaxed);
-        line.bytes.store(bytes, Relaxed);
-        let flags = line.flags_reached.load(Relaxed);
-        Ok(Numbered {
-            spi: line.spi.load(Relaxed),
-            salt: line.salt.load(Relaxed).to_be_bytes(),
-            esn: flags & flag::ESN != 0,
-            sequence,
-        })
-    }
-
-    /// Something is reached: of the lease, the numbers or a lifetime. Whether one more packet may go, with which it is so many bytes.
-    #[cold]
-    #[inline(never)]
-    fn look_closer(&self, line: &OutboundLine, slot: u32, bytes: u64) -> Result<(), DropReason> {
-        let sa = self.sas.get(slot as usize).ok_or(DropReason::NoOutboundSa)?;
-        let before = reached(line);
-        let packets = line.packets.load(Relaxed) + 1;
-        let (after, within) = reach(before, &sa.lifetimes, packets, bytes);
-        if after != before {
-            set_reached(line, after);
-        }
-        set_bounds(line, &sa.lifetimes, sa.esn);
-        let sequence = line.next.load(Relaxed);
-        if !within {
-            Err(DropReason::LifetimeEnded)
-        } else if sequence > most(sa.esn) {
-            Err(DropReason::SequenceOverflow)
-        } else if sequence > line.leased.load(Relaxed) {
-            Err(DropReason::LeaseSpent)
-        } else {
-            Ok(())
-        }
-    }
-
-    /// The key of the SA in a slot.
-    #[inline(always)]
-    pub(crate) fn key(&self, slot: u32) -> Option<&aead::Key> {
-        Some(&self.sas.get(slot as usize)?.key)
     }
 
     /// Another SA in a slot, or none.
@@ -177,6 +124,74 @@ impl Outbound {
             set_reached(line, 0);
         }
         set_bounds(line, &sa.lifetimes, sa.esn);
+    }
+}
+
+impl<'a> OutboundSa<'a> {
+    #[inline(always)]
+    pub(crate) fn key(&self) -> &'a aead::Key {
+        &self.sa.key
+    }
+
+    /// Whether it is of tunnel mode.
+    pub(crate) fn is_tunnel(&self) -> bool {
+        self.line.flags_reached.load(Relaxed) & flag::TUNNEL != 0
+    }
+
+    /// The next number, for a packet that is sealed: `len` bytes of it are encrypted.
+    ///
+    /// # Errors
+    /// [`DropReason::LeaseSpent`], [`DropReason::SequenceOverflow`], [`DropReason::LifetimeEnded`].
+    #[inline(always)]
+    pub(crate) fn number(&self, len: usize) -> Result<Numbered, DropReason> {
+        let line = self.line;
+        let (sequence, bytes) = (line.next.load(Relaxed), line.bytes.load(Relaxed) + len as u64);
+        if sequence > line.last.load(Relaxed) || bytes > line.alarm.load(Relaxed) {
+            self.look_closer(bytes)?;
+        }
+        line.next.store(sequence + 1, Relaxed);
+        line.packets.store(line.packets.load(Relaxed) + 1, Relaxed);
+        line.bytes.store(bytes, Relaxed);
+        let flags = line.flags_reached.load(Relaxed);
+        Ok(Numbered {
+            spi: line.spi.load(Relaxed),
+            salt: line.salt.load(Relaxed).to_be_bytes(),
+            esn: flags & flag::ESN != 0,
+            sequence,
+        })
+    }
+
+    /// Something is reached: of the lease, the numbers or a lifetime. Whether one more packet may go, with which it is so many bytes.
+    #[cold]
+    #[inline(never)]
+    fn look_closer(&self, bytes: u64) -> Result<(), DropReason> {
+        let Self { line, sa } = *self;
+        let before = reached(line);
+        let packets = line.packets.load(Relaxed) + 1;
+        let (after, within) = reach(before, &sa.lifetimes, packets, bytes);
+        if after != before {
+            set_reached(line, after);
+        }
+        set_bounds(line, &sa.lifetimes, sa.esn);
+        let sequence = line.next.load(Relaxed);
+        if !within {
+            Err(DropReason::LifetimeEnded)
+        } else if sequence > most(sa.esn) {
+            Err(DropReason::SequenceOverflow)
+        } else if sequence > line.leased.load(Relaxed) {
+            Err(DropReason::LeaseSpent)
+        } else {
+            Ok(())
+        }
+    }
+}
+
+impl Numbered {
+    /// A packet with this number under its SA's key; RFC 4106 §3.1: an IV is used once with a key; so is a sequence number.
+    #[inline(always)]
+    pub(crate) fn packet<'a>(&self, key: &'a aead::Key, text: &'a mut [u8]) -> aead::Packet<'a> {
+        let Self { spi, salt, esn, sequence } = *self;
+        aead::Packet { key, salt, iv: sequence, sequence, spi, esn, text }
     }
 }
 

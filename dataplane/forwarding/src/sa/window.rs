@@ -23,19 +23,12 @@ pub(crate) type Ring = [u64; (LARGEST / BITS) as usize];
 /// `None` if it would be below 0 or above 2^64 - 1. Before authentication it is a guess: one that is wrong is not authentic.
 #[inline(always)]
 pub(crate) fn whole(low: u32, top: u64, window: u64) -> Option<u64> {
-    let (high, top_low) = ((top >> 32) as u32, top as u32);
-    let reach = (window - 1) as u32;
-    let bottom = top_low.wrapping_sub(reach);
-    let high = if top_low >= reach {
-        // Case A: the window lies within one cycle of the low half.
-        if low >= bottom { high } else { high.checked_add(1)? }
-    } else if low >= bottom {
-        // Case B: it reaches back into the cycle before.
-        high.checked_sub(1)?
-    } else {
-        high
-    };
-    Some(u64::from(high) << 32 | u64::from(low))
+    // The numbers that it can be are those of one cycle from the bottom of the window on. The bottom may be in the cycle before the first
+    // one, or the end of the cycle in the one behind the last: what comes out is a number if both or neither wrap.
+    let reach = window - 1;
+    let bottom = top.wrapping_sub(reach);
+    let number = bottom.wrapping_add(low.wrapping_sub(bottom as u32).into());
+    ((top < reach) == (number < bottom)).then_some(number)
 }
 
 /// Whether a number has not come and is not too old. 0 is never sent (RFC 4303 §3.3.3).

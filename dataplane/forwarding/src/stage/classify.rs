@@ -24,6 +24,7 @@ use crate::fib::Fib;
 use crate::graph::Node;
 use crate::packet::check_ip6;
 use crate::ports::{InterfaceId, PortId};
+use crate::sa::Sas;
 use crate::tables::{PortInterface, Tables};
 use crate::walk::Walk;
 
@@ -50,7 +51,13 @@ pub(crate) struct Burst<'a> {
 
 impl<'a> Burst<'a> {
     /// The burst in slots from `first` on, whose first packets are asked for.
-    pub(crate) fn new<B: PacketBuf>(walk: &Walk<B>, tables: &'a Tables, port: PortId, first: usize) -> Self {
+    pub(crate) fn new<B: PacketBuf>(
+        walk: &Walk<B>,
+        tables: &'a Tables,
+        sas: &'a Sas,
+        port: PortId,
+        first: usize,
+    ) -> Self {
         let bufs = walk.bufs.get(first..).unwrap_or_default();
         for buf in bufs.iter().take(AHEAD_DESCRIPTOR) {
             buf.prefetch_descriptor();
@@ -62,7 +69,7 @@ impl<'a> Burst<'a> {
             buf.prefetch_bytes();
         }
         Self {
-            unusual: Unusual { tables, port, untagged },
+            unusual: Unusual { tables, sas, port, untagged },
             station,
             table,
             fib: &tables.fibs[usize::from(table)].v4,
@@ -109,6 +116,7 @@ impl<'a> Burst<'a> {
             {
                 protected = to.into();
                 let whole = LINK_LEN + to_protected(ip, bytes, meta, frames, slot);
+                prefetch_sa(unusual.sas, bytes, meta);
                 if whole < bytes.len() {
                     cut_padding(buf, whole);
                 }
@@ -212,6 +220,14 @@ fn to_protected(ip: &[u8; ipv4::LEN], bytes: &[u8], meta: &mut Meta, frames: &mu
     }
 }
 
+/// Asks the cache for the SA of a packet for esp-decrypt. (Of what is something else it is as good a guess as any.)
+#[inline(always)]
+fn prefetch_sa(sas: &Sas, bytes: &[u8], meta: &Meta) {
+    if let Some(spi) = bytes.get(usize::from(meta.offset)..).and_then(<[u8]>::first_chunk) {
+        sas.inbound.prefetch(u32::from_be_bytes(*spi));
+    }
+}
+
 /// What a datagram for a protected address is.
 pub(super) enum InUdp {
     /// ESP; the length of the datagram, at most what is there.
@@ -261,6 +277,7 @@ impl Arrival {
 /// The whole path of packets that are not plain.
 struct Unusual<'a> {
     tables: &'a Tables,
+    sas: &'a Sas,
     port: PortId,
     untagged: Option<Arrival>,
 }
@@ -312,7 +329,10 @@ impl Unusual<'_> {
             Next::Lookup6 => frames.hand::<ME, { Node::Ip6Lookup as u8 }>(slot),
             Next::Reassemble => frames.hand::<ME, { Node::Reassemble as u8 }>(slot),
             Next::Decap => frames.hand::<ME, { Node::GreDecap as u8 }>(slot),
-            Next::Decrypt => frames.hand::<ME, { Node::EspDecrypt as u8 }>(slot),
+            Next::Decrypt => {
+                prefetch_sa(self.sas, buf.bytes(), meta);
+                frames.hand::<ME, { Node::EspDecrypt as u8 }>(slot);
+            }
         }
     }
 

@@ -5,28 +5,32 @@
 //! 2. No SA with this SPI: drop `no-sa`. From another peer, or in UDP as against not: drop `sa-mismatch`. (The SA is in UDP: a NAT may
 //!    have given its peer another address or port; that is found out when the packet is authentic.)
 //! 3. Came before, or is too old: drop `replayed`. With ESN the high half of the sequence number is inferred (RFC 4303 §A2.2).
-//! 4. All packets are opened in one burst. Not authentic: drop `bad-icv`.
-//! 5. The window again, and now it moves: of two copies in one burst one has come before: drop `replayed`. A lifetime has ended: drop
-//!    `lifetime-ended`.
+//! 4. It is opened. Not authentic: drop `bad-icv`.
+//! 5. The window again, and now it moves: of two copies close to each other one has come before: drop `replayed`. A lifetime has ended:
+//!    drop `lifetime-ended`.
 //! 6. The newest packet of an SA, from elsewhere than its peer: a notice, once a second.
 //! 7. Padding and what is behind it are cut off; wrong: drop `esp-malformed`. A dummy: drop `esp-dummy`. Transport mode has GRE in it;
 //!    tunnel mode an IP packet between the same addresses as the outer one's SA, not a fragment, and GRE in that; all else: drop
 //!    `sa-mismatch`.
 //! 8. `gre-decap`, with what the SA protects: only a tunnel of that takes it.
+//!
+//! 1 to 3 are done some packets ahead of the rest, so that key and text are on their way from memory ([`aead::Burst`]).
 
 use std::net::IpAddr;
 
+use model::time::Instant;
 use wire::buf::PacketBuf;
 use wire::{esp, ipv4, ipv6};
 
 use super::check_ip;
 use crate::DropReason;
 use crate::adjacency::LINK_LEN;
-use crate::burst::{End, Meta, family};
+use crate::burst::{End, Frame, Frames, Meta, SLOTS, family};
 use crate::graph::Node;
+use crate::limit::Limit;
 use crate::packet::{addresses, check_ip6};
 use crate::ports::{Notice, Ports};
-use crate::sa::{Found, Job, Sas, open};
+use crate::sa::{InboundSa, Jobs, Opener, Sas};
 use crate::tables::Tables;
 use crate::walk::Walk;
 
@@ -36,47 +40,159 @@ const ME: u8 = Node::EspDecrypt as u8;
 pub(crate) fn run<P: Ports>(walk: &mut Walk<P::Buf>, tables: &Tables, sas: &mut Sas, ports: &mut P) {
     let frame = walk.frames.take(Node::EspDecrypt);
     walk.enter(frame);
-    let Walk { bufs, meta, frames, jobs, .. } = walk;
-    let (bufs, metas) = (bufs.as_mut_slice(), &mut **meta);
-    for at in frame.places() {
-        let slot = usize::from(frames.slot(frame, at));
-        if let Some(header) = bufs.get(slot).and_then(|buf| head(buf, &metas[slot])) {
-            sas.inbound.prefetch(header.spi(), header.sequence());
-        }
-    }
     let workers = tables.lines.len().max(1) as u32;
-    jobs.clear();
-    for at in frame.places() {
-        let slot = frames.slot(frame, at);
-        let (buf, meta) = (&bufs[usize::from(slot)], &mut metas[usize::from(slot)]);
-        let Some(header) = head(buf, meta) else {
-            frames.drop(meta, slot, DropReason::EspMalformed);
-            continue;
-        };
-        let worker = worker_of(header.spi(), workers);
-        if worker != sas.worker as u32 {
-            meta.end = End::HandDecrypt;
-            meta.target = worker as u16;
-            continue;
-        }
-        match look(buf.bytes(), meta, header, slot, sas) {
-            Ok(job) => jobs.push(job),
-            Err(reason) => frames.drop(meta, slot, reason),
-        }
-    }
-    open(sas, bufs, jobs);
-    // Into the hands of the loop: what it calls wants the walk.
-    let jobs = std::mem::take(&mut walk.jobs);
-    for job in &jobs {
-        finish(walk, sas, ports, job);
-    }
-    walk.jobs = jobs;
+    let Walk { bufs, meta, frames, moves, now, .. } = walk;
+    let Sas { worker, provider, inbound, .. } = sas;
+    let (sas, worker, now, jobs) = (inbound.opener(), *worker as u32, *now, Jobs::new());
+    let mut opening = Opening { bufs, meta, frames, frame, moves, now, ports, sas, worker, workers, jobs };
+    aead::open(*provider, &mut opening);
 }
 
-/// The header of the packet, if there is enough behind it.
-#[inline(always)]
-fn head<'a, B: PacketBuf>(buf: &'a B, meta: &Meta) -> Option<&'a esp::Header> {
-    esp::parse(buf.bytes().get(usize::from(meta.offset)..)?).ok().map(|(header, _)| header)
+/// The burst.
+struct Opening<'a, P: Ports> {
+    bufs: &'a mut [P::Buf],
+    meta: &'a mut [Meta; SLOTS],
+    frames: &'a mut Frames,
+    frame: Frame,
+    moves: &'a mut Limit,
+    now: Instant,
+    ports: &'a mut P,
+    sas: Opener<'a>,
+    /// This one, of so many.
+    worker: u32,
+    workers: u32,
+    jobs: Jobs<Job<'a>>,
+}
+
+/// A packet that may be opened.
+#[derive(Debug, Clone, Copy)]
+struct Job<'a> {
+    sa: InboundSa<'a>,
+    spi: u32,
+    slot: u8,
+    /// Whether it came from elsewhere than its SA's packets do.
+    moved: bool,
+    /// Where the text starts in the buffer, behind the IV. It ends where the packet does.
+    text: u16,
+    sequence: u64,
+    iv: u64,
+}
+
+/// What keeps a packet from being opened here.
+enum Refused {
+    Drop(DropReason),
+    /// The SA is that worker's.
+    Worker(u32),
+}
+
+impl<P: Ports> aead::Burst for Opening<'_, P> {
+    #[inline(always)]
+    fn len(&self) -> usize {
+        self.frame.len()
+    }
+
+    #[inline(always)]
+    fn ahead(&mut self, at: usize) -> Option<(&aead::Key, &[u8])> {
+        self.approach(at);
+        if at >= self.frame.len() {
+            return None;
+        }
+        *self.jobs.at(at) = None;
+        let slot = self.frames.slot(self.frame, at);
+        let bytes = self.bufs.get(usize::from(slot))?.bytes();
+        let looked = look(bytes, &self.meta[usize::from(slot)], slot, &self.sas, self.worker, self.workers);
+        match looked {
+            Ok(job) => {
+                *self.jobs.at(at) = Some(job);
+                Some((job.sa.key(), bytes.get(usize::from(job.text)..)?))
+            }
+            Err(refused) => {
+                refuse(self.frames, &mut self.meta[usize::from(slot)], slot, &refused);
+                None
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn packet(&mut self, at: usize) -> Option<aead::Packet<'_>> {
+        let Job { sa, spi, slot, text, sequence, iv, .. } = (*self.jobs.at(at))?;
+        let text = self.bufs.get_mut(usize::from(slot))?.bytes_mut().get_mut(usize::from(text)..)?;
+        Some(aead::Packet { key: sa.key(), salt: sa.salt(), iv, sequence, spi, esn: sa.is_esn(), text })
+    }
+
+    fn sealed(&mut self, _: usize) {}
+
+    #[inline(always)]
+    fn opened(&mut self, at: usize, authentic: bool) {
+        let Some(job) = *self.jobs.at(at) else { return };
+        if let Err(reason) = self.finish(&job, authentic) {
+            self.frames.drop(&mut self.meta[usize::from(job.slot)], job.slot, reason);
+        }
+    }
+}
+
+/// Packets ahead of the one that is looked at whose descriptor, first line and SA are asked for: classify has seen all of them, but that was
+/// a burst ago, and each leads to the next.
+const AHEAD_DESCRIPTOR: usize = 6;
+const AHEAD_BYTES: usize = 4;
+const AHEAD_SA: usize = 2;
+
+impl<P: Ports> Opening<'_, P> {
+    /// Asks the first cache for what the look at the packets behind a place wants.
+    #[inline(always)]
+    fn approach(&self, at: usize) {
+        let slot = |at| usize::from(self.frames.slot(self.frame, at));
+        if let Some(buf) = self.bufs.get(slot(at + AHEAD_DESCRIPTOR)) {
+            buf.prefetch_descriptor();
+        }
+        if let Some(buf) = self.bufs.get(slot(at + AHEAD_BYTES)) {
+            buf.prefetch_bytes();
+        }
+        let slot = slot(at + AHEAD_SA);
+        if let Some(buf) = self.bufs.get(slot) {
+            let esp = buf.bytes().get(usize::from(self.meta[slot].offset)..);
+            if let Some(spi) = esp.and_then(<[u8]>::first_chunk) {
+                self.sas.prefetch(u32::from_be_bytes(*spi));
+            }
+        }
+    }
+
+    /// What becomes of a packet that was opened.
+    #[inline(always)]
+    fn finish(&mut self, job: &Job<'_>, authentic: bool) -> Result<(), DropReason> {
+        if !authentic {
+            job.sa.refuse();
+            return Err(DropReason::BadIcv);
+        }
+        let buf = self.bufs.get_mut(usize::from(job.slot)).ok_or(DropReason::StaleIndex)?;
+        let meta = &mut self.meta[usize::from(job.slot)];
+        let bytes = buf.bytes();
+        let (text, end) = (usize::from(job.text), bytes.len().saturating_sub(esp::ICV));
+        let newest = self.sas.accept(&job.sa, job.sequence, end.saturating_sub(text))?;
+        if job.moved && newest {
+            note_move(bytes, meta, self.moves, self.now, self.ports, job.spi);
+        }
+        let (gre, end) = payload(bytes, meta, text..end, &job.sa)?;
+        let cut = buf.truncate(end);
+        debug_assert!(cut, "the payload is within the packet");
+        meta.offset = gre as u16;
+        meta.domain = job.sa.domain();
+        self.frames.hand::<ME, { Node::GreDecap as u8 }>(job.slot);
+        Ok(())
+    }
+}
+
+/// A packet that is not opened here.
+#[cold]
+#[inline(never)]
+fn refuse(frames: &mut Frames, meta: &mut Meta, slot: u8, refused: &Refused) {
+    match *refused {
+        Refused::Drop(reason) => frames.drop(meta, slot, reason),
+        Refused::Worker(worker) => {
+            meta.end = End::HandDecrypt;
+            meta.target = worker as u16;
+        }
+    }
 }
 
 /// Whose SA it is, of so many workers.
@@ -90,27 +206,59 @@ const WORKERS: u32 = model::sa::Spi::WORKERS as u32;
 
 /// What can be said of a packet before it is opened.
 #[inline(always)]
-fn look(bytes: &[u8], meta: &Meta, header: &esp::Header, slot: u8, sas: &Sas) -> Result<Job, DropReason> {
-    let found = sas.inbound.find(header.spi()).ok_or(DropReason::NoSa)?;
-    let moved = is_elsewhere(bytes, meta, &found)?;
-    let sequence = sas.inbound.admit(found.spi, header.sequence()).ok_or(DropReason::Replayed)?;
-    Ok(Job::inbound(slot, meta.offset + esp::LEN as u16, &found, sequence, header.iv(), moved))
+fn look<'a>(
+    bytes: &[u8],
+    meta: &Meta,
+    slot: u8,
+    sas: &Opener<'a>,
+    worker: u32,
+    workers: u32,
+) -> Result<Job<'a>, Refused> {
+    let esp = bytes.get(usize::from(meta.offset)..).and_then(|esp| esp::parse(esp).ok());
+    let (header, _) = esp.ok_or(Refused::Drop(DropReason::EspMalformed))?;
+    let spi = header.spi();
+    let owner = worker_of(spi, workers);
+    if owner != worker {
+        return Err(Refused::Worker(owner));
+    }
+    let sa = sas.find(spi).ok_or(Refused::Drop(DropReason::NoSa))?;
+    let moved = is_elsewhere(bytes, meta, &sa).map_err(Refused::Drop)?;
+    let sequence = sas.admit(&sa, header.sequence()).ok_or(Refused::Drop(DropReason::Replayed))?;
+    let text = meta.offset + esp::LEN as u16;
+    Ok(Job { sa, spi, slot, moved, text, sequence, iv: header.iv() })
 }
 
 /// Whether a packet came from elsewhere than its SA's peer, if such a packet may.
 #[inline(always)]
-fn is_elsewhere(bytes: &[u8], meta: &Meta, found: &Found) -> Result<bool, DropReason> {
-    let in_udp = meta.family & family::IN_UDP != 0;
+fn is_elsewhere(bytes: &[u8], meta: &Meta, sa: &InboundSa<'_>) -> Result<bool, DropReason> {
+    // What is most: over IPv4, by itself, from where it is to come from.
+    if meta.family & (family::OUTER6 | family::IN_UDP) == 0
+        && sa.port() == 0
+        && source_v4(bytes).is_some_and(|from| sa.is_from(from))
+    {
+        return Ok(false);
+    }
+    is_elsewhere_at_all(bytes, meta, sa)
+}
+
+/// The same for all.
+#[inline(never)]
+fn is_elsewhere_at_all(bytes: &[u8], meta: &Meta, sa: &InboundSa<'_>) -> Result<bool, DropReason> {
     let (from, port) = source(bytes, meta).ok_or(DropReason::EspMalformed)?;
-    match (in_udp, found.port != 0) {
-        (true, true) => Ok((from, port) != (found.remote, found.port)),
-        (false, false) if from == found.remote => Ok(false),
+    match (meta.family & family::IN_UDP != 0, sa.port() != 0) {
+        (true, true) => Ok((from, port) != (sa.remote(), sa.port())),
+        (false, false) if from == sa.remote() => Ok(false),
         _ => Err(DropReason::SaMismatch),
     }
 }
 
-/// Source of the outer header and, in UDP, its port.
+/// Source of the outer header, if that is IPv4.
 #[inline(always)]
+fn source_v4(bytes: &[u8]) -> Option<u32> {
+    bytes.get(LINK_LEN..)?.first_chunk().map(super::source)
+}
+
+/// Source of the outer header and, in UDP, its port.
 fn source(bytes: &[u8], meta: &Meta) -> Option<(IpAddr, u16)> {
     let (from, _) = addresses(bytes.get(LINK_LEN..)?)?;
     if meta.family & family::IN_UDP == 0 {
@@ -120,45 +268,14 @@ fn source(bytes: &[u8], meta: &Meta) -> Option<(IpAddr, u16)> {
     Some((from, u16::from_be_bytes(*bytes.get(udp..)?.first_chunk()?)))
 }
 
-/// What becomes of a packet that was opened.
-#[inline(always)]
-fn finish<P: Ports>(walk: &mut Walk<P::Buf>, sas: &mut Sas, ports: &mut P, job: &Job) {
-    let (slot, at) = (job.packet, usize::from(job.packet));
-    let (text, len) = (usize::from(job.text), walk.bufs[at].len());
-    if !job.authentic {
-        sas.inbound.refuse(job.spi);
-        return walk.drop(slot, DropReason::BadIcv);
-    }
-    let end = len.saturating_sub(esp::ICV);
-    let newest = match sas.inbound.accept(job.spi, job.sequence, end.saturating_sub(text)) {
-        Ok(newest) => newest,
-        Err(reason) => return walk.drop(slot, reason),
-    };
-    if job.moved && newest {
-        note_move(walk, ports, job);
-    }
-    let (buf, meta) = (&mut walk.bufs[at], &mut walk.meta[at]);
-    match payload(buf.bytes(), meta, text..end, sas, job.spi) {
-        Ok((gre, end)) => {
-            let cut = buf.truncate(end);
-            debug_assert!(cut, "the payload is within the packet");
-            meta.offset = gre as u16;
-            meta.domain = job.domain;
-            walk.frames.hand::<ME, { Node::GreDecap as u8 }>(slot);
-        }
-        Err(reason) => walk.drop(slot, reason),
-    }
-}
-
 /// The control plane is told where an SA's peer is now.
 #[cold]
 #[inline(never)]
-fn note_move<P: Ports>(walk: &mut Walk<P::Buf>, ports: &mut P, job: &Job) {
-    let at = usize::from(job.packet);
-    let Some((nbma, port)) = source(walk.bufs[at].bytes(), &walk.meta[at]) else { return };
-    if walk.moves.pass(walk.now, job.spi.into()) {
+fn note_move<P: Ports>(bytes: &[u8], meta: &Meta, moves: &mut Limit, now: Instant, ports: &mut P, spi: u32) {
+    let Some((nbma, port)) = source(bytes, meta) else { return };
+    if moves.pass(now, spi.into()) {
         // A full queue loses the notice; the next packet in a second makes it again.
-        ports.notice(Notice::SaMoved { spi: job.spi, nbma, port });
+        ports.notice(Notice::SaMoved { spi, nbma, port });
     }
 }
 
@@ -168,21 +285,19 @@ fn payload(
     bytes: &[u8],
     meta: &Meta,
     text: std::ops::Range<usize>,
-    sas: &Sas,
-    spi: u32,
+    sa: &InboundSa<'_>,
 ) -> Result<(usize, usize), DropReason> {
     let plain = bytes.get(text.clone()).ok_or(DropReason::EspMalformed)?;
     let trailer = esp::trailer(plain).map_err(|_| DropReason::EspMalformed)?;
     if trailer.next_header == ipv4::GRE {
         // RFC 4301 §5.2: as the SA is, so is the packet.
-        let mode = sas.inbound.find(spi).map(|found| found.tunnel);
-        return if mode == Some(false) {
-            Ok((text.start, text.start + trailer.payload))
-        } else {
+        return if sa.is_tunnel() {
             Err(DropReason::SaMismatch)
+        } else {
+            Ok((text.start, text.start + trailer.payload))
         };
     }
-    let (start, end) = tunnel_mode(bytes, meta, &plain[..trailer.payload], trailer.next_header, sas, spi)?;
+    let (start, end) = tunnel_mode(bytes, meta, &plain[..trailer.payload], trailer.next_header, sa)?;
     Ok((text.start + start, text.start + end))
 }
 
@@ -193,8 +308,7 @@ fn tunnel_mode(
     meta: &Meta,
     packet: &[u8],
     next_header: u8,
-    sas: &Sas,
-    spi: u32,
+    sa: &InboundSa<'_>,
 ) -> Result<(usize, usize), DropReason> {
     let malformed = |_| DropReason::EspMalformed;
     let (gre, end) = match next_header {
@@ -216,9 +330,11 @@ fn tunnel_mode(
         }
         _ => return Err(DropReason::SaMismatch),
     };
-    let found = sas.inbound.find(spi).filter(|found| found.tunnel).ok_or(DropReason::SaMismatch)?;
+    if !sa.is_tunnel() {
+        return Err(DropReason::SaMismatch);
+    }
     let outer = addresses(bytes.get(LINK_LEN..).unwrap_or_default());
-    let ours = outer.map(|(_, to)| (found.remote, to));
+    let ours = outer.map(|(_, to)| (sa.remote(), to));
     debug_assert!(meta.family & (family::OUTER4 | family::OUTER6) != 0);
     if addresses(packet) == ours { Ok((gre, end)) } else { Err(DropReason::SaMismatch) }
 }

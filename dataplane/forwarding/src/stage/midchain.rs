@@ -13,7 +13,8 @@
 //! 7. To a peer whom an SA protects: 16 bytes more in front, the gap between the outer header, or UDP, and GRE, where ESP has its own;
 //!    lengths with all that ESP adds; in tunnel mode the lengths of the header before GRE. Then `esp-encrypt` in place of `tx`.
 //!
-//! IPv4 over IPv4 on a link without a tag is done in the loop, all else in [`Outer::emit_any`].
+//! IPv4 over IPv4 on a link without a tag is done in the loop, sealed if ESP is not in UDP and GRE has a key; all else in
+//! [`Outer::emit_any`] and [`protected`].
 
 use wire::buf::PacketBuf;
 use wire::{checksum, esp, ethernet, gre, ipv4, ipv6, tcp, udp};
@@ -56,6 +57,14 @@ pub(crate) fn run<B: PacketBuf>(walk: &mut Walk<B>, tables: &Tables, sas: &Sas) 
             sent.send(meta, entry.port);
             continue;
         }
+        if meta.family & family::V6 == 0
+            && let Some(len) = encap_sealed(entry, buf, meta, id)
+        {
+            sas.outbound.prefetch(entry.protection);
+            tally.count(meta.adjacency, len);
+            frames.hand::<ME, { Node::EspEncrypt as u8 }>(slot);
+            continue;
+        }
         let len = buf.len().wrapping_sub(meta.offset.into());
         let out = Outer { entry, len, id, hops: meta.hops };
         let mut to = To { frames, sent: &mut sent, tally, secret: *secret };
@@ -91,6 +100,24 @@ pub(super) fn encap_v4<B: PacketBuf>(
         meta.offset = entry.form.into();
         return None;
     }
+    Some(len)
+}
+
+/// As [`encap_v4`], of what is to be sealed: in transport mode and not in UDP, in a tunnel with a key.
+#[inline(always)]
+fn encap_sealed<B: PacketBuf>(entry: &Adjacency, buf: &mut B, meta: &mut Meta, id: u16) -> Option<usize> {
+    let offset = usize::from(meta.offset);
+    let len = buf.len().wrapping_sub(offset);
+    if !entry.is_plainly_sealed() || len > entry.mtu.into() || !start_before(buf, offset, SEALED) {
+        return None;
+    }
+    let out = Outer { entry, len, id, hops: meta.hops };
+    if out.emit_sealed::<NATIVE, KEYED>(buf.bytes_mut()).is_err() {
+        meta.offset = SEALED as u16;
+        return None;
+    }
+    meta.offset = NATIVE as u16;
+    meta.destination = entry.protection;
     Some(len)
 }
 
@@ -175,10 +202,10 @@ fn protected<B: PacketBuf>(out: &Outer<'_>, buf: &mut B, meta: &mut Meta, to: &m
         return to.frames.drop(meta, slot, DropReason::NoHeadroom);
     }
     let frame = buf.bytes_mut();
-    let usual = entry.link == LINK_LEN as u8 && entry.flags & (flag::OUTER6 | flag::ESP_TUNNEL) == 0;
+    let over_v4 = entry.link == LINK_LEN as u8 && entry.flags & (flag::OUTER6 | flag::ESP_TUNNEL) == 0;
+    let usual = over_v4 && meta.family & family::V6 == 0;
     let emitted = match (esp, usize::from(entry.form).wrapping_sub(esp)) {
-        (NATIVE, KEYED) if usual => out.emit_sealed::<NATIVE, KEYED>(frame, to.secret),
-        (IN_UDP, KEYED) if usual => out.emit_sealed::<IN_UDP, KEYED>(frame, to.secret),
+        (IN_UDP, KEYED) if usual => out.emit_sealed::<IN_UDP, KEYED>(frame),
         _ => out.emit_any_sealed(frame, esp, to.secret),
     };
     if let Err(reason) = emitted {
@@ -199,6 +226,8 @@ fn protected<B: PacketBuf>(out: &Outer<'_>, buf: &mut B, meta: &mut Meta, to: &m
 const NATIVE: usize = LINK_LEN + ipv4::LEN;
 const IN_UDP: usize = NATIVE + udp::LEN;
 const KEYED: usize = KEYED_LEN - NATIVE;
+/// All that is in front of the inner packet if ESP is by itself.
+const SEALED: usize = KEYED_LEN + esp::LEN;
 
 /// What goes before one packet.
 struct Outer<'a> {
@@ -241,11 +270,7 @@ impl Outer<'_> {
     /// Writes the outer frame of what is to be sealed, IPv4 over IPv4 in transport mode on a link without a tag: `ESP` bytes before ESP's
     /// own, `GRE` behind them.
     #[inline(always)]
-    fn emit_sealed<const ESP: usize, const GRE: usize>(
-        &self,
-        frame: &mut [u8],
-        secret: u64,
-    ) -> Result<(), DropReason> {
+    fn emit_sealed<const ESP: usize, const GRE: usize>(&self, frame: &mut [u8]) -> Result<(), DropReason> {
         let bytes = (self.entry.rewrite.first_chunk::<ESP>(), self.entry.rewrite.get(ESP..));
         let (Some(ready), Some(gre)) = (bytes.0, bytes.1.and_then(<[u8]>::first_chunk::<GRE>)) else {
             return Err(DropReason::StaleIndex);
@@ -253,9 +278,6 @@ impl Outer<'_> {
         let (outer, rest) = frame.split_first_chunk_mut::<ESP>().ok_or(DropReason::BadHeader)?;
         let (_, rest) = rest.split_first_chunk_mut::<{ esp::LEN }>().ok_or(DropReason::BadHeader)?;
         let (own, packet) = rest.split_first_chunk_mut::<GRE>().ok_or(DropReason::BadHeader)?;
-        if packet.first().is_none_or(|first| first >> 4 != 4) {
-            return self.emit_any_sealed(frame, ESP, secret);
-        }
         let inner = packet.first_chunk_mut::<{ ipv4::LEN }>().ok_or(DropReason::BadHeader)?;
         if !count_hops(inner, self.hops) {
             return Err(DropReason::TtlExpired);

@@ -20,8 +20,8 @@ use crate::adjacency::{Kind, permit};
 use crate::burst::{End, family};
 use crate::graph::Node;
 use crate::ports::Origin;
-use crate::sa::{Sas, Sealer, seal_one};
-use crate::stage::esp_encrypt::{prepare, sum_datagram};
+use crate::sa::{OutboundSa, Sas, Sealer};
+use crate::stage::esp_encrypt::{make_room, prepare, sum_datagram};
 use crate::stage::look_up;
 use crate::tables::{Tables, TunnelInterface};
 use crate::walk::Walk;
@@ -37,8 +37,8 @@ struct Outer<'a> {
     protocol_type: u16,
     /// Identification of an IPv4 header.
     id: u16,
-    /// The slot of the SA of a protected tunnel, and whether it is of tunnel mode.
-    sa: Option<(u32, bool)>,
+    /// The SA of a protected tunnel.
+    sa: Option<OutboundSa<'a>>,
 }
 
 pub(super) fn enter<B: PacketBuf>(
@@ -56,7 +56,7 @@ pub(super) fn enter<B: PacketBuf>(
     let mut sa = None;
     if tunnel.domain != 0 {
         match sas.outbound.sealer(way.protection) {
-            Sealer::Own => sa = Some((way.protection, sas.outbound.is_tunnel(way.protection))),
+            Sealer::Own(own) => sa = Some(own),
             Sealer::Worker(worker) if walk.meta[at].tries < TRIES => {
                 let meta = &mut walk.meta[at];
                 meta.tries += 1;
@@ -70,7 +70,7 @@ pub(super) fn enter<B: PacketBuf>(
     }
     walk.ip_id = walk.ip_id.wrapping_add(1);
     let outer = Outer { tunnel, destination, port, protocol_type, id: walk.ip_id, sa };
-    if let Err(reason) = outer.put(&mut walk.bufs[at], sas) {
+    if let Err(reason) = outer.put(&mut walk.bufs[at]) {
         return walk.drop(slot, reason);
     }
     let meta = &mut walk.meta[at];
@@ -98,14 +98,15 @@ pub(super) fn enter<B: PacketBuf>(
 
 impl Outer<'_> {
     /// Puts all of it in front of a packet, which is sealed then.
-    fn put<B: PacketBuf>(&self, buf: &mut B, sas: &Sas) -> Result<(), DropReason> {
+    fn put<B: PacketBuf>(&self, buf: &mut B) -> Result<(), DropReason> {
         let gre_len = gre::len(self.tunnel.key);
         let header = buf.prepend(gre_len).ok_or(DropReason::NoHeadroom)?;
         let written = gre::write(header, self.protocol_type, self.tunnel.key);
         debug_assert_eq!(written, Some(gre_len));
-        let Some((sa, tunnel_mode)) = self.sa else {
+        let Some(sa) = self.sa else {
             return self.put_ip(buf, ipv4::GRE, buf.len());
         };
+        let tunnel_mode = sa.is_tunnel();
         if tunnel_mode {
             self.put_ip(buf, ipv4::GRE, buf.len())?;
         }
@@ -126,8 +127,10 @@ impl Outer<'_> {
         let front = buf.len();
         self.put_ip(buf, protocol, esp_len + before)?;
         let start = buf.len() - front + before;
-        let numbered = prepare(buf, start, next_header, sas, sa)?;
-        seal_one(sas, buf, (start + esp::LEN) as u16, sa, &numbered);
+        let payload = make_room(buf, start)?;
+        let numbered = prepare(buf.bytes_mut(), start, payload, next_header, &sa)?;
+        let text = buf.bytes_mut().get_mut(start + esp::LEN..).ok_or(DropReason::StaleIndex)?;
+        aead::seal_one(numbered.packet(sa.key(), text));
         if self.port != 0 && self.destination.is_ipv6() {
             sum_datagram(buf.bytes_mut(), start, 0);
         }
