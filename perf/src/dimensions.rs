@@ -41,10 +41,6 @@ pub(crate) struct Dimensions {
     /// Family of what the tunnel puts before it; ipv4 if not given
     #[arg(long, value_enum)]
     pub(crate) outer: Option<Family>,
-    /// Bytes of the frame in the clear, without FCS: 64 to 1800, 70 at least with IPv6 (in GRE the inner packet is 14 bytes shorter); or imix: of
-    /// twelve packets seven of 64, four of 570, one of 1400
-    #[arg(long, default_value = "64")]
-    pub(crate) size: Size,
     /// Prefixes that packets are sent to, spread over the spokes; no less than spokes
     #[arg(long, default_value_t = 1000, value_parser = value_parser!(u32).range(ROUTES))]
     pub(crate) routes: u32,
@@ -76,8 +72,8 @@ pub(crate) struct Dimensions {
 
 impl Dimensions {
     /// The command line that says the same.
-    pub(crate) fn flags(&self) -> Vec<String> {
-        let size = match self.size {
+    pub(crate) fn flags(&self, size: Size) -> Vec<String> {
+        let size = match size {
             Size::Bytes(bytes) => bytes.to_string(),
             Size::Imix => "imix".to_owned(),
         };
@@ -104,9 +100,9 @@ impl Dimensions {
         named.flatten().chain(plain).collect()
     }
 
-    /// What the command line says, made sense of.
-    pub(crate) fn scenario(&self) -> anyhow::Result<Scenario> {
-        let (kind, size) = (self.scenario, self.size);
+    /// What the command line says, made sense of, with frames of this size.
+    pub(crate) fn scenario(&self, size: Size) -> anyhow::Result<Scenario> {
+        let kind = self.scenario;
         let given = self.inner.or(self.outer).is_some();
         ensure!(!(given && kind.is_plain()), "--inner and --outer are of tunnels, {} has none", kind.name());
         let (inner, outer) = match kind {

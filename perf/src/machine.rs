@@ -30,6 +30,18 @@ pub(crate) fn free_huge_megabytes() -> u32 {
     free.ok().and_then(|pages| pages.trim().parse::<u32>().ok()).map_or(0, |pages| pages.saturating_mul(2))
 }
 
+/// Memory that can be had without others having to give theirs, in bytes.
+///
+/// # Errors
+/// The kernel does not say.
+pub(crate) fn available() -> anyhow::Result<u64> {
+    let path = "/proc/meminfo";
+    let text = std::fs::read_to_string(path).context(path)?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
+    let kilobytes = line.and_then(|rest| rest.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    kilobytes.map(|kilobytes| kilobytes << 10).with_context(|| format!("{path} has no MemAvailable"))
+}
+
 /// Time that this thread was on a core: what others take of it is not ours.
 pub(crate) fn on_core() -> anyhow::Result<Duration> {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);

@@ -16,6 +16,7 @@ mod intervals;
 mod lane;
 mod machine;
 mod mix;
+mod ndr;
 mod nhrp;
 mod output;
 mod packets;
@@ -49,6 +50,8 @@ enum What {
     /// The same through a real data plane, a process of its own that is programmed over gRPC, between links by which another core sends: packets a
     /// second, cycles per packet of its workers and nodes, latency; every packet that comes back is checked
     Wire(Box<wire::Args>),
+    /// The highest rate at which a real data plane loses no packet in a trial, by sizes of frames, found by halving (RFC 2544 §26.1)
+    Ndr(Box<ndr::Args>),
     /// Cycles per packet of sealing and opening with AES-GCM, by each provider that this machine can run and by ring; every packet is checked
     Aead(aead::Args),
     /// Cycles per look-up of the FIB beside DPDK's tables, on routes as in a public table; every answer is checked
@@ -70,6 +73,7 @@ fn main() -> ExitCode {
     let right = match Command::parse().what {
         What::Graph(args) => graph::run(&args),
         What::Wire(args) => wire::run(&args),
+        What::Ndr(args) => ndr::run(&args),
         What::Aead(args) => aead::run(&args),
         What::Fib(args) => fib::run(&args),
         What::Routes(args) => routes::run(&args),

@@ -9,6 +9,7 @@ use crate::frame::{Way, esp_of, index_of, least_size};
 use crate::peers::Peers;
 use crate::reference::Random;
 use crate::scenario::Scenario;
+use crate::size::Size;
 
 /// See the module.
 pub(crate) struct Packets {
@@ -56,6 +57,11 @@ impl Packets {
             sample: Vec::new(),
             sampled: 0,
         })
+    }
+
+    /// From now on frames have this size.
+    pub(crate) fn resize(&mut self, size: Size) {
+        self.scenario.size = size;
     }
 
     /// From now on only these spokes send, and are sent to.

@@ -4,6 +4,7 @@ use anyhow::{Context as _, ensure};
 use serde_json::Value;
 
 use crate::dimensions::Dimensions;
+use crate::size::Size;
 
 /// Packets of a run of the graph: 16 passes.
 const PACKETS: &str = "262144";
@@ -20,9 +21,9 @@ impl Beside {
     ///
     /// # Errors
     /// It does not run, or packets came out wrong.
-    pub(crate) fn run(&mut self, dimensions: &Dimensions) -> anyhow::Result<()> {
+    pub(crate) fn run(&mut self, dimensions: &Dimensions, size: Size) -> anyhow::Result<()> {
         let mut command = std::process::Command::new(std::env::current_exe()?);
-        command.arg("graph").args(dimensions.flags()).args(["--packets", PACKETS, "--json"]);
+        command.arg("graph").args(dimensions.flags(size)).args(["--packets", PACKETS, "--json"]);
         let output = command.output().context("running nave-perf graph")?;
         let said = String::from_utf8_lossy(&output.stderr);
         ensure!(output.status.success(), "nave-perf graph: {}", said.trim());

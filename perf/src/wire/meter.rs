@@ -41,8 +41,7 @@ impl Seen {
 #[derive(Debug)]
 pub(crate) struct Spent {
     pub(crate) packets: u64,
-    /// Cycles per packet, of breaths that had packets: all of it; of it in the ports' drivers and between the nodes; by node.
-    pub(crate) busy: f64,
+    /// Cycles per packet, of breaths that had packets: in the ports' drivers and between the nodes; by node.
     pub(crate) ports: f64,
     pub(crate) nodes: BTreeMap<String, f64>,
     /// Packets dropped, by reason.
@@ -81,7 +80,7 @@ impl Meter {
             risen(&now.nodes, &before.nodes).into_iter().map(|(name, cycles)| (name, each(cycles))).collect();
         let busy = each(now.busy_cycles - before.busy_cycles);
         let ports = busy - nodes.values().sum::<f64>();
-        Spent { packets, busy, ports, nodes, drops: risen(&now.drops, &before.drops) }
+        Spent { packets, ports, nodes, drops: risen(&now.drops, &before.drops) }
     }
 }
 
@@ -109,9 +108,9 @@ mod tests {
         };
         let mut meter = Meter::new(first);
         let spent = meter.spent(second.clone());
-        assert_eq!((spent.packets, spent.busy, spent.ports, spent.graph()), (10, 50.0, 10.0, 40.0));
+        assert_eq!((spent.packets, spent.ports, spent.graph()), (10, 10.0, 40.0));
         assert_eq!(spent.drops, map(&[("ttl", 2)]));
         let none = meter.spent(second);
-        assert_eq!((none.packets, none.busy, none.nodes.len()), (0, 0.0, 0));
+        assert_eq!((none.packets, none.ports, none.nodes.len()), (0, 0.0, 0));
     }
 }
