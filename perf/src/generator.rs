@@ -180,6 +180,11 @@ impl Generator {
     /// Forgets what lies in the links, of a pass that lost its packets, or of the data plane's kernel.
     fn sweep(&mut self) {
         let mut came = Vec::with_capacity(BURST);
+        for lane in &mut self.lanes {
+            free_bulk(&mut lane.made);
+            free_bulk(&mut lane.burst);
+            free_bulk(&mut lane.came);
+        }
         let all = self.lanes.iter_mut().map(|lane| &mut lane.rx).chain(&mut self.other);
         for rx in all {
             while rx.burst(&mut came, BURST) > 0 {
@@ -252,8 +257,6 @@ impl Lane {
 
     /// Makes the packets of a pass.
     fn load(&mut self, pool: &Mempool) -> anyhow::Result<()> {
-        free_bulk(&mut self.made);
-        free_bulk(&mut self.burst);
         self.sent_at.clear();
         self.came_at.clear();
         self.ours = 0;

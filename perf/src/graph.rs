@@ -1,5 +1,6 @@
 //! `nave-perf graph`: sets the scenario up, runs passes, says what they cost.
 
+use std::path::PathBuf;
 use std::sync::Barrier;
 use std::thread;
 
@@ -13,6 +14,7 @@ use model::time::Instant;
 use crate::dimensions::Dimensions;
 use crate::lane::{DISTINCT, Lane, LanePorts};
 use crate::machine::{cores, start_dpdk};
+use crate::output;
 use crate::reference::Reference;
 use crate::report::{Report, median};
 use crate::scenario::{PORTS, Scenario};
@@ -37,6 +39,10 @@ pub(crate) struct Args {
     /// Packets to measure with, for each worker; rounded up to whole passes of 16,384, three at least
     #[arg(long, default_value_t = 4_194_304, value_parser = value_parser!(u64).range(1..))]
     packets: u64,
+    /// Write a sample of the frames that came out to this pcap file, and beside it, with .esp_sa behind its name, the keys that open them, as
+    /// Wireshark reads them
+    #[arg(long, value_name = "FILE")]
+    write_output: Option<PathBuf>,
     /// One JSON object instead of a table
     #[arg(long)]
     json: bool,
@@ -54,6 +60,8 @@ pub(crate) struct Passes {
     /// Cycles of the reference loop after each pass of `whole`, and of the one that seals.
     pub(crate) reference: Vec<f64>,
     pub(crate) sealing: Vec<f64>,
+    /// Frames that came out, if some were to be kept.
+    sample: Vec<Vec<u8>>,
 }
 
 /// Runs it; whether every packet came out right.
@@ -69,6 +77,9 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<bool> {
     let mut program = program(&scenario)?;
     let mut lanes = lanes(&eal, workers, &scenario, &mut program)?;
     install(&mut program, &mut lanes, &scenario.sa_batches(workers)?)?;
+    if args.write_output.is_some() {
+        lanes.iter_mut().for_each(|lane| lane.packets.keep(output::SAMPLE));
+    }
     let barrier = Barrier::new(lanes.len());
     let results: Vec<anyhow::Result<Passes>> = thread::scope(|scope| {
         let threads: Vec<_> = lanes
@@ -88,6 +99,10 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<bool> {
             Ok(passes) => lanes.push(passes),
             Err(error) => wrong = Some(format!("{error:#}")),
         }
+    }
+    if let Some(file) = &args.write_output {
+        let frames = lanes.iter_mut().flat_map(|lane| std::mem::take(&mut lane.sample)).collect();
+        output::write(file, &scenario, workers, frames)?;
     }
     let report = Report::new(&scenario, &lanes, drops(&program), huge, wrong);
     if args.json {
@@ -216,6 +231,7 @@ fn passes(
             passes.sealing.push(sealing);
         }
     }
+    passes.sample = lane.packets.take_sample();
     wrong.map_or(Ok(passes), Err)
 }
 

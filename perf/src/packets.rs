@@ -17,8 +17,6 @@ pub(crate) struct Packets {
     /// The other ends of the SAs, by worker; none if the tunnel is not protected. The first worker.
     peers: Vec<Peers>,
     first: u16,
-    /// Spokes that send and are sent to.
-    spokes: Range<u32>,
     /// Whether each packet may come out many times.
     repeats: bool,
     random: Random,
@@ -46,7 +44,6 @@ impl Packets {
         Ok(Self {
             peers,
             first,
-            spokes: 0..scenario.spokes,
             scenario,
             repeats: false,
             random: Random(u64::from(first) + 1),
@@ -62,11 +59,6 @@ impl Packets {
     /// From now on frames have this size.
     pub(crate) fn resize(&mut self, size: Size) {
         self.scenario.size = size;
-    }
-
-    /// From now on only these spokes send, and are sent to.
-    pub(crate) fn only(&mut self, spokes: Range<u32>) {
-        self.spokes = spokes;
     }
 
     /// From now on packets may come out more than once: their source begins again and again.
@@ -103,11 +95,8 @@ impl Packets {
     /// Its spoke has no SA.
     pub(crate) fn make(&mut self, frame: &mut Vec<u8>) -> anyhow::Result<()> {
         let (scenario, random) = (&self.scenario, &mut self.random);
-        let (mut to, mut route) = scenario.destinations.draw(random);
-        while scenario.kind.leaves_in_tunnel() && !self.spokes.contains(&scenario.spoke_of(route)) {
-            (to, route) = scenario.destinations.draw(random);
-        }
-        let from = self.spokes.start + random.below(self.spokes.len() as u32);
+        let (to, route) = scenario.destinations.draw(random);
+        let from = random.below(scenario.spokes);
         let size = scenario.size.draw(least_size(scenario.inner), random);
         let index = self.ways.len() as u32;
         let way = Way { index, pass: self.pass, size, from, to, route };

@@ -15,7 +15,7 @@ mod report;
 
 use std::path::PathBuf;
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, anyhow, ensure};
 use clap::{ArgAction, value_parser};
 use tokio::runtime::Runtime;
 
@@ -103,7 +103,9 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<bool> {
     if let Some(beside) = &mut beside {
         beside.run(&args.dimensions, args.size)?;
     }
-    let mut report = measure(args, scenario)?;
+    // On a thread of its own: what it does to cores and namespaces is not for what is run beside it.
+    let measured = std::thread::scope(|scope| scope.spawn(|| measure(args, scenario)).join());
+    let mut report = measured.map_err(|_| anyhow!("the measurement panicked"))??;
     if let Some(mut beside) = beside {
         beside.run(&args.dimensions, args.size)?;
         report.compare(&beside);

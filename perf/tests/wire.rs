@@ -1,0 +1,112 @@
+//! `nave-perf wire` and `ndr` as a user runs them, with the data plane of the same build (`cargo build --bins` first, as for the black-box tests).
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use std::process::{Command, Output};
+
+use serde_json::{Value, json};
+
+fn perf(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_nave-perf")).args(arguments).output().unwrap()
+}
+
+fn report(arguments: &[&str]) -> Value {
+    let output = perf(&[arguments, &["--json"]].concat());
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{arguments:?}: {text} {}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_str(&text).unwrap()
+}
+
+/// Input: scenarios in the clear and protected, through a real data plane. Output: every packet came back, every byte right, the nodes that the
+/// graph has were at work, and every figure is there.
+#[test]
+fn every_packet_of_every_scenario_comes_back_right() {
+    let wanted = [
+        ("ipv4", "64", "100", vec!["classify", "ip-lookup", "rewrite"]),
+        ("encap", "354", "10", vec!["classify", "ip-lookup", "midchain"]),
+        ("decap", "1400", "1", vec!["classify", "gre-decap", "rewrite"]),
+        ("gre-relay", "1800", "50", vec!["gre-decap", "midchain"]),
+        ("encrypt", "64", "10", vec!["midchain", "esp-encrypt"]),
+        ("decrypt", "354", "20", vec!["esp-decrypt", "gre-decap"]),
+        ("relay", "imix", "200", vec!["esp-decrypt", "gre-decap", "midchain", "esp-encrypt"]),
+    ];
+    for (scenario, size, spokes, nodes) in wanted {
+        let few = ["--packets", "1", "--load", "5"];
+        let report = report(
+            &[&["wire", "--scenario", scenario, "--size", size, "--spokes", spokes], &few[..]].concat(),
+        );
+        assert_eq!(report["scenario"], scenario);
+        assert_eq!((&report["verified"], &report["lost"]), (&Value::Bool(true), &Value::from(0)), "{report}");
+        assert_eq!(report["sent"], 3 * 16_384);
+        assert_eq!((&report["drops"], &report["link"]), (&json!({}), &Value::from("memif")), "{report}");
+        for figure in ["cycles_per_packet", "port_cycles_per_packet", "mpps", "gbps", "reference_ratio"] {
+            assert!(report[figure].as_f64().unwrap() > 0.0, "{scenario}: {figure}");
+        }
+        for node in nodes {
+            assert!(report["nodes"][node].as_f64().unwrap() > 0.0, "{scenario}: {node}");
+        }
+        let latency = &report["latency"];
+        let at = |name: &str| latency[name].as_f64().unwrap();
+        assert!(at("p50_us") > 0.0 && at("p50_us") <= at("p99_us") && at("p99_us") <= at("p99_9_us"));
+        assert!(at("p99_9_us") <= at("max_us") * 1.01, "{latency}");
+        assert_eq!(latency["packets"].as_u64().unwrap() + latency["lost"].as_u64().unwrap(), latency["sent"]);
+    }
+}
+
+/// Input: a file's frames again and again. Output: packets counted, a sample of what left checked.
+#[test]
+fn frames_of_a_file_are_forwarded_again_and_again() {
+    for scenario in ["ipv4", "gre-relay", "encrypt"] {
+        let few = ["--spokes", "20", "--packets", "1", "--link", "pcap"];
+        let report = report(&[&["wire", "--scenario", scenario], &few[..]].concat());
+        assert_eq!((&report["verified"], &report["link"]), (&Value::Bool(true), &Value::from("pcap")));
+        assert_eq!(report["drops"], json!({}), "{report}");
+        assert!(
+            report["sampled"].as_u64().unwrap() > 0 && report["sent"].as_u64().unwrap() > 1000,
+            "{report}"
+        );
+        assert!(report["cycles_per_packet"].as_f64().unwrap() > 0.0, "{report}");
+    }
+}
+
+/// Input: a search by trials of a hundredth of a second, which may lose something: others use the cores, too. Output: a rate, between the ends
+/// that the trials drew in.
+#[test]
+fn a_search_ends_between_what_held_and_what_did_not() {
+    let search = ["ndr", "--scenario", "encap", "--spokes", "10", "--sizes", "64,1400", "--seconds", "0.01"];
+    let report = report(&[&search[..], &["--resolution", "20", "--loss", "10"]].concat());
+    assert_eq!((&report["verified"], &report["measured"]), (&Value::Bool(true), &Value::from("ndr")));
+    let rates = report["rates"].as_array().unwrap();
+    assert_eq!(rates.iter().map(|found| found["size"].as_u64().unwrap()).collect::<Vec<_>>(), [64, 1400]);
+    for found in rates {
+        let trials = found["trials"].as_array().unwrap();
+        let with = |held: bool| {
+            let trials = trials.iter().filter(move |trial| trial["held"] == held);
+            trials.map(|trial| trial["mpps"].as_f64().unwrap())
+        };
+        let highest = with(true).fold(0.0, f64::max);
+        assert!(!trials.is_empty(), "{found}");
+        match found["mpps"].as_f64() {
+            Some(mpps) => assert!((mpps / highest - 1.0).abs() < 1e-9, "{found}"),
+            None => assert_eq!(highest, 0.0, "{found}"),
+        }
+    }
+}
+
+#[test]
+fn what_cannot_be_is_refused_in_words() {
+    let refused = [
+        (vec!["wire", "--scenario", "relay", "--link", "pcap"], "replay window"),
+        (vec!["wire", "--scenario", "ipv4", "--link", "nic"], "--own-port"),
+        (vec!["ndr", "--scenario", "ipv4", "--link", "pcap"], "without a rate"),
+        (vec!["wire", "--scenario", "ipv4", "--dataplane", "/nowhere/nave-dataplane"], "starting /nowhere"),
+    ];
+    for (arguments, named) in refused {
+        let output = perf(&arguments);
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}");
+        assert!(text.contains(named), "{arguments:?}: {text}");
+    }
+    for arguments in [["wire", "--load", "0"], ["wire", "--rate", "fast"], ["ndr", "--tries", "0"]] {
+        assert_eq!(perf(&arguments).status.code(), Some(2), "{arguments:?}");
+    }
+}
