@@ -142,10 +142,9 @@ struct Report {
 pub(crate) fn run(args: &Args) -> anyhow::Result<bool> {
     let first = *args.sizes.first().context("--sizes: one at least")?;
     for size in &args.sizes {
-        args.dimensions.scenario(*size)?;
+        args.link.check(&args.dimensions.scenario(*size)?)?;
     }
     let scenario = args.dimensions.scenario(first)?;
-    args.link.check(&scenario)?;
     ensure!(
         args.link.kind() != Kind::Pcap,
         "--link pcap: a file's frames come as fast as they are taken, without a rate"

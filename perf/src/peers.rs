@@ -103,6 +103,7 @@ impl Peers {
             header.sequence(),
             header.iv()
         );
+        end.next = sequence;
         ensure!(
             aead::open_one(end.packet(self.esp.esn, sequence, text)),
             "a packet for spoke {spoke} is not authentic"
@@ -183,6 +184,18 @@ mod tests {
             }
             assert_eq!(peers.open(&mut second.clone()).unwrap(), 2);
             assert_eq!(peers.open(&mut sent(&peers, provider, 4, 1, 1)).unwrap(), 1);
+        }
+    }
+
+    /// Input: the first, the third and the second packet of a spoke, of which some may get lost. Output: what is behind a gap is opened, with
+    /// its own number; what is before it is not.
+    #[test]
+    fn where_packets_may_be_lost_a_spoke_opens_what_is_behind_a_gap() {
+        let mut peers = peers(Provider::Ring);
+        peers.allow_loss();
+        for (sequence, opens) in [(1, true), (3, true), (2, false), (3, false), (4, true)] {
+            let opened = peers.open(&mut sent(&peers, Provider::Ring, 3, sequence, sequence));
+            assert_eq!(opened.ok(), opens.then_some(sequence));
         }
     }
 

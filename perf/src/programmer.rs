@@ -16,7 +16,8 @@ use tokio::sync::mpsc;
 pub(crate) struct Programmer {
     client: Dataplane,
     greeting: Greeting,
-    batches: mpsc::Sender<Batch>,
+    /// Until it is closed.
+    batches: Option<mpsc::Sender<Batch>>,
     acks: Stream<Ack, Error>,
     /// Number of the last batch that was made.
     number: u64,
@@ -31,7 +32,7 @@ impl Programmer {
         let open = Open { instance: greeting.instance, epoch: Epoch(1) };
         let (batches, receiver) = mpsc::channel(1);
         let acks = client.program(open, receiver).await.context("opening the stream of batches")?;
-        Ok(Self { client, greeting, batches, acks, number: 0 })
+        Ok(Self { client, greeting, batches: Some(batches), acks, number: 0 })
     }
 
     /// Ethernet address of the port with this name.
@@ -57,6 +58,12 @@ impl Programmer {
         Batch { number: self.number, ops }
     }
 
+    /// Ends the streams, so that the data plane does not take it for a fault when this goes.
+    pub(crate) async fn close(&mut self) {
+        self.batches = None;
+        while self.acks.next().await.is_some() {}
+    }
+
     /// Has them applied, with so many on their way at once.
     ///
     /// # Errors
@@ -68,7 +75,8 @@ impl Programmer {
                 self.ack().await?;
                 waiting -= 1;
             }
-            self.batches.send(batch).await.context("the stream of batches has ended")?;
+            let batches = self.batches.as_ref().context("the stream of batches is closed")?;
+            batches.send(batch).await.context("the stream of batches has ended")?;
             waiting += 1;
         }
         while waiting > 0 {

@@ -47,7 +47,7 @@ pub(crate) const KEY: u32 = 0x6e61_7665;
 /// TTL of what the tunnel sends.
 pub(crate) const TUNNEL_TTL: u8 = 255;
 /// What the tunnel puts around a packet has fewer bytes.
-const TUNNEL_HEADERS: u16 = 100;
+pub(crate) const TUNNEL_HEADERS: u16 = 100;
 /// Routers on the LAN in `decap`.
 const LAN_ROUTERS: u32 = 16;
 /// Steps of one batch.

@@ -43,6 +43,14 @@ impl Size {
         size.max(least)
     }
 
+    /// Bytes of the largest frame.
+    pub(crate) fn largest(self) -> usize {
+        match self {
+            Self::Bytes(bytes) => bytes,
+            Self::Imix => IMIX.iter().map(|(size, _)| *size).max().unwrap_or(0),
+        }
+    }
+
     /// Bytes of a frame, of which none has less than `least`: the mean of many.
     pub(crate) fn mean(self, least: usize) -> f64 {
         match self {

@@ -130,6 +130,12 @@ pub(crate) struct Bench {
     _folder: Folder,
 }
 
+impl Drop for Bench {
+    fn drop(&mut self) {
+        self.runtime.block_on(self.programmer.close());
+    }
+}
+
 impl Bench {
     /// Starts the data plane and programs it; pins this thread to a core that no worker has, if there is one.
     ///

@@ -24,7 +24,7 @@ fn every_packet_of_every_scenario_comes_back_right() {
         ("ipv4", "64", "100", vec!["classify", "ip-lookup", "rewrite"]),
         ("encap", "354", "10", vec!["classify", "ip-lookup", "midchain"]),
         ("decap", "1400", "1", vec!["classify", "gre-decap", "rewrite"]),
-        ("gre-relay", "1800", "50", vec!["gre-decap", "midchain"]),
+        ("gre-relay", "1414", "50", vec!["gre-decap", "midchain"]),
         ("encrypt", "64", "10", vec!["midchain", "esp-encrypt"]),
         ("decrypt", "354", "20", vec!["esp-decrypt", "gre-decap"]),
         ("relay", "imix", "200", vec!["esp-decrypt", "gre-decap", "midchain", "esp-encrypt"]),
@@ -97,6 +97,7 @@ fn what_cannot_be_is_refused_in_words() {
     let refused = [
         (vec!["wire", "--scenario", "relay", "--link", "pcap"], "replay window"),
         (vec!["wire", "--scenario", "ipv4", "--link", "nic"], "--own-port"),
+        (vec!["wire", "--scenario", "encap", "--size", "1415"], "1414 at most"),
         (vec!["ndr", "--scenario", "ipv4", "--link", "pcap"], "without a rate"),
         (vec!["wire", "--scenario", "ipv4", "--dataplane", "/nowhere/nave-dataplane"], "starting /nowhere"),
     ];

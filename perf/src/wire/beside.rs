@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use crate::dimensions::Dimensions;
 use crate::size::Size;
+use crate::wire::meter::OF_PORTS;
 
 /// Packets of a run of the graph: 16 passes.
 const PACKETS: &str = "262144";
@@ -30,8 +31,9 @@ impl Beside {
         let report: Value =
             serde_json::from_slice(&output.stdout).context("the report of nave-perf graph")?;
         let all = report["cycles_per_packet"].as_f64().context("no cycles_per_packet")?;
-        let ports = report["nodes"]["ports"].as_f64().unwrap_or(0.0);
-        self.graph.push(all - ports);
+        let of_ports =
+            OF_PORTS.into_iter().chain(["ports"]).filter_map(|node| report["nodes"][node].as_f64());
+        self.graph.push(all - of_ports.sum::<f64>());
         Ok(())
     }
 

@@ -3,13 +3,14 @@
 use anyhow::{Context as _, ensure};
 use clap::ValueEnum;
 use model::Mac;
+use wire::ethernet;
 
 use crate::process::{Folder, Setup, other_ends};
-use crate::scenario::{self, PORTS, Scenario};
+use crate::scenario::{self, PORTS, Scenario, TUNNEL_HEADERS};
 use crate::wire::replay;
 
-/// Largest IP packet of the data plane's ports, in bytes: the largest frame, and what a tunnel puts around it.
-pub(crate) const MTU: u16 = 2000;
+/// Largest IP packet of the data plane's ports, in bytes: a memif takes no larger ones.
+pub(crate) const MTU: u16 = 1500;
 
 /// What kind of link it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -75,6 +76,13 @@ impl Link {
         ensure!(
             !(kind == Kind::Pcap && of.is_protected() && of.arrives_in_tunnel()),
             "--link pcap: what arrives sealed in {} would be the same packets again and again, which the replay window drops; it has ipv4, ipv6, encap, decap, gre-relay and encrypt",
+            of.name()
+        );
+        let around = if of.is_plain() { 0 } else { TUNNEL_HEADERS };
+        let (most, largest) = (usize::from(MTU - around) + ethernet::LEN, scenario.size.largest());
+        ensure!(
+            largest <= most,
+            "--size {largest}: with what is put around a packet it has to fit into {MTU} bytes, so {most} at most in {}",
             of.name()
         );
         if kind == Kind::Nic {

@@ -7,6 +7,9 @@ use model::state::{State, What};
 
 use crate::programmer::Programmer;
 
+/// Nodes that are the ports': what they take is of breaths without packets, too.
+pub(crate) const OF_PORTS: [&str; 2] = ["rx", "tx"];
+
 /// Counters of the data plane at some moment.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Seen {
@@ -31,7 +34,10 @@ impl Seen {
         Ok(Self {
             packets: workers.0.iter().map(|worker| worker.rx_packets).sum(),
             busy_cycles: workers.0.iter().map(|worker| worker.busy_cycles).sum(),
-            nodes: counters.nodes.into_iter().map(|node| (node.node, node.cycles)).collect(),
+            nodes: (counters.nodes.into_iter())
+                .filter(|node| !OF_PORTS.contains(&node.node.as_str()))
+                .map(|node| (node.node, node.cycles))
+                .collect(),
             drops: drops.0.into_iter().map(|drop| (drop.name, drop.count)).collect(),
         })
     }
@@ -49,7 +55,7 @@ pub(crate) struct Spent {
 }
 
 impl Spent {
-    /// Cycles per packet in the graph: in all nodes.
+    /// Cycles per packet in the graph: in all nodes but the ports'.
     pub(crate) fn graph(&self) -> f64 {
         self.nodes.values().sum()
     }
