@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::process::{Command, Output};
+use std::sync::{Mutex, PoisonError};
 
 use serde_json::{Value, json};
 
@@ -9,7 +10,11 @@ fn perf(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_nave-perf")).args(arguments).output().unwrap()
 }
 
+/// One run at a time: its workers never sleep.
+static TURN: Mutex<()> = Mutex::new(());
+
 fn report(arguments: &[&str]) -> Value {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let output = perf(&[arguments, &["--json"]].concat());
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success(), "{arguments:?}: {text} {}", String::from_utf8_lossy(&output.stderr));
