@@ -81,6 +81,28 @@ pub(crate) enum Command {
     /// Explain why packets to an address go where they go: the routes that compete, the one that is taken and why, its next hop and
     /// what that stands on, and what the data plane has of it.
     Explain(Explain),
+    /// Find what costs speed here: huge pages, workers' cores and who shares them, interrupts, frequency, AES-GCM, clock, NUMA, ports,
+    /// RSS, idle policy; and say what to do about it. Needs no node, and asks it if there is one. Changes nothing.
+    ///
+    /// Exit status: 0 nothing costs speed, 1 something does, 2 something costs most of it, or keeps a data plane from starting.
+    ///
+    ///     nave doctor
+    ///     nave doctor --workers 2,3 --device 0000:3b:00.0
+    #[command(verbatim_doc_comment)]
+    Doctor(Doctor),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Doctor {
+    /// Look at these cores as those of workers of a data plane that does not run yet.
+    #[arg(long, value_name = "CORE,…", value_delimiter = ',')]
+    pub(crate) workers: Vec<usize>,
+    /// Look at this NIC, by its PCI address, as a port of it. May be given several times.
+    #[arg(long = "device", value_name = "PCI")]
+    pub(crate) devices: Vec<String>,
+    /// Look at this folder's proc and sys: those of another machine, or another place where they are mounted.
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) root: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

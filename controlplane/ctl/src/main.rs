@@ -1,10 +1,11 @@
 //! `nave`: the operator's command. It asks `nave-controlplane` over its management socket and prints what it answers.
 //!
-//! Exit status: 0 done, 1 refused or failed, 2 wrong usage. Output that nobody reads any more (`nave watch | head`) ends it quietly.
+//! Exit status: 0 done, 1 refused or failed, 2 wrong usage; of `nave doctor` what it found. Output that nobody reads any more (`nave watch | head`) ends it quietly.
 #![forbid(unsafe_code)]
 
 mod arguments;
 mod decode;
+mod doctor;
 mod observe;
 mod pcapng;
 mod run;
@@ -27,6 +28,7 @@ fn main() -> ExitCode {
     match runtime.block_on(run::run(arguments)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(run::Failure::Unread) => ExitCode::SUCCESS,
+        Err(run::Failure::Diagnosed { status }) => ExitCode::from(status),
         Err(failure) => {
             eprintln!("nave: {failure}");
             ExitCode::FAILURE

@@ -11,7 +11,7 @@ use proto::client::{Error, Management};
 use proto::{Apply, Code};
 
 use crate::arguments::{Arguments, Clear, Command, Show};
-use crate::{decode, observe};
+use crate::{decode, doctor, observe};
 
 /// Why it did not work, as it is told to the operator.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +40,9 @@ pub(crate) enum Failure {
     /// The check of a capture has findings.
     #[error("{}: {}", .file.display(), count(*.findings, "finding", "findings"))]
     Findings { file: PathBuf, findings: u64 },
+    /// The machine has faults, which were told.
+    #[error("what was found costs speed")]
+    Diagnosed { status: u8 },
     /// The output cannot be written.
     #[error("output: {0}")]
     Output(io::Error),
@@ -81,6 +84,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Trace(trace) => observe::trace(&node, trace, json).await,
         Command::Capture(capture) => observe::capture(&node, capture, json).await,
         Command::Decode(decode) => decode::decode(&decode, json),
+        Command::Doctor(doctor) => doctor::doctor(&node, doctor, json).await,
         Command::Explain(explain) => print_state(&node, explain.request(), View::Table, json).await,
     }
 }
@@ -176,7 +180,7 @@ pub(crate) fn print(text: impl Display) -> Result<(), Failure> {
     Ok(out.flush()?)
 }
 
-fn print_json(value: &impl serde::Serialize) -> Result<(), Failure> {
+pub(crate) fn print_json(value: &impl serde::Serialize) -> Result<(), Failure> {
     let text = serde_json::to_string_pretty(value).map_err(io::Error::from)?;
     print(text + "\n")
 }
