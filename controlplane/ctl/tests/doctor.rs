@@ -199,24 +199,29 @@ fn each_thing_that_costs_speed_is_found_and_said_with_its_remedy() {
     let never = |m: &Machine| m.put("sys/kernel/mm/transparent_hugepage/enabled", "always madvise [never]\n");
     with("never", &never).ails("tables", "slow", "transparent huge pages are off", "echo madvise");
     let scheduled = |m: &Machine| m.put("sys/devices/system/cpu/isolated", "3\n");
-    with("scheduled", &scheduled).ails("cores", "slow", "2 not isolated", "isolcpus=2,3 nohz_full=2,3");
+    with("scheduled", &scheduled).ails(
+        "cores",
+        "slow",
+        "not isolated from the scheduler: core 2",
+        "isolcpus=2,3 nohz_full=2,3",
+    );
     let ticking = |m: &Machine| m.put("sys/devices/system/cpu/nohz_full", "\n");
-    with("ticking", &ticking).ails("cores", "slow", "2, 3 has the timer's tick", "nohz_full=2,3");
+    with("ticking", &ticking).ails("cores", "slow", "with the timer's tick: cores 2, 3", "nohz_full=2,3");
     let paired = |m: &Machine| {
-        [2, 3].map(|core| {
-            m.put(&format!("sys/devices/system/cpu/cpu{core}/topology/thread_siblings_list"), "2-3\n")
-        });
+        for core in [2, 3] {
+            m.put(&format!("sys/devices/system/cpu/cpu{core}/topology/thread_siblings_list"), "2-3\n");
+        }
     };
     with("paired", &paired).ails(
         "sharing",
         "slow",
-        "2, 3 are hyper-threads",
+        "hyper-threads of one physical core: cores 2, 3",
         "one worker for each physical core",
     );
     let beside = |m: &Machine| m.dataplane(700, &["--workers", "2,3", "--port", "wan=0000:3b:00.0"], "0-7");
     with("beside", &beside).ails("sharing", "slow", "nave-host of process 700", "one core more");
     let two = |m: &Machine| m.dataplane(800, &["--workers=3", "--port=wan=0000:3b:00.0"], "0-1");
-    with("two", &two).ails("sharing", "bad", "3 has several workers", "a core of its own");
+    with("two", &two).ails("sharing", "bad", "several workers have one: core 3", "a core of its own");
     let interrupted = |m: &Machine| m.put("proc/irq/24/effective_affinity_list", "3\n");
     with("interrupted", &interrupted).ails(
         "interrupts",
@@ -225,7 +230,7 @@ fn each_thing_that_costs_speed_is_found_and_said_with_its_remedy() {
         "echo 0,1,4,5,6,7 > /proc/irq/N/smp_affinity_list",
     );
     let saving = |m: &Machine| m.put("sys/devices/system/cpu/cpu3/cpufreq/scaling_governor", "powersave\n");
-    with("saving", &saving).ails("frequency", "slow", "powersave on 3", "cpupower");
+    with("saving", &saving).ails("frequency", "slow", "powersave on core 3", "cpupower");
     let far = |m: &Machine| m.device("0000:3b:00.0", "vfio-pci", 1);
     let machine = with("far", &far);
     machine.dataplane(700, &["--workers", "2,3", "--port", "wan=3b:00.0"], "0-1");
@@ -274,11 +279,11 @@ fn a_plan_is_looked_at_before_anything_runs() {
     let (status, all) = machine.diagnosed(&["--workers", "3,4", "--device", "5e:00.1"]);
     let found = all.to_string();
     assert_eq!(status, 2);
-    for words in ["its driver ice", "4 not isolated", "workers are on nodes 0, 1"] {
+    for words in ["its driver ice", "not isolated from the scheduler: core 4", "workers are on nodes 0, 1"] {
         assert!(found.contains(words), "{words}: {all:#}");
     }
     let (status, all) = machine.diagnosed(&["--workers", "9"]);
-    assert!(status == 2 && all.to_string().contains("9 is not online"), "{all:#}");
+    assert!(status == 2 && all.to_string().contains("not online: core 9"), "{all:#}");
     machine.huge_pages(0, 100, 20);
     machine.huge_pages(1, 0, 0);
     assert_eq!(machine.diagnosed(&[]).0, 2, "40 MiB are too little to start with");

@@ -127,9 +127,12 @@ impl Engine {
             None if established.is_ending => sa.add(Task::End),
             None => self.end(turn, sa, "another one is in its place"),
             Some(other) => {
-                let is_there = self.sas.get(&other).and_then(|other| other.established());
-                if is_there.is_some_and(crate::sa::Established::is_carrying) {
-                    self.end(turn, sa, "the peer began at the same time");
+                let Some(other) = self.sas.get(&other) else { return };
+                if other.established().is_some_and(crate::sa::Established::is_carrying) {
+                    let is_peers = other.side != sa.side;
+                    let reason =
+                        if is_peers { "the peer began at the same time" } else { "another one is in its place" };
+                    self.end(turn, sa, reason);
                 }
             }
         }

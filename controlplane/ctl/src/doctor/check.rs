@@ -90,7 +90,7 @@ impl Site {
             };
             let found = format!(
                 "{who}: workers on {}; {}",
-                listed(dataplane.workers.iter().copied()),
+                named(dataplane.workers.iter().copied()),
                 count(dataplane.ports.len() as u64, "port", "ports")
             );
             Finding::new(topic, Verdict::Ok, found)
@@ -161,14 +161,14 @@ impl Site {
                 false => format!(
                     "{} online, isolated: {}",
                     self.machine.online.len(),
-                    listed(isolated.iter().copied())
+                    named(isolated.iter().copied())
                 ),
             };
             return vec![Finding::new(topic, Verdict::Note, found)];
         }
         let absent: Vec<_> = workers.difference(&self.machine.online).copied().collect();
         if !absent.is_empty() {
-            let found = format!("{} is not online", listed(absent));
+            let found = format!("not online: {}", named(absent));
             return vec![
                 Finding::new(topic, Verdict::Bad, found).remedy("give --workers cores that there are"),
             ];
@@ -184,17 +184,17 @@ impl Site {
         let lacking = |cores: &Cores| -> Vec<usize> { workers.difference(cores).copied().collect() };
         for (cores, words) in [
             (lacking(&self.machine.isolated), "not isolated from the scheduler"),
-            (lacking(&self.machine.tickless), "has the timer's tick"),
+            (lacking(&self.machine.tickless), "with the timer's tick"),
         ] {
             if !cores.is_empty() {
-                missing.push(format!("{} {words}", listed(cores)));
+                missing.push(format!("{words}: {}", named(cores)));
             }
         }
         if missing.is_empty() {
             return vec![Finding::new(
                 topic,
                 Verdict::Ok,
-                format!("{} isolated, without a tick", listed(workers)),
+                format!("isolated, and without a tick: {}", named(workers)),
             )];
         }
         let list = kernel_list(&workers);
@@ -211,7 +211,7 @@ impl Site {
         let twice: Cores =
             cores.iter().copied().filter(|core| workers.iter().filter(|w| *w == core).count() > 1).collect();
         if !twice.is_empty() {
-            let found = format!("{} has several workers", listed(twice));
+            let found = format!("several workers have one: {}", named(twice));
             findings.push(
                 Finding::new(topic, Verdict::Bad, found)
                     .remedy("give each worker, of each data plane, a core of its own"),
@@ -227,10 +227,7 @@ impl Site {
         let paired: Cores =
             cores.iter().copied().filter(|core| !siblings(core).is_disjoint(&cores)).collect();
         if !paired.is_empty() {
-            let found = format!(
-                "{} are hyper-threads of the same physical cores: two workers share one",
-                listed(paired.clone())
-            );
+            let found = format!("hyper-threads of one physical core: {}", named(paired.clone()));
             findings.push(Finding::new(topic, Verdict::Slow, found).remedy("one worker for each physical core: see thread_siblings_list in /sys/devices/system/cpu/cpu*/topology"));
         }
         let beside: Cores = cores
@@ -240,7 +237,7 @@ impl Site {
             .collect();
         if !beside.is_empty() {
             let found =
-                format!("{}, the other hyper-thread of a worker, may run anything", listed(beside.clone()));
+                format!("the other hyper-thread of a worker may run anything: {}", named(beside.clone()));
             let remedy = format!(
                 "isolcpus={} as well, or echo 0 > /sys/devices/system/cpu/cpuN/online",
                 kernel_list(&beside)
@@ -312,7 +309,7 @@ impl Site {
         }
         let names: BTreeSet<_> = known.iter().map(|(_, governor)| governor.clone()).collect();
         let found =
-            format!("governor {} on {}", names.into_iter().collect::<Vec<_>>().join(", "), listed(saving));
+            format!("governor {} on {}", names.into_iter().collect::<Vec<_>>().join(", "), named(saving));
         vec![Finding::new(topic, Verdict::Slow, found).remedy("cpupower frequency-set -g performance")]
     }
 
@@ -341,12 +338,9 @@ impl Site {
         let provider = worst.unwrap_or(best);
         let (verdict, words) = match provider {
             "vaes512" => (Verdict::Ok, "VAES in 512 bits"),
-            "vaes256" => (
-                Verdict::Note,
-                "VAES in 256 bits; the processor has no AVX-512, with which large packets cost half as much",
-            ),
-            "ring" => (Verdict::Slow, "the processor has no VAES: ESP costs about twice as much"),
-            _ => (Verdict::Bad, "the processor has no instructions for AES: ESP costs many times as much"),
+            "vaes256" => (Verdict::Note, "VAES in 256 bits, for the processor has no AVX-512"),
+            "ring" => (Verdict::Slow, "the processor has no VAES, which our own kernels need"),
+            _ => (Verdict::Bad, "the processor has no instructions for AES"),
         };
         vec![Finding::new(topic, verdict, format!("{provider}: {words}"))]
     }
@@ -527,7 +521,13 @@ fn driver(device: &str) -> &str {
     device.trim_end_matches(|c: char| c.is_ascii_digit())
 }
 
-/// `core 1`, `cores 1, 2`; of other numbers than cores without the word.
+/// `core 1`, `cores 1, 2`.
+fn named(cores: impl IntoIterator<Item = usize>) -> String {
+    let list = listed(cores);
+    if list.contains(',') { format!("cores {list}") } else { format!("core {list}") }
+}
+
+/// `1, 2`
 fn listed(numbers: impl IntoIterator<Item = usize>) -> String {
     let numbers: Vec<_> = numbers.into_iter().map(|number| number.to_string()).collect();
     numbers.join(", ")
