@@ -29,8 +29,10 @@ pub const FRAGMENTATION_NEEDED: u8 = 4;
 pub const PROHIBITED: u8 = 13;
 /// Length of the header in bytes.
 pub const LEN: usize = size_of::<Header>();
+/// The same with that of IP before it.
+pub const HEADERS: usize = ipv4::LEN + LEN;
 /// Most bytes of the packet at fault that an error quotes: the error then has 576 bytes (RFC 1812 §4.3.2.3).
-pub const QUOTED: usize = 576 - ipv4::LEN - LEN;
+pub const QUOTED: usize = 576 - HEADERS;
 
 /// The header of a message.
 ///
@@ -149,19 +151,36 @@ pub fn packet(
     destination: Ipv4Addr,
     ttl: u8,
     tos: u8,
-    mut header: Header,
+    header: Header,
     body: &[u8],
 ) -> Option<Vec<u8>> {
+    Some([&headers(source, destination, ttl, tos, header, body)?, body].concat())
+}
+
+/// What stands before the body of a message.
+fn headers(
+    source: Ipv4Addr,
+    destination: Ipv4Addr,
+    ttl: u8,
+    tos: u8,
+    mut header: Header,
+    body: &[u8],
+) -> Option<[u8; HEADERS]> {
     let ip = ipv4::Header::new(source, destination, ipv4::ICMP, ttl, LEN + body.len())?.with_tos(tos);
     header.fill_checksum(body);
-    Some([ip.as_bytes(), header.as_bytes(), body].concat())
+    let mut both = [0; HEADERS];
+    both[..ipv4::LEN].copy_from_slice(ip.as_bytes());
+    both[ipv4::LEN..].copy_from_slice(header.as_bytes());
+    Some(both)
 }
 
 /// The error `header` about the IPv4 packet at the front of `offending`, from `source` to its sender, with as much of it as RFC
 /// 1812 §4.3.2.3 lets one quote. Precedence as of control traffic (§4.3.2.5). `None` if nobody may be told (§4.3.2.7): it
 /// is an ICMP error itself, a later fragment, to or from a group, or from no single host.
+///
+/// The headers, and what is quoted behind them: whoever has a buffer puts them together without another one.
 #[must_use]
-pub fn error(source: Ipv4Addr, header: Header, offending: &[u8]) -> Option<Vec<u8>> {
+pub fn error(source: Ipv4Addr, header: Header, offending: &[u8]) -> Option<([u8; HEADERS], &[u8])> {
     let (ip, payload) = ipv4::parse(offending).ok()?;
     let (from, to) = (ip.source(), ip.destination());
     let nobody =
@@ -173,7 +192,7 @@ pub fn error(source: Ipv4Addr, header: Header, offending: &[u8]) -> Option<Vec<u
         return None;
     }
     let quoted = &offending[..usize::from(ip.total_length()).min(QUOTED)];
-    packet(source, from, 64, ipv4::CS6, header, quoted)
+    Some((headers(source, from, 64, ipv4::CS6, header, quoted)?, quoted))
 }
 
 #[cfg(test)]
@@ -208,7 +227,8 @@ mod tests {
     #[test]
     fn an_error_quotes_what_it_is_about() {
         let offending = at_fault(&[0x55; 1000], ipv4::UDP, [10, 1, 0, 1]);
-        let bytes = error([10, 0, 0, 1].into(), Header::fragmentation_needed(1400), &offending).unwrap();
+        let told = error([10, 0, 0, 1].into(), Header::fragmentation_needed(1400), &offending).unwrap();
+        let bytes = [&told.0, told.1].concat();
         assert_eq!(bytes.len(), 576);
         let (ip, message) = ipv4::parse(&bytes).unwrap();
         assert_eq!((ip.destination().octets(), ip.tos), ([10, 0, 0, 9], ipv4::CS6));

@@ -43,8 +43,10 @@ pub const PORT_UNREACHABLE: u8 = 4;
 pub const UNKNOWN_OPTION: u8 = 2;
 /// Length of the header in bytes.
 pub const LEN: usize = size_of::<Header>();
+/// The same with that of IP before it.
+pub const HEADERS: usize = ipv6::LEN + LEN;
 /// Most bytes of the packet at fault that an error quotes: the error then has 1,280 bytes (§2.4 (c)).
-pub const QUOTED: usize = ipv6::MIN_MTU - ipv6::LEN - LEN;
+pub const QUOTED: usize = ipv6::MIN_MTU - HEADERS;
 
 /// The header of a message.
 ///
@@ -179,13 +181,28 @@ pub fn packet(
     destination: Ipv6Addr,
     hop_limit: u8,
     traffic_class: u8,
-    mut header: Header,
+    header: Header,
     body: &[u8],
 ) -> Option<Vec<u8>> {
+    Some([&headers(source, destination, hop_limit, traffic_class, header, body)?, body].concat())
+}
+
+/// What stands before the body of a message.
+fn headers(
+    source: Ipv6Addr,
+    destination: Ipv6Addr,
+    hop_limit: u8,
+    traffic_class: u8,
+    mut header: Header,
+    body: &[u8],
+) -> Option<[u8; HEADERS]> {
     let ip = ipv6::Header::new(source, destination, ipv6::ICMPV6, hop_limit, LEN + body.len())?;
     let ip = ip.with_traffic_class(traffic_class);
     header.fill_checksum(&ip, body);
-    Some([ip.as_bytes(), header.as_bytes(), body].concat())
+    let mut both = [0; HEADERS];
+    both[..ipv6::LEN].copy_from_slice(ip.as_bytes());
+    both[ipv6::LEN..].copy_from_slice(header.as_bytes());
+    Some(both)
 }
 
 /// The error `header` about the IPv6 packet at the front of `offending`, from `source` to its sender, with as much of it as fits
@@ -194,8 +211,10 @@ pub fn packet(
 /// or its headers lead nowhere, so that nobody can say what it is.
 ///
 /// A later fragment is told about: an error fits every link and has no fragments.
+///
+/// The headers, and what is quoted behind them: whoever has a buffer puts them together without another one.
 #[must_use]
-pub fn error(source: Ipv6Addr, header: Header, offending: &[u8]) -> Option<Vec<u8>> {
+pub fn error(source: Ipv6Addr, header: Header, offending: &[u8]) -> Option<([u8; HEADERS], &[u8])> {
     let (ip, payload) = ipv6::parse(offending).ok()?;
     let offending = &offending[..ipv6::LEN + payload.len()];
     let (from, to) = (ip.source(), ip.destination());
@@ -213,7 +232,8 @@ pub fn error(source: Ipv6Addr, header: Header, offending: &[u8]) -> Option<Vec<u
             return None;
         }
     }
-    packet(source, from, 64, ipv4::CS6, header, &offending[..offending.len().min(QUOTED)])
+    let quoted = &offending[..offending.len().min(QUOTED)];
+    Some((headers(source, from, 64, ipv4::CS6, header, quoted)?, quoted))
 }
 
 #[cfg(test)]
@@ -256,7 +276,8 @@ mod tests {
     fn an_error_quotes_what_it_is_about() {
         let mut offending = at_fault(FROM, TO, ipv6::UDP, &[0x55; 1400]);
         offending.extend([0xee; 9]); // padding of the frame
-        let bytes = error(OWN, Header::packet_too_big(1300), &offending).unwrap();
+        let told = error(OWN, Header::packet_too_big(1300), &offending).unwrap();
+        let bytes = [&told.0, told.1].concat();
         assert_eq!(bytes.len(), 1280);
         let (ip, message) = ipv6::parse(&bytes).unwrap();
         assert_eq!((ip.source(), ip.destination(), ip.traffic_class()), (OWN, FROM, ipv4::CS6));
@@ -265,7 +286,7 @@ mod tests {
         assert_eq!(body, &offending[..QUOTED]);
         let mut short = at_fault(FROM, TO, ipv6::UDP, &[0x55; 30]);
         short.extend([0xee; 9]);
-        assert_eq!(error(OWN, Header::unreachable(NO_ROUTE), &short).unwrap()[48..], short[..70]);
+        assert_eq!(error(OWN, Header::unreachable(NO_ROUTE), &short).unwrap().1, &short[..70]);
     }
 
     #[test]

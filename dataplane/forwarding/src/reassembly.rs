@@ -97,6 +97,7 @@ pub(crate) struct Found {
 /// The packets of one worker.
 #[derive(Debug)]
 pub(crate) struct Reassembly<B> {
+    /// The room of a place for fragments is taken when it is first used, and kept: most workers never use many.
     packets: Vec<Packet<B>>,
     free: Vec<u16>,
     chains: [u16; CHAINS],
@@ -112,8 +113,8 @@ impl<B> Reassembly<B> {
     /// `secret` is nobody else's: which sources share a chain is not to be known.
     pub(crate) fn new(secret: u64) -> Self {
         Self {
-            packets: Vec::new(),
-            free: Vec::new(),
+            packets: Vec::with_capacity(PACKETS.into()),
+            free: Vec::with_capacity(PACKETS.into()),
             chains: [NONE; CHAINS],
             oldest: NONE,
             newest: NONE,

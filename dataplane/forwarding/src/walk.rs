@@ -14,7 +14,7 @@ use crate::counters::Counters;
 use crate::graph::Node;
 use crate::limit::Limit;
 use crate::packet::{outer_source, sealed_in};
-use crate::parking::{Leaving, Parked, Parking};
+use crate::parking::{Leaving, PER_HOP, Parked, Parking};
 use crate::ports::{HandedOff, HandoffEntry, Injected, InterfaceId, Origin, PortId, Ports, Punt};
 use crate::reassembly::{Fragment, Held, Reassembly};
 use crate::stage::icmp_error;
@@ -145,9 +145,9 @@ impl<B: PacketBuf> Walk<B> {
             carried: VecDeque::with_capacity(CARRIED),
             replicating: 0,
             parking: Parking::new(),
-            copies: Vec::new(),
-            pieces: VecDeque::new(),
-            vain: Vec::new(),
+            copies: Vec::with_capacity(CARRIED - UNCUT),
+            pieces: VecDeque::with_capacity(CARRIED - UNCUT),
+            vain: Vec::with_capacity(PER_HOP),
             reassembly: Reassembly::new(secret),
             gleans: Limit::new(Duration::from_secs(1), 1, 1000, secret),
             hops: Limit::new(Duration::from_secs(1), 1, 1000, secret),

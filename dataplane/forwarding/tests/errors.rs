@@ -329,7 +329,8 @@ fn nobody_is_told_about_errors_and_later_fragments() {
     let mut node = hub(&[]);
     node.put([route("203.0.113.0/24", Path::Unreachable)]);
     let about = udp("203.0.113.9", "10.1.0.2", b"x");
-    let error = icmp::error(addr("10.1.0.2"), icmp::Header::unreachable(3), &about).unwrap();
+    let (headers, quoted) = icmp::error(addr("10.1.0.2"), icmp::Header::unreachable(3), &about).unwrap();
+    let error = [&headers, quoted].concat();
     let mut fragment = udp("10.1.0.2", "203.0.113.9", b"x");
     let (header, payload) = ipv4::parse(&fragment).unwrap();
     fragment = [header.with_flags(7).as_bytes(), payload].concat();

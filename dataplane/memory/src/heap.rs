@@ -1,9 +1,11 @@
 //! The heap, counted: what something keeps, to the byte.
 
 use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
-/// The system's allocator. It counts what this process has of it while [`Heap::count`] says so; otherwise it costs one look at a flag.
+/// The system's allocator. It counts what this process has of it, and how often each thread asked it, while [`Heap::count`] says so;
+/// otherwise it costs one look at a flag.
 ///
 /// A program has it by `#[global_allocator] static HEAP: memory::Heap = memory::Heap;`. What libraries in C take is not in it.
 #[derive(Debug, Clone, Copy)]
@@ -12,6 +14,11 @@ pub struct Heap;
 static IS_COUNTED: AtomicBool = AtomicBool::new(false);
 static BYTES: AtomicI64 = AtomicI64::new(0);
 static PIECES: AtomicI64 = AtomicI64::new(0);
+
+thread_local! {
+    /// How often this thread asked for memory or for more of it.
+    static ASKED: Cell<u64> = const { Cell::new(0) };
+}
 
 impl Heap {
     /// Counts from now on, or does not any more.
@@ -23,6 +30,19 @@ impl Heap {
     #[must_use]
     pub fn held() -> (i64, i64) {
         (BYTES.load(Ordering::Relaxed), PIECES.load(Ordering::Relaxed))
+    }
+
+    /// How often this thread has asked for memory, or for a piece to grow or shrink, while it was counted: only differences mean something.
+    #[must_use]
+    pub fn asked() -> u64 {
+        ASKED.get()
+    }
+
+    #[inline]
+    fn ask() {
+        if IS_COUNTED.load(Ordering::Relaxed) {
+            ASKED.set(ASKED.get() + 1);
+        }
     }
 
     #[inline]
@@ -38,6 +58,7 @@ impl Heap {
 // SAFETY: all of it is the system's allocator, called with what it was called with; counting allocates nothing.
 unsafe impl GlobalAlloc for Heap {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        Self::ask();
         Self::add(layout.size(), 1);
         // SAFETY: the caller keeps the conditions of `alloc`, which are the same.
         unsafe { System.alloc(layout) }
@@ -50,12 +71,14 @@ unsafe impl GlobalAlloc for Heap {
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        Self::ask();
         Self::add(layout.size(), 1);
         // SAFETY: as of `alloc`.
         unsafe { System.alloc_zeroed(layout) }
     }
 
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        Self::ask();
         Self::add(layout.size(), -1);
         Self::add(size, 1);
         // SAFETY: as of `dealloc`, and the caller keeps the conditions for the new size.
@@ -75,7 +98,7 @@ mod tests {
             // SAFETY: the layout has a size.
             (unsafe { Heap.alloc(layout) }, layout)
         };
-        let before = Heap::held();
+        let (before, asked) = (Heap::held(), Heap::asked());
         let since = || (Heap::held().0 - before.0, Heap::held().1 - before.1);
         let (uncounted, of) = take(10);
         assert_eq!(since(), (0, 0));
@@ -93,7 +116,13 @@ mod tests {
             Heap.dealloc(one, Layout::from_size_align(300, 8).unwrap());
             Heap.dealloc(two, of_two);
         }
-        assert_eq!(since(), (0, 0));
+        assert_eq!((since(), Heap::asked() - asked), ((0, 0), 3));
+        let others = std::thread::spawn(|| {
+            // SAFETY: the layout has a size.
+            unsafe { Heap.dealloc(Heap.alloc(Layout::new::<u64>()), Layout::new::<u64>()) };
+            Heap::asked()
+        });
+        assert_eq!((others.join().unwrap(), Heap::asked() - asked), (1, 3), "each thread's own");
         Heap::count(false);
     }
 }

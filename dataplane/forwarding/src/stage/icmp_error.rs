@@ -41,8 +41,10 @@ pub(crate) fn run<P: Ports>(walk: &mut Walk<P::Buf>, tables: &Tables, ports: &mu
         // The total alone decides under a flood, before a packet is touched.
         if limit(walk, meta.reason).is_open(now)
             && let Some(error) = Error::about(tables, &meta, walk.bufs[usize::from(slot)].bytes())
+            && let Some(mut buf) = begin(walk, ports, &error)
         {
-            send(walk, ports, &error);
+            let filled = error.write(current(&meta, walk.bufs[usize::from(slot)].bytes()), &mut buf);
+            send(walk, ports, &error, buf, filled);
         }
         walk.drop(slot, meta.reason);
     }
@@ -59,8 +61,10 @@ pub(crate) fn tell<P: Ports>(
     let now = walk.now;
     if limit(walk, meta.reason).is_open(now)
         && let Some(error) = Error::about(tables, meta, bytes)
+        && let Some(mut buf) = begin(walk, ports, &error)
     {
-        send(walk, ports, &error);
+        let filled = error.write(current(meta, bytes), &mut buf);
+        send(walk, ports, &error, buf, filled);
     }
 }
 
@@ -73,7 +77,9 @@ fn limit<B>(walk: &mut Walk<B>, reason: DropReason) -> &mut Limit {
 struct Error {
     /// What the packet is dropped for.
     reason: DropReason,
-    packet: Vec<u8>,
+    /// Its IP and ICMP headers, the first so many of these bytes; how much of the packet it quotes behind them.
+    headers: ([u8; icmpv6::HEADERS], usize),
+    quoted: usize,
     /// Who is told.
     to: IpAddr,
     meta: Meta,
@@ -93,7 +99,8 @@ impl Error {
         let mtu = tables.adjacencies.slot(meta.adjacency).mtu;
         let mut error = Self {
             reason: meta.reason,
-            packet: Vec::new(),
+            headers: ([0; icmpv6::HEADERS], 0),
+            quoted: 0,
             to,
             meta: Meta {
                 interface: meta.interface,
@@ -109,7 +116,7 @@ impl Error {
                 error.meta.destination = to.to_bits();
                 let from = own_v4(tables, meta.interface, table)?;
                 let from = if meta.hops == 0 { Ipv4Addr::from(meta.destination) } else { from };
-                error.packet = icmp::error(from, message, packet)?;
+                error.put(icmp::error(from, message, packet)?);
             }
             IpAddr::V6(to) => {
                 let message = message_v6(meta, packet, mtu)?;
@@ -117,10 +124,27 @@ impl Error {
                 if to.is_unicast_link_local() {
                     (error.link, error.meta.target) = back(tables, meta, bytes)?;
                 }
-                error.packet = icmpv6::error(own_v6(tables, meta.interface, table, to)?, message, packet)?;
+                error.put(icmpv6::error(own_v6(tables, meta.interface, table, to)?, message, packet)?);
             }
         }
         Some(error)
+    }
+
+    fn put<const LEN: usize>(&mut self, (headers, quoted): ([u8; LEN], &[u8])) {
+        self.headers.0[..LEN].copy_from_slice(&headers);
+        (self.headers.1, self.quoted) = (LEN, quoted.len());
+    }
+
+    /// Writes it, about `packet`, into an empty buffer; whether it holds it.
+    fn write<B: PacketBuf>(&self, packet: &[u8], buf: &mut B) -> bool {
+        let parts = [&self.link.0[..self.link.1], &self.headers.0[..self.headers.1], &packet[..self.quoted]];
+        let Some(mut room) = buf.append(parts.iter().map(|part| part.len()).sum()) else { return false };
+        for part in parts {
+            let (place, behind) = room.split_at_mut(part.len());
+            place.copy_from_slice(part);
+            room = behind;
+        }
+        true
     }
 }
 
@@ -195,21 +219,25 @@ fn back(tables: &Tables, meta: &Meta, frame: &[u8]) -> Option<(([u8; TAGGED_LEN]
     Some(((link, TAGGED_LEN), port.port.0))
 }
 
-/// Leaves an error for the next breath, within the limits.
-fn send<P: Ports>(walk: &mut Walk<P::Buf>, ports: &mut P, error: &Error) {
+/// An empty buffer for an error, within the limits.
+fn begin<P: Ports>(walk: &mut Walk<P::Buf>, ports: &mut P, error: &Error) -> Option<P::Buf> {
     let now = walk.now;
     if !limit(walk, error.reason).pass(now, folded(error.to)) {
-        return;
+        return None;
     }
-    let (link, packet) = (&error.link.0[..error.link.1], &error.packet);
-    let Some(mut buf) = ports.alloc() else { return walk.drop_copy(DropReason::NoBuffer) };
-    let Some(room) = buf.append(link.len() + packet.len()) else {
+    let buf = ports.alloc();
+    if buf.is_none() {
+        walk.drop_copy(DropReason::NoBuffer);
+    }
+    buf
+}
+
+/// Leaves an error, which the buffer holds if it is filled, for the next breath.
+fn send<P: Ports>(walk: &mut Walk<P::Buf>, ports: &mut P, error: &Error, buf: P::Buf, filled: bool) {
+    if !filled {
         return walk.refuse_copy(ports, buf, DropReason::NoBuffer);
-    };
-    let (before, behind) = room.split_at_mut(link.len());
-    before.copy_from_slice(link);
-    behind.copy_from_slice(packet);
-    let entry = if link.is_empty() { Entry::Lookup } else { Entry::Frame };
+    }
+    let entry = if error.link.1 == 0 { Entry::Lookup } else { Entry::Frame };
     match walk.carry(Carried { buf, meta: error.meta, entry, trace: 0 }) {
         Ok(()) => {
             walk.flow.copied += 1;

@@ -47,6 +47,8 @@ pub struct TestPorts {
     pub tx_room: usize,
     pub punt_room: usize,
     pub buffers: usize,
+    /// Buffers that the allocator gives before it makes new ones.
+    pub spare: Vec<TestBuf>,
 }
 
 impl TestPorts {
@@ -60,6 +62,17 @@ impl TestPorts {
             buffers: usize::MAX,
             ..Self::default()
         }
+    }
+
+    /// So that nothing here takes memory until so many packets and notices have left: buffers, which are all that there are then, and room.
+    pub fn stock(&mut self, packets: usize) {
+        self.buffers = packets;
+        self.spare = (0..packets).map(|_| TestBuf::with_room(128, &[], 2048)).collect();
+        self.tx.iter_mut().for_each(|tx| tx.reserve(packets));
+        self.punts.reserve(packets);
+        self.notices.reserve(packets);
+        self.handed_off.reserve(packets);
+        self.handed_in.reserve(packets);
     }
 }
 
@@ -83,7 +96,7 @@ impl Ports for TestPorts {
 
     fn alloc(&mut self) -> Option<TestBuf> {
         self.buffers = self.buffers.checked_sub(1)?;
-        Some(TestBuf::with_room(128, &[], 2048))
+        Some(self.spare.pop().unwrap_or_else(|| TestBuf::with_room(128, &[], 2048)))
     }
 
     fn free(&mut self, bufs: &mut Vec<TestBuf>) {
