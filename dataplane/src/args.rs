@@ -19,9 +19,15 @@ pub(crate) struct Args {
     #[arg(long = "port", value_name = "NAME=DEVICE[,ARGS]", required = true)]
     pub(crate) ports: Vec<PortArg>,
 
-    /// Cores of the workers, one worker each, with one receive and one transmit queue on every port.
+    /// Cores of the workers, one worker each, with one receive and one transmit queue on every port; where a port has fewer,
+    /// packets are spread over the workers by software.
     #[arg(long, value_name = "CORE,…", value_delimiter = ',', required = true)]
     pub(crate) workers: Vec<usize>,
+
+    /// Receive and transmit queues of a port, if not as many as there are workers: where what is at the other end of a virtual
+    /// port uses only so many. May be given several times.
+    #[arg(long = "queues", value_name = "NAME=COUNT")]
+    pub(crate) queues: Vec<QueuesArg>,
 
     /// What a worker does when there is nothing to do. If not given: `adaptive` when every port is virtual, else `poll`.
     #[arg(long)]
@@ -169,6 +175,26 @@ impl FromStr for PortArg {
     }
 }
 
+/// `NAME=COUNT`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct QueuesArg {
+    /// Name of a port.
+    port: String,
+    /// Queues of each direction.
+    count: u16,
+}
+
+impl FromStr for QueuesArg {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (port, count) = text.split_once('=').ok_or("NAME=COUNT wanted")?;
+        match count.parse() {
+            Ok(count @ 1..=64) => Ok(Self { port: port.to_owned(), count }),
+            _ => Err(format!("`{count}`: 1 to 64 queues wanted")),
+        }
+    }
+}
+
 /// Where packet buffers live.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum MemoryArg {
@@ -202,7 +228,12 @@ impl Args {
         self.idle.unwrap_or(if all_virtual { Idle::Adaptive } else { Idle::Poll })
     }
 
-    /// What clap cannot see: names and cores that stand twice.
+    /// Queues of a port, if the command line says how many.
+    pub(crate) fn queues_of(&self, port: &str) -> Option<u16> {
+        self.queues.iter().find(|queues| queues.port == port).map(|queues| queues.count)
+    }
+
+    /// What clap cannot see: names and cores that stand twice, and names of no port.
     pub(crate) fn check(&self) -> Result<(), String> {
         for (index, port) in self.ports.iter().enumerate() {
             for earlier in &self.ports[..index] {
@@ -212,6 +243,14 @@ impl Args {
                 if earlier.device == port.device {
                     return Err(format!("--port {}: device {} is given twice", port.name, port.device));
                 }
+            }
+        }
+        for (index, queues) in self.queues.iter().enumerate() {
+            if self.ports.iter().all(|port| port.name != queues.port) {
+                return Err(format!("--queues {}: there is no such port", queues.port));
+            }
+            if self.queues[..index].iter().any(|earlier| earlier.port == queues.port) {
+                return Err(format!("--queues {}: given twice", queues.port));
             }
         }
         for (index, core) in self.workers.iter().enumerate() {
@@ -246,6 +285,9 @@ mod tests {
         }
         let args = parse(&["--port", "wan=0A:00.1,x=Y", "--workers", "0"]).unwrap();
         assert_eq!(args.ports[0].devargs(), "0000:0a:00.1,x=Y");
+        assert_eq!(args.queues_of("wan"), None);
+        let args = parse(&["--port", "a=net_null0", "--workers", "0,1", "--queues", "a=1"]).unwrap();
+        assert_eq!((args.queues_of("a"), args.queues_of("b")), (Some(1), None));
     }
 
     #[test]
@@ -285,6 +327,11 @@ mod tests {
         bad(&["--port", "a=net_null0", "--workers", "1,1"], "core 1 is given twice");
         bad(&["--port", "a=net_null0", "--workers", "0", "--memory", "no-huge:1"], "megabytes");
         bad(&["--workers", "0"], "--port");
+        let queues = |queues| ["--port", "a=net_null0", "--workers", "0", "--queues", queues];
+        bad(&queues("a"), "NAME=COUNT");
+        bad(&queues("a=0"), "1 to 64 queues");
+        bad(&queues("b=1"), "no such port");
+        bad(&[&queues("a=1")[..], &["--queues", "a=2"]].concat(), "given twice");
         bad(&["--port", "a=net_null0", "--workers", "0", "--aead", "rot13"], "vaes256, ring, aes-gcm");
         bad(&["--port", "a=net_null0", "--workers", "0", "--mtu", "100"], "576..=9000");
     }

@@ -1,4 +1,5 @@
-//! Packets from worker to worker: those of an SA go to the worker that has it.
+//! Packets from worker to worker: those of an SA go to the worker that has it. The same rings spread what a port with few queues receives, and
+//! gather what is sent by it (see [`crate::ports`]).
 //!
 //! ```text
 //!   worker 0 ──ring──▶ worker 1      one ring for each ordered pair: one producer, one consumer
@@ -58,6 +59,18 @@ impl<T> Handoff<T> {
             Some(Some(ring)) => ring.push(packet),
             _ => Err(packet),
         }
+    }
+
+    /// Queues packets for another worker as far as there is room; those that are left stay, in order.
+    pub(crate) fn push_all(&mut self, to: usize, packets: &mut Vec<T>) {
+        packets.reverse();
+        while let Some(packet) = packets.pop() {
+            if let Err(packet) = self.push(to, packet) {
+                packets.push(packet);
+                break;
+            }
+        }
+        packets.reverse();
     }
 
     /// Appends up to `max` packets: of each ring as many as there are, beginning with another ring each time.
@@ -122,6 +135,10 @@ mod tests {
             all[1].push(0, number).unwrap();
         }
         assert_eq!(all[1].push(0, 7), Err(7));
+        // Two rings are full: what is left of these stays in order.
+        let mut some: Vec<_> = (0..SLOTS + 3).collect();
+        all[1].push_all(2, &mut some);
+        assert_eq!(some, [SLOTS, SLOTS + 1, SLOTS + 2]);
         all[2].push(0, SLOTS).unwrap();
         let mut taken = Vec::new();
         for _ in 0..2 {

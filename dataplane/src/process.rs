@@ -18,7 +18,7 @@ use crate::args::{Aead, Args, MemoryArg, PortArg, why_not};
 use crate::cores::Cores;
 use crate::handoff::{self, handoffs};
 use crate::host::{Host, HostCounters, Order, Orders};
-use crate::ports::{QueuePair, QueuePorts};
+use crate::ports::{PortEnd, QueuePorts};
 use crate::rings::{Rings, Waker};
 use crate::service::Service;
 use crate::worker::{Plan, Pulse};
@@ -245,7 +245,8 @@ fn data_room(mtu: u16) -> u16 {
 }
 
 fn open(eal: Eal, args: &Args, port: &PortArg, pool: Mempool) -> anyhow::Result<Opened> {
-    let queues = u16::try_from(args.workers.len()).context("--workers")?;
+    let workers = u16::try_from(args.workers.len()).context("--workers")?;
+    let queues = args.queues_of(&port.name).map_or(workers, |queues| queues.min(workers));
     let config = PortConfig {
         rx_queues: queues,
         tx_queues: queues,
@@ -256,14 +257,14 @@ fn open(eal: Eal, args: &Args, port: &PortArg, pool: Mempool) -> anyhow::Result<
         pools: vec![pool],
     };
     let opened = Port::open(&eal, &port.device, &config).with_context(|| format!("--port {}", port.name))?;
-    if opened.rx.len() < args.workers.len() || opened.tx.len() < args.workers.len() {
-        anyhow::bail!(
-            "--port {}: {} has {} receive and {} transmit queues, {} workers want one each",
-            port.name,
-            port.device,
-            opened.rx.len(),
-            opened.tx.len(),
-            args.workers.len()
+    let (rx, tx) = (opened.rx.len(), opened.tx.len());
+    if rx.min(tx) < args.workers.len() {
+        tracing::info!(
+            port = port.name,
+            rx,
+            tx,
+            workers,
+            "fewer queues than workers: packets are spread by software"
         );
     }
     Ok(opened)
@@ -276,7 +277,7 @@ struct Shared<'a> {
     stop: &'a Arc<AtomicBool>,
 }
 
-/// Divides the ports: control sides for the service, a queue pair of each for every worker.
+/// Divides the ports: control sides for the service, an end of each for every worker.
 fn share(
     args: &Args,
     opened: Vec<Opened>,
@@ -284,14 +285,15 @@ fn share(
     program: &mut Program,
     shared: &Shared<'_>,
 ) -> anyhow::Result<(Vec<NamedPort>, Vec<Plan>)> {
-    let mut queues: Vec<Vec<_>> = args.workers.iter().map(|_| Vec::new()).collect();
+    let mut ends: Vec<Vec<_>> = args.workers.iter().map(|_| Vec::new()).collect();
     let mut ports = Vec::new();
     for (port, opened) in args.ports.iter().zip(opened) {
         let driver = opened.port.driver().to_owned();
-        let pairs = opened.rx.into_iter().zip(opened.tx).map(|(rx, tx)| QueuePair::new(rx, tx, &driver));
-        let count = pairs.len().min(queues.len());
-        for (worker, pair) in queues.iter_mut().zip(pairs) {
-            worker.push(pair);
+        let count = opened.rx.len().min(opened.tx.len());
+        for (worker, end) in
+            ends.iter_mut().zip(PortEnd::all(opened.rx, opened.tx, &driver, args.workers.len()))
+        {
+            worker.push(end);
         }
         ports.push(NamedPort {
             name: port.name.clone(),
@@ -302,8 +304,9 @@ fn share(
         });
     }
     let mut plans = Vec::new();
-    let all = queues.into_iter().zip(handoffs(args.workers.len())).zip(&args.workers);
-    for (index, ((queues, handoff), core)) in all.enumerate() {
+    let workers = args.workers.len();
+    let all = ends.into_iter().zip(handoffs(workers)).zip(&args.workers);
+    for (index, ((ends, handoff), core)) in all.enumerate() {
         let rings = Arc::new(Rings::new());
         if args.measure_nodes {
             // The ring is new: there is room.
@@ -314,7 +317,7 @@ fn share(
             core: *core,
             idle: args.idle(),
             worker: program.worker().context("making a worker's counters")?,
-            ports: QueuePorts { queues, pool, rings, handoff },
+            ports: QueuePorts::new(ends, (index, workers), pool, rings, handoff),
             pulse: Arc::new(Pulse::default()),
             waker: Arc::clone(shared.waker),
             clock: shared.clock,
@@ -360,6 +363,7 @@ fn finish(process: &Process, host: JoinHandle<()>, threads: Vec<JoinHandle<Queue
     // All have ended: nobody puts anything into a ring any more.
     for ports in &mut queues {
         ports.handoff.drain().for_each(|packet| packet.into_buf().free());
+        ports.ends.iter_mut().for_each(PortEnd::drain);
     }
     for rings in process.rings() {
         rings.drain();
@@ -371,10 +375,17 @@ fn finish(process: &Process, host: JoinHandle<()>, threads: Vec<JoinHandle<Queue
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use wire::buf::PacketBuf;
 
     use super::*;
+
+    /// DPDK, which starts once in a process.
+    pub(crate) fn eal() -> Eal {
+        static EAL: OnceLock<Eal> = OnceLock::new();
+        let args = EalArgs { memory: Memory::NoHuge { mb: 96 }, ..EalArgs::default() };
+        *EAL.get_or_init(|| Eal::start(&args).unwrap())
+    }
 
     /// Outer IPv6 and UDP header.
     const OUTER: usize = 40 + 8;
@@ -390,7 +401,7 @@ mod tests {
     /// Input: packets as large as ports of each MTU take. Output: there is room in one buffer for all that is put around them.
     #[test]
     fn a_buffer_holds_the_largest_packet_and_all_that_esp_puts_around_it() {
-        let eal = Eal::start(&EalArgs { memory: Memory::NoHuge { mb: 64 }, ..EalArgs::default() }).unwrap();
+        let eal = eal();
         for (name, mtu) in [("a", 576_u16), ("b", 1280), ("c", 1500), ("d", 1900), ("e", 4000), ("f", 9000)] {
             let data_room = data_room(mtu);
             let config = MempoolConfig { name, count: 63, cache: 0, data_room, socket: None };

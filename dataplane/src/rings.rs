@@ -101,6 +101,8 @@ pub(crate) struct Rings {
     pub(crate) commands: ArrayQueue<Command>,
     /// Packets of several segments that could not be joined.
     pub(crate) segmented: AtomicU64,
+    /// Packets that there was no room for on their way to the workers that they are for.
+    pub(crate) spread_full: AtomicU64,
 }
 
 impl Rings {
@@ -118,6 +120,7 @@ impl Rings {
             captured_lost: AtomicU64::new(0),
             commands: ArrayQueue::new(16),
             segmented: AtomicU64::new(0),
+            spread_full: AtomicU64::new(0),
         }
     }
 

@@ -156,6 +156,12 @@ impl Process {
             sentence: "The packet came in several buffers and did not fit into one.".to_owned(),
             count: self.rings().map(|rings| rings.segmented.load(Ordering::Relaxed)).sum(),
         });
+        drops.push(Counter {
+            name: "spread-full".to_owned(),
+            sentence: "The port has fewer queues than there are workers, and the packet's worker is not fast enough."
+                .to_owned(),
+            count: self.rings().map(|rings| rings.spread_full.load(Ordering::Relaxed)).sum(),
+        });
         Drops(drops)
     }
 }

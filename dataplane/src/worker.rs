@@ -100,7 +100,7 @@ impl Plan {
         let begun = memory::cycles();
         let now = self.now();
         let breath = breathe(&mut self.worker, now, &mut self.ports);
-        let busy = !breath.is_idle();
+        let busy = !breath.is_idle() | self.ports.has_moved();
         if self.worker.has_observed() {
             self.hand_observed();
         }

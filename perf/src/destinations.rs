@@ -81,8 +81,8 @@ impl Destinations {
     pub(crate) fn draw(&self, random: &mut Random) -> (IpAddr, u32) {
         match self {
             Self::Dense(family, count) => {
-                let (number, host) = (random.below(*count), random.below(254) + 1);
-                (dense(*family, number, host), number)
+                let number = random.below(*count);
+                (host(*family, number, random), number)
             }
             Self::V4(public) => {
                 let (addr, number) = public.draw(random);
@@ -99,8 +99,7 @@ impl Destinations {
     pub(crate) fn each(&self, mut to: impl FnMut(Prefix, u32)) {
         match self {
             Self::Dense(family, count) => {
-                let len = if *family == Family::Ipv4 { 24 } else { 48 };
-                (0..*count).for_each(|number| to(prefix(dense(*family, number, 0), len), number));
+                (0..*count).for_each(|number| to(dense_prefix(*family, number), number));
             }
             Self::V4(public) => public.each(to),
             Self::V6(public) => public.each(to),
@@ -114,6 +113,16 @@ fn dense(family: Family, number: u32, host: u32) -> IpAddr {
         Family::Ipv4 => (u32::from_be_bytes([20, 0, 0, 0]) + (number << 8) + host).ip().into(),
         Family::Ipv6 => ((0x2a00 << 112) + (u128::from(number) << 80) + u128::from(host)).ip().into(),
     }
+}
+
+/// An address in the prefix with this number, if they are not as in a public table.
+pub(crate) fn host(family: Family, number: u32, random: &mut Random) -> IpAddr {
+    dense(family, number, random.below(254) + 1)
+}
+
+/// The prefix with this number, if they are not as in a public table.
+pub(crate) fn dense_prefix(family: Family, number: u32) -> Prefix {
+    prefix(dense(family, number, 0), if family == Family::Ipv4 { 24 } else { 48 })
 }
 
 fn prefix(addr: IpAddr, len: u8) -> Prefix {

@@ -21,6 +21,23 @@ const CHOSEN_BY_SPOKE: u32 = 1 << 31;
 const FIRST_PORT: u32 = 10_000;
 const PORTS: u32 = 50_000;
 
+/// Slots of even lives of a child SA, and of odd ones.
+pub(crate) const HALF: u32 = MOST_SPOKES / 2;
+
+/// A child SA of a spoke with the first worker, life after life: so that the next is there while the one before still is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Child {
+    pub(crate) spoke: u32,
+    pub(crate) life: u32,
+}
+
+impl Child {
+    /// Its slot, which is that of its SPIs, too.
+    pub(crate) fn slot(self) -> u32 {
+        self.spoke + self.life % 2 * HALF
+    }
+}
+
 /// Protocol numbers of IPv4 and IPv6 in IP.
 const IP_IN_IP: u8 = 4;
 const IP6_IN_IP: u8 = 41;
@@ -95,43 +112,83 @@ impl Esp {
 
     /// The key of a child SA: as good as random, another one for each, the same each time.
     pub(crate) fn key(&self, direction: Direction, worker: u16, spoke: u32) -> anyhow::Result<SaKey> {
-        let number =
-            u64::from(worker) << 33 | u64::from(spoke) << 1 | u64::from(direction == Direction::Inbound);
+        let number = u64::from(worker) << 33 | u64::from(spoke) << 1;
+        self.numbered_key(number | u64::from(direction == Direction::Inbound))
+    }
+
+    fn numbered_key(&self, number: u64) -> anyhow::Result<SaKey> {
         let mut random = Random((number + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
         let keymat: Vec<u8> = (0..self.suite.key_len() + 4).map(|_| (random.next() >> 56) as u8).collect();
         SaKey::new(&keymat).context("a key of a length that there is none of")
     }
 
-    /// Both SAs of a child.
-    pub(crate) fn sas(&self, outer: Family, worker: u16, spoke: u32) -> anyhow::Result<[Object; 2]> {
-        let protection = sa::Protection {
+    /// Whose SAs with a spoke are.
+    pub(crate) fn protection(&self, outer: Family, spoke: u32) -> anyhow::Result<sa::Protection> {
+        Ok(sa::Protection {
             profile: profile()?,
             table: TableId(0),
             local: NbmaAddr(own_nbma(outer)),
             remote: NbmaAddr(nbma(outer, spoke)),
             port: self.port(spoke),
+        })
+    }
+
+    /// The SPI of a child SA which is renewed. It comes again after some hundred lives, with another key.
+    pub(crate) fn child_spi(&self, direction: Direction, child: Child) -> anyhow::Result<Spi> {
+        let turn = child.life / 2;
+        let spi = match direction {
+            Direction::Inbound => Spi::of(0, child.slot(), (turn % 255) as u8 + 1),
+            Direction::Outbound => Spi::new(CHOSEN_BY_SPOKE | turn % (1 << 13) << 18 | child.slot()),
         };
-        let lifetimes = Lifetimes::default();
-        let inbound = Object::InboundSa(InboundSa {
-            spi: self.spi(Direction::Inbound, worker, spoke)?,
-            protection,
-            mode: self.mode,
-            key: self.key(Direction::Inbound, worker, spoke)?,
-            esn: self.esn,
-            window: self.window,
-            lifetimes,
-        });
-        let outbound = Object::OutboundSa(OutboundSa {
-            protection,
-            worker: WorkerId(worker),
-            spi: self.spi(Direction::Outbound, worker, spoke)?,
-            mode: self.mode,
-            key: self.key(Direction::Outbound, worker, spoke)?,
-            esn: self.esn,
-            // All that there are: no run is long enough to ask for more.
-            lease: Lease { first: 1, last: u32::MAX.into() },
-            lifetimes,
-        });
-        Ok([inbound, outbound])
+        spi.with_context(|| format!("no SPI for {child:?}"))
+    }
+
+    /// Its key: another one for each life.
+    pub(crate) fn child_key(&self, direction: Direction, child: Child) -> anyhow::Result<SaKey> {
+        let number = u64::from(child.life) << 20 | u64::from(child.spoke) << 1;
+        self.numbered_key(1 << 63 | number | u64::from(direction == Direction::Inbound))
+    }
+
+    /// An SA of the first worker's as it is programmed.
+    pub(crate) fn child_sa(
+        &self,
+        direction: Direction,
+        outer: Family,
+        child: Child,
+    ) -> anyhow::Result<Object> {
+        let (spi, key) = (self.child_spi(direction, child)?, self.child_key(direction, child)?);
+        Ok(self.sa(direction, self.protection(outer, child.spoke)?, 0, spi, key))
+    }
+
+    fn sa(
+        &self,
+        direction: Direction,
+        protection: sa::Protection,
+        worker: u16,
+        spi: Spi,
+        key: SaKey,
+    ) -> Object {
+        let (mode, esn, lifetimes) = (self.mode, self.esn, Lifetimes::default());
+        match direction {
+            Direction::Inbound => {
+                let window = self.window;
+                Object::InboundSa(InboundSa { spi, protection, mode, key, esn, window, lifetimes })
+            }
+            Direction::Outbound => {
+                // All that there are: no run is long enough to ask for more.
+                let (worker, lease) = (WorkerId(worker), Lease { first: 1, last: u32::MAX.into() });
+                Object::OutboundSa(OutboundSa { protection, worker, spi, mode, key, esn, lease, lifetimes })
+            }
+        }
+    }
+
+    /// Both SAs of a child.
+    pub(crate) fn sas(&self, outer: Family, worker: u16, spoke: u32) -> anyhow::Result<[Object; 2]> {
+        let protection = self.protection(outer, spoke)?;
+        let sa = |direction| -> anyhow::Result<Object> {
+            let (spi, key) = (self.spi(direction, worker, spoke)?, self.key(direction, worker, spoke)?);
+            Ok(self.sa(direction, protection, worker, spi, key))
+        };
+        Ok([sa(Direction::Inbound)?, sa(Direction::Outbound)?])
     }
 }

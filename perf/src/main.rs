@@ -14,6 +14,7 @@ mod hub;
 mod ike;
 mod intervals;
 mod lane;
+mod load;
 mod machine;
 mod mix;
 mod ndr;
@@ -29,6 +30,8 @@ mod report;
 mod routes;
 mod scenario;
 mod size;
+mod soak;
+mod spokes;
 mod width;
 mod wire;
 
@@ -58,6 +61,11 @@ enum What {
     Fib(fib::Args),
     /// A million routes through gRPC into a data plane of its own: time, memory, and no packet lost while routes change
     Routes(routes::Args),
+    /// Thousands of protected spokes through gRPC into a data plane of its own: time, memory, and what packets that run meanwhile notice of it
+    Spokes(spokes::Args),
+    /// Full load for minutes while SAs are renewed, routes go and come, and spokes come and go, in a data plane of its own: no packet lost or wrong,
+    /// none dropped, no growth
+    Soak(soak::Args),
     /// What a client costs a server: the NHRP engine alone, on one core: registrations, resolutions, memory; or (--process) both processes of a
     /// hub, registrations in packets through a port
     Nhrp(nhrp::Args),
@@ -77,6 +85,8 @@ fn main() -> ExitCode {
         What::Aead(args) => aead::run(&args),
         What::Fib(args) => fib::run(&args),
         What::Routes(args) => routes::run(&args),
+        What::Spokes(args) => spokes::run(&args),
+        What::Soak(args) => soak::run(&args),
         What::Nhrp(args) => nhrp::run(&args),
         What::Ike(args) => ike::run(&args),
     };

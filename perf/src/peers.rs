@@ -5,7 +5,7 @@ use anyhow::{Context as _, bail, ensure};
 use model::sa::Direction;
 use wire::{IntoBytes, esp};
 
-use crate::esp::Esp;
+use crate::esp::{Child, Esp};
 use crate::scenario::{Family, Scenario};
 
 /// See the module.
@@ -16,12 +16,13 @@ pub(crate) struct Peers {
     /// Whether packets may be missing between those that are opened.
     loses: bool,
     /// By spoke: what seals what arrives, and what opens what left. Empty if nothing does.
-    sealing: Vec<End>,
-    opening: Vec<End>,
+    sealing: Vec<Option<End>>,
+    opening: Vec<Option<End>>,
 }
 
 /// The far end of an SA.
-struct End {
+#[derive(Debug)]
+pub(crate) struct End {
     key: aead::Key,
     salt: [u8; 4],
     spi: u32,
@@ -45,6 +46,13 @@ impl End {
         })
     }
 
+    /// That of a child SA which is renewed.
+    pub(crate) fn of_child(esp: &Esp, direction: Direction, child: Child) -> anyhow::Result<Self> {
+        let key = esp.child_key(direction, child)?;
+        let spi = esp.child_spi(direction, child)?.value();
+        Ok(Self { key: aead::Key::new(other(esp.provider), key.key())?, salt: key.salt(), spi, next: 1 })
+    }
+
     /// A packet with this IV and the next sequence number.
     fn packet<'a>(&'a self, esn: bool, iv: u64, text: &'a mut [u8]) -> aead::Packet<'a> {
         aead::Packet { key: &self.key, salt: self.salt, iv, sequence: self.next, spi: self.spi, esn, text }
@@ -57,7 +65,9 @@ impl Peers {
         let Some(esp) = scenario.esp else { return Ok(None) };
         let ends = |direction, used: bool| {
             let spokes = 0..if used { scenario.spokes } else { 0 };
-            spokes.map(|spoke| End::new(&esp, direction, worker, spoke)).collect::<anyhow::Result<Vec<End>>>()
+            spokes
+                .map(|spoke| End::new(&esp, direction, worker, spoke).map(Some))
+                .collect::<anyhow::Result<Vec<_>>>()
         };
         let (arrives, leaves) = (scenario.kind.arrives_in_tunnel(), scenario.kind.leaves_in_tunnel());
         let (sealing, opening) = (ends(Direction::Inbound, arrives)?, ends(Direction::Outbound, leaves)?);
@@ -69,10 +79,31 @@ impl Peers {
         self.loses = true;
     }
 
+    /// The spokes without any SA: those are installed.
+    pub(crate) fn none(scenario: &Scenario) -> Option<Self> {
+        let (sealing, opening) = (Vec::new(), Vec::new());
+        scenario.esp.map(|esp| Self { esp, outer: scenario.outer, worker: 0, loses: false, sealing, opening })
+    }
+
+    /// Installs the far end of an SA with this number: of a spoke by which it seals from now on, or of the slot of an SPI by which what we send
+    /// may come.
+    pub(crate) fn install(&mut self, direction: Direction, number: u32, end: End) {
+        let ends = match direction {
+            Direction::Inbound => &mut self.sealing,
+            Direction::Outbound => &mut self.opening,
+        };
+        let number = number as usize;
+        if ends.len() <= number {
+            ends.resize_with(number + 1, || None);
+        }
+        ends[number] = Some(end);
+    }
+
     /// Has a spoke seal a payload, which is GRE or in tunnel mode the IP packet around it: the ESP packet, with the next sequence number
     /// of its SA.
     pub(crate) fn seal(&mut self, spoke: u32, payload: &[u8], out: &mut Vec<u8>) -> anyhow::Result<()> {
-        let end = self.sealing.get_mut(spoke as usize).context("a spoke that there is none of")?;
+        let end = self.sealing.get_mut(spoke as usize).and_then(Option::as_mut);
+        let end = end.context("a spoke that there is none of")?;
         // A counter of its own: nobody may take the one for the other.
         let iv = end.next ^ 0x5a00_0000_0000_0000;
         out.extend(esp::Header::new(end.spi, end.next, iv).as_bytes());
@@ -90,10 +121,19 @@ impl Peers {
     /// # Errors
     /// It is not authentic, or has another number.
     pub(crate) fn open(&mut self, packet: &mut [u8]) -> anyhow::Result<u64> {
+        self.open_any(packet).map(|(_, header)| header.iv())
+    }
+
+    /// The same; the number of the SA's slot, and the header.
+    ///
+    /// # Errors
+    /// As of [`Self::open`].
+    pub(crate) fn open_any(&mut self, packet: &mut [u8]) -> anyhow::Result<(u32, esp::Header)> {
         let (header, text) = esp::parse_mut(packet)?;
         let header = *header;
         let spoke = Esp::spoke(header.spi());
-        let end = self.opening.get_mut(spoke as usize).filter(|end| end.spi == header.spi());
+        let end = self.opening.get_mut(spoke as usize).and_then(Option::as_mut);
+        let end = end.filter(|end| end.spi == header.spi());
         let Some(end) = end else { bail!("SPI {:#x} is no spoke's", header.spi()) };
         // No run is so long that its numbers have more than 32 bits.
         let sequence = if self.loses { end.next.max(header.sequence().into()) } else { end.next };
@@ -109,7 +149,7 @@ impl Peers {
             "a packet for spoke {spoke} is not authentic"
         );
         end.next = sequence + 1;
-        Ok(sequence)
+        Ok((spoke, header))
     }
 
     /// How an opened packet to a spoke begins, with this sequence number.

@@ -29,7 +29,7 @@ use model::program::{
 };
 use model::{InterfaceName, Mac, NbmaAddr, Prefix, ProtocolAddr, TableId};
 
-use crate::destinations::Destinations;
+use crate::destinations::{Destinations, dense_prefix};
 use crate::esp::{Esp, profile};
 use crate::size::Size;
 
@@ -294,9 +294,34 @@ impl Scenario {
         ]
     }
 
+    /// What is there before any spoke: ports, gateway and tunnel.
+    pub(crate) fn base(&self) -> anyhow::Result<Vec<Object>> {
+        let names = Names::new()?;
+        let mut objects = self.ports(&names);
+        objects.push(self.interface_of_tunnel(&names)?);
+        Ok(objects)
+    }
+
+    /// A spoke but for its SAs: its binding, and the route to the prefix with its number.
+    pub(crate) fn spoke(&self, spoke: u32) -> anyhow::Result<[Object; 2]> {
+        Ok([self.binding(&Names::new()?, spoke), self.route_to(dense_prefix(self.inner, spoke), spoke)?])
+    }
+
+    /// A route to a spoke.
+    pub(crate) fn route_to(&self, prefix: Prefix, spoke: u32) -> anyhow::Result<Object> {
+        let hop = Hop { interface: Names::new()?.tunnel, next_hop: protocol(self.inner, spoke) };
+        Ok(route(prefix, Path::Via(hop)))
+    }
+
     /// The tunnel and a binding for each spoke.
     fn tunnel(&self, names: &Names) -> anyhow::Result<Vec<Object>> {
-        let tunnel = Tunnel {
+        let tunnel = self.interface_of_tunnel(names)?;
+        let bindings = (0..self.spokes).map(|spoke| self.binding(names, spoke));
+        Ok(std::iter::once(tunnel).chain(bindings).collect())
+    }
+
+    fn interface_of_tunnel(&self, names: &Names) -> anyhow::Result<Object> {
+        Ok(Object::Tunnel(Tunnel {
             name: names.tunnel,
             mode: TunnelMode::Multipoint,
             source: NbmaAddr(own_nbma(self.outer)),
@@ -312,19 +337,18 @@ impl Scenario {
             tcp_mss: TcpMss::Auto,
             netns: None,
             protection: if self.esp.is_some() { Some(profile()?) } else { None },
-        };
-        let link = Hop { interface: names.wan, next_hop: gateway(self.outer) };
-        let binding = |spoke| {
-            Object::Binding(Binding {
-                tunnel: names.tunnel,
-                next_hop: ProtocolAddr(protocol(self.inner, spoke)),
-                nbma: NbmaAddr(nbma(self.outer, spoke)),
-                link: Some(link),
-                expires_in: None,
-                port: self.esp.map_or(0, |esp| esp.port(spoke)),
-            })
-        };
-        Ok(std::iter::once(Object::Tunnel(tunnel)).chain((0..self.spokes).map(binding)).collect())
+        }))
+    }
+
+    fn binding(&self, names: &Names, spoke: u32) -> Object {
+        Object::Binding(Binding {
+            tunnel: names.tunnel,
+            next_hop: ProtocolAddr(protocol(self.inner, spoke)),
+            nbma: NbmaAddr(nbma(self.outer, spoke)),
+            link: Some(Hop { interface: names.wan, next_hop: gateway(self.outer) }),
+            expires_in: None,
+            port: self.esp.map_or(0, |esp| esp.port(spoke)),
+        })
     }
 }
 

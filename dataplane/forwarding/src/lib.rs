@@ -22,6 +22,7 @@ mod program;
 pub mod publish;
 mod reassembly;
 mod sa;
+mod spread;
 mod stage;
 mod tables;
 mod trace;
@@ -39,6 +40,7 @@ pub use ports::{
     TraceOrder,
 };
 pub use program::{AdjacencyShow, FibShow, InterfaceShow, NextHopShow, Port, Program, RouteShow, TunnelShow};
+pub use spread::worker_for;
 pub use tables::Tables;
 pub use trace::Step;
 pub use worker::{Worker, breathe};

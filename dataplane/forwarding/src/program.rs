@@ -217,6 +217,7 @@ impl Program {
         let index = self.workers.len();
         let (counters, orders, lines) = self.add_worker()?;
         let sas = Sas::new(orders, lines, self.provider, index)?;
+        self.orders[index].lie_on(sas.pages());
         Ok(Worker::new(self.publisher.reader(), counters, sas, self.ports.len(), self.secret, index))
     }
 

@@ -22,7 +22,7 @@ mod window;
 
 use std::sync::Arc;
 
-use memory::MapError;
+use memory::{MapError, Pages};
 use model::sa::{Amount, Lifetimes};
 
 pub(crate) use inbound::{Inbound, InboundSa, Opener};
@@ -84,6 +84,11 @@ impl Sas {
     ) -> Result<Self, MapError> {
         let inbound = Inbound::new(Arc::clone(&lines))?;
         Ok(Self { worker, provider, inbound, outbound: Outbound::new(lines)?, orders })
+    }
+
+    /// The pages of the slots of inbound SAs, and of outbound ones: whoever gives orders takes their memory before.
+    pub(crate) fn pages(&self) -> [Vec<Pages>; 2] {
+        [self.inbound.pages(), self.outbound.pages()]
     }
 
     /// Whether no order waits.

@@ -28,8 +28,9 @@ use crate::walk::{BURST, RECEIVED, Walk};
 
 /// Commands that are taken in one breath.
 const COMMANDS: usize = 4;
-/// Orders about SAs that are carried out in one breath, and in one without packets: each moves some hundred bytes.
-const ORDERS: usize = 64;
+/// Orders about SAs that are carried out in one breath, and in one without packets: each moves some hundred bytes, which with packets at
+/// hand takes them a few microseconds at most.
+const ORDERS: usize = 8;
 const ORDERS_IDLE: usize = 256;
 
 /// One worker's own state. Made by [`crate::Program::worker`], moved to the worker's thread.

@@ -12,7 +12,7 @@ mod slots;
 
 pub use cycles::{Clock, cycles, cycles_per_second};
 pub use heap::Heap;
-pub use huge::{HugeVec, MapError};
+pub use huge::{HugeVec, MapError, Pages};
 pub use line::{LINE, LineAligned};
 pub use prefetch::{prefetch_address, prefetch_read, prefetch_slice};
 pub use ring::{RingIn, RingOut, ring};

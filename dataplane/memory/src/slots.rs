@@ -5,7 +5,7 @@ use core::mem::MaybeUninit;
 use core::ptr;
 use core::sync::atomic::{Ordering, compiler_fence};
 
-use crate::huge::{HugeVec, MapError};
+use crate::huge::{HugeVec, MapError, Pages};
 
 /// Bits of a word of the map.
 const BITS: usize = u64::BITS as usize;
@@ -27,6 +27,12 @@ impl<T> HugeSlots<T> {
     /// [`MapError`] when the size overflows or the kernel refuses the mapping.
     pub fn new(len: usize) -> Result<Self, MapError> {
         Ok(Self { places: HugeVec::zeroed(len)?, map: HugeVec::zeroed(len.div_ceil(BITS))? })
+    }
+
+    /// The pages of the places, to take their memory from elsewhere.
+    #[must_use]
+    pub fn pages(&self) -> Pages {
+        self.places.pages()
     }
 
     /// The value in a place; `None` if it is empty, or there is no such place.

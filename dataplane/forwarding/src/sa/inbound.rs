@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, Release};
 
-use memory::{HugeSlots, HugeVec, LineAligned, MapError};
+use memory::{HugeSlots, HugeVec, LineAligned, MapError, Pages};
 use model::sa::{Lifetimes, SaMode, Spi};
 
 use super::lines::{InboundLine, Lines};
@@ -55,6 +55,11 @@ impl Inbound {
     /// None yet.
     pub(super) fn new(lines: Arc<Lines>) -> Result<Self, MapError> {
         Ok(Self { lines, windows: HugeVec::zeroed(Spi::SLOTS)?, sas: HugeSlots::new(Spi::SLOTS)? })
+    }
+
+    /// The pages of its slots.
+    pub(super) fn pages(&self) -> Vec<Pages> {
+        vec![self.lines.inbound.pages(), self.windows.pages(), self.sas.pages()]
     }
 
     /// Asks the cache for what a packet with this SPI needs first.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crossbeam::queue::ArrayQueue;
+use memory::Pages;
 use model::sa::{Lease, Lifetimes, SaMode};
 
 /// Orders that may wait for a worker. What does not fit waits on the program side.
@@ -93,6 +94,8 @@ pub(crate) struct OrderSender {
     shared: Arc<Shared>,
     /// Orders that were given.
     given: u64,
+    /// Pages of the worker's slots of inbound SAs, and of outbound ones.
+    pages: [Vec<Pages>; 2],
 }
 
 /// The worker's side.
@@ -109,17 +112,31 @@ pub(crate) fn orders() -> (OrderSender, Orders) {
         returned: ArrayQueue::new(2 * WAITING),
         taken: AtomicU64::new(0),
     });
-    (OrderSender { shared: Arc::clone(&shared), given: 0 }, Orders { shared })
+    (
+        OrderSender { shared: Arc::clone(&shared), given: 0, pages: [Vec::new(), Vec::new()] },
+        Orders { shared },
+    )
 }
 
 impl OrderSender {
-    /// Gives an order.
+    /// The worker's slots lie on these pages.
+    pub(crate) fn lie_on(&mut self, pages: [Vec<Pages>; 2]) {
+        self.pages = pages;
+    }
+
+    /// Gives an order. What the worker needs memory for has it then: the worker does not wait until the kernel has cleared a page.
     ///
     /// # Errors
     /// The order, if as many as may are waiting.
     pub(crate) fn give(&mut self, order: Order) -> Result<(), Order> {
         // Room in `returned` for every order that is under way: what came back goes first.
         self.erase_returned();
+        let [inbound, outbound] = &mut self.pages;
+        let pages = match order.change {
+            Change::Inbound(_) | Change::InboundPeer { .. } => inbound,
+            Change::Outbound(_) | Change::Elsewhere(_) | Change::Lease { .. } => outbound,
+        };
+        pages.iter_mut().for_each(|pages| pages.take(order.slot as usize));
         self.shared.waiting.push(order)?;
         self.given += 1;
         Ok(())

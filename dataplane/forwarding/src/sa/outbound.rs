@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, Release};
 
-use memory::{HugeSlots, MapError};
+use memory::{HugeSlots, MapError, Pages};
 use model::sa::{Amount, Lifetimes, SaMode};
 
 use super::lines::{Lines, OutboundLine};
@@ -60,6 +60,11 @@ impl Outbound {
     /// None yet.
     pub(super) fn new(lines: Arc<Lines>) -> Result<Self, MapError> {
         Ok(Self { lines, sas: HugeSlots::new(PROTECTIONS)? })
+    }
+
+    /// The pages of its slots.
+    pub(super) fn pages(&self) -> Vec<Pages> {
+        vec![self.lines.outbound.pages(), self.sas.pages()]
     }
 
     /// Asks the cache for what a packet with this slot needs first.
