@@ -179,6 +179,7 @@ async fn soak(args: &Args, dataplane: &Dataplane) -> anyhow::Result<Report> {
     let drops: Vec<_> =
         drops.0.into_iter().filter(|drop| drop.count > 0).map(|drop| (drop.name, drop.count)).collect();
     let rss = resident(&dataplane.process.number())?.rss;
+    programmer.close().await;
     Ok(Report {
         seconds: begun.elapsed().as_secs_f64(),
         spokes: args.spokes,

@@ -197,6 +197,7 @@ async fn measure(args: &Args, dataplane: &Dataplane, has_traffic: bool) -> anyho
     let renewal_seconds = begun.elapsed().as_secs_f64();
     tokio::time::sleep(SETTLE).await;
     let renewed = resident(&number)?.rss;
+    programmer.close().await;
 
     let each = |more: u64, less: u64| more.saturating_sub(less) as f64 / f64::from(args.spokes);
     let verified = [&before, &during].into_iter().flatten().all(Counted::all_right);
