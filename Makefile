@@ -3,11 +3,12 @@
 #
 #   make run [ARGS="--once --phase 3 --ports tap"]   the demonstration cloud (target/release/nave-cloud --help)
 #   make test        unit tests and black-box tests
-#   make test-all    the same, the model check of table publication, and interop with hubs and spokes of Linux, FRR and strongSwan in virtual machines
+#   make test-all    the same, the model check of table publication, the count of instructions, and interop with hubs and spokes of Linux, FRR and strongSwan in virtual machines
 #   make miri        the AES-GCM kernels, AVX-512 among them, interpreted step by step; wants a nightly toolchain with Miri
 #   make lint        formatting, clippy and rustdoc, warnings as errors
 #   make walk        makes the blocks of docs/walk.md anew: traced and captured packets of a run
-#   make bench       cycles per packet of the graph, clear and protected, and of AES-GCM, per look-up of the FIB, a million routes through gRPC, NHRP registrations, IKE SAs (nave-perf)
+#   make gate        instructions per packet of the graph beside the committed ones: fails where more than 1 % has changed; ACCEPT="why" commits to what is
+#   make bench       the table of cycles per packet, clear and protected, and a page with plots; cycles of AES-GCM, per look-up of the FIB, a million routes through gRPC, NHRP registrations, IKE SAs (nave-perf)
 #   make fuzz        gives bytes to the codecs and engines of NHRP and IKE, to the providers of AES-GCM and to ESP in the data plane, for FUZZ_SECONDS, 1800 in all; wants a nightly toolchain
 #   make deps        the Debian packages alone
 
@@ -28,7 +29,7 @@ TEST_PACKAGES := tshark iperf3 frr traceroute iputils-tracepath python3-venv
 # Of `make test-interop`: its virtual machines, and the NAT that some of them are behind.
 INTEROP_PACKAGES := bc xz-utils nftables
 
-.PHONY: run test test-all test-interop walk loom miri lint bench fuzz fuzz-corpus fuzz-tools build deps root toolchain
+.PHONY: run test test-all test-interop walk loom miri lint gate bench fuzz fuzz-corpus fuzz-tools build deps root toolchain
 .DEFAULT_GOAL := build
 
 build: deps
@@ -44,7 +45,7 @@ test: root deps
 	$(CARGO) build --workspace --bins --tests
 	$(CARGO) test --workspace --no-fail-fast
 
-test-all: test loom test-interop
+test-all: test loom gate test-interop
 
 test-interop: root deps
 	$(call install,$(TEST_PACKAGES) $(INTEROP_PACKAGES))
@@ -75,10 +76,17 @@ lint: deps
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --document-private-items
 
+# The graph's runs go into target/bench/graph.jsonl and, beside what must be reached and what the peer takes, into a table and a page; what else
+# is in target/bench (of `nave-perf wire`, `soak`, `spokes` and others, with --json) is on the page, too. ARGS is of `graph`: "--packets 262144" takes a quarter
+# of the time, "--json" makes the other commands write JSON.
+BENCH = target/bench
+GRAPH_ARGS = $(filter-out --json,$(ARGS))
+
 bench: deps
 	$(CARGO) build --release --package perf --package dataplane --package controlplane --bins
+	mkdir -p $(BENCH); rm -f $(BENCH)/graph.jsonl
 	perf() { $(CARGO) run --quiet --release --package perf --bin nave-perf -- "$$@"; }; \
-	graph() { perf graph "$$@" $(ARGS); }; \
+	graph() { echo "graph $$*" >&2; perf graph "$$@" --json $(GRAPH_ARGS) >> $(BENCH)/graph.jsonl; }; \
 	for size in 64 354 1400; do \
 	  for scenario in ipv4 encap decap gre-relay; do graph --scenario $$scenario --spokes 1000 --size $$size; done; \
 	done; \
@@ -96,6 +104,7 @@ bench: deps
 	for routes in 10 1000000; do \
 	  for scenario in ipv4 gre-relay; do graph --scenario $$scenario --spokes 10 --routes $$routes --public; done; \
 	done; \
+	perf report $(BENCH)/*.jsonl --html $(BENCH)/report.html --title "Nave $$(git describe --always --dirty 2>/dev/null)"; \
 	for bits in 128 256; do perf aead --bits $$bits $(filter --json,$(ARGS)); done; \
 	perf fib $(filter --json,$(ARGS)); \
 	perf routes $(filter --json,$(ARGS)); \
@@ -105,6 +114,13 @@ bench: deps
 	  perf ike --proof $$proof $(filter --json,$(ARGS)); \
 	done; \
 	perf ike --process $(filter --json,$(ARGS))
+
+# Instructions of each scenario, counted by callgrind, beside the committed ones: they are the same on any machine with the same compiler, so
+# that a change is one of the code. ACCEPT="why" writes them anew.
+gate: deps
+	$(call install,valgrind)
+	$(CARGO) build --release --package perf --bin nave-perf
+	$(CARGO) run --quiet --release --package perf --bin nave-perf -- gate $(if $(ACCEPT),--accept "$(ACCEPT)")
 
 # A third of the time for the engine of IKE, a sixth each for its codec, and for the codec and the engine of NHRP, a twelfth for AES-GCM and for ESP. What is found lies in target/fuzz-found; the corpus grows in target/fuzz-corpus,
 # and `make fuzz-corpus` makes it the committed one again, as small as it can be.

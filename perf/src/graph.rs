@@ -25,7 +25,7 @@ const BREATHS: usize = 100_000;
 /// Rounds of the loop that seals after each pass.
 const SEALED: usize = DISTINCT / 8;
 /// Mebibytes of ordinary pages, where there are no huge ones: buffers and rings of one worker.
-const MEGABYTES: u32 = 96;
+pub(crate) const MEGABYTES: u32 = 96;
 
 /// Command line of `nave-perf graph`.
 #[derive(Debug, clap::Args)]
@@ -113,7 +113,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<bool> {
     Ok(report.verified)
 }
 
-fn program(scenario: &Scenario) -> anyhow::Result<Program> {
+pub(crate) fn program(scenario: &Scenario) -> anyhow::Result<Program> {
     let ports = PORTS.map(|(name, mac)| forwarding::Port { name: name.into(), mac, mtu: 9000 });
     let mut program = Program::new(ports.into())?;
     if let Some(esp) = &scenario.esp {
@@ -128,7 +128,7 @@ fn program(scenario: &Scenario) -> anyhow::Result<Program> {
 }
 
 /// Programs SAs, which workers take as they breathe.
-fn install(program: &mut Program, lanes: &mut [Lane], batches: &[Batch]) -> anyhow::Result<()> {
+pub(crate) fn install(program: &mut Program, lanes: &mut [Lane], batches: &[Batch]) -> anyhow::Result<()> {
     for batch in batches {
         program
             .apply(Instant::default(), batch)
@@ -147,7 +147,12 @@ fn install(program: &mut Program, lanes: &mut [Lane], batches: &[Batch]) -> anyh
 }
 
 /// Rings, ports over them, and a lane for each worker.
-fn lanes(eal: &Eal, workers: u16, scenario: &Scenario, program: &mut Program) -> anyhow::Result<Vec<Lane>> {
+pub(crate) fn lanes(
+    eal: &Eal,
+    workers: u16,
+    scenario: &Scenario,
+    program: &mut Program,
+) -> anyhow::Result<Vec<Lane>> {
     let count = u32::from(workers) * 16_384 * 5 / 4 - 1;
     let pool = Mempool::create(eal, &MempoolConfig { count, ..MempoolConfig::default() })?;
     let mut far: Vec<Vec<(RingTx, RingRx)>> = Vec::new();

@@ -1,12 +1,14 @@
 //! `nave-perf`: what the data plane costs. See README.md for method and meaning.
 #![forbid(unsafe_code)]
 
+mod ab;
 mod aead;
 mod destinations;
 mod dimensions;
 mod esp;
 mod fib;
 mod frame;
+mod gate;
 mod generator;
 mod graph;
 mod histogram;
@@ -27,6 +29,7 @@ mod programmer;
 mod progress;
 mod reference;
 mod report;
+mod results;
 mod routes;
 mod scenario;
 mod size;
@@ -59,6 +62,15 @@ enum What {
     Aead(aead::Args),
     /// Cycles per look-up of the FIB beside DPDK's tables, on routes as in a public table; every answer is checked
     Fib(fib::Args),
+    /// Two revisions side by side: both built, run in turn, and the ratio of their cycles with how sure it is
+    Ab(ab::Args),
+    /// Instructions per packet, counted by callgrind, beside the committed numbers: what has grown, and in which function
+    Gate(gate::Args),
+    /// What `gate` has counted: two passes of one scenario, of which callgrind counts the second
+    #[command(hide = true)]
+    Counted(gate::counted::Args),
+    /// What runs of graph, wire and others said (with --json), together: the table of what is wanted beside what there is, and a page with plots
+    Report(results::Args),
     /// A million routes through gRPC into a data plane of its own: time, memory, and no packet lost while routes change
     Routes(routes::Args),
     /// Thousands of protected spokes through gRPC into a data plane of its own: time, memory, and what packets that run meanwhile notice of it
@@ -84,6 +96,10 @@ fn main() -> ExitCode {
         What::Ndr(args) => ndr::run(&args),
         What::Aead(args) => aead::run(&args),
         What::Fib(args) => fib::run(&args),
+        What::Ab(args) => ab::run(&args),
+        What::Gate(args) => gate::run(&args),
+        What::Counted(args) => gate::counted::run(&args),
+        What::Report(args) => results::run(&args),
         What::Routes(args) => routes::run(&args),
         What::Spokes(args) => spokes::run(&args),
         What::Soak(args) => soak::run(&args),
