@@ -53,8 +53,8 @@ const PINGS: usize = 25;
 /// Bytes that the pings carry: no message of NHRP is as long.
 const PAYLOAD: usize = 300;
 
-/// Pings that a spoke of Linux and FRR may lose by itself, while its nhrpd replaces a neighbour entry that its kernel probes: they came to it, and it
-/// sent no answer.
+/// Pings that a spoke of Linux and FRR may lose by itself. Seen once between two of them, seconds after each had begun an IKE SA with the other: the
+/// request had come to the second one, straight and sealed, and nothing left it.
 const THEIRS: usize = 1;
 
 /// Pings from one LAN to another, to a guest (`answers`) or to a Nave node, and what of it was on the underlay: by the hub first and directly in
@@ -84,6 +84,9 @@ fn meets(cloud: &Cloud, vm: &Vm, answers: Option<&Vm>, (to, nbma): (Ipv4Addr, Ip
     let lost_there = if answers.is_some() { THEIRS } else { 0 };
     assert!(asked - answered <= lost_there, "{asked} came there, {answered} came back: {}", seen());
     assert!(PINGS - received <= THEIRS, "{received} of {PINGS}: {}", seen());
+    if received < PINGS {
+        eprintln!("a guest lost {} of {PINGS} pings: {}", PINGS - received, seen());
+    }
     for (from, to) in [(here, there), (there, here)] {
         assert!(legs.contains(&(from, to)), "never directly from {from} to {to}: {}", seen());
     }
