@@ -76,15 +76,15 @@ lint: deps
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --document-private-items
 
-# The graph's runs go into target/bench/graph.jsonl and, beside what must be reached and what the peer takes, into a table and a page; what else
-# is in target/bench (of `nave-perf wire`, `soak`, `spokes` and others, with --json) is on the page, too. ARGS is of `graph`: "--packets 262144" takes a quarter
+# The runs of graph, wire and spokes go into target/bench and, beside what must be reached and what the peer takes, into a table and a page; what else
+# is in target/bench (of `nave-perf soak`, `ndr` and others, with --json) is on the page, too. ARGS is of `graph`: "--packets 262144" takes a quarter
 # of the time, "--json" makes the other commands write JSON.
 BENCH = target/bench
 GRAPH_ARGS = $(filter-out --json,$(ARGS))
 
 bench: deps
 	$(CARGO) build --release --package perf --package dataplane --package controlplane --bins
-	mkdir -p $(BENCH); rm -f $(BENCH)/graph.jsonl
+	mkdir -p $(BENCH); rm -f $(BENCH)/{graph,wire,spokes}.jsonl
 	perf() { $(CARGO) run --quiet --release --package perf --bin nave-perf -- "$$@"; }; \
 	graph() { echo "graph $$*" >&2; perf graph "$$@" --json $(GRAPH_ARGS) >> $(BENCH)/graph.jsonl; }; \
 	for size in 64 354 1400; do \
@@ -104,6 +104,13 @@ bench: deps
 	for routes in 10 1000000; do \
 	  for scenario in ipv4 gre-relay; do graph --scenario $$scenario --spokes 10 --routes $$routes --public; done; \
 	done; \
+	for size in 64 1400; do \
+	  for scenario in ipv4 relay; do \
+	    echo "wire --scenario $$scenario --size $$size" >&2; \
+	    perf wire --scenario $$scenario --spokes 1000 --size $$size --graph --json >> $(BENCH)/wire.jsonl; \
+	  done; \
+	done; \
+	echo spokes >&2; perf spokes --json >> $(BENCH)/spokes.jsonl; \
 	perf report $(BENCH)/*.jsonl --html $(BENCH)/report.html --title "Nave $$(git describe --always --dirty 2>/dev/null)"; \
 	for bits in 128 256; do perf aead --bits $$bits $(filter --json,$(ARGS)); done; \
 	perf fib $(filter --json,$(ARGS)); \
