@@ -123,7 +123,8 @@ impl Site {
         if let Some(dataplane) = ordinary {
             let found =
                 format!("process {} has its packet buffers in ordinary pages; {found}", dataplane.pid);
-            let remedy = format!("{reserve}; then --memory in-memory, the default");
+            let remedy = "--memory in-memory, the default".to_owned();
+            let remedy = if free_mib < LEAST_FREE { format!("{reserve}; then {remedy}") } else { remedy };
             return vec![Finding::new(topic, Verdict::Slow, found).remedy(remedy)];
         }
         let runs = self.machine.dataplanes.iter().any(|dataplane| dataplane.pid != 0);
