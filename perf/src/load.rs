@@ -31,9 +31,10 @@ const WINDOW: usize = 512;
 const PATIENCE: Duration = Duration::from_secs(2);
 /// How long it looks for packets without a sleep, and sleeps then, between bursts that have their time.
 const SPIN: Duration = Duration::from_micros(100);
-/// Priority of this thread, if it may: the highest that is not real-time. Where there are few cores it shares its own with those who
-/// program, and it is its packets that are timed.
-const NICE: i32 = -20;
+/// Priority of this thread, if it may. Where there are few cores it shares its own with those who program, and it is its packets that are
+/// timed. Not the highest: on a machine that others use, too, a thread of much weight draws the share of its whole group to its own core,
+/// and the data plane's worker on the other one stands still.
+const NICE: i32 = -10;
 /// Mebibytes of packet buffers here.
 const MEGABYTES: u32 = 96;
 /// Longest time that the histogram has, in nanoseconds.
