@@ -263,9 +263,15 @@ impl Sent {
     /// Ends a packet's walk: out of `port`.
     #[inline(always)]
     pub(crate) fn send(&mut self, meta: &mut Meta, port: u16) {
+        self.leave(meta, port);
+        self.packets += 1;
+    }
+
+    /// The same, for a loop that counts its packets itself.
+    #[inline(always)]
+    pub(crate) fn leave(&mut self, meta: &mut Meta, port: u16) {
         meta.end = End::Tx;
         meta.target = port;
-        self.packets += 1;
         self.differ |= port ^ self.port;
     }
 }

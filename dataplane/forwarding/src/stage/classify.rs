@@ -16,7 +16,7 @@ use std::ops::Range;
 use wire::buf::PacketBuf;
 use wire::{esp, ethernet, ipv4, ipv6, udp};
 
-use super::{AHEAD_BYTES, AHEAD_DESCRIPTOR, check_ip, destination, is_plain, total_length};
+use super::{AHEAD_BYTES, AHEAD_DESCRIPTOR, check_ip, destination, is_summed, total_length};
 use crate::DropReason;
 use crate::adjacency::{LINK_LEN, TAGGED_LEN, permit};
 use crate::burst::{End, Frames, Meta, family};
@@ -32,6 +32,8 @@ const ME: u8 = Node::Classify as u8;
 
 /// An IPv4 header without options behind an Ethernet header.
 const PLAIN_LEN: usize = LINK_LEN + ipv4::LEN;
+/// Packets whose descriptors or bytes are asked for at once.
+const ASKED: usize = 8;
 /// No frame is for this station: of a port all of whose packets have tags.
 const NO_STATION: u64 = u64::MAX;
 /// What is no IPv4 address.
@@ -90,44 +92,42 @@ impl<'a> Burst<'a> {
         let (bufs, meta) = (bufs.as_mut_slice(), &mut **meta);
         let (mut local, mut protected) = (self.local, self.protected);
         let protects = tables.decap.v4.protects;
-        for at in slots.clone() {
-            if let Some(ahead) = bufs.get(at + AHEAD_DESCRIPTOR) {
-                ahead.prefetch_descriptor();
-            }
-            if let Some(ahead) = bufs.get(at + AHEAD_BYTES) {
-                ahead.prefetch_bytes();
-            }
-            let slot = at as u8;
-            let (buf, meta) = (&mut bufs[at], &mut meta[usize::from(slot)]);
-            let bytes = buf.bytes();
-            let Some(ip) = plain(bytes, *station) else {
-                unusual.look(buf, meta, frames, slot);
-                continue;
-            };
-            let to = destination(ip);
-            *meta = *new;
-            meta.destination = to;
-            if ip[9] == ipv4::GRE && (u64::from(to) == local || tables.decap.v4.is_local(to, table)) {
-                local = to.into();
-                to_tunnel(ip, meta, frames, slot);
-            } else if protects
-                && may_be_esp(ip, bytes)
-                && (u64::from(to) == protected || tables.decap.v4.is_protected(to, table))
-            {
-                protected = to.into();
-                let whole = LINK_LEN + to_protected(ip, bytes, meta, frames, slot);
-                prefetch_sa(unusual.sas, bytes, meta);
-                if whole < bytes.len() {
-                    cut_padding(buf, whole);
+        let mut from = slots.start;
+        while from < slots.end {
+            let group = from..slots.end.min(from + ASKED);
+            from = group.end;
+            ask(bufs, group.start);
+            let first = group.start as u8;
+            for (slot, (buf, meta)) in (first..).zip(bufs[group.clone()].iter_mut().zip(&mut meta[group])) {
+                let bytes = buf.bytes();
+                let Some((ip, total)) = plain(bytes, *station) else {
+                    unusual.look(buf, meta, frames, slot);
+                    continue;
+                };
+                let (to, padded) = (destination(ip), LINK_LEN + total < bytes.len());
+                *meta = *new;
+                meta.destination = to;
+                if ip[9] == ipv4::GRE && (u64::from(to) == local || tables.decap.v4.is_local(to, table)) {
+                    local = to.into();
+                    to_tunnel(ip, meta, frames, slot);
+                } else if protects
+                    && may_be_esp(ip, bytes)
+                    && (u64::from(to) == protected || tables.decap.v4.is_protected(to, table))
+                {
+                    protected = to.into();
+                    let whole = LINK_LEN + to_protected(ip, bytes, meta, frames, slot);
+                    prefetch_sa(unusual.sas, bytes, meta);
+                    if whole < bytes.len() {
+                        cut_padding(buf, whole);
+                    }
+                    continue;
+                } else {
+                    fib.prefetch(to.into());
+                    frames.hand::<ME, { Node::IpLookup as u8 }>(slot);
                 }
-                continue;
-            } else {
-                fib.prefetch(to.into());
-                frames.hand::<ME, { Node::IpLookup as u8 }>(slot);
-            }
-            let whole = LINK_LEN + total_length(ip);
-            if whole < bytes.len() {
-                cut_padding(buf, whole);
+                if padded {
+                    cut_padding(buf, LINK_LEN + total);
+                }
             }
         }
         (self.local, self.protected) = (local, protected);
@@ -139,21 +139,43 @@ impl<'a> Burst<'a> {
     }
 }
 
-/// An Ethernet address as the first eight bytes of a frame have it, without the two that follow.
+/// Asks for what is ahead of a group of packets, for a group at once: where a page is not in the TLB, nothing behind the question is done
+/// before it is found, and the processor looks for several side by side.
+#[inline(always)]
+fn ask<B: PacketBuf>(bufs: &[B], at: usize) {
+    let ahead = |far: usize| bufs.get(at + far..).unwrap_or_default();
+    match ahead(AHEAD_DESCRIPTOR).first_chunk::<ASKED>() {
+        Some(group) => group.iter().for_each(B::prefetch_descriptor),
+        None => ahead(AHEAD_DESCRIPTOR).iter().for_each(B::prefetch_descriptor),
+    }
+    match ahead(AHEAD_BYTES).first_chunk::<ASKED>() {
+        Some(group) => group.iter().for_each(B::prefetch_bytes),
+        None => ahead(AHEAD_BYTES).iter().for_each(B::prefetch_bytes),
+    }
+}
+
+/// An Ethernet address as the first eight bytes of a frame have it, without the two that follow: at the upper end of a word.
 #[inline(always)]
 fn station(mac: &[u8; 6]) -> u64 {
     let [a, b, c, d, e, f] = *mac;
-    u64::from_le_bytes([a, b, c, d, e, f, 0, 0])
+    u64::from_le_bytes([0, 0, a, b, c, d, e, f])
 }
 
-/// The header of what is most: IPv4 without options, to our station, nothing wrong with it.
+/// The header of what is most, and the length of the packet: IPv4 without options, to our station, nothing wrong with it.
 #[inline(always)]
-fn plain(bytes: &[u8], us: u64) -> Option<&[u8; ipv4::LEN]> {
+fn plain(bytes: &[u8], us: u64) -> Option<(&[u8; ipv4::LEN], usize)> {
+    const LINK_LAST: usize = LINK_LEN - 2;
+    /// EtherType, and version and length of a header without options.
+    const PLAIN: u32 = u32::from_le_bytes([0x08, 0x00, 0x45, 0]);
     let frame = bytes.first_chunk::<PLAIN_LEN>()?;
-    let to = frame.first_chunk::<8>().map(|to| u64::from_le_bytes(*to) & 0xffff_ffff_ffff)?;
+    let to = frame.first_chunk().map(|to| u64::from_le_bytes(*to) << 16)?;
+    let kind = frame.get(LINK_LAST..)?.first_chunk().map(|kind| u32::from_le_bytes(*kind) & 0xff_ffff)?;
     let ip = frame.last_chunk::<{ ipv4::LEN }>()?;
-    let ours = to == us && u16::from_be_bytes([frame[12], frame[13]]) == ethernet::IPV4;
-    (ours && is_plain(ip, bytes.len() - LINK_LEN)).then_some(ip)
+    if to != us || kind != PLAIN || !is_summed(ip) {
+        return None;
+    }
+    let total = total_length(ip);
+    (total.wrapping_sub(ipv4::LEN) <= bytes.len() - PLAIN_LEN).then_some((ip, total))
 }
 
 /// GRE for us, without options: unless it is a fragment.

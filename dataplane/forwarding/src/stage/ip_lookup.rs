@@ -33,22 +33,29 @@ const TRIES: u8 = 4;
 /// Packets that are looked up at once, so that their cache misses overlap; few enough for what they touch to stay at hand.
 const AT_ONCE: usize = 32;
 
+/// A packet, and what is in the slot of its adjacency.
+#[derive(Clone, Copy)]
+struct Found<'a> {
+    entry: &'a Adjacency,
+    slot: u8,
+}
+
 #[inline(never)]
 pub(crate) fn run<B: PacketBuf>(walk: &mut Walk<B>, tables: &Tables) {
     let frame = walk.frames.take(Node::IpLookup);
     walk.enter(frame);
-    let mut found = [&NOWHERE; AT_ONCE];
+    let mut found = [Found { entry: &NOWHERE, slot: 0 }; AT_ONCE];
     let mut from = 0;
     while from < frame.len() {
         let places = from..(from + AT_ONCE).min(frame.len());
-        let found = &mut found[..places.len()];
         from = places.end;
-        look_up(walk, tables, frame, places.clone(), found);
+        let found = &mut found[..places.len()];
+        look_up(walk, tables, frame, places, found);
         if walk.observes() {
-            send(walk, tables, frame, places, found);
+            send(walk, tables, found);
         } else {
             walk.end_lap(Some(Node::IpLookup));
-            let most = forward(walk, tables, frame, places, found);
+            let most = forward(walk, tables, found);
             walk.end_lap(Some(most));
         }
     }
@@ -61,7 +68,7 @@ fn look_up<'a, B: PacketBuf>(
     tables: &'a Tables,
     frame: Frame,
     places: Range<usize>,
-    found: &mut [&'a Adjacency],
+    found: &mut [Found<'a>],
 ) {
     let Walk { meta, frames, counters, .. } = walk;
     let (meta, tally) = (&mut **meta, counters.adjacencies());
@@ -76,8 +83,8 @@ fn look_up<'a, B: PacketBuf>(
         }
         let id = AdjacencyId::from_word(fib.lookup(meta.destination.into()));
         meta.adjacency = id;
-        *found = tables.adjacencies.slot(id);
-        memory::prefetch_read(*found);
+        *found = Found { entry: tables.adjacencies.slot(id), slot };
+        memory::prefetch_read(found.entry);
         tally.prefetch(id);
     }
 }
@@ -86,58 +93,41 @@ fn look_up<'a, B: PacketBuf>(
 /// does the work of rewrite and midchain later would have to fetch both again. All else is handed on. The node that most packets went
 /// through.
 #[inline(always)]
-fn forward<B: PacketBuf>(
-    walk: &mut Walk<B>,
-    tables: &Tables,
-    frame: Frame,
-    places: Range<usize>,
-    found: &[&Adjacency],
-) -> Node {
+fn forward<B: PacketBuf>(walk: &mut Walk<B>, tables: &Tables, found: &[Found<'_>]) -> Node {
     let Walk { bufs, meta, frames, counters, secret, .. } = walk;
-    let (bufs, meta, tally) = (bufs.as_mut_slice(), &mut **meta, counters.adjacencies());
+    let (bufs, metas, tally) = (bufs.as_mut_slice(), &mut **meta, counters.adjacencies());
     let (mut sent, mut ip_id) = (walk.sent, walk.ip_id);
     let way = Onward { tables, secret: *secret };
     let (mut rewritten, mut encapped) = (0, 0);
-    if let Some(first) = found.first() {
-        sent.expect(first.port);
-        let meta = &meta[usize::from(frames.slot(frame, places.start))];
-        if first.kind == Kind::Midchain && meta.offset < first.form.into() {
-            // The line before each packet, where the outer header will be.
-            for at in places.clone() {
-                if let Some(buf) = bufs.get(usize::from(frames.slot(frame, at))) {
-                    memory::prefetch_address(buf.bytes().as_ptr().wrapping_sub(KEYED_LEN - LINK_LEN));
-                }
-            }
+    if let Some(Found { entry, slot }) = found.first() {
+        sent.expect(entry.port);
+        if entry.kind == Kind::Midchain && metas[usize::from(*slot)].offset < entry.form.into() {
+            ask_for_room(bufs, found);
         }
     }
-    for (at, entry) in places.zip(found) {
-        let slot = frames.slot(frame, at);
+    for &Found { entry, slot } in found {
         let Some(buf) = bufs.get_mut(usize::from(slot)) else { continue };
-        let meta = &mut meta[usize::from(slot)];
+        let meta = &mut metas[usize::from(slot)];
         let refused = (entry.epoch ^ meta.adjacency.epoch()) | entry.wants & !meta.permits;
-        if refused == 0 {
-            let done = match entry.kind {
-                Kind::Neighbour => {
-                    let done = rewrite::link_v4(entry, buf, meta);
-                    rewritten += usize::from(done.is_some());
-                    done
-                }
-                Kind::Midchain if entry.network != meta.network => {
-                    ip_id = ip_id.wrapping_add(1);
-                    let done = midchain::encap_v4(entry, buf, meta, ip_id);
-                    encapped += usize::from(done.is_some());
-                    done
-                }
-                _ => None,
-            };
-            if let Some(len) = done {
+        if refused == 0 && entry.kind == Kind::Neighbour {
+            if let Some(len) = rewrite::link_v4(entry, buf, meta) {
                 tally.count(meta.adjacency, len);
-                sent.send(meta, entry.port);
+                sent.leave(meta, entry.port);
+                rewritten += 1;
+                continue;
+            }
+        } else if refused == 0 && entry.kind == Kind::Midchain && entry.network != meta.network {
+            ip_id = ip_id.wrapping_add(1);
+            if let Some(len) = midchain::encap_v4(entry, buf, meta, ip_id) {
+                tally.count(meta.adjacency, len);
+                sent.leave(meta, entry.port);
+                encapped += 1;
                 continue;
             }
         }
         way.send::<B, ME>(buf, meta, frames, slot, entry);
     }
+    sent.packets += rewritten + encapped;
     (walk.sent, walk.ip_id) = (sent, ip_id);
     walk.frames.pass::<ME, { Node::Rewrite as u8 }>(rewritten);
     walk.frames.pass::<ME, { Node::Midchain as u8 }>(encapped);
@@ -148,21 +138,25 @@ fn forward<B: PacketBuf>(
     }
 }
 
+/// Asks for the line before each packet, where its outer header will be.
+#[inline(always)]
+fn ask_for_room<B: PacketBuf>(bufs: &[B], found: &[Found<'_>]) {
+    for Found { slot, .. } in found {
+        if let Some(buf) = bufs.get(usize::from(*slot)) {
+            memory::prefetch_address(buf.bytes().as_ptr().wrapping_sub(KEYED_LEN - LINK_LEN));
+        }
+    }
+}
+
 /// The same while somebody wants to see packets at nodes: each is handed on.
 #[cold]
-fn send<B: PacketBuf>(
-    walk: &mut Walk<B>,
-    tables: &Tables,
-    frame: Frame,
-    places: Range<usize>,
-    found: &[&Adjacency],
-) {
+#[inline(never)]
+fn send<B: PacketBuf>(walk: &mut Walk<B>, tables: &Tables, found: &[Found<'_>]) {
     let Walk { bufs, meta, frames, secret, .. } = walk;
     let way = Onward { tables, secret: *secret };
-    for (at, entry) in places.zip(found) {
-        let slot = frames.slot(frame, at);
-        if let Some(buf) = bufs.get(usize::from(slot)) {
-            way.send::<B, ME>(buf, &mut meta[usize::from(slot)], frames, slot, entry);
+    for Found { entry, slot } in found {
+        if let Some(buf) = bufs.get(usize::from(*slot)) {
+            way.send::<B, ME>(buf, &mut meta[usize::from(*slot)], frames, *slot, entry);
         }
     }
 }

@@ -244,6 +244,9 @@ impl Outer<'_> {
     /// behind it.
     #[inline(always)]
     fn emit<const LEN: usize>(&self, frame: &mut [u8]) -> Result<(), DropReason> {
+        if frame.len() < LEN + ipv4::LEN {
+            return Err(DropReason::BadHeader);
+        }
         let Some((outer, packet)) = frame.split_first_chunk_mut::<LEN>() else {
             return Err(DropReason::BadHeader);
         };
@@ -358,16 +361,16 @@ impl Outer<'_> {
     #[inline(always)]
     fn finish_v4(&self, outer: &mut [u8; ipv4::LEN], total: usize, tos: u8, df: u8) {
         // The tunnel's MTU keeps it within 16 bits.
-        let total = total as u16;
-        let sum = u32::from(self.entry.checksum) + u32::from(tos) + u32::from(total) + u32::from(self.id);
+        let (total, id, flags) = (total as u16, self.id, self.entry.flags);
+        let sum = u32::from(self.entry.checksum) + u32::from(tos) + u32::from(total) + u32::from(id);
         let sum = sum + (u32::from(df) << 8);
-        let sum = (sum >> 16) + (sum & 0xffff);
-        let checksum = !((sum >> 16) + sum) as u16;
+        // Halves added, and what that carries.
+        let checksum = !(sum.wrapping_add(sum.rotate_left(16)) >> 16) as u16;
         outer[1] = tos;
-        outer[2..4].copy_from_slice(&total.to_be_bytes());
-        outer[4..6].copy_from_slice(&self.id.to_be_bytes());
+        // Length and identification.
+        outer[2..6].copy_from_slice(&(u32::from(total) << 16 | u32::from(id)).to_be_bytes());
         // What stands there is not read: it has just been written in a wider piece.
-        outer[6] = df | if self.entry.flags & flag::DF_SET != 0 { DF } else { 0 };
+        outer[6] = df | if flags & flag::DF_SET != 0 { DF } else { 0 };
         outer[10..12].copy_from_slice(&checksum.to_be_bytes());
     }
 

@@ -29,8 +29,8 @@ use crate::graph::Node;
 use crate::packet::current;
 
 /// Packets ahead of the current one whose descriptor is asked for, and whose bytes: each a miss of some hundred cycles.
-const AHEAD_DESCRIPTOR: usize = 20;
-const AHEAD_BYTES: usize = 10;
+const AHEAD_DESCRIPTOR: usize = 24;
+const AHEAD_BYTES: usize = 8;
 
 /// Place of the flags in a TCP header.
 const TCP_FLAGS: usize = 13;

@@ -66,21 +66,19 @@ pub(super) fn link_v4<B: PacketBuf>(entry: &Adjacency, buf: &mut B, meta: &mut M
     if len > entry.mtu.into() || entry.form != LINK_LEN as u8 || !start_before(buf, offset, LINK_LEN) {
         return None;
     }
-    if let (Some((link, ip)), Some(ready)) = (split(buf.bytes_mut()), entry.rewrite.first_chunk())
-        && count_hops(ip, meta.hops)
-    {
-        *link = *ready;
-        return Some(len);
+    let Some(frame) = buf.bytes_mut().first_chunk_mut::<{ LINK_LEN + ipv4::LEN }>() else {
+        meta.offset = LINK_LEN as u16;
+        return None;
+    };
+    if !frame.last_chunk_mut().is_some_and(|ip| count_hops(ip, meta.hops)) {
+        meta.offset = LINK_LEN as u16;
+        return None;
     }
-    meta.offset = LINK_LEN as u16;
-    None
-}
-
-/// Ethernet and IPv4 header of a frame.
-#[inline(always)]
-fn split(frame: &mut [u8]) -> Option<(&mut [u8; LINK_LEN], &mut [u8; ipv4::LEN])> {
-    let (link, rest) = frame.split_first_chunk_mut::<LINK_LEN>()?;
-    Some((link, rest.first_chunk_mut::<{ ipv4::LEN }>()?))
+    // In two words that overlap.
+    let ready = entry.rewrite.first_chunk::<LINK_LEN>()?;
+    *frame.first_chunk_mut::<8>()? = *ready.first_chunk()?;
+    *frame.get_mut(LINK_LEN - 8..)?.first_chunk_mut::<8>()? = *ready.last_chunk()?;
+    Some(len)
 }
 
 /// The same for either family, on any link. A packet whose hops are used up starts behind the place of the header then.
