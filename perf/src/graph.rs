@@ -2,16 +2,20 @@
 
 use std::path::PathBuf;
 use std::sync::Barrier;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use anyhow::{Context as _, anyhow, bail, ensure};
 use clap::value_parser;
+use core_affinity::CoreId;
 use dpdk::{Eal, Mempool, MempoolConfig, Port, PortConfig, RingRx, RingTx};
 use forwarding::{Counters, DropReason, Node, Program};
 use model::program::Batch;
 use model::time::Instant;
 
 use crate::dimensions::Dimensions;
+use crate::generator::Generator;
+use crate::histogram::AtRate;
 use crate::lane::{DISTINCT, Lane, LanePorts};
 use crate::machine::{cores, start_dpdk};
 use crate::output;
@@ -39,6 +43,9 @@ pub(crate) struct Args {
     /// Packets to measure with, for each worker; rounded up to whole passes of 16,384, three at least
     #[arg(long, default_value_t = 4_194_304, value_parser = value_parser!(u64).range(1..))]
     packets: u64,
+    /// Measure latency, too: between the ring ports, at so many percent of the rate of the passes, sent by a further core
+    #[arg(long, value_name = "PERCENT", value_parser = value_parser!(u32).range(1..=100))]
+    load: Option<u32>,
     /// Write a sample of the frames that came out to this pcap file, and beside it, with .esp_sa behind its name, the keys that open them, as
     /// Wireshark reads them
     #[arg(long, value_name = "FILE")]
@@ -70,6 +77,10 @@ pub(crate) struct Passes {
 /// What keeps it from running, in one sentence.
 pub(crate) fn run(args: &Args) -> anyhow::Result<bool> {
     let workers = args.dimensions.workers;
+    let own = match args.load {
+        Some(_) => cores(workers + 1).context("--load wants a further core")?.pop(),
+        None => None,
+    };
     let cores = cores(workers).context("--workers")?;
     let scenario = args.dimensions.scenario(args.size)?;
     let pairs = args.packets.div_ceil(2 * DISTINCT as u64).max(3);
@@ -82,29 +93,35 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<bool> {
     }
     let barrier = Barrier::new(lanes.len());
     let results: Vec<anyhow::Result<Passes>> = thread::scope(|scope| {
-        let threads: Vec<_> = lanes
-            .into_iter()
-            .zip(cores)
+        let threads: Vec<_> = (lanes.iter_mut())
+            .zip(&cores)
             .map(|(lane, core)| {
                 let (eal, barrier) = (&eal, &barrier);
-                scope.spawn(move || passes(eal, core, lane, barrier, pairs))
+                scope.spawn(move || passes(eal, *core, lane, barrier, pairs))
             })
             .collect();
         threads.into_iter().map(|thread| thread.join().map_err(|_| anyhow!("a lane panicked"))?).collect()
     });
     let mut wrong = None;
-    let mut lanes = Vec::new();
+    let mut seen = Vec::new();
     for result in results {
         match result {
-            Ok(passes) => lanes.push(passes),
+            Ok(passes) => seen.push(passes),
             Err(error) => wrong = Some(format!("{error:#}")),
         }
     }
     if let Some(file) = &args.write_output {
-        let frames = lanes.iter_mut().flat_map(|lane| std::mem::take(&mut lane.sample)).collect();
+        let frames = seen.iter_mut().flat_map(|lane| std::mem::take(&mut lane.sample)).collect();
         output::write(file, &scenario, workers, frames)?;
     }
-    let report = Report::new(&scenario, &lanes, drops(&program), huge, wrong);
+    let mut report = Report::new(&scenario, &seen, drops(&program), huge, wrong);
+    if let Some((load, own)) = args.load.zip(own).filter(|_| report.verified) {
+        let rate = report.mpps * f64::from(load) / 100.0;
+        match latency(&eal, &cores, own, lanes, rate) {
+            Ok(latency) => report.latency = Some(latency),
+            Err(error) => report.is_wrong(format!("{:#}", error.context("at a rate"))),
+        }
+    }
     if args.json {
         println!("{}", serde_json::to_string(&report)?);
     } else {
@@ -192,13 +209,7 @@ pub(crate) fn lanes(
 
 /// A lane's passes on its own core: two to warm up, then in turn one as it is and one that measures the nodes. Lanes
 /// begin each pass together.
-fn passes(
-    eal: &Eal,
-    core: core_affinity::CoreId,
-    mut lane: Lane,
-    barrier: &Barrier,
-    pairs: u64,
-) -> anyhow::Result<Passes> {
+fn passes(eal: &Eal, core: CoreId, lane: &mut Lane, barrier: &Barrier, pairs: u64) -> anyhow::Result<Passes> {
     // Whatever happens here, the lanes beside must not wait for this one for ever: an error is kept until the end.
     let mut wrong =
         (!core_affinity::set_for_current(core)).then(|| anyhow!("cannot be pinned to core {}", core.id));
@@ -238,6 +249,44 @@ fn passes(
     }
     passes.sample = lane.packets.take_sample();
     wrong.map_or(Ok(passes), Err)
+}
+
+/// Latency at a rate: workers breathe on their cores, and this thread sends and takes back on its own.
+fn latency(eal: &Eal, cores: &[CoreId], own: CoreId, lanes: Vec<Lane>, mpps: f64) -> anyhow::Result<AtRate> {
+    let pool = lanes.first().context("there is a lane")?.ports.pool;
+    let out_port = lanes.first().map_or(0, |lane| lane.packets.scenario.kind.out_port());
+    let stop = AtomicBool::new(false);
+    let (mut ends, mut breaths) = (Vec::new(), Vec::new());
+    for mut lane in lanes {
+        lane.measure_nodes(false);
+        let (packets, far, breath) = lane.split();
+        ends.push((packets, far));
+        breaths.push(breath);
+    }
+    let mut generator = Generator::over(pool, out_port, ends.into_iter());
+    thread::scope(|scope| {
+        let workers: Vec<_> = (breaths.into_iter().zip(cores))
+            .map(|(mut breath, core)| {
+                let stop = &stop;
+                scope.spawn(move || {
+                    ensure!(core_affinity::set_for_current(*core), "cannot be pinned to core {}", core.id);
+                    let _token = dpdk::register_worker_thread(eal)?;
+                    while !stop.load(Ordering::Relaxed) {
+                        breath();
+                    }
+                    Ok(())
+                })
+            })
+            .collect();
+        let pinned = core_affinity::set_for_current(own);
+        let at_rate = generator.at_rate(mpps);
+        stop.store(true, Ordering::Relaxed);
+        for worker in workers {
+            worker.join().map_err(|_| anyhow!("a worker panicked"))??;
+        }
+        ensure!(pinned, "cannot be pinned to core {}", own.id);
+        at_rate
+    })
 }
 
 /// Cycles of each node so far, and of the ports.

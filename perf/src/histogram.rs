@@ -81,6 +81,30 @@ impl fmt::Display for Latency {
     }
 }
 
+/// Latency at a rate.
+#[derive(Debug, Serialize)]
+pub(crate) struct AtRate {
+    /// Millions of packets a second that came back, the median of the trials, and those that were wanted.
+    pub(crate) mpps: f64,
+    pub(crate) wanted_mpps: f64,
+    pub(crate) sent: usize,
+    pub(crate) lost: usize,
+    /// By how much a packet was sent behind its time at most: the sender was kept from its core.
+    pub(crate) sender_late_max_us: f64,
+    /// All trials together, and the one with the lowest p99.9.
+    #[serde(flatten)]
+    pub(crate) all: Latency,
+    pub(crate) best: Latency,
+}
+
+impl fmt::Display for AtRate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "latency at {:.2} Mpps ({} lost): {}", self.mpps, self.lost, self.all)?;
+        writeln!(f, "        of the best trial: {}", self.best)?;
+        write!(f, "        the sender was {:.1} µs late at most", self.sender_late_max_us)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -11,7 +11,7 @@ use wire::buf::PacketBuf;
 
 use crate::packets::Packets;
 use crate::reference::Random;
-use crate::scenario::Scenario;
+use crate::scenario::{LAN, Scenario};
 
 /// Packets of a pass, each in a buffer of its own. Nothing of a packet is touched while the others have their turn.
 pub(crate) const DISTINCT: usize = 16_384;
@@ -155,6 +155,17 @@ impl Lane {
                 break;
             }
         }
+    }
+
+    /// Its packets, the far ends that they go through, and a breath of its worker, for two threads.
+    pub(crate) fn split(self) -> (Packets, (RingTx, RingRx), impl FnMut() + Send) {
+        let Self { packets, mut worker, mut ports, feed, drains: [lan, wan], mut bufs, clock } = self;
+        free_bulk(&mut bufs);
+        let drain = if packets.scenario.kind.out_port() == LAN { lan } else { wan };
+        let breath = move || {
+            let _ = breathe(&mut worker, Instant(clock.microseconds()), &mut ports);
+        };
+        (packets, (feed, drain), breath)
     }
 
     /// Takes back what left and checks every byte of it: each packet once, by the right port, to the right spoke, which can open it.

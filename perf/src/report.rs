@@ -10,6 +10,7 @@ use serde::Serialize;
 use crate::esp::Esp;
 use crate::frame::least_size;
 use crate::graph::Passes;
+use crate::histogram::AtRate;
 use crate::peers::other;
 use crate::scenario::Scenario;
 use crate::size::Size;
@@ -98,6 +99,9 @@ pub(crate) struct Report {
     pub(crate) nodes_ratio: f64,
     /// Packets dropped, by reason.
     pub(crate) drops: BTreeMap<&'static str, u64>,
+    /// Between the ring ports, at a share of that rate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) latency: Option<AtRate>,
     /// Cycles of one round of the reference loop.
     pub(crate) reference_cycles: f64,
     /// Cycles per packet over those of the reference loop, pass by pass; the median.
@@ -165,6 +169,7 @@ impl Report {
             nodes_ratio: nodes.values().sum::<f64>() / cycles_per_packet,
             nodes,
             drops: drops.into_iter().collect(),
+            latency: None,
             reference_cycles: median(lanes.iter().flat_map(|lane| lane.reference.iter().copied())),
             reference_ratio: over(|lane| &lane.reference),
             sealing_reference_cycles: median(lanes.iter().flat_map(|lane| lane.sealing.iter().copied())),
@@ -176,6 +181,14 @@ impl Report {
             cycles_per_second: rate,
             huge_pages,
         }
+    }
+}
+
+impl Report {
+    /// Packets came out wrong.
+    pub(crate) fn is_wrong(&mut self, wrong: String) {
+        self.verified = false;
+        self.wrong = Some(wrong);
     }
 }
 
@@ -218,6 +231,9 @@ impl fmt::Display for Report {
         writeln!(f, "{:7.3} nodes over all", self.nodes_ratio)?;
         for (reason, count) in &self.drops {
             writeln!(f, "{count:7} dropped: {reason}")?;
+        }
+        if let Some(latency) = &self.latency {
+            writeln!(f, "{latency}")?;
         }
         match &self.wrong {
             None if self.esp.is_some() => {

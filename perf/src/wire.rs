@@ -20,8 +20,7 @@ use clap::{ArgAction, value_parser};
 use tokio::runtime::Runtime;
 
 use crate::dimensions::Dimensions;
-use crate::generator::{Flight, Generator};
-use crate::histogram::{Latencies, Latency};
+use crate::generator::Generator;
 use crate::hub::Hub;
 use crate::lane::DISTINCT;
 use crate::machine::{cores, start_dpdk};
@@ -30,13 +29,12 @@ use crate::process::{Dataplane, Folder};
 use crate::programmer::Programmer;
 use crate::progress::Progress;
 use crate::reference::Reference;
-use crate::report::median;
 use crate::scenario::{PORTS, Scenario};
 use crate::size::Size;
 use crate::wire::beside::Beside;
 pub(crate) use crate::wire::link::{Kind, Link};
 use crate::wire::meter::{Meter, Seen};
-use crate::wire::report::{AtRate, Costs, Report};
+use crate::wire::report::{Costs, Report};
 
 /// Passes that warm up.
 const WARM: u64 = 2;
@@ -44,9 +42,6 @@ const WARM: u64 = 2;
 const SEALED: usize = DISTINCT / 8;
 /// Mebibytes of packet buffers here, for each worker.
 const MEGABYTES: u32 = 128;
-/// Trials at the rate at which latency is measured, and their length.
-const TRIALS: usize = 5;
-const TRIAL_SECONDS: f64 = 0.2;
 
 /// Command line of `nave-perf wire`.
 #[derive(Debug, clap::Args)]
@@ -217,7 +212,7 @@ fn measure(args: &Args, scenario: Scenario) -> anyhow::Result<Report> {
     let mut report = Report::new(&bench, args.link.kind(), costs, wrong);
     if report.verified {
         let rate = args.rate.map_or(report.mpps * f64::from(args.load) / 100.0, |rate| rate);
-        match at_rate(&mut generator, rate) {
+        match generator.at_rate(rate) {
             Ok(at_rate) => report.latency = Some(at_rate),
             Err(error) => report.is_wrong(format!("{:#}", error.context("at a rate"))),
         }
@@ -265,35 +260,4 @@ fn full_load(
         progress.tell(format_args!("pass {} of {passes}: {:.2} Mpps", pass + 1 - WARM, flight.mpps()));
     }
     Ok((costs, None))
-}
-
-/// Latency at a rate, in several short trials: together, and of the one that was disturbed least.
-fn at_rate(generator: &mut Generator, mpps: f64) -> anyhow::Result<AtRate> {
-    let mut progress = Progress::new();
-    generator.packets().for_each(|packets| packets.allow_loss());
-    let count = (mpps * 1e6 * TRIAL_SECONDS / generator.queues() as f64).ceil() as usize;
-    let mut all = Latencies::new()?;
-    let mut best: Option<Latency> = None;
-    let (mut flights, mut late): (Vec<Flight>, Vec<f64>) = (Vec::new(), Vec::new());
-    for trial in 0..TRIALS {
-        progress.tell(format_args!("trial {} of {TRIALS} at {mpps:.2} Mpps", trial + 1));
-        let flight = generator.trial(count, mpps * 1e6)?;
-        let summary = flight.latencies.summary();
-        if best.as_ref().is_none_or(|best| summary.p99_9_us < best.p99_9_us) {
-            best = Some(summary);
-        }
-        all.add(&flight.latencies);
-        late.push(flight.late_max.as_secs_f64() * 1e6);
-        flights.push(flight);
-    }
-    let sum = |of: fn(&Flight) -> usize| flights.iter().map(of).sum::<usize>();
-    Ok(AtRate {
-        mpps: median(flights.iter().map(Flight::mpps)),
-        wanted_mpps: mpps,
-        sent: sum(|flight| flight.sent),
-        lost: sum(Flight::lost),
-        sender_late_max_us: late.into_iter().fold(0.0, f64::max),
-        all: all.summary(),
-        best: best.context("there were trials")?,
-    })
 }

@@ -115,6 +115,19 @@ fn esp_comes_out_right_in_every_form() {
     relay(&["--inner", "ipv6", "--tunnel-mode", "--udp"]);
 }
 
+/// Input: packets at a rate, between two threads. Output: each came out right or is told as lost, and how long they took.
+#[test]
+fn latency_is_measured_at_a_rate() {
+    let report = graph(&["--scenario", "relay", "--spokes", "10", "--load", "2"]);
+    let latency = &report["latency"];
+    let at = |name: &str| latency[name].as_f64().unwrap();
+    assert!(at("packets") > 0.0 && at("packets") + at("lost") == at("sent"), "{latency}");
+    assert!(
+        at("p50_us") > 0.0 && at("p50_us") <= at("p99_us") && at("p99_us") <= at("p99_9_us"),
+        "{latency}"
+    );
+}
+
 #[test]
 fn a_public_table_leads_where_it_says() {
     for scenario in ["ipv4", "ipv6"] {

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::frame::least_size;
 use crate::generator::Flight;
-use crate::histogram::Latency;
+use crate::histogram::AtRate;
 use crate::report::{Protected, median};
 use crate::size::Size;
 use crate::wire::meter::Spent;
@@ -45,22 +45,6 @@ impl Costs {
         self.reference.push(reference);
         self.sealing.push(sealing);
     }
-}
-
-/// Latency at a rate.
-#[derive(Debug, Serialize)]
-pub(crate) struct AtRate {
-    /// Millions of packets a second that came back, the median of the trials, and those that were wanted.
-    pub(crate) mpps: f64,
-    pub(crate) wanted_mpps: f64,
-    pub(crate) sent: usize,
-    pub(crate) lost: usize,
-    /// By how much a packet was sent behind its time at most: the sender was kept from its core.
-    pub(crate) sender_late_max_us: f64,
-    /// All trials together, and the one with the lowest p99.9.
-    #[serde(flatten)]
-    pub(crate) all: Latency,
-    pub(crate) best: Latency,
 }
 
 /// One run. Cycles are those of the time stamp counter.
@@ -238,9 +222,7 @@ impl fmt::Display for Report {
             writeln!(f, "{cycles:7.1} {node}")?;
         }
         if let Some(latency) = &self.latency {
-            writeln!(f, "latency at {:.2} Mpps ({} lost): {}", latency.mpps, latency.lost, latency.all)?;
-            writeln!(f, "        of the best trial: {}", latency.best)?;
-            writeln!(f, "        the sender was {:.1} µs late at most", latency.sender_late_max_us)?;
+            writeln!(f, "{latency}")?;
         }
         for (reason, count) in &self.drops {
             writeln!(f, "{count:7} dropped: {reason}")?;
