@@ -138,7 +138,7 @@ impl Esp {
         let turn = child.life / 2;
         let spi = match direction {
             Direction::Inbound => Spi::of(0, child.slot(), (turn % 255) as u8 + 1),
-            Direction::Outbound => Spi::new(CHOSEN_BY_SPOKE | turn % (1 << 13) << 18 | child.slot()),
+            Direction::Outbound => Spi::new(CHOSEN_BY_SPOKE | (turn % (1 << 13)) << 18 | child.slot()),
         };
         spi.with_context(|| format!("no SPI for {child:?}"))
     }

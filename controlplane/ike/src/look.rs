@@ -130,8 +130,11 @@ impl Engine {
                 let Some(other) = self.sas.get(&other) else { return };
                 if other.established().is_some_and(crate::sa::Established::is_carrying) {
                     let is_peers = other.side != sa.side;
-                    let reason =
-                        if is_peers { "the peer began at the same time" } else { "another one is in its place" };
+                    let reason = if is_peers {
+                        "the peer began at the same time"
+                    } else {
+                        "another one is in its place"
+                    };
                     self.end(turn, sa, reason);
                 }
             }

@@ -294,15 +294,15 @@ unsafe fn work<const OPEN: bool>(
     // SAFETY: the rest is below 16; the others as asked of the caller.
     let (hash, hidden) = unsafe {
         let mask = _mm_loadu_si128(MASKS.as_ptr().add(rest).cast());
-        let place = Place { text, mask, counter: fixed.counter };
+        let place = Place { text, mask, counter: fixed.counter, left: blocks };
         let zero = _mm_setzero_si128();
         if blocks > 2 * WHOLE {
             let rounds = rolled(if long { ROUNDS_256 } else { ROUNDS_128 });
-            many::<OPEN>(lines, rounds, fixed, place, blocks, length, coming)
+            many::<OPEN>(lines, rounds, fixed, place, length, coming)
         } else if long {
-            end_of::<OPEN, true>(lines, ROUNDS_256, fixed, place, blocks, zero, None, coming)
+            end_of::<OPEN, true>(lines, ROUNDS_256, fixed, place, zero, None, coming)
         } else {
-            end_of::<OPEN, true>(lines, ROUNDS_128, fixed, place, blocks, zero, None, coming)
+            end_of::<OPEN, true>(lines, ROUNDS_128, fixed, place, zero, None, coming)
         }
     };
     _mm_xor_si128(_mm256_castsi256_si128(reverse(_mm256_castsi128_si256(hash))), hidden)
@@ -317,6 +317,8 @@ struct Place {
     mask: __m128i,
     /// Of the next piece's block 0.
     counter: __m128i,
+    /// Blocks from there on, the AAD's and that of the lengths among them.
+    left: usize,
 }
 
 /// A packet of more than sixteen blocks.
@@ -329,13 +331,12 @@ unsafe fn many<const OPEN: bool>(
     rounds: usize,
     fixed: Fixed,
     mut place: Place,
-    blocks: usize,
     length: usize,
     coming: &mut Coming,
 ) -> (__m128i, __m128i) {
     let next = |counter| _mm_add_epi32(counter, _mm_set_epi64x(0, 2 * WHOLE as i64));
     let (begin, end) = (place.text, place.text.wrapping_add(length));
-    let mut left = blocks - 2 * WHOLE;
+    let left = place.left - 2 * WHOLE;
     let mut sum = Sum::zero();
     // Where lengths alone are left, the last block of text is in a whole piece, which is hashed as it stands: with zeros behind the text.
     let bare = left % (2 * WHOLE) == 1;
@@ -358,8 +359,8 @@ unsafe fn many<const OPEN: bool>(
         if !OPEN {
             piece.first = first(begin);
         }
-        place = Place { text: begin.add(BYTES - 16), counter: next(place.counter), ..place };
-        while left > 2 * WHOLE {
+        place = Place { text: begin.add(BYTES - 16), counter: next(place.counter), left, ..place };
+        while place.left > 2 * WHOLE {
             if OPEN {
                 let hash = std::mem::replace(&mut sum, Sum::zero()).reduced();
                 piece = Piece { at: place.text, first: with(hash, place.text) };
@@ -370,14 +371,14 @@ unsafe fn many<const OPEN: bool>(
                 let hash = std::mem::replace(&mut sum, Sum::zero()).reduced();
                 piece = Piece { at: place.text, first: with(hash, place.text) };
             }
-            place = Place { text: place.text.add(BYTES), counter: next(place.counter), ..place };
-            left -= 2 * WHOLE;
+            let left = place.left - 2 * WHOLE;
+            place = Place { text: place.text.add(BYTES), counter: next(place.counter), left, ..place };
         }
         if !OPEN && bare {
             _mm_storeu_si128(end.cast(), _mm_setzero_si128());
         }
         let (hash, pending) = if OPEN { (sum.reduced(), None) } else { (_mm_setzero_si128(), Some(piece)) };
-        (end_of::<OPEN, false>(lines, rounds, fixed, place, left, hash, pending, coming).0, hidden)
+        (end_of::<OPEN, false>(lines, rounds, fixed, place, hash, pending, coming).0, hidden)
     }
 }
 
@@ -417,14 +418,13 @@ unsafe fn end_of<const OPEN: bool, const FIRST: bool>(
     rounds: usize,
     fixed: Fixed,
     place: Place,
-    blocks: usize,
     hash: __m128i,
     pending: Option<Piece>,
     coming: &mut Coming,
 ) -> (__m128i, __m128i) {
     macro_rules! by_blocks {
         ($($blocks:literal $vectors:literal),*) => {
-            match blocks {
+            match place.left {
                 $($blocks => end::<OPEN, FIRST, $blocks, $vectors>(lines, rounds, fixed, place, hash, pending, coming),)*
                 _ => end::<OPEN, FIRST, 16, 8>(lines, rounds, fixed, place, hash, pending, coming),
             }

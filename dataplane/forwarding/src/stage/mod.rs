@@ -156,7 +156,7 @@ pub(crate) fn count_hops(header: &mut [u8; ipv4::LEN], hops: u8) -> bool {
     }
     let sum = (old >> 16) + hops;
     let sum = sum + (u32::from(sum >= 0xffff) & hops);
-    *word = (sum << 16 | (old & 0xffff) - hops).to_le_bytes();
+    *word = (sum << 16 | ((old & 0xffff) - hops)).to_le_bytes();
     true
 }
 
