@@ -66,9 +66,9 @@ impl fmt::Display for Protected {
     }
 }
 
-/// One run. Cycles are those of the time stamp counter.
+/// What was measured: a scenario in its dimensions.
 #[derive(Debug, Serialize)]
-pub(crate) struct Report {
+pub(crate) struct Subject {
     pub(crate) scenario: &'static str,
     /// Families of the packet and of what the tunnel puts before it.
     pub(crate) inner: &'static str,
@@ -84,6 +84,91 @@ pub(crate) struct Report {
     /// What protects the tunnel.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) esp: Option<Protected>,
+}
+
+impl Subject {
+    pub(crate) fn of(scenario: &Scenario, workers: usize) -> Self {
+        Self {
+            scenario: scenario.kind.name(),
+            inner: scenario.inner.name(),
+            outer: scenario.outer.name(),
+            spokes: scenario.spokes,
+            size: scenario.size,
+            mean_size: scenario.size.mean(least_size(scenario.inner)),
+            routes: scenario.destinations.count(),
+            public: scenario.destinations.is_public(),
+            workers,
+            esp: scenario.esp.map(Protected::from),
+        }
+    }
+
+    /// 10⁹ bits a second of so many million packets a second.
+    pub(crate) fn gbps(&self, mpps: f64) -> f64 {
+        mpps * self.mean_size * 8.0 / 1e3
+    }
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} ({} over {}), {} spokes, {} {}routes, {}, {} worker(s)",
+            self.scenario,
+            self.inner,
+            self.outer,
+            self.spokes,
+            self.routes,
+            if self.public { "public " } else { "" },
+            self.size,
+            self.workers,
+        )
+    }
+}
+
+/// Cycles per packet beside the loops that never change, each pass beside those right behind it.
+#[derive(Debug, Serialize)]
+pub(crate) struct Compared {
+    /// Cycles of one round of the reference loop.
+    pub(crate) reference_cycles: f64,
+    /// Cycles per packet over those of the reference loop, pass by pass; the median.
+    pub(crate) reference_ratio: f64,
+    /// The same of the loop that seals 1,400 bytes with ring.
+    pub(crate) sealing_reference_cycles: f64,
+    pub(crate) sealing_reference_ratio: f64,
+}
+
+impl Compared {
+    /// Cycles per packet of the passes, and of a round of both loops behind each.
+    pub(crate) fn of(passes: &[f64], reference: &[f64], sealing: &[f64]) -> Self {
+        let ratio =
+            |reference: &[f64]| median(passes.iter().zip(reference).map(|(pass, round)| pass / round));
+        Self {
+            reference_cycles: median(reference.iter().copied()),
+            reference_ratio: ratio(reference),
+            sealing_reference_cycles: median(sealing.iter().copied()),
+            sealing_reference_ratio: ratio(sealing),
+        }
+    }
+}
+
+impl fmt::Display for Compared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{:7.2} of the reference loop ({:.1}), {:.3} of the one that seals ({:.1})",
+            self.reference_ratio,
+            self.reference_cycles,
+            self.sealing_reference_ratio,
+            self.sealing_reference_cycles
+        )
+    }
+}
+
+/// One run. Cycles are those of the time stamp counter.
+#[derive(Debug, Serialize)]
+pub(crate) struct Report {
+    #[serde(flatten)]
+    pub(crate) subject: Subject,
     /// From the rx burst to the tx burst, both included; the median of the passes.
     pub(crate) cycles_per_packet: f64,
     /// The same of the best pass.
@@ -102,13 +187,8 @@ pub(crate) struct Report {
     /// Between the ring ports, at a share of that rate.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) latency: Option<AtRate>,
-    /// Cycles of one round of the reference loop.
-    pub(crate) reference_cycles: f64,
-    /// Cycles per packet over those of the reference loop, pass by pass; the median.
-    pub(crate) reference_ratio: f64,
-    /// The same of the loop that seals 1,400 bytes with ring.
-    pub(crate) sealing_reference_cycles: f64,
-    pub(crate) sealing_reference_ratio: f64,
+    #[serde(flatten)]
+    pub(crate) compared: Compared,
     /// Whether every byte of every packet was right.
     pub(crate) verified: bool,
     /// What was not.
@@ -146,34 +226,22 @@ impl Report {
             .map(|(at, name)| (name, share(at) * cycles_per_packet))
             .filter(|(_, cycles)| *cycles > 0.0)
             .collect();
-        let over = |reference: fn(&Passes) -> &Vec<f64>| {
-            let passes = lanes.iter().flat_map(|lane| lane.whole.iter().zip(reference(lane)));
-            median(passes.map(|(whole, reference)| whole / reference))
+        let of_all = |numbers: fn(&Passes) -> &Vec<f64>| -> Vec<f64> {
+            lanes.iter().flat_map(|lane| numbers(lane).iter().copied()).collect()
         };
-        let mean_size = scenario.size.mean(least_size(scenario.inner));
+        let (reference, sealing) = (of_all(|lane| &lane.reference), of_all(|lane| &lane.sealing));
+        let subject = Subject::of(scenario, lanes.len());
         Self {
-            scenario: scenario.kind.name(),
-            inner: scenario.inner.name(),
-            outer: scenario.outer.name(),
-            spokes: scenario.spokes,
-            size: scenario.size,
-            mean_size,
-            routes: scenario.destinations.count(),
-            public: scenario.destinations.is_public(),
-            workers: lanes.len(),
-            esp: scenario.esp.map(Protected::from),
             cycles_per_packet,
             cycles_per_packet_min: whole().fold(f64::INFINITY, f64::min),
             mpps,
-            gbps: mpps * mean_size * 8.0 / 1e3,
+            gbps: subject.gbps(mpps),
+            subject,
             nodes_ratio: nodes.values().sum::<f64>() / cycles_per_packet,
             nodes,
             drops: drops.into_iter().collect(),
             latency: None,
-            reference_cycles: median(lanes.iter().flat_map(|lane| lane.reference.iter().copied())),
-            reference_ratio: over(|lane| &lane.reference),
-            sealing_reference_cycles: median(lanes.iter().flat_map(|lane| lane.sealing.iter().copied())),
-            sealing_reference_ratio: over(|lane| &lane.sealing),
+            compared: Compared::of(&of_all(|lane| &lane.whole), &reference, &sealing),
             verified: wrong.is_none(),
             wrong,
             passes: lanes.iter().map(|lane| lane.whole.len()).sum(),
@@ -194,22 +262,9 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(
-            f,
-            "{} ({} over {}), {} spokes, {} {}routes, {}, {} worker(s), {} passes of {} packets{}",
-            self.scenario,
-            self.inner,
-            self.outer,
-            self.spokes,
-            self.routes,
-            if self.public { "public " } else { "" },
-            self.size,
-            self.workers,
-            self.passes,
-            self.packets_per_pass,
-            if self.huge_pages { "" } else { ", no huge pages" }
-        )?;
-        if let Some(esp) = &self.esp {
+        let pages = if self.huge_pages { "" } else { ", no huge pages" };
+        writeln!(f, "{}, {} passes of {} packets{pages}", self.subject, self.passes, self.packets_per_pass)?;
+        if let Some(esp) = &self.subject.esp {
             writeln!(f, "{esp}")?;
         }
         writeln!(
@@ -217,14 +272,7 @@ impl fmt::Display for Report {
             "{:7.1} cycles per packet (best pass {:.1}), {:.2} Mpps, {:.2} Gb/s",
             self.cycles_per_packet, self.cycles_per_packet_min, self.mpps, self.gbps
         )?;
-        writeln!(
-            f,
-            "{:7.2} of the reference loop ({:.1}), {:.3} of the one that seals ({:.1})",
-            self.reference_ratio,
-            self.reference_cycles,
-            self.sealing_reference_ratio,
-            self.sealing_reference_cycles
-        )?;
+        writeln!(f, "{}", self.compared)?;
         for (node, cycles) in &self.nodes {
             writeln!(f, "{cycles:7.1} {node}")?;
         }
@@ -236,7 +284,7 @@ impl fmt::Display for Report {
             writeln!(f, "{latency}")?;
         }
         match &self.wrong {
-            None if self.esp.is_some() => {
+            None if self.subject.esp.is_some() => {
                 write!(f, "verified: every byte of every packet, which another provider sealed or opened")
             }
             None => write!(f, "verified: every byte of every packet"),

@@ -5,11 +5,9 @@ use std::fmt;
 
 use serde::Serialize;
 
-use crate::frame::least_size;
 use crate::generator::Flight;
 use crate::histogram::AtRate;
-use crate::report::{Protected, median};
-use crate::size::Size;
+use crate::report::{Compared, Subject, median};
 use crate::wire::meter::Spent;
 use crate::wire::{Bench, Beside, Kind};
 
@@ -50,22 +48,12 @@ impl Costs {
 /// One run. Cycles are those of the time stamp counter.
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
-    pub(crate) scenario: &'static str,
     /// `wire`, which `nave-perf graph` does not say.
     pub(crate) measured: &'static str,
     /// What was between source and data plane: `memif`, `pcap`, `nic`.
     pub(crate) link: &'static str,
-    pub(crate) inner: &'static str,
-    pub(crate) outer: &'static str,
-    pub(crate) spokes: u32,
-    pub(crate) size: Size,
-    /// Mean of many frames, in bytes.
-    pub(crate) mean_size: f64,
-    pub(crate) routes: usize,
-    pub(crate) public: bool,
-    pub(crate) workers: u16,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) esp: Option<Protected>,
+    #[serde(flatten)]
+    pub(crate) subject: Subject,
     /// In all nodes of the graph, by the data plane's own node counters; the median of the passes, and the best one.
     pub(crate) cycles_per_packet: f64,
     pub(crate) cycles_per_packet_min: f64,
@@ -82,10 +70,8 @@ pub(crate) struct Report {
     /// At a share of the full load.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) latency: Option<AtRate>,
-    pub(crate) reference_cycles: f64,
-    pub(crate) reference_ratio: f64,
-    pub(crate) sealing_reference_cycles: f64,
-    pub(crate) sealing_reference_ratio: f64,
+    #[serde(flatten)]
+    pub(crate) compared: Compared,
     /// Whether every byte of every packet was right; of a file's packets of those that were sampled.
     pub(crate) verified: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -116,40 +102,25 @@ impl Report {
             let passes = costs.nodes.iter().map(|nodes| nodes.get(*name).copied().unwrap_or(0.0));
             ((*name).clone(), median(passes))
         };
-        let over = |reference: &[f64]| {
-            median(costs.graph.iter().zip(reference).map(|(graph, reference)| graph / reference))
-        };
-        let mean_size = scenario.size.mean(least_size(scenario.inner));
+        let subject = Subject::of(scenario, bench.workers.into());
         Self {
-            scenario: scenario.kind.name(),
             measured: "wire",
             link: match link {
                 Kind::Memif => "memif",
                 Kind::Pcap => "pcap",
                 Kind::Nic => "nic",
             },
-            inner: scenario.inner.name(),
-            outer: scenario.outer.name(),
-            spokes: scenario.spokes,
-            size: scenario.size,
-            mean_size,
-            routes: scenario.destinations.count(),
-            public: scenario.destinations.is_public(),
-            workers: bench.workers,
-            esp: scenario.esp.map(Protected::from),
             cycles_per_packet,
             cycles_per_packet_min: costs.graph.iter().copied().fold(f64::INFINITY, f64::min),
             port_cycles_per_packet: median(costs.ports.iter().copied()),
             mpps,
-            gbps: mpps * mean_size * 8.0 / 1e3,
+            gbps: subject.gbps(mpps),
+            subject,
             nodes: names.iter().map(node).collect(),
             sent: costs.sent,
             lost: costs.sent - costs.came,
             latency: None,
-            reference_cycles: median(costs.reference.iter().copied()),
-            reference_ratio: over(&costs.reference),
-            sealing_reference_cycles: median(costs.sealing.iter().copied()),
-            sealing_reference_ratio: over(&costs.sealing),
+            compared: Compared::of(&costs.graph, &costs.reference, &costs.sealing),
             verified: wrong.is_none(),
             sampled: None,
             wrong,
@@ -180,20 +151,13 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "{} ({} over {}) through nave-dataplane by {}, {} spokes, {} {}routes, {}, {} worker(s){}{}",
-            self.scenario,
-            self.inner,
-            self.outer,
+            "{}, through nave-dataplane by {}{}{}",
+            self.subject,
             self.link,
-            self.spokes,
-            self.routes,
-            if self.public { "public " } else { "" },
-            self.size,
-            self.workers,
             if self.huge_pages { "" } else { ", no huge pages" },
             if self.shares_core { ", WHICH SHARES ITS CORE WITH THE SOURCE" } else { "" },
         )?;
-        if let Some(esp) = &self.esp {
+        if let Some(esp) = &self.subject.esp {
             writeln!(f, "{esp}")?;
         }
         writeln!(f, "{:7.2} Mpps, {:.2} Gb/s at full load ({} passes)", self.mpps, self.gbps, self.passes)?;
@@ -210,14 +174,7 @@ impl fmt::Display for Report {
                 "{cycles:7.1} in `nave-perf graph` without its ports: {ratio:.2} of that, which {verdict}"
             )?;
         }
-        writeln!(
-            f,
-            "{:7.2} of the reference loop ({:.1}), {:.3} of the one that seals ({:.1})",
-            self.reference_ratio,
-            self.reference_cycles,
-            self.sealing_reference_ratio,
-            self.sealing_reference_cycles
-        )?;
+        writeln!(f, "{}", self.compared)?;
         for (node, cycles) in &self.nodes {
             writeln!(f, "{cycles:7.1} {node}")?;
         }
