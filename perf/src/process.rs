@@ -1,5 +1,6 @@
 //! What is measured from outside: processes of their own, and their files.
 
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
@@ -45,7 +46,8 @@ impl Process {
         })?;
         let mut started = Self { child };
         let until = Instant::now() + PATIENCE;
-        while !socket.exists() {
+        // It is there a moment before anybody listens.
+        while UnixStream::connect(socket).is_err() {
             ensure!(started.child.try_wait()?.is_none(), "{} ended at once", program.display());
             ensure!(Instant::now() < until, "{} does not serve", program.display());
             std::thread::sleep(Duration::from_millis(10));
