@@ -41,7 +41,7 @@ const WARM: u64 = 2;
 /// Rounds of the loop that seals after each pass.
 const SEALED: usize = DISTINCT / 8;
 /// Mebibytes of packet buffers here, for each worker.
-const MEGABYTES: u32 = 128;
+const MEGABYTES: u32 = 256;
 
 /// Command line of `nave-perf wire`.
 #[derive(Debug, clap::Args)]
