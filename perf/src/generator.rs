@@ -18,6 +18,7 @@ use wire::buf::PacketBuf;
 use crate::histogram::{AtRate, Latencies, Latency};
 use crate::lane::DISTINCT;
 use crate::packets::Packets;
+use crate::process::open_linked;
 use crate::progress::Progress;
 use crate::report::median;
 use crate::scenario::Scenario;
@@ -28,8 +29,6 @@ const WINDOW: usize = 896;
 const BURST: usize = 64;
 /// After this time without any packet those on their way are lost.
 const PATIENCE: Duration = Duration::from_millis(200);
-/// How long the ends of a link have to find each other.
-const CONNECT: Duration = Duration::from_secs(10);
 /// Bytes of a frame's room: the largest one, and what a tunnel puts around it.
 const ROOM: usize = 2048;
 /// Trials at the rate at which latency is measured, and their length.
@@ -141,15 +140,8 @@ impl Generator {
         let pool = Mempool::create(eal, &MempoolConfig { count, ..MempoolConfig::default() })?;
         let config =
             PortConfig { rx_queues: queues, tx_queues: queues, promiscuous: true, ..PortConfig::new(pool) };
-        let open = |device| Port::open(eal, device, &config).with_context(|| format!("opening {device}"));
-        let (lan, wan) = (open(devices[0])?, open(devices[1])?);
-        let until = Instant::now() + CONNECT;
-        while !(lan.port.link()?.up && wan.port.link()?.up) {
-            ensure!(Instant::now() < until, "the links {devices:?} do not come up");
-            std::thread::sleep(Duration::from_millis(10));
-        }
         let kind = scenario.kind;
-        let mut ports = [lan, wan];
+        let mut ports = open_linked(eal, devices, &config)?;
         let from = usize::from(kind.out_port());
         let tx = std::mem::take(&mut ports[usize::from(kind.in_port())].tx);
         let rx = std::mem::take(&mut ports[from].rx);

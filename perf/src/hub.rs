@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
-use dpdk::{Eal, Mbuf, Mempool, MempoolConfig, Opened, Port, PortConfig, free_bulk};
+use dpdk::{Eal, Mbuf, Mempool, MempoolConfig, Opened, PortConfig, free_bulk};
 use model::state::adjacency::AdjacencyKind;
 use model::state::{State, What};
 use nix::sched::{CloneFlags, unshare};
@@ -15,7 +15,7 @@ use wire::buf::PacketBuf;
 use wire::{IntoBytes, arp, ethernet, ipv4};
 
 use crate::machine::{cores, start_dpdk};
-use crate::process::{Dataplane, Folder, Process, Setup, other_ends};
+use crate::process::{Dataplane, Folder, Process, Setup, open_linked, other_ends};
 
 /// Ports of the data plane.
 const PORTS: [&str; 1] = ["wan"];
@@ -121,12 +121,7 @@ impl Router {
         let (eal, _) = start_dpdk(MEGABYTES, other_ends(&PORTS))?;
         ensure!(core_affinity::set_for_current(core), "core {} cannot be had", core.id);
         let pool = Mempool::create(&eal, &MempoolConfig { count: 8191, ..MempoolConfig::default() })?;
-        let port = Port::open(&eal, "net_memif0", &PortConfig::new(pool))?;
-        let until = Instant::now() + PATIENCE;
-        while !port.port.link()?.up {
-            ensure!(Instant::now() < until, "the ends of the memif do not find each other");
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        let [port] = open_linked(&eal, ["net_memif0"], &PortConfig::new(pool))?;
         Ok(Self { _eal: eal, pool, port, hub: [0; 6], made: Vec::with_capacity(BURST) })
     }
 

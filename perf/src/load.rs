@@ -8,7 +8,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
-use dpdk::{Eal, Mbuf, Mempool, MempoolConfig, Opened, Port, PortConfig, free_bulk};
+use dpdk::{Eal, Mbuf, Mempool, MempoolConfig, Opened, PortConfig, free_bulk};
 use hdrhistogram::Histogram;
 use model::sa::Direction;
 use serde::Serialize;
@@ -19,7 +19,7 @@ use crate::esp::{Child, HALF};
 use crate::frame::{Way, esp_of, index_of};
 use crate::machine::{cores, start_dpdk};
 use crate::peers::{End, Peers};
-use crate::process::other_ends;
+use crate::process::{open_linked, other_ends};
 use crate::reference::Random;
 use crate::scenario::{GATEWAY, Scenario, WAN};
 
@@ -173,13 +173,7 @@ impl Load {
         let peers = Peers::none(scenario).context("a protected tunnel")?;
         let (eal, _) = start_dpdk(MEGABYTES, other_ends(&["lan", "wan"]))?;
         let pool = Mempool::create(&eal, &MempoolConfig { count: 16_383, ..MempoolConfig::default() })?;
-        let open = |name| Port::open(&eal, name, &PortConfig::new(pool));
-        let (lan, wan) = (open("net_memif0")?, open("net_memif1")?);
-        let until = Instant::now() + Duration::from_secs(10);
-        while !(lan.port.link()?.up && wan.port.link()?.up) {
-            ensure!(Instant::now() < until, "the ends of the memifs do not find each other");
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        let [lan, wan] = open_linked(&eal, ["net_memif0", "net_memif1"], &PortConfig::new(pool))?;
         let (sender, turns) = channel();
         let load = Self {
             eal,

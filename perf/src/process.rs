@@ -6,6 +6,7 @@ use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
+use dpdk::{Eal, Opened, Port, PortConfig};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, SysconfVar, sysconf};
 
@@ -13,6 +14,8 @@ use crate::machine::{cores, free_huge_megabytes};
 
 /// How long one may take until it serves, and until it ends.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How long both ends of a link may take to find each other.
+const LINK: Duration = Duration::from_secs(20);
 /// Mebibytes of the data plane's packet buffers.
 const MEGABYTES: u32 = 128;
 
@@ -191,6 +194,27 @@ pub(crate) fn other_ends(ports: &[&str]) -> Vec<String> {
     let device =
         |(number, port): (usize, &&str)| format!("net_memif{number},role=client,{}", memif_socket(port));
     ports.iter().enumerate().map(device).collect()
+}
+
+/// Opens devices whose other ends somebody else opens, and waits until all ends have found each other.
+///
+/// # Errors
+/// A device cannot be opened, or its link does not come up.
+pub(crate) fn open_linked<const N: usize>(
+    eal: &Eal,
+    devices: [&str; N],
+    config: &PortConfig,
+) -> anyhow::Result<[Opened; N]> {
+    let open = |device| Port::open(eal, device, config).with_context(|| format!("opening {device}"));
+    let ports = devices.into_iter().map(open).collect::<anyhow::Result<Vec<_>>>()?;
+    let until = Instant::now() + LINK;
+    for (device, opened) in devices.iter().zip(&ports) {
+        while !opened.port.link()?.up {
+            ensure!(Instant::now() < until, "the link of {device} does not come up");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+    ports.try_into().ok().context("a port for each device")
 }
 
 /// The argument of a memif device at either end: the (abstract) socket by which the ends find each other.

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
-use dpdk::{Eal, Mbuf, Mempool, MempoolConfig, Opened, Port, PortConfig, free_bulk};
+use dpdk::{Eal, Mbuf, Mempool, MempoolConfig, Opened, PortConfig, free_bulk};
 use model::Mac;
 use serde::Serialize;
 use wire::buf::PacketBuf;
@@ -16,7 +16,7 @@ use super::plan::station;
 use crate::intervals::Intervals;
 use crate::machine::{cores, start_dpdk};
 use crate::mix::{Route, probe};
-use crate::process::other_ends;
+use crate::process::{open_linked, other_ends};
 use crate::reference::Random;
 
 /// Most packets on their way: half of what a ring of a memif holds, so that none is ever full.
@@ -124,13 +124,7 @@ impl Traffic {
         let core = cores(2)?[1];
         let (eal, _) = start_dpdk(MEGABYTES, other_ends(&PORTS))?;
         let pool = Mempool::create(&eal, &MempoolConfig { count: 16_383, ..MempoolConfig::default() })?;
-        let open = |name| Port::open(&eal, name, &PortConfig::new(pool));
-        let (lan, wan) = (open("net_memif0")?, open("net_memif1")?);
-        let until = Instant::now() + Duration::from_secs(10);
-        while !(lan.port.link()?.up && wan.port.link()?.up) {
-            ensure!(Instant::now() < until, "the ends of the memifs do not find each other");
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        let [lan, wan] = open_linked(&eal, ["net_memif0", "net_memif1"], &PortConfig::new(pool))?;
         // Twice the window: whoever is lost is noticed when his place is needed again.
         let waiting = vec![None; 2 * WINDOW];
         Ok(Self { eal, core, pool, lan, wan, to, random: Random(7), next: 0, waiting, in_flight: 0 })
