@@ -493,7 +493,7 @@ async fn a_pair_is_protected_by_real_sockets() {
     assert_eq!(cleared, 1);
 
     // The file holds another secret: that is read with the next apply, and counts for who comes from then on.
-    std::fs::write(&secrets[1], "another one").unwrap();
+    std::fs::write(&secrets[1], "KcVq7Tz2hWxm").unwrap();
     let mut events = spoke.management.watch(None).await.unwrap();
     let text = folders[1].config(&by_ike("spoke1", &site, &secrets[1]));
     spoke.management.apply(Apply { text, dry_run: false }).await.unwrap().unwrap();
@@ -506,7 +506,7 @@ async fn a_pair_is_protected_by_real_sockets() {
         }
     };
     let reason = tokio::time::timeout(Duration::from_secs(20), failed).await.unwrap();
-    assert!(!reason.is_empty() && !reason.contains("another one"), "{reason}");
+    assert!(!reason.is_empty() && !reason.contains("KcVq7Tz2hWxm"), "{reason}");
     hub.stop().await;
     spoke.stop().await;
     for dataplane in &dataplanes {
