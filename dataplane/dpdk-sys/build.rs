@@ -116,7 +116,7 @@ fn bind(cflags: &[String], bindings: &Path) {
         .allowlist_var("rte_eth_fp_ops")
         .allowlist_var("RTE_(MAX_ETHPORTS|MAX_QUEUES_PER_PORT|PKTMBUF_HEADROOM|MEMPOOL_CACHE_MAX_SIZE)")
         .allowlist_var("RTE_ETH_(LINK_UP|LINK_FULL_DUPLEX|MQ_RX_RSS|MQ_RX_NONE|NAME_MAX_LEN)|NAVE_.*")
-        .allowlist_var("RING_F_.*")
+        .allowlist_var("RING_F_.*|RTE_PTYPE_TUNNEL_(MASK|ESP)")
         .allowlist_var(
             "SOCKET_ID_ANY|RTE_MAX_NUMA_NODES|RTE_LPM_LOOKUP_SUCCESS|RTE_FIB6?_(DIR24_8|TRIE)(_4B)?",
         )

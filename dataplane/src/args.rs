@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use aead::Provider;
 use clap::{Parser, ValueEnum};
+use dpdk::Offloading;
 
 /// The forwarding process of a Nave node: polls DPDK ports on pinned cores and forwards as the control plane programs it.
 #[derive(Debug, Parser)]
@@ -28,6 +29,11 @@ pub(crate) struct Args {
     /// port uses only so many. May be given several times.
     #[arg(long = "queues", value_name = "NAME=COUNT")]
     pub(crate) queues: Vec<QueuesArg>,
+
+    /// What a port's device does in place of the workers, if not what costs them nothing: `all` that it offers, also what its driver
+    /// does in software, or `none` (what came by it is forwarded the same). May be given several times.
+    #[arg(long = "offloads", value_name = "NAME=all|none")]
+    pub(crate) offloads: Vec<OffloadsArg>,
 
     /// What a worker does when there is nothing to do. If not given: `adaptive` when every port is virtual, else `poll`.
     #[arg(long)]
@@ -195,6 +201,27 @@ impl FromStr for QueuesArg {
     }
 }
 
+/// `NAME=all` or `NAME=none`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct OffloadsArg {
+    /// Name of a port.
+    port: String,
+    offloading: Offloading,
+}
+
+impl FromStr for OffloadsArg {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (port, offloading) = text.split_once('=').ok_or("NAME=all or NAME=none wanted")?;
+        let offloading = match offloading {
+            "all" => Offloading::All,
+            "none" => Offloading::None,
+            other => return Err(format!("`{other}`: all or none wanted")),
+        };
+        Ok(Self { port: port.to_owned(), offloading })
+    }
+}
+
 /// Where packet buffers live.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum MemoryArg {
@@ -233,6 +260,12 @@ impl Args {
         self.queues.iter().find(|queues| queues.port == port).map(|queues| queues.count)
     }
 
+    /// What a port's device is to do.
+    pub(crate) fn offloading_of(&self, port: &str) -> Offloading {
+        let given = self.offloads.iter().find(|offloads| offloads.port == port);
+        given.map_or(Offloading::Free, |offloads| offloads.offloading)
+    }
+
     /// What clap cannot see: names and cores that stand twice, and names of no port.
     pub(crate) fn check(&self) -> Result<(), String> {
         for (index, port) in self.ports.iter().enumerate() {
@@ -245,12 +278,16 @@ impl Args {
                 }
             }
         }
-        for (index, queues) in self.queues.iter().enumerate() {
-            if self.ports.iter().all(|port| port.name != queues.port) {
-                return Err(format!("--queues {}: there is no such port", queues.port));
-            }
-            if self.queues[..index].iter().any(|earlier| earlier.port == queues.port) {
-                return Err(format!("--queues {}: given twice", queues.port));
+        let queues: Vec<_> = self.queues.iter().map(|queues| &*queues.port).collect();
+        let offloads: Vec<_> = self.offloads.iter().map(|offloads| &*offloads.port).collect();
+        for (flag, of) in [("--queues", queues), ("--offloads", offloads)] {
+            for (index, name) in of.iter().enumerate() {
+                if self.ports.iter().all(|port| port.name != *name) {
+                    return Err(format!("{flag} {name}: there is no such port"));
+                }
+                if of[..index].contains(name) {
+                    return Err(format!("{flag} {name}: given twice"));
+                }
             }
         }
         for (index, core) in self.workers.iter().enumerate() {
@@ -288,6 +325,12 @@ mod tests {
         assert_eq!(args.queues_of("wan"), None);
         let args = parse(&["--port", "a=net_null0", "--workers", "0,1", "--queues", "a=1"]).unwrap();
         assert_eq!((args.queues_of("a"), args.queues_of("b")), (Some(1), None));
+        let offloads = ["--offloads", "a=none", "--offloads", "b=all"];
+        let ports =
+            ["--port", "a=net_null0", "--port", "b=net_null1", "--port", "c=net_null2", "--workers", "0"];
+        let args = parse(&[&ports[..], &offloads].concat()).unwrap();
+        let of = ["a", "b", "c"].map(|port| args.offloading_of(port));
+        assert_eq!(of, [Offloading::None, Offloading::All, Offloading::Free]);
     }
 
     #[test]
@@ -332,6 +375,11 @@ mod tests {
         bad(&queues("a=0"), "1 to 64 queues");
         bad(&queues("b=1"), "no such port");
         bad(&[&queues("a=1")[..], &["--queues", "a=2"]].concat(), "given twice");
+        let offloads = |offloads| ["--port", "a=net_null0", "--workers", "0", "--offloads", offloads];
+        bad(&offloads("a"), "NAME=all");
+        bad(&offloads("a=some"), "all or none");
+        bad(&offloads("b=none"), "--offloads b: there is no such port");
+        bad(&[&offloads("a=none")[..], &["--offloads", "a=all"]].concat(), "--offloads a: given twice");
         bad(&["--port", "a=net_null0", "--workers", "0", "--aead", "rot13"], "vaes256, ring, aes-gcm");
         bad(&["--port", "a=net_null0", "--workers", "0", "--mtu", "100"], "576..=9000");
     }

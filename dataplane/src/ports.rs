@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use dpdk::{Mbuf, Mempool, RxQueue, TxQueue, free_bulk};
+use dpdk::{Mbuf, Mempool, Port, RxQueue, TxQueue, free_bulk};
 use forwarding::{Command, HandedOff, Injected, Notice, PortId, Ports, Punt, worker_for};
 use wire::buf::PacketBuf;
 
@@ -30,6 +30,8 @@ pub(crate) struct PortEnd {
     tx: Option<TxQueue>,
     /// Whether packets may come in several segments.
     chains: bool,
+    /// Whether the port checks IPv4 header checksums.
+    checks_ipv4: bool,
     /// Where the port has fewer receive queues than there are workers: frames for the others, and from them.
     arrivals: Option<Handoff<Mbuf>>,
     /// Where it has fewer transmit queues: frames that this worker sends for others, or that another one sends for this.
@@ -42,7 +44,7 @@ pub(crate) struct PortEnd {
 
 impl PortEnd {
     /// The ends of so many workers, in order. Worker n has the n-th queue, if there is one.
-    pub(crate) fn all(rx: Vec<RxQueue>, tx: Vec<TxQueue>, driver: &str, workers: usize) -> Vec<Self> {
+    pub(crate) fn all(rx: Vec<RxQueue>, tx: Vec<TxQueue>, port: &Port, workers: usize) -> Vec<Self> {
         let mesh = |queues: usize| -> Vec<Option<Handoff<Mbuf>>> {
             let meshes = (queues < workers).then(|| handoffs(workers));
             meshes.map_or_else(
@@ -56,7 +58,8 @@ impl PortEnd {
         let end = |(worker, (arrivals, departures))| Self {
             rx: rx.next(),
             tx: tx.next(),
-            chains: CHAINING.contains(&driver),
+            chains: CHAINING.contains(&port.driver()),
+            checks_ipv4: port.used().rx_ipv4_checksum,
             arrivals,
             departures,
             sender: worker % senders,
@@ -122,6 +125,11 @@ impl Ports for QueuePorts {
         if end.chains {
             join_segments(&self.rings, into, before);
         }
+    }
+
+    #[inline]
+    fn checks_ipv4(&self, port: PortId) -> bool {
+        self.ends.get(usize::from(port.0)).is_some_and(|end| end.checks_ipv4)
     }
 
     fn tx(&mut self, port: PortId, from: &mut Vec<Mbuf>) {
@@ -249,7 +257,7 @@ fn join_segments(rings: &Rings, into: &mut Vec<Mbuf>, first: usize) {
 mod tests {
     use std::collections::BTreeMap;
 
-    use dpdk::{MempoolConfig, Port, PortConfig, ring};
+    use dpdk::{MempoolConfig, PortConfig, ring};
     use zerocopy::IntoBytes;
 
     use super::*;
@@ -279,7 +287,7 @@ mod tests {
         let (leaves, mut drain) = ring(&eal, "spread-out", 1024).unwrap();
         let opened =
             Port::over_rings(&eal, "spread", vec![arrives], vec![leaves], &PortConfig::new(pool)).unwrap();
-        let ends = PortEnd::all(opened.rx, opened.tx, "net_ring", 3);
+        let ends = PortEnd::all(opened.rx, opened.tx, &opened.port, 3);
         let mut workers: Vec<_> = (0..)
             .zip(ends.into_iter().zip(handoffs(3)))
             .map(|(n, (end, handoff))| {
@@ -335,7 +343,7 @@ mod tests {
         let (leaves, _drain) = ring(&eal, "slow-out", 64).unwrap();
         let opened =
             Port::over_rings(&eal, "slow", vec![arrives], vec![leaves], &PortConfig::new(pool)).unwrap();
-        let mut ends = PortEnd::all(opened.rx, opened.tx, "net_ring", 2).into_iter();
+        let mut ends = PortEnd::all(opened.rx, opened.tx, &opened.port, 2).into_iter();
         let (mut all, rings) = (handoffs(2).into_iter(), Arc::new(Rings::new()));
         let mut first = QueuePorts::new(
             ends.by_ref().take(1).collect(),

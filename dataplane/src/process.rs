@@ -254,6 +254,7 @@ fn open(eal: Eal, args: &Args, port: &PortArg, pool: Mempool) -> anyhow::Result<
         tx_ring: RING,
         mtu: args.mtu,
         promiscuous: false,
+        offloading: args.offloading_of(&port.name),
         pools: vec![pool],
     };
     let opened = Port::open(&eal, &port.device, &config).with_context(|| format!("--port {}", port.name))?;
@@ -288,10 +289,9 @@ fn share(
     let mut ends: Vec<Vec<_>> = args.workers.iter().map(|_| Vec::new()).collect();
     let mut ports = Vec::new();
     for (port, opened) in args.ports.iter().zip(opened) {
-        let driver = opened.port.driver().to_owned();
         let count = opened.rx.len().min(opened.tx.len());
         for (worker, end) in
-            ends.iter_mut().zip(PortEnd::all(opened.rx, opened.tx, &driver, args.workers.len()))
+            ends.iter_mut().zip(PortEnd::all(opened.rx, opened.tx, &opened.port, args.workers.len()))
         {
             worker.push(end);
         }

@@ -46,6 +46,14 @@ pub trait PacketBuf {
     #[must_use]
     fn truncate(&mut self, len: usize) -> bool;
 
+    /// Whether the port that received the packet found the checksum of its outermost IPv4 header right. `false`: it found it wrong, did not
+    /// look, or may have looked at another header; then the header has to be summed to know. A word about the packet as it came: it says
+    /// nothing of what was changed in it since.
+    #[inline(always)]
+    fn is_ipv4_summed(&self) -> bool {
+        false
+    }
+
     /// Asks the cache for the buffer's descriptor (where its length and place are kept). A hint: does nothing by default.
     #[inline(always)]
     fn prefetch_descriptor(&self) {}
@@ -61,6 +69,7 @@ pub struct TestBuf {
     storage: Vec<u8>,
     start: usize,
     end: usize,
+    is_ipv4_summed: bool,
 }
 
 impl TestBuf {
@@ -80,7 +89,13 @@ impl TestBuf {
     pub fn with_room(headroom: usize, packet: &[u8], tailroom: usize) -> Self {
         let mut storage = vec![0; headroom + packet.len() + tailroom];
         storage[headroom..headroom + packet.len()].copy_from_slice(packet);
-        Self { storage, start: headroom, end: headroom + packet.len() }
+        Self { storage, start: headroom, end: headroom + packet.len(), is_ipv4_summed: false }
+    }
+
+    /// The same, and its port says that it found the IPv4 header's checksum right.
+    #[must_use]
+    pub fn ipv4_summed(self) -> Self {
+        Self { is_ipv4_summed: true, ..self }
     }
 }
 
@@ -136,6 +151,10 @@ impl PacketBuf for TestBuf {
             self.end = self.start + len;
         }
         fits
+    }
+
+    fn is_ipv4_summed(&self) -> bool {
+        self.is_ipv4_summed
     }
 }
 

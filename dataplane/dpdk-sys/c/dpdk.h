@@ -26,6 +26,10 @@ static const uint64_t NAVE_TX_MULTI_SEGMENT = RTE_ETH_TX_OFFLOAD_MULTI_SEGS;
 static const uint64_t NAVE_TX_SECURITY = RTE_ETH_TX_OFFLOAD_SECURITY;
 static const uint64_t NAVE_RSS_TUNNELS_AND_FLOWS = RTE_ETH_RSS_IP | RTE_ETH_RSS_UDP | RTE_ETH_RSS_TCP | RTE_ETH_RSS_ESP;
 
+/* What a received mbuf says of the checksum of its IPv4 header: good is one of these bits alone. */
+static const uint64_t NAVE_MBUF_IPV4 = RTE_MBUF_F_RX_IP_CKSUM_MASK | RTE_MBUF_F_RX_OUTER_IP_CKSUM_BAD;
+static const uint64_t NAVE_MBUF_IPV4_GOOD = RTE_MBUF_F_RX_IP_CKSUM_GOOD;
+
 /* rte_errno of the calling thread: a thread-local variable, which Rust cannot name. */
 int nave_rte_errno(void);
 

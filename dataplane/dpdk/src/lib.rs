@@ -26,7 +26,7 @@ pub use eal::{Eal, EalArgs, EalError, LogLevel, Memory};
 pub use errno::Errno;
 pub use mbuf::{HEADROOM, Mbuf, free_bulk};
 pub use mempool::{Mempool, MempoolConfig, MempoolError};
-pub use port::{Link, Offloads, Opened, Port, PortConfig, PortError, PortStats, Step};
+pub use port::{Link, Offloading, Offloads, Opened, Port, PortConfig, PortError, PortStats, Step};
 pub use queue::{RxQueue, TxQueue};
 pub use ring::{RingError, RingRx, RingTx, ring};
 pub use worker::{WorkerError, WorkerToken, register_worker_thread};

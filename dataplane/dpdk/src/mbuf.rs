@@ -134,6 +134,10 @@ pub fn free_bulk(mbufs: &mut Vec<Mbuf>) {
     }
 }
 
+/// Packet types that begin with a tunnel, and of these the one that no card looks into.
+const TUNNEL_TYPES: u32 = dpdk_sys::RTE_PTYPE_TUNNEL_MASK;
+const TUNNEL_ESP: u32 = dpdk_sys::RTE_PTYPE_TUNNEL_ESP;
+
 impl PacketBuf for Mbuf {
     #[inline(always)]
     fn bytes(&self) -> &[u8] {
@@ -210,6 +214,16 @@ impl PacketBuf for Mbuf {
             raw.pkt_len -= cut as u32;
         }
         cut.is_some()
+    }
+
+    /// Where the driver says that it found a tunnel, what it says of the checksum may be of the inner header: it is not taken then.
+    #[inline(always)]
+    fn is_ipv4_summed(&self) -> bool {
+        let raw = self.raw();
+        // SAFETY: a union of the whole type and of parts of it, all numbers.
+        let tunnel = unsafe { raw.__bindgen_anon_1.packet_type } & TUNNEL_TYPES;
+        raw.ol_flags & dpdk_sys::NAVE_MBUF_IPV4 == dpdk_sys::NAVE_MBUF_IPV4_GOOD
+            && (tunnel == 0 || tunnel == TUNNEL_ESP)
     }
 
     #[inline(always)]

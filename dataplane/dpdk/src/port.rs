@@ -27,12 +27,30 @@ pub struct PortConfig {
     pub mtu: u16,
     /// Whether frames to other MAC addresses are received. A device without such a filter receives them anyway.
     pub promiscuous: bool,
+    /// What the device does in place of whoever uses it.
+    pub offloading: Offloading,
     /// Pools that received packets come from: queue n's is the n-th, or the last.
     pub pools: Vec<Mempool>,
 }
 
+/// Which of a device's offloads are used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Offloading {
+    /// None. A device that would spread packets over its queues by itself has one queue each way then (net_tap wants as many one way as
+    /// the other).
+    None,
+    /// Those that cost the receiving core nothing: none that a driver does in software.
+    #[default]
+    Free,
+    /// All that we have a use for.
+    All,
+}
+
+/// Drivers that sum IPv4 headers themselves, and all that UDP and TCP carry with them, in the time of whoever receives.
+const SUMMING: [&str; 1] = ["net_tap"];
+
 impl PortConfig {
-    /// One queue each way with 1,024 descriptors, MTU 1,500, not promiscuous, packets from `pool`.
+    /// One queue each way with 1,024 descriptors, MTU 1,500, not promiscuous, free offloads, packets from `pool`.
     #[must_use]
     pub fn new(pool: Mempool) -> Self {
         Self {
@@ -42,6 +60,7 @@ impl PortConfig {
             tx_ring: 1024,
             mtu: 1500,
             promiscuous: false,
+            offloading: Offloading::default(),
             pools: vec![pool],
         }
     }
@@ -55,6 +74,7 @@ pub struct Port {
     name: String,
     driver: String,
     offloads: Offloads,
+    used: Offloads,
     /// DPDK's control calls are not safe in parallel on one port.
     not_sync: PhantomData<Cell<()>>,
 }
@@ -102,9 +122,11 @@ pub struct PortStats {
     pub rx_no_mbuf: u64,
 }
 
-/// What the device could do for us. Nothing of it is switched on but scattering, where the MTU needs it.
+/// What a device can do for us, or does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Offloads {
+    /// Spreads flows over receive queues (RSS).
+    pub rss: bool,
     /// Checks the IPv4 header checksum of received packets.
     pub rx_ipv4_checksum: bool,
     /// Fills in the IPv4 header checksum.
@@ -341,7 +363,7 @@ impl Port {
         let device = Device::take(id).ok_or_else(|| PortError::Open { port: name.to_owned() })?;
         let opening = Opening { id, name, config };
         let facts = opening.describe()?;
-        let (rx_queues, tx_queues) = opening.configure(&facts)?;
+        let (rx_queues, tx_queues, used) = opening.configure(&facts)?;
         opening.set_up_queues(rx_queues, tx_queues)?;
         opening.set_mtu()?;
         opening.start()?;
@@ -357,6 +379,7 @@ impl Port {
             name: name.to_owned(),
             driver: facts.driver(),
             offloads: facts.offloads(),
+            used,
             not_sync: PhantomData,
         };
         Ok(Opened { port, rx, tx })
@@ -378,6 +401,12 @@ impl Port {
     #[must_use]
     pub fn offloads(&self) -> Offloads {
         self.offloads
+    }
+
+    /// What of it is switched on.
+    #[must_use]
+    pub fn used(&self) -> Offloads {
+        self.used
     }
 
     /// NUMA socket that the device is on, if it says.
@@ -492,9 +521,25 @@ impl Facts {
         self.driver() == "net_tap"
     }
 
+    /// By what it can spread packets over queues, of what we want.
+    fn distribution(&self) -> u64 {
+        self.0.flow_type_rss_offloads & dpdk_sys::NAVE_RSS_TUNNELS_AND_FLOWS
+    }
+
+    /// Whether it is to check the IPv4 header checksum of what it receives.
+    fn checks_ipv4(&self, offloading: Offloading) -> bool {
+        let wanted = match offloading {
+            Offloading::None => false,
+            Offloading::Free => !SUMMING.contains(&&*self.driver()),
+            Offloading::All => true,
+        };
+        wanted && self.offloads().rx_ipv4_checksum
+    }
+
     fn offloads(&self) -> Offloads {
         let (rx, tx) = (self.0.rx_offload_capa, self.0.tx_offload_capa);
         Offloads {
+            rss: self.distribution() != 0,
             rx_ipv4_checksum: rx & dpdk_sys::NAVE_RX_IPV4_CHECKSUM != 0,
             tx_ipv4_checksum: tx & dpdk_sys::NAVE_TX_IPV4_CHECKSUM != 0,
             rx_scatter: rx & dpdk_sys::NAVE_RX_SCATTER != 0,
@@ -534,18 +579,27 @@ impl Opening<'_> {
         Ok(Facts(info))
     }
 
-    /// Sets queue counts, packet distribution and MTU; returns how many queues of each kind the device has.
-    fn configure(&self, facts: &Facts) -> Result<(u16, u16), PortError> {
-        let info = &facts.0;
-        let rx_queues = self.config.rx_queues.min(info.max_rx_queues);
-        let tx_queues = self.config.tx_queues.min(info.max_tx_queues);
+    /// Sets queue counts, packet distribution, offloads and MTU; returns how many queues of each kind there are, and what is used.
+    fn configure(&self, facts: &Facts) -> Result<(u16, u16, Offloads), PortError> {
+        let (info, mut used) = (&facts.0, Offloads::default());
+        let distribution = facts.distribution();
+        let most = match self.config.offloading {
+            Offloading::None if distribution != 0 => 1,
+            _ => u16::MAX,
+        };
+        let rx_queues = self.config.rx_queues.min(info.max_rx_queues).min(most);
+        let tx_queues = self.config.tx_queues.min(info.max_tx_queues).min(most);
         // SAFETY: a configuration of zeroes is DPDK's default.
         let mut conf = unsafe { std::mem::zeroed::<dpdk_sys::rte_eth_conf>() };
         conf.rxmode.mtu = u32::from(self.config.mtu);
-        let distribution = info.flow_type_rss_offloads & dpdk_sys::NAVE_RSS_TUNNELS_AND_FLOWS;
         if rx_queues > 1 && distribution != 0 {
+            used.rss = true;
             conf.rxmode.mq_mode = dpdk_sys::RTE_ETH_MQ_RX_RSS;
             conf.rx_adv_conf.rss_conf.rss_hf = distribution;
+        }
+        if facts.checks_ipv4(self.config.offloading) {
+            used.rx_ipv4_checksum = true;
+            conf.rxmode.offloads |= dpdk_sys::NAVE_RX_IPV4_CHECKSUM;
         }
         let data_room = self.config.pools.iter().map(Mempool::data_room).min().unwrap_or(0);
         if u32::from(data_room) < u32::from(self.config.mtu) + FRAME_OVERHEAD {
@@ -556,6 +610,7 @@ impl Opening<'_> {
                     data_room,
                 });
             }
+            used.rx_scatter = true;
             conf.rxmode.offloads |= dpdk_sys::NAVE_RX_SCATTER;
         }
         // net_tap installs its queues' descriptors then, which RxQueue::wake_fd shows. Cards would want their
@@ -565,7 +620,7 @@ impl Opening<'_> {
         let returned =
             unsafe { dpdk_sys::rte_eth_dev_configure(self.id, rx_queues, tx_queues, &raw const conf) };
         self.check(Step::Configure, returned)?;
-        Ok((rx_queues, tx_queues))
+        Ok((rx_queues, tx_queues, used))
     }
 
     fn set_up_queues(&self, rx_queues: u16, tx_queues: u16) -> Result<(), PortError> {

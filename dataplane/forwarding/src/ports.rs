@@ -183,6 +183,13 @@ pub trait Ports {
     /// Appends up to `max` packets that arrived on a port. Each is one segment.
     fn rx(&mut self, port: PortId, into: &mut Vec<Self::Buf>, max: usize);
 
+    /// Whether the port looks at IPv4 header checksums and says of a packet when it found its right ([`PacketBuf::is_ipv4_summed`]).
+    /// Of all other packets, and of other ports, the graph sums the header itself.
+    #[inline(always)]
+    fn checks_ipv4(&self, _port: PortId) -> bool {
+        false
+    }
+
     /// Takes as many packets off the front as the port takes now, in order. What is left is dropped as `tx-full`.
     fn tx(&mut self, port: PortId, from: &mut Vec<Self::Buf>);
 

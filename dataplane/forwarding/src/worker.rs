@@ -191,12 +191,16 @@ fn receive<P: Ports>(walk: &mut Walk<P::Buf>, tables: &Tables, sas: &Sas, ports:
         }
         walk.end_lap(Some(Node::Rx));
         let mut burst = stage::classify::Burst::new(walk, tables, sas, port, first);
-        let (end, observes) = (walk.bufs.len(), walk.observes());
+        let (end, observes, checked) = (walk.bufs.len(), walk.observes(), ports.checks_ipv4(port));
         let mut from = first;
         while from < end {
             let slots = from..if observes { end } else { end.min(from + AT_ONCE) };
             from = slots.end;
-            burst.run(walk, slots);
+            if checked {
+                burst.run::<_, true>(walk, slots);
+            } else {
+                burst.run::<_, false>(walk, slots);
+            }
             walk.end_lap(Some(Node::Classify));
             if !observes {
                 stages!(walk: GreDecap => stage::gre_decap::run(walk, tables); IpLookup => stage::ip_lookup::run(walk, tables););

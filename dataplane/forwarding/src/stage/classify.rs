@@ -5,6 +5,7 @@
 //! 2. Ethernet: not for us: drop `not-for-us`; for a group, or not IP (ARP): `punt` to the port's twin as it is. So neighbour discovery
 //!    is the twin's: what asks for all is for a group, what asks us alone is for one of our addresses.
 //! 3. IP header: version, lengths, of IPv4 the checksum, else drop `bad-header` or `bad-checksum`. The frame's padding is cut off.
+//!    A checksum that the port found right is not summed again; one that it found wrong is, so that each drop is our own finding.
 //! 4. GRE to an address that a tunnel has in the table of the interface: `gre-decap`; a fragment of it: `reassemble`.
 //! 5. To an address that a protected tunnel has: ESP, and ESP in UDP (port 4500, RFC 3948 §2.2: what begins with an SPI, which is not 0):
 //!    `esp-decrypt`; a keepalive of a NAT: drop `nat-keepalive`; a fragment of ESP or of any UDP: `reassemble`, since the first one alone
@@ -80,9 +81,9 @@ impl<'a> Burst<'a> {
         }
     }
 
-    /// Looks at the packets in some of its slots.
+    /// Looks at the packets in some of its slots; `CHECKED`: by a port that checks IPv4 ([`crate::Ports::checks_ipv4`]).
     #[inline(never)]
-    pub(crate) fn run<B: PacketBuf>(&mut self, walk: &mut Walk<B>, slots: Range<usize>) {
+    pub(crate) fn run<B: PacketBuf, const CHECKED: bool>(&mut self, walk: &mut Walk<B>, slots: Range<usize>) {
         walk.counters.count_node(Node::Classify, slots.len());
         let Self { unusual, station, table, fib, .. } = self;
         let (tables, table) = (unusual.tables, *table);
@@ -100,7 +101,8 @@ impl<'a> Burst<'a> {
             let first = group.start as u8;
             for (slot, (buf, meta)) in (first..).zip(bufs[group.clone()].iter_mut().zip(&mut meta[group])) {
                 let bytes = buf.bytes();
-                let Some((ip, total)) = plain(bytes, *station) else {
+                let found_right = CHECKED && buf.is_ipv4_summed();
+                let Some((ip, total)) = plain(bytes, *station, found_right) else {
                     unusual.look(buf, meta, frames, slot);
                     continue;
                 };
@@ -161,9 +163,10 @@ fn station(mac: &[u8; 6]) -> u64 {
     u64::from_le_bytes([0, 0, a, b, c, d, e, f])
 }
 
-/// The header of what is most, and the length of the packet: IPv4 without options, to our station, nothing wrong with it.
+/// The header of what is most, and the length of the packet: IPv4 without options, to our station, nothing wrong with it; not summed if the
+/// port found it right.
 #[inline(always)]
-fn plain(bytes: &[u8], us: u64) -> Option<(&[u8; ipv4::LEN], usize)> {
+fn plain(bytes: &[u8], us: u64, found_right: bool) -> Option<(&[u8; ipv4::LEN], usize)> {
     const LINK_LAST: usize = LINK_LEN - 2;
     /// EtherType, and version and length of a header without options.
     const PLAIN: u32 = u32::from_le_bytes([0x08, 0x00, 0x45, 0]);
@@ -171,7 +174,7 @@ fn plain(bytes: &[u8], us: u64) -> Option<(&[u8; ipv4::LEN], usize)> {
     let to = frame.first_chunk().map(|to| u64::from_le_bytes(*to) << 16)?;
     let kind = frame.get(LINK_LAST..)?.first_chunk().map(|kind| u32::from_le_bytes(*kind) & 0xff_ffff)?;
     let ip = frame.last_chunk::<{ ipv4::LEN }>()?;
-    if to != us || kind != PLAIN || !is_summed(ip) {
+    if to != us || kind != PLAIN || !(found_right || is_summed(ip)) {
         return None;
     }
     let total = total_length(ip);

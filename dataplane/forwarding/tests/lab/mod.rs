@@ -33,6 +33,8 @@ use zerocopy::IntoBytes;
 #[derive(Default)]
 pub struct TestPorts {
     pub rx: Vec<VecDeque<TestBuf>>,
+    /// Whether all ports check IPv4 header checksums.
+    pub checks_ipv4: bool,
     pub tx: Vec<Vec<TestBuf>>,
     pub punts: Vec<(Punt, TestBuf)>,
     pub inject: VecDeque<Injected<TestBuf>>,
@@ -86,6 +88,10 @@ impl Ports for TestPorts {
     fn rx(&mut self, port: PortId, into: &mut Vec<TestBuf>, max: usize) {
         let queue = &mut self.rx[usize::from(port.0)];
         into.extend(queue.drain(..max.min(queue.len())));
+    }
+
+    fn checks_ipv4(&self, _: PortId) -> bool {
+        self.checks_ipv4
     }
 
     fn tx(&mut self, port: PortId, from: &mut Vec<TestBuf>) {
