@@ -9,18 +9,15 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
-use dpdk::{
-    Eal, Mbuf, Mempool, MempoolConfig, Opened, Port, PortConfig, RingRx, RingTx, RxQueue, TxQueue, free_bulk,
-};
+use dpdk::{Eal, Mbuf, Mempool, MempoolConfig, Opened, Port, PortConfig, RxQueue, TxQueue, free_bulk};
 use memory::cycles;
 use wire::buf::PacketBuf;
 
-use crate::histogram::{AtRate, Latencies, Latency};
+use crate::histogram::{AtRate, Latencies, TRIALS, Timed};
 use crate::lane::DISTINCT;
 use crate::packets::Packets;
 use crate::process::open_linked;
 use crate::progress::Progress;
-use crate::report::median;
 use crate::scenario::Scenario;
 
 /// Packets on their way in a pass: fewer than a ring of a memif holds, so that none is ever full, and more than a worker takes at once.
@@ -31,8 +28,7 @@ const BURST: usize = 64;
 const PATIENCE: Duration = Duration::from_millis(200);
 /// Bytes of a frame's room: the largest one, and what a tunnel puts around it.
 const ROOM: usize = 2048;
-/// Trials at the rate at which latency is measured, and their length.
-const TRIALS: usize = 5;
+/// How long a trial is at the rate at which latency is measured.
 const TRIAL_SECONDS: f64 = 0.2;
 /// Whoever sends so much later than it was due has been kept from its core.
 const LATE: Duration = Duration::from_micros(200);
@@ -68,40 +64,11 @@ impl Flight {
     }
 }
 
-/// Into one worker, and out of it.
-pub(crate) trait Ends {
-    /// Gives packets from the front; how many were taken.
-    fn give(&mut self, packets: &mut Vec<Mbuf>) -> usize;
-    /// Takes up to `max` that came out; how many it was.
-    fn take(&mut self, into: &mut Vec<Mbuf>, max: usize) -> usize;
-}
-
-/// Queues of ports.
-impl Ends for (TxQueue, RxQueue) {
-    fn give(&mut self, packets: &mut Vec<Mbuf>) -> usize {
-        self.0.burst(packets)
-    }
-
-    fn take(&mut self, into: &mut Vec<Mbuf>, max: usize) -> usize {
-        self.1.burst(into, max)
-    }
-}
-
-/// The far ends of a worker's rings.
-impl Ends for (RingTx, RingRx) {
-    fn give(&mut self, packets: &mut Vec<Mbuf>) -> usize {
-        self.0.burst(packets)
-    }
-
-    fn take(&mut self, into: &mut Vec<Mbuf>, max: usize) -> usize {
-        self.1.burst(into, max)
-    }
-}
-
 /// What goes into one worker, and comes out of it.
-struct Lane<E> {
+struct Lane {
     packets: Packets,
-    ends: E,
+    tx: TxQueue,
+    rx: RxQueue,
     /// What is to be sent, the next one last.
     made: Vec<Mbuf>,
     burst: Vec<Mbuf>,
@@ -114,9 +81,9 @@ struct Lane<E> {
 }
 
 /// See the module.
-pub(crate) struct Generator<E = (TxQueue, RxQueue)> {
+pub(crate) struct Generator {
     pool: Mempool,
-    lanes: Vec<Lane<E>>,
+    lanes: Vec<Lane>,
     /// What comes out of the port that nothing should come out of, if it is another one.
     other: Vec<RxQueue>,
     out_port: u16,
@@ -152,19 +119,11 @@ impl Generator {
         let other = std::mem::take(&mut ports[1 - from].rx);
         let lanes = (0..).zip(tx.into_iter().zip(rx)).map(|(number, (tx, rx))| {
             let of = if queues == workers { number..number + 1 } else { 0..workers };
-            Ok(Lane::new(Packets::new(scenario.clone(), of)?, (tx, rx)))
+            Ok(Lane::new(Packets::new(scenario.clone(), of)?, tx, rx))
         });
         let lanes = lanes.collect::<anyhow::Result<_>>()?;
         let ports = ports.into_iter().map(|opened: Opened| opened.port).collect();
         Ok(Self { pool, lanes, other, out_port: kind.out_port(), _ports: ports })
-    }
-}
-
-impl<E: Ends> Generator<E> {
-    /// Between the far ends of workers' rings, each with the packets that it had so far, out of this port.
-    pub(crate) fn over(pool: Mempool, out_port: u16, lanes: impl Iterator<Item = (Packets, E)>) -> Self {
-        let lanes = lanes.map(|(packets, ends)| Lane::new(packets, ends)).collect();
-        Self { pool, lanes, other: Vec::new(), out_port, _ports: Vec::new() }
     }
 
     /// The packets of each queue.
@@ -222,7 +181,7 @@ impl<E: Ends> Generator<E> {
             free_bulk(&mut lane.came);
         }
         for lane in &mut self.lanes {
-            while lane.ends.take(&mut came, BURST) > 0 {
+            while lane.rx.burst(&mut came, BURST) > 0 {
                 free_bulk(&mut came);
             }
         }
@@ -241,30 +200,19 @@ impl<E: Ends> Generator<E> {
         let mut progress = Progress::new();
         self.packets().for_each(|packets| packets.allow_loss());
         let count = (mpps * 1e6 * TRIAL_SECONDS / self.queues() as f64).ceil() as usize;
-        let mut all = Latencies::new()?;
-        let mut best: Option<Latency> = None;
-        let (mut flights, mut late): (Vec<Flight>, Vec<f64>) = (Vec::new(), Vec::new());
+        let mut trials = Vec::with_capacity(TRIALS);
         for trial in 0..TRIALS {
             progress.tell(format_args!("trial {} of {TRIALS} at {mpps:.2} Mpps", trial + 1));
             let flight = self.trial(count, mpps * 1e6)?;
-            let summary = flight.latencies.summary();
-            if best.as_ref().is_none_or(|best| summary.p99_9_us < best.p99_9_us) {
-                best = Some(summary);
-            }
-            all.add(&flight.latencies);
-            late.push(flight.late_max.as_secs_f64() * 1e6);
-            flights.push(flight);
+            trials.push(Timed {
+                mpps: flight.mpps(),
+                sent: flight.sent,
+                lost: flight.lost(),
+                late: flight.late_max,
+                latencies: flight.latencies,
+            });
         }
-        let sum = |of: fn(&Flight) -> usize| flights.iter().map(of).sum::<usize>();
-        Ok(AtRate {
-            mpps: median(flights.iter().map(Flight::mpps)),
-            wanted_mpps: mpps,
-            sent: sum(|flight| flight.sent),
-            lost: sum(Flight::lost),
-            sender_late_max_us: late.into_iter().fold(0.0, f64::max),
-            all: all.summary(),
-            best: best.context("there were trials")?,
-        })
+        AtRate::new(mpps, &trials)
     }
 
     /// Sends `count` packets by each queue, each when it is due at `rate` a second over all queues, takes back what comes, and checks it.
@@ -313,12 +261,13 @@ impl<E: Ends> Generator<E> {
     }
 }
 
-impl<E: Ends> Lane<E> {
-    fn new(packets: Packets, ends: E) -> Self {
+impl Lane {
+    fn new(packets: Packets, tx: TxQueue, rx: RxQueue) -> Self {
         let bufs = |count| Vec::with_capacity(count);
         Self {
             packets,
-            ends,
+            tx,
+            rx,
             made: bufs(DISTINCT),
             burst: bufs(BURST),
             came: bufs(DISTINCT + BURST),
@@ -354,14 +303,14 @@ impl<E: Ends> Lane<E> {
             return;
         }
         let now = cycles();
-        let taken = self.ends.give(&mut self.burst);
+        let taken = self.tx.burst(&mut self.burst);
         self.sent_at.extend(std::iter::repeat_n(now, taken));
     }
 
     /// Takes what came; how many.
     fn receive(&mut self) -> usize {
         let from = self.came.len();
-        let got = self.ends.take(&mut self.came, BURST);
+        let got = self.rx.burst(&mut self.came, BURST);
         if got > 0 {
             self.came_at.push((self.came.len(), cycles()));
             self.ours += self.came[from..].iter().filter(|buf| is_ours(buf.bytes())).count();
@@ -442,7 +391,7 @@ struct Trial {
 }
 
 impl Trial {
-    fn new<E>(lane: &mut Lane<E>, count: usize) -> anyhow::Result<Self> {
+    fn new(lane: &mut Lane, count: usize) -> anyhow::Result<Self> {
         lane.packets.begin();
         let mut made = Frames::new(count, 0);
         let mut frame = Vec::with_capacity(ROOM);
@@ -461,7 +410,7 @@ impl Trial {
     }
 
     /// Sends up to the packet that is due, a burst at most.
-    fn send<E: Ends>(&mut self, lane: &mut Lane<E>, pool: &Mempool, due: usize) -> anyhow::Result<()> {
+    fn send(&mut self, lane: &mut Lane, pool: &Mempool, due: usize) -> anyhow::Result<()> {
         let count = due.min(self.made.len()).saturating_sub(self.sent).min(BURST);
         if count == 0 {
             return Ok(());
@@ -473,7 +422,7 @@ impl Trial {
             buf.append(frame.len()).context("a frame does not fit a buffer")?.copy_from_slice(frame);
         }
         let now = cycles();
-        let taken = lane.ends.give(burst);
+        let taken = lane.tx.burst(burst);
         self.refused += count - taken;
         free_bulk(burst);
         self.sent += count;
@@ -482,9 +431,9 @@ impl Trial {
     }
 
     /// Takes what came; how many.
-    fn receive<E: Ends>(&mut self, lane: &mut Lane<E>) -> usize {
+    fn receive(&mut self, lane: &mut Lane) -> usize {
         let bufs = &mut lane.came;
-        if lane.ends.take(bufs, BURST) == 0 {
+        if lane.rx.burst(bufs, BURST) == 0 {
             return 0;
         }
         let now = cycles();
@@ -498,12 +447,7 @@ impl Trial {
     }
 
     /// Checks what came back; how many packets.
-    fn verify<E>(
-        mut self,
-        lane: &mut Lane<E>,
-        port: u16,
-        latencies: &mut Latencies,
-    ) -> anyhow::Result<usize> {
+    fn verify(mut self, lane: &mut Lane, port: u16, latencies: &mut Latencies) -> anyhow::Result<usize> {
         for at in 0..self.came.len() {
             let index = lane.packets.check(port, self.came.frame_mut(at))?;
             latencies.record(self.came_at[at].saturating_sub(self.sent_at[index]));

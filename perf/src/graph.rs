@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 use std::sync::Barrier;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail, ensure};
 use clap::value_parser;
@@ -14,9 +14,8 @@ use model::program::Batch;
 use model::time::Instant;
 
 use crate::dimensions::Dimensions;
-use crate::generator::Generator;
-use crate::histogram::AtRate;
-use crate::lane::{DISTINCT, Lane, LanePorts};
+use crate::histogram::{AtRate, Latencies, TRIALS, Timed};
+use crate::lane::{DISTINCT, Lane, LanePorts, Paced};
 use crate::machine::{cores, start_dpdk};
 use crate::output;
 use crate::reference::Reference;
@@ -26,6 +25,8 @@ use crate::size::Size;
 
 /// Breaths that all workers have for the SAs of one batch.
 const BREATHS: usize = 100_000;
+/// Passes of one trial for latency.
+const LATENCY_PASSES: usize = 16;
 /// Rounds of the loop that seals after each pass.
 const SEALED: usize = DISTINCT / 8;
 /// Mebibytes of ordinary pages, where there are no huge ones: buffers and rings of one worker.
@@ -43,7 +44,7 @@ pub(crate) struct Args {
     /// Packets to measure with, for each worker; rounded up to whole passes of 16,384, three at least
     #[arg(long, default_value_t = 4_194_304, value_parser = value_parser!(u64).range(1..))]
     packets: u64,
-    /// Measure latency, too: between the ring ports, at so many percent of the rate of the passes, sent by a further core
+    /// Measure latency, too: between the ring ports, at so many percent of the rate of the passes
     #[arg(long, value_name = "PERCENT", value_parser = value_parser!(u32).range(1..=100))]
     load: Option<u32>,
     /// Write a sample of the frames that came out to this pcap file, and beside it, with .esp_sa behind its name, the keys that open them, as
@@ -77,10 +78,6 @@ pub(crate) struct Passes {
 /// What keeps it from running, in one sentence.
 pub(crate) fn run(args: &Args) -> anyhow::Result<bool> {
     let workers = args.dimensions.workers;
-    let own = match args.load {
-        Some(_) => cores(workers + 1).context("--load wants a further core")?.pop(),
-        None => None,
-    };
     let cores = cores(workers).context("--workers")?;
     let scenario = args.dimensions.scenario(args.size)?;
     let pairs = args.packets.div_ceil(2 * DISTINCT as u64).max(3);
@@ -115,9 +112,9 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<bool> {
         output::write(file, &scenario, workers, frames)?;
     }
     let mut report = Report::new(&scenario, &seen, drops(&program), huge, wrong);
-    if let Some((load, own)) = args.load.zip(own).filter(|_| report.verified) {
+    if let Some(load) = args.load.filter(|_| report.verified) {
         let rate = report.mpps * f64::from(load) / 100.0;
-        match latency(&eal, &cores, own, lanes, rate) {
+        match latency(&eal, &cores, &mut lanes, rate) {
             Ok(latency) => report.latency = Some(latency),
             Err(error) => report.is_wrong(format!("{:#}", error.context("at a rate"))),
         }
@@ -251,42 +248,62 @@ fn passes(eal: &Eal, core: CoreId, lane: &mut Lane, barrier: &Barrier, pairs: u6
     wrong.map_or(Ok(passes), Err)
 }
 
-/// Latency at a rate: workers breathe on their cores, and this thread sends and takes back on its own.
-fn latency(eal: &Eal, cores: &[CoreId], own: CoreId, lanes: Vec<Lane>, mpps: f64) -> anyhow::Result<AtRate> {
-    let pool = lanes.first().context("there is a lane")?.ports.pool;
-    let out_port = lanes.first().map_or(0, |lane| lane.packets.scenario.kind.out_port());
-    let stop = AtomicBool::new(false);
-    let (mut ends, mut breaths) = (Vec::new(), Vec::new());
-    for mut lane in lanes {
-        lane.measure_nodes(false);
-        let (packets, far, breath) = lane.split();
-        ends.push((packets, far));
-        breaths.push(breath);
-    }
-    let mut generator = Generator::over(pool, out_port, ends.into_iter());
-    thread::scope(|scope| {
-        let workers: Vec<_> = (breaths.into_iter().zip(cores))
-            .map(|(mut breath, core)| {
-                let stop = &stop;
-                scope.spawn(move || {
-                    ensure!(core_affinity::set_for_current(*core), "cannot be pinned to core {}", core.id);
-                    let _token = dpdk::register_worker_thread(eal)?;
-                    while !stop.load(Ordering::Relaxed) {
-                        breath();
-                    }
-                    Ok(())
+/// Latency at a rate of all lanes together, each on its core: in so many trials of so many passes.
+fn latency(eal: &Eal, cores: &[CoreId], lanes: &mut [Lane], mpps: f64) -> anyhow::Result<AtRate> {
+    let interval = memory::cycles_per_second() as f64 * lanes.len() as f64 / (mpps * 1e6);
+    let mut trials = Vec::with_capacity(TRIALS);
+    for _ in 0..TRIALS {
+        let barrier = Barrier::new(lanes.len());
+        let seen: Vec<anyhow::Result<(Latencies, Paced)>> = thread::scope(|scope| {
+            let threads: Vec<_> = (lanes.iter_mut().zip(cores))
+                .map(|(lane, core)| {
+                    let barrier = &barrier;
+                    scope.spawn(move || trial(eal, *core, lane, barrier, interval))
                 })
-            })
-            .collect();
-        let pinned = core_affinity::set_for_current(own);
-        let at_rate = generator.at_rate(mpps);
-        stop.store(true, Ordering::Relaxed);
-        for worker in workers {
-            worker.join().map_err(|_| anyhow!("a worker panicked"))??;
+                .collect();
+            threads.into_iter().map(|thread| thread.join().map_err(|_| anyhow!("a lane panicked"))?).collect()
+        });
+        let (mut latencies, mut slowest) = (Latencies::new()?, Paced::default());
+        for lane in seen {
+            let (of_lane, Paced { late, cycles }) = lane?;
+            latencies.add(&of_lane);
+            slowest = Paced { late: slowest.late.max(late), cycles: slowest.cycles.max(cycles) };
         }
-        ensure!(pinned, "cannot be pinned to core {}", own.id);
-        at_rate
-    })
+        let sent = lanes.len() * LATENCY_PASSES * DISTINCT;
+        trials.push(Timed {
+            mpps: sent as f64 / seconds(slowest.cycles) / 1e6,
+            sent,
+            lost: 0,
+            late: Duration::from_secs_f64(seconds(slowest.late)),
+            latencies,
+        });
+    }
+    AtRate::new(mpps, &trials)
+}
+
+fn seconds(cycles: u64) -> f64 {
+    cycles as f64 / memory::cycles_per_second() as f64
+}
+
+/// A lane's part of a trial: its latencies, the cycles of all its passes, and by how many a packet was behind its time at most.
+fn trial(
+    eal: &Eal,
+    core: CoreId,
+    lane: &mut Lane,
+    barrier: &Barrier,
+    interval: f64,
+) -> anyhow::Result<(Latencies, Paced)> {
+    let pinned = core_affinity::set_for_current(core);
+    barrier.wait();
+    ensure!(pinned, "cannot be pinned to core {}", core.id);
+    let _token = dpdk::register_worker_thread(eal)?;
+    lane.measure_nodes(false);
+    let (mut latencies, mut whole) = (Latencies::new()?, Paced::default());
+    for _ in 0..LATENCY_PASSES {
+        let pass = lane.run_at(interval, &mut latencies)?;
+        whole = Paced { late: whole.late.max(pass.late), cycles: whole.cycles + pass.cycles };
+    }
+    Ok((latencies, whole))
 }
 
 /// Cycles of each node so far, and of the ports.

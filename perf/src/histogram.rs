@@ -1,10 +1,13 @@
 //! Latencies: what a histogram of them says.
 
 use std::fmt;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use hdrhistogram::Histogram;
 use serde::Serialize;
+
+use crate::report::median;
 
 /// Longest latency that is told from longer ones, in nanoseconds.
 const LONGEST: u64 = 60_000_000_000;
@@ -81,6 +84,21 @@ impl fmt::Display for Latency {
     }
 }
 
+/// Trials at a rate.
+pub(crate) const TRIALS: usize = 5;
+
+/// A trial at a rate.
+#[derive(Debug)]
+pub(crate) struct Timed {
+    /// Millions of packets a second that came back.
+    pub(crate) mpps: f64,
+    pub(crate) sent: usize,
+    pub(crate) lost: usize,
+    /// By how much a packet was sent behind its time at most.
+    pub(crate) late: Duration,
+    pub(crate) latencies: Latencies,
+}
+
 /// Latency at a rate.
 #[derive(Debug, Serialize)]
 pub(crate) struct AtRate {
@@ -89,12 +107,40 @@ pub(crate) struct AtRate {
     pub(crate) wanted_mpps: f64,
     pub(crate) sent: usize,
     pub(crate) lost: usize,
-    /// By how much a packet was sent behind its time at most: the sender was kept from its core.
+    /// By how much a packet was sent behind its time at most: the sender was kept from its core, or, where it is the worker itself, at work.
     pub(crate) sender_late_max_us: f64,
     /// All trials together, and the one with the lowest p99.9.
     #[serde(flatten)]
     pub(crate) all: Latency,
     pub(crate) best: Latency,
+}
+
+impl AtRate {
+    /// Of such trials at this rate.
+    ///
+    /// # Errors
+    /// There was none.
+    pub(crate) fn new(wanted_mpps: f64, trials: &[Timed]) -> anyhow::Result<Self> {
+        let mut all = Latencies::new()?;
+        let mut best: Option<Latency> = None;
+        for trial in trials {
+            all.add(&trial.latencies);
+            let summary = trial.latencies.summary();
+            if best.as_ref().is_none_or(|best| summary.p99_9_us < best.p99_9_us) {
+                best = Some(summary);
+            }
+        }
+        let late = trials.iter().map(|trial| trial.late).max().unwrap_or_default();
+        Ok(Self {
+            mpps: median(trials.iter().map(|trial| trial.mpps)),
+            wanted_mpps,
+            sent: trials.iter().map(|trial| trial.sent).sum(),
+            lost: trials.iter().map(|trial| trial.lost).sum(),
+            sender_late_max_us: late.as_secs_f64() * 1e6,
+            all: all.summary(),
+            best: best.context("there were trials")?,
+        })
+    }
 }
 
 impl fmt::Display for AtRate {

@@ -1,4 +1,8 @@
 //! One worker's lane: its queue pairs on the ring ports, the far ends of those rings, and its packets.
+//!
+//! A lane is one thread. In a pass for the cycles all packets lie in front of the port when the worker begins; in one for the latency each is put
+//! there when it is due, between two breaths, and the worker's core does that besides: what the machine takes of the core is in it, and nothing
+//! that another core would add.
 
 use std::time::Duration;
 
@@ -9,9 +13,10 @@ use memory::cycles;
 use model::time::Instant;
 use wire::buf::PacketBuf;
 
+use crate::histogram::Latencies;
 use crate::packets::Packets;
 use crate::reference::Random;
-use crate::scenario::{LAN, Scenario};
+use crate::scenario::Scenario;
 
 /// Packets of a pass, each in a buffer of its own. Nothing of a packet is touched while the others have their turn.
 pub(crate) const DISTINCT: usize = 16_384;
@@ -71,6 +76,15 @@ impl Ports for LanePorts {
     }
 }
 
+/// What a pass at a rate was, in cycles.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Paced {
+    /// By how much a packet was put in front of the port behind its time at most.
+    pub(crate) late: u64,
+    /// From the first packet until the last was behind the other port.
+    pub(crate) cycles: u64,
+}
+
 /// See the module.
 pub(crate) struct Lane {
     pub(crate) packets: Packets,
@@ -82,6 +96,8 @@ pub(crate) struct Lane {
     drains: [RingRx; 2],
     /// The buffers between passes, in the order of the pass.
     bufs: Vec<Mbuf>,
+    /// Packets that are put in front of the port together.
+    due: Vec<Mbuf>,
     clock: memory::Clock,
 }
 
@@ -102,11 +118,20 @@ impl Lane {
             bufs.swap(at, random.below(at as u32 + 1) as usize);
         }
         let (packets, clock) = (Packets::new(scenario, number..number + 1)?, memory::Clock::start());
-        Ok(Self { packets, worker, ports, feed, drains, bufs, clock })
+        let due = Vec::with_capacity(DISTINCT);
+        Ok(Self { packets, worker, ports, feed, drains, bufs, due, clock })
     }
 
-    /// Writes new packets into all buffers, sealed if they arrive so, and puts them in front of the port.
+    /// Puts new packets in front of the port.
     pub(crate) fn load(&mut self) -> anyhow::Result<()> {
+        self.make()?;
+        self.feed.burst(&mut self.bufs);
+        ensure!(self.bufs.is_empty(), "the feeding ring is too small");
+        Ok(())
+    }
+
+    /// Writes new packets into all buffers, sealed if they arrive so.
+    fn make(&mut self) -> anyhow::Result<()> {
         self.packets.begin();
         let mut frame = Vec::with_capacity(2048);
         for buf in &mut self.bufs {
@@ -114,8 +139,6 @@ impl Lane {
             buf.reset();
             buf.append(frame.len()).context("a frame does not fit a buffer")?.copy_from_slice(&frame);
         }
-        self.feed.burst(&mut self.bufs);
-        ensure!(self.bufs.is_empty(), "the feeding ring is too small");
         Ok(())
     }
 
@@ -157,15 +180,51 @@ impl Lane {
         }
     }
 
-    /// Its packets, the far ends that they go through, and a breath of its worker, for two threads.
-    pub(crate) fn split(self) -> (Packets, (RingTx, RingRx), impl FnMut() + Send) {
-        let Self { packets, mut worker, mut ports, feed, drains: [lan, wan], mut bufs, clock } = self;
-        free_bulk(&mut bufs);
-        let drain = if packets.scenario.kind.out_port() == LAN { lan } else { wan };
-        let breath = move || {
-            let _ = breathe(&mut worker, Instant(clock.microseconds()), &mut ports);
-        };
-        (packets, (feed, drain), breath)
+    /// A pass in which each packet is put in front of the port when it is due, one in so many cycles, and its latency: from then until it is
+    /// behind the other port.
+    ///
+    /// # Errors
+    /// What is wrong with the first packet that is.
+    pub(crate) fn run_at(&mut self, interval: f64, latencies: &mut Latencies) -> anyhow::Result<Paced> {
+        self.make()?;
+        // The next one last.
+        self.bufs.reverse();
+        let mut came: Vec<Mbuf> = Vec::with_capacity(DISTINCT);
+        let mut came_at: Vec<(usize, u64)> = Vec::with_capacity(DISTINCT);
+        let (mut sent, mut late) = (0, 0);
+        let out = usize::from(self.packets.scenario.kind.out_port());
+        let due_at = |index: usize| (index as f64 * interval) as u64;
+        let begun = cycles();
+        let mut idle_since = begun;
+        while came.len() < DISTINCT {
+            let now = cycles();
+            let due = (((now - begun) as f64 / interval) as usize + 1).min(DISTINCT);
+            if due > sent {
+                late = late.max(now - begun - due_at(sent));
+                let left = self.bufs.len() - (due - sent);
+                self.due.extend(self.bufs.drain(left..).rev());
+                sent += self.feed.burst(&mut self.due);
+                ensure!(self.due.is_empty(), "the feeding ring is too small");
+            }
+            let _ = self.breathe();
+            if self.drains[out].burst(&mut came, DISTINCT) > 0 {
+                idle_since = cycles();
+                came_at.push((came.len(), idle_since - begun));
+            } else if sent == DISTINCT && now.saturating_sub(idle_since) > memory::cycles_per_second() {
+                break;
+            }
+        }
+        let mut from = 0;
+        for (to, at) in came_at {
+            for buf in &mut came[from..to] {
+                let index = self.packets.check(out as u16, buf.bytes_mut())?;
+                latencies.record(at.saturating_sub(due_at(index)));
+            }
+            from = to;
+        }
+        self.bufs.append(&mut came);
+        self.verify()?;
+        Ok(Paced { late, cycles: idle_since - begun })
     }
 
     /// Takes back what left and checks every byte of it: each packet once, by the right port, to the right spoke, which can open it.

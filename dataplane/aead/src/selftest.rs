@@ -59,6 +59,7 @@ fn digest(provider: Provider, length: usize) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Burst;
 
     fn of<'a>(key: &'a Key, length: usize, text: &'a mut [u8]) -> Packet<'a> {
         let (iv, sequence, esn) = (!(length as u64), 0x0102_0304_0506_0708, length.is_multiple_of(2));
@@ -79,23 +80,99 @@ mod tests {
             lengths.chain([175, 176, 191, 192, 207, 208]).chain(222..=242).chain([255, 256, 257, 272]);
         let longer =
             [287, 289, 304, 320, 336, 353, 369, 385, 401, 417, 433, 449, 465, 479, 480, 481, 495, 496, 497];
-        let lengths = lengths.chain(longer).chain([735, 736, 737, 1400, 4063, 4064, 4065, 4080, 4081, 4097]);
-        for kernel in kernels {
-            for bytes in [16, 32] {
-                let keys =
-                    [kernel, Provider::AesGcm].map(|p| Key::untested(p, &[0x3c; 32][..bytes]).unwrap());
-                for length in lengths.clone() {
-                    let plain: Vec<u8> = (0..length).map(|i| (i * 5 + 1) as u8).collect();
-                    let [mut made, mut wanted] = keys.each_ref().map(|_| [&plain[..], &[7; ICV]].concat());
-                    seal_any(&mut of(&keys[0], length, &mut made));
-                    seal_any(&mut of(&keys[1], length, &mut wanted));
+        let longest = [735, 736, 737, 1400, 4063, 4064, 4065, 4080, 4081, 4097];
+        // An interpreter has patience for few long ones: behind 4,064 bytes the lowest byte of the counter wraps.
+        let is_patient =
+            |bytes, length| !cfg!(miri) || length < 500 || bytes == 16 && [736, 1400, 4081].contains(&length);
+        let lengths = lengths.chain(longer).chain(longest);
+        for bytes in [16, 32] {
+            let key = |provider| Key::untested(provider, &[0x3c; 32][..bytes]).unwrap();
+            let (portable, ours) = (key(Provider::AesGcm), kernels.clone().map(key).collect::<Vec<_>>());
+            for length in lengths.clone().filter(|length| is_patient(bytes, *length)) {
+                let plain: Vec<u8> = (0..length).map(|i| (i * 5 + 1) as u8).collect();
+                let empty = [&plain[..], &[7; ICV]].concat();
+                let mut wanted = empty.clone();
+                seal_any(&mut of(&portable, length, &mut wanted));
+                for key in &ours {
+                    let (kernel, mut made, mut changed) = (key.provider(), empty.clone(), wanted.clone());
+                    seal_any(&mut of(key, length, &mut made));
                     assert_eq!(made, wanted, "{kernel} {bytes} {length}");
-                    assert!(open_any(&mut of(&keys[0], length, &mut made)), "{kernel} {bytes} {length}");
+                    assert!(open_any(&mut of(key, length, &mut made)), "{kernel} {bytes} {length}");
                     assert_eq!(made, [&plain[..], &wanted[length..]].concat(), "{kernel} {bytes} {length}");
-                    let bit = length * 29 % (8 * wanted.len());
-                    wanted[bit / 8] ^= 1 << (bit % 8);
-                    assert!(!open_any(&mut of(&keys[0], length, &mut wanted)), "{kernel} {bytes} {length}");
+                    let bit = length * 29 % (8 * changed.len());
+                    changed[bit / 8] ^= 1 << (bit % 8);
+                    assert!(!open_any(&mut of(key, length, &mut changed)), "{kernel} {bytes} {length}");
                 }
+            }
+        }
+    }
+
+    /// Texts under one key, and what was said of each.
+    struct Texts<'a> {
+        key: &'a Key,
+        texts: Vec<Vec<u8>>,
+        said: Vec<Option<bool>>,
+    }
+
+    impl Burst for Texts<'_> {
+        fn len(&self) -> usize {
+            self.texts.len()
+        }
+
+        fn ahead(&mut self, at: usize) -> Option<(&Key, &[u8])> {
+            Some((self.key, self.texts.get(at)?))
+        }
+
+        fn packet(&mut self, at: usize) -> Option<Packet<'_>> {
+            let text = self.texts.get_mut(at)?;
+            Some(of(self.key, text.len() - ICV, text))
+        }
+
+        fn sealed(&mut self, at: usize) {
+            self.said[at] = Some(true);
+        }
+
+        fn opened(&mut self, at: usize, authentic: bool) {
+            self.said[at] = Some(authentic);
+        }
+    }
+
+    /// Input: a burst of texts, each in memory of exactly its size, that are asked of memory while those before them are worked on, sealed and
+    /// opened by our kernels; one was changed in between. Output: the bytes that `aes-gcm` makes; the changed one alone is not authentic.
+    #[cfg(target_arch = "x86_64")]
+    #[test]
+    fn kernels_agree_in_bursts() {
+        let lengths = [0, 64, 300, 17, 257, 96, 1];
+        let portable = Key::untested(Provider::AesGcm, &[0x3c; 16]).unwrap();
+        let plain = lengths.map(|length| [vec![length as u8; length], vec![0; ICV]].concat());
+        for kernel in [Provider::Vaes512, Provider::Vaes256].into_iter().filter(|kernel| kernel.is_possible())
+        {
+            let key = Key::untested(kernel, &[0x3c; 16]).unwrap();
+            let mut burst = Texts { key: &key, texts: plain.to_vec(), said: vec![None; lengths.len()] };
+            // SAFETY: what is possible the processor has.
+            unsafe {
+                match kernel {
+                    Provider::Vaes512 => crate::vaes::bits512::seal_burst(&mut burst),
+                    _ => crate::vaes::bits256::seal_burst(&mut burst),
+                }
+            }
+            assert_eq!(burst.said, [Some(true); 7], "{kernel}");
+            for (length, (plain, made)) in lengths.into_iter().zip(plain.iter().zip(&burst.texts)) {
+                let mut wanted = plain.clone();
+                seal_any(&mut of(&portable, length, &mut wanted));
+                assert_eq!(*made, wanted, "{kernel} {length}");
+            }
+            burst.texts[4][200] ^= 1;
+            // SAFETY: as above.
+            unsafe {
+                match kernel {
+                    Provider::Vaes512 => crate::vaes::bits512::open_burst(&mut burst),
+                    _ => crate::vaes::bits256::open_burst(&mut burst),
+                }
+            }
+            for (at, (plain, made)) in plain.iter().zip(&burst.texts).enumerate() {
+                assert_eq!(burst.said[at], Some(at != 4), "{kernel} {at}");
+                assert!(at == 4 || made[..lengths[at]] == plain[..lengths[at]], "{kernel} {at}");
             }
         }
     }
