@@ -118,7 +118,7 @@ fn esp_comes_out_right_in_every_form() {
 /// Input: packets at a rate that leaves the worker idle for most of the time. Output: each came out right, at that rate, and how long they took.
 #[test]
 fn latency_is_measured_at_a_rate() {
-    let report = graph(&["--scenario", "relay", "--spokes", "10", "--load", "2"]);
+    let report = graph(&["--scenario", "relay", "--spokes", "10", "--load", "30"]);
     let latency = &report["latency"];
     let at = |name: &str| latency[name].as_f64().unwrap();
     assert!(at("packets") > 0.0 && at("packets") == at("sent") && at("lost") == 0.0, "{latency}");
