@@ -52,7 +52,8 @@ pub trait Burst {
     /// Told of each packet that was given to [`seal`](crate::seal).
     fn sealed(&mut self, at: usize);
 
-    /// Told of each packet that was given to [`open`](crate::open) whether it is authentic. If not, its text is worth nothing.
+    /// Told of each packet that was given to [`open`](crate::open) whether it is authentic, in order; it may be that the next one is opened
+    /// before that. If not, its text is worth nothing.
     fn opened(&mut self, at: usize, authentic: bool);
 }
 

@@ -141,7 +141,7 @@ pub fn breathe<P: Ports>(worker: &mut Worker<P::Buf>, now: Instant, ports: &mut 
         Reassemble => stage::reassemble::run(walk);
         EspDecrypt => stage::esp_decrypt::run(walk, tables, sas, ports);
         GreDecap => stage::gre_decap::run(walk, tables);
-        IpLookup => stage::ip_lookup::run(walk, tables);
+        IpLookup => stage::ip_lookup::run(walk, tables, sas);
         Ip6Lookup => stage::ip6_lookup::run(walk, tables);
         Replicate => stage::replicate::run(walk, tables, ports);
         Redirect => stage::redirect::run(walk, tables, ports);
@@ -203,7 +203,7 @@ fn receive<P: Ports>(walk: &mut Walk<P::Buf>, tables: &Tables, sas: &Sas, ports:
             }
             walk.end_lap(Some(Node::Classify));
             if !observes {
-                stages!(walk: GreDecap => stage::gre_decap::run(walk, tables); IpLookup => stage::ip_lookup::run(walk, tables););
+                stages!(walk: GreDecap => stage::gre_decap::run(walk, tables); IpLookup => stage::ip_lookup::run(walk, tables, sas););
             }
         }
     }

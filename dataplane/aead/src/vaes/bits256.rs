@@ -541,21 +541,35 @@ pub(crate) fn seal_burst<B: Burst>(burst: &mut B) {
 }
 
 /// [`crate::open`] with keys for this kernel.
+///
+/// A packet is told of when the one behind it has been opened, too: what the caller does with it then need not wait for the end of its own
+/// cipher, and is done while that of the next one goes on.
 #[target_feature(enable = "avx2,aes,pclmulqdq,vaes,vpclmulqdq,bmi1,bmi2")]
 pub(crate) fn open_burst<B: Burst>(burst: &mut B) {
     let mut ahead = Ahead::of(burst);
-    for at in 0..burst.len() {
-        let mut coming = ahead.ask(burst, at + AHEAD);
-        let Some(mut packet) = burst.packet(at) else { continue };
-        let key = packet.key;
-        ahead.long = key.length() == 32;
-        let authentic = match key.form() {
-            // SAFETY: the text ends with an ICV.
-            Form::Vaes(lines) if packet.is_possible() => unsafe {
-                open(lines, ahead.long, Fixed::of(&packet), packet.text, &mut coming)
-            },
-            _ => crate::open_any(&mut packet),
-        };
-        burst.opened(at, authentic);
+    // Whether there was a packet in the place before, and it is authentic.
+    let (mut was_there, mut was_authentic) = (false, false);
+    let len = burst.len();
+    for at in 0..=len {
+        let (mut is_there, mut is_authentic) = (false, false);
+        if at < len {
+            let mut coming = ahead.ask(burst, at + AHEAD);
+            if let Some(mut packet) = burst.packet(at) {
+                let key = packet.key;
+                ahead.long = key.length() == 32;
+                is_there = true;
+                is_authentic = match key.form() {
+                    // SAFETY: the text ends with an ICV.
+                    Form::Vaes(lines) if packet.is_possible() => unsafe {
+                        open(lines, ahead.long, Fixed::of(&packet), packet.text, &mut coming)
+                    },
+                    _ => crate::open_any(&mut packet),
+                };
+            }
+        }
+        if was_there {
+            burst.opened(at - 1, was_authentic);
+        }
+        (was_there, was_authentic) = (is_there, is_authentic);
     }
 }

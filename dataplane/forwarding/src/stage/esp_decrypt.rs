@@ -12,7 +12,8 @@
 //! 7. Padding and what is behind it are cut off; wrong: drop `esp-malformed`. A dummy: drop `esp-dummy`. Transport mode has GRE in it;
 //!    tunnel mode an IP packet between the same addresses as the outer one's SA, not a fragment, and GRE in that; all else: drop
 //!    `sa-mismatch`.
-//! 8. `gre-decap`, with what the SA protects: only a tunnel of that takes it.
+//! 8. `gre-decap`, with what the SA protects: only a tunnel of that takes it. Its work with what is most is done here, while the packet is
+//!    at hand, unless somebody wants to see packets at nodes.
 //!
 //! 1 to 3 are done some packets ahead of the rest, so that key and text are on their way from memory ([`aead::Burst`]).
 
@@ -23,6 +24,7 @@ use wire::buf::PacketBuf;
 use wire::{esp, ipv4, ipv6};
 
 use super::check_ip;
+use super::gre_decap::Plainly;
 use crate::DropReason;
 use crate::adjacency::LINK_LEN;
 use crate::burst::{End, Frame, Frames, Meta, SLOTS, family};
@@ -41,11 +43,29 @@ pub(crate) fn run<P: Ports>(walk: &mut Walk<P::Buf>, tables: &Tables, sas: &mut 
     let frame = walk.frames.take(Node::EspDecrypt);
     walk.enter(frame);
     let workers = tables.lines.len().max(1) as u32;
+    let tunnels = if walk.observes() { None } else { Some(Plainly::new(tables)) };
     let Walk { bufs, meta, frames, moves, now, .. } = walk;
     let Sas { worker, provider, inbound, .. } = sas;
     let (sas, worker, now, jobs) = (inbound.opener(), *worker as u32, *now, Jobs::new());
-    let mut opening = Opening { bufs, meta, frames, frame, moves, now, ports, sas, worker, workers, jobs };
+    let taken_out = 0;
+    let mut opening = Opening {
+        bufs,
+        meta,
+        frames,
+        frame,
+        moves,
+        now,
+        ports,
+        sas,
+        worker,
+        workers,
+        jobs,
+        tunnels,
+        taken_out,
+    };
     aead::open(*provider, &mut opening);
+    let taken_out = opening.taken_out;
+    walk.frames.pass::<ME, { Node::GreDecap as u8 }>(taken_out);
 }
 
 /// The burst.
@@ -62,6 +82,10 @@ struct Opening<'a, P: Ports> {
     worker: u32,
     workers: u32,
     jobs: Jobs<Job<'a>>,
+    /// Out of what packets are taken as soon as they are opened; `None` while somebody wants to see them at gre-decap.
+    tunnels: Option<Plainly<'a>>,
+    /// How many were.
+    taken_out: usize,
 }
 
 /// A packet that may be opened.
@@ -177,7 +201,14 @@ impl<P: Ports> Opening<'_, P> {
         debug_assert!(cut, "the payload is within the packet");
         meta.offset = gre as u16;
         meta.domain = job.sa.domain();
-        self.frames.hand::<ME, { Node::GreDecap as u8 }>(job.slot);
+        match self.tunnels.as_mut().and_then(|tunnels| tunnels.take_out_decrypted(buf, meta)) {
+            Some(taken) => {
+                self.taken_out += 1;
+                taken?;
+                self.frames.hand::<{ Node::GreDecap as u8 }, { Node::IpLookup as u8 }>(job.slot);
+            }
+            None => self.frames.hand::<ME, { Node::GreDecap as u8 }>(job.slot),
+        }
         Ok(())
     }
 }

@@ -47,31 +47,68 @@ pub(crate) fn run<B: PacketBuf>(walk: &mut Walk<B>, tables: &Tables) {
     walk.enter(frame);
     let Walk { bufs, meta, frames, .. } = walk;
     let (bufs, meta) = (bufs.as_mut_slice(), &mut **meta);
-    let point_to_point = tables.decap.v4.point_to_point;
-    // That of the packet before: most are of the same.
-    let mut last: Option<Found<'_>> = None;
+    let mut plainly = Plainly::new(tables);
     for at in frame.places() {
         let slot = frames.slot(frame, at);
         let (buf, meta) = (&mut bufs[usize::from(slot)], &mut meta[usize::from(slot)]);
-        let bytes = buf.bytes();
         // Where GRE starts, what came in the clear tells at compile time.
-        let seen = if meta.offset == GRE_AT as u16 { plain(bytes) } else { decrypted(bytes, meta) };
-        let Some(Plain { from, marks, key, ip, inner }) = seen else {
-            unusual(buf, meta, frames, tables, slot);
-            continue;
+        let taken = if meta.offset == GRE_AT as u16 {
+            plainly.take_out(buf, meta, plain)
+        } else {
+            plainly.take_out_decrypted(buf, meta)
         };
-        let remote = if point_to_point { from } else { 0 };
-        let key = DecapKey { local: meta.destination, remote, key: Some(key), table: meta.table };
-        if last.as_ref().is_none_or(|last| last.key != key) {
-            last = Found::by(tables, key);
+        match taken {
+            Some(Ok(())) => frames.hand::<ME, { Node::IpLookup as u8 }>(slot),
+            Some(Err(reason)) => frames.drop(meta, slot, reason),
+            None => unusual(buf, meta, frames, tables, slot),
         }
-        let Some(Found { tunnel, fib, .. }) = &last else {
-            frames.drop(meta, slot, DropReason::GreNoTunnel);
-            continue;
-        };
+    }
+}
+
+/// What is most, packet by packet: IPv4 in GRE with a key, over IPv4.
+pub(super) struct Plainly<'a> {
+    tables: &'a Tables,
+    point_to_point: bool,
+    /// That of the packet before: most are of the same.
+    last: Option<Found<'a>>,
+}
+
+impl<'a> Plainly<'a> {
+    #[inline(always)]
+    pub(super) fn new(tables: &'a Tables) -> Self {
+        Self { tables, point_to_point: tables.decap.v4.point_to_point, last: None }
+    }
+
+    /// Takes a packet that was decrypted, whose GRE starts at its offset, out of its tunnel: it is for ip-lookup then. `None`: it is not
+    /// plain, and as it was.
+    #[inline(always)]
+    pub(super) fn take_out_decrypted<B: PacketBuf>(
+        &mut self,
+        buf: &mut B,
+        meta: &mut Meta,
+    ) -> Option<Result<(), DropReason>> {
+        let (gre, over_v4) = (usize::from(meta.offset), meta.family & family::OUTER6 == 0);
+        self.take_out(buf, meta, |bytes| decrypted(bytes, gre, over_v4))
+    }
+
+    /// The same of one that `look` sees to be plain.
+    #[inline(always)]
+    fn take_out<B: PacketBuf>(
+        &mut self,
+        buf: &mut B,
+        meta: &mut Meta,
+        look: impl FnOnce(&[u8]) -> Option<Plain<'_>>,
+    ) -> Option<Result<(), DropReason>> {
+        let bytes = buf.bytes();
+        let Plain { from, marks, key, ip, inner } = look(bytes)?;
+        let remote = if self.point_to_point { from } else { 0 };
+        let key = DecapKey { local: meta.destination, remote, key: Some(key), table: meta.table };
+        if self.last.as_ref().is_none_or(|last| last.key != key) {
+            self.last = Found::by(self.tables, key);
+        }
+        let Some(Found { tunnel, fib, .. }) = &self.last else { return Some(Err(DropReason::GreNoTunnel)) };
         if tunnel.domain != meta.domain {
-            frames.drop(meta, slot, foreign(meta));
-            continue;
+            return Some(Err(foreign(meta)));
         }
         let whole = inner + total_length(ip);
         let to = destination(ip);
@@ -85,13 +122,10 @@ pub(crate) fn run<B: PacketBuf>(walk: &mut Walk<B>, tables: &Tables) {
             cut(buf, whole);
         }
         enter(meta, *tunnel, inner, to);
-        if is_syn | is_marked
-            && let Err(reason) = alter(buf, inner, marks, tunnel.mss)
-        {
-            frames.drop(meta, slot, reason);
-            continue;
+        if is_syn | is_marked {
+            return Some(alter(buf, inner, marks, tunnel.mss));
         }
-        frames.hand::<ME, { Node::IpLookup as u8 }>(slot);
+        Some(Ok(()))
     }
 }
 
@@ -120,17 +154,15 @@ fn plain(bytes: &[u8]) -> Option<Plain<'_>> {
 /// Flags and protocol type of a GRE header with a key, before IPv4.
 const KEYED_IPV4: [u8; 4] = ((gre::KEY as u32) << 16 | gre::IPV4 as u32).to_be_bytes();
 
-/// The same of what esp-decrypt brings, whose GRE is behind the headers of ESP.
+/// The same of what esp-decrypt brings, whose GRE is behind the headers of ESP, at `gre`.
 #[inline(always)]
-fn decrypted<'a>(bytes: &'a [u8], meta: &Meta) -> Option<Plain<'a>> {
+fn decrypted(bytes: &[u8], gre: usize, over_v4: bool) -> Option<Plain<'_>> {
     const LEN: usize = KEYED_LEN + ipv4::LEN;
-    let gre = usize::from(meta.offset);
     let (head, outer) = (bytes.get(gre..)?.first_chunk::<LEN>()?, outer(bytes)?);
     let ([first, key], ip) = (head.first_chunk::<KEYED_LEN>()?.as_chunks::<4>().0, head.last_chunk()?) else {
         return None;
     };
     let inner = gre + KEYED_LEN;
-    let over_v4 = meta.family & family::OUTER6 == 0;
     let is_plain = over_v4 && *first == KEYED_IPV4 && is_plain(ip, bytes.len() - inner);
     let key = u32::from_be_bytes(*key);
     is_plain.then(|| Plain { from: source(outer), marks: outer[1], key, ip, inner })

@@ -22,6 +22,7 @@ use crate::adjacency::{Adjacency, AdjacencyId, KEYED_LEN, Kind, LINK_LEN, NOWHER
 use crate::burst::{End, Frame, Frames, Meta, family};
 use crate::graph::Node;
 use crate::packet::{current, flow};
+use crate::sa::Sas;
 use crate::tables::Tables;
 use crate::walk::Walk;
 
@@ -41,7 +42,7 @@ struct Found<'a> {
 }
 
 #[inline(never)]
-pub(crate) fn run<B: PacketBuf>(walk: &mut Walk<B>, tables: &Tables) {
+pub(crate) fn run<B: PacketBuf>(walk: &mut Walk<B>, tables: &Tables, sas: &Sas) {
     let frame = walk.frames.take(Node::IpLookup);
     walk.enter(frame);
     let mut found = [Found { entry: &NOWHERE, slot: 0 }; AT_ONCE];
@@ -55,7 +56,7 @@ pub(crate) fn run<B: PacketBuf>(walk: &mut Walk<B>, tables: &Tables) {
             send(walk, tables, found);
         } else {
             walk.end_lap(Some(Node::IpLookup));
-            let most = forward(walk, tables, found);
+            let most = forward(walk, tables, sas, found);
             walk.end_lap(Some(most));
         }
     }
@@ -89,16 +90,16 @@ fn look_up<'a, B: PacketBuf>(
     }
 }
 
-/// What is most, IPv4 to a neighbour or into a tunnel in the clear, leaves here: its adjacency is at hand, and so is its header; who
-/// does the work of rewrite and midchain later would have to fetch both again. All else is handed on. The node that most packets went
-/// through.
+/// What is most, IPv4 to a neighbour or into a tunnel, leaves here, or goes to esp-encrypt at once: its adjacency is at hand, and so is
+/// its header; who does the work of rewrite and midchain later would have to fetch both again. All else is handed on. The node that
+/// most packets went through.
 #[inline(always)]
-fn forward<B: PacketBuf>(walk: &mut Walk<B>, tables: &Tables, found: &[Found<'_>]) -> Node {
+fn forward<B: PacketBuf>(walk: &mut Walk<B>, tables: &Tables, sas: &Sas, found: &[Found<'_>]) -> Node {
     let Walk { bufs, meta, frames, counters, secret, .. } = walk;
     let (bufs, metas, tally) = (bufs.as_mut_slice(), &mut **meta, counters.adjacencies());
     let (mut sent, mut ip_id) = (walk.sent, walk.ip_id);
     let way = Onward { tables, secret: *secret };
-    let (mut rewritten, mut encapped) = (0, 0);
+    let (mut rewritten, mut encapped, mut to_seal) = (0, 0, 0);
     if let Some(Found { entry, slot }) = found.first() {
         sent.expect(entry.port);
         if entry.kind == Kind::Midchain && metas[usize::from(*slot)].offset < entry.form.into() {
@@ -124,10 +125,17 @@ fn forward<B: PacketBuf>(walk: &mut Walk<B>, tables: &Tables, found: &[Found<'_>
                 encapped += 1;
                 continue;
             }
+            if let Some(len) = midchain::encap_sealed(entry, buf, meta.offset.into(), meta.hops, ip_id) {
+                tally.count(meta.adjacency, len);
+                midchain::to_seal(entry, meta, frames, sas, slot);
+                to_seal += 1;
+                continue;
+            }
         }
         way.send::<B, ME>(buf, meta, frames, slot, entry);
     }
     sent.packets += rewritten + encapped;
+    encapped += to_seal;
     (walk.sent, walk.ip_id) = (sent, ip_id);
     walk.frames.pass::<ME, { Node::Rewrite as u8 }>(rewritten);
     walk.frames.pass::<ME, { Node::Midchain as u8 }>(encapped);

@@ -13,8 +13,8 @@
 //! 7. To a peer whom an SA protects: 16 bytes more in front, the gap between the outer header, or UDP, and GRE, where ESP has its own;
 //!    lengths with all that ESP adds; in tunnel mode the lengths of the header before GRE. Then `esp-encrypt` in place of `tx`.
 //!
-//! IPv4 over IPv4 on a link without a tag is done in the loop, sealed if ESP is not in UDP and GRE has a key; all else in
-//! [`Outer::emit_any`] and [`protected`].
+//! IPv4 over IPv4 on a link without a tag is done by ip-lookup, or in the loop, to be sealed if ESP is not in UDP and GRE has a key; all else
+//! in [`Outer::emit_any`] and [`protected`].
 
 use wire::buf::PacketBuf;
 use wire::{checksum, esp, ethernet, gre, ipv4, ipv6, tcp, udp};
@@ -58,11 +58,10 @@ pub(crate) fn run<B: PacketBuf>(walk: &mut Walk<B>, tables: &Tables, sas: &Sas) 
             continue;
         }
         if meta.family & family::V6 == 0
-            && let Some(len) = encap_sealed(entry, buf, meta, id)
+            && let Some(len) = encap_sealed(entry, buf, meta.offset.into(), meta.hops, id)
         {
-            sas.outbound.prefetch(entry.protection);
             tally.count(meta.adjacency, len);
-            frames.hand::<ME, { Node::EspEncrypt as u8 }>(slot);
+            to_seal(entry, meta, frames, sas, slot);
             continue;
         }
         let len = buf.len().wrapping_sub(meta.offset.into());
@@ -103,22 +102,36 @@ pub(super) fn encap_v4<B: PacketBuf>(
     Some(len)
 }
 
-/// As [`encap_v4`], of what is to be sealed: in transport mode and not in UDP, in a tunnel with a key.
+/// As [`encap_v4`], of what is to be sealed: in transport mode and not in UDP, in a tunnel with a key. The packet is at `offset`, and still is if
+/// it is not done; else its ESP starts at [`NATIVE`].
 #[inline(always)]
-fn encap_sealed<B: PacketBuf>(entry: &Adjacency, buf: &mut B, meta: &mut Meta, id: u16) -> Option<usize> {
-    let offset = usize::from(meta.offset);
+pub(super) fn encap_sealed<B: PacketBuf>(
+    entry: &Adjacency,
+    buf: &mut B,
+    offset: usize,
+    hops: u8,
+    id: u16,
+) -> Option<usize> {
     let len = buf.len().wrapping_sub(offset);
     if !entry.is_plainly_sealed() || len > entry.mtu.into() || !start_before(buf, offset, SEALED) {
         return None;
     }
-    let out = Outer { entry, len, id, hops: meta.hops };
+    let out = Outer { entry, len, id, hops };
     if out.emit_sealed::<NATIVE, KEYED>(buf.bytes_mut()).is_err() {
-        meta.offset = SEALED as u16;
+        let back = start_before(buf, SEALED, offset);
+        debug_assert!(back, "there was room for it");
         return None;
     }
+    Some(len)
+}
+
+/// Hands a packet on that has been done so.
+#[inline(always)]
+pub(super) fn to_seal(entry: &Adjacency, meta: &mut Meta, frames: &mut Frames, sas: &Sas, slot: u8) {
+    sas.outbound.prefetch(entry.protection);
     meta.offset = NATIVE as u16;
     meta.destination = entry.protection;
-    Some(len)
+    frames.hand::<ME, { Node::EspEncrypt as u8 }>(slot);
 }
 
 /// Where a packet that is not plain may go, and what it takes.
