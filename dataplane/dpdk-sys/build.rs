@@ -110,6 +110,7 @@ fn bind(cflags: &[String], bindings: &Path) {
         .allowlist_function("rte_eth_(find_next|rx_queue_setup|tx_queue_setup|macaddr_get|link_get_nowait)")
         .allowlist_function("rte_eth_(promiscuous|allmulticast)_(enable|disable)")
         .allowlist_function("rte_eth_stats_(get|reset)")
+        .allowlist_function("rte_flow_(validate|create|destroy|flush)")
         .allowlist_function("rte_malloc_get_socket_stats")
         .allowlist_function("rte_(lpm|lpm6|fib|fib6)_(create|free|add|delete)")
         .allowlist_function("rte_lpm6_lookup(_bulk_func)?|rte_fib6?_lookup_bulk")
@@ -122,6 +123,7 @@ fn bind(cflags: &[String], bindings: &Path) {
         )
         .allowlist_type("rte_(mbuf|mempool|ring)")
         .allowlist_type("rte_eth_(conf|dev_info|link|stats|rxconf|txconf|fp_ops)")
+        .allowlist_type("rte_flow_(attr|item|item_esp|item_udp|action|action_queue|error)")
         // Packed and aligned at once, or never looked into: passed by pointer only.
         .opaque_type("rte_arp_(ipv4|hdr)")
         .opaque_type("rte_l2tpv2_.*")

@@ -7,9 +7,14 @@ use std::time::Instant;
 
 use aead::Provider;
 use anyhow::Context as _;
-use dpdk::{Eal, EalArgs, Mbuf, Memory, Mempool, MempoolConfig, Opened, Port, PortConfig};
+use dpdk::{
+    Eal, EalArgs, EspForm, EspRule, Mbuf, Memory, Mempool, MempoolConfig, Offloading, Opened, Port,
+    PortConfig,
+};
 use forwarding::{Command, Injected, Program};
 use model::report::Report;
+use model::sa::{Spi, SpiBits};
+use model::state::ports::OffloadState;
 use model::{Instance, Mac};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -49,6 +54,8 @@ pub(crate) struct NamedPort {
     pub(crate) port: Port,
     /// Queue pairs.
     pub(crate) queues: u16,
+    /// Whether it puts ESP into the queue of the worker that has its SA.
+    pub(crate) steering: OffloadState,
 }
 
 /// What every part of the process may look at.
@@ -271,6 +278,43 @@ fn open(eal: Eal, args: &Args, port: &PortArg, pool: Mempool) -> anyhow::Result<
     Ok(opened)
 }
 
+/// Has a card put ESP into the queue of the worker that has its SA, where each worker has one. If it refuses, packets come as RSS spreads
+/// them, and are handed to that worker.
+fn steer(args: &Args, port: &PortArg, opened: &Opened) -> OffloadState {
+    let wanted = match args.offloading_of(&port.name) {
+        Offloading::None => false,
+        Offloading::Free => !port.is_virtual(),
+        Offloading::All => true,
+    };
+    let workers = args.workers.len();
+    if !wanted || workers < 2 || opened.rx.len() < workers {
+        return OffloadState::Unused;
+    }
+    let asked = opened.port.steer_esp(&esp_rules(workers));
+    let (taken, refused): (Vec<_>, Vec<_>) = asked.into_iter().partition(|(_, taken)| taken.is_ok());
+    let forms =
+        |some: &[(EspForm, _)]| some.iter().map(|(form, _)| form.to_string()).collect::<Vec<_>>().join(", ");
+    if let Some((_, Err(why))) = refused.first() {
+        let forms = forms(&refused);
+        tracing::info!(port = port.name, refused = %why, "what comes by any queue, and is handed to its SA's worker: {forms}");
+    }
+    if taken.is_empty() {
+        return OffloadState::Refused;
+    }
+    tracing::info!(port = port.name, "what comes by the queue of its SA's worker: {}", forms(&taken));
+    OffloadState::Used
+}
+
+/// A rule for each of so many workers; worker n has the n-th queue.
+fn esp_rules(workers: usize) -> Vec<EspRule> {
+    let workers = u16::try_from(workers).unwrap_or(u16::MAX);
+    let rule = |worker| {
+        let SpiBits { mask, value } = Spi::bits_of(worker, workers);
+        EspRule { mask, value, queue: worker }
+    };
+    (0..workers).map(rule).collect()
+}
+
 /// What all workers have.
 struct Shared<'a> {
     waker: &'a Arc<Waker>,
@@ -289,6 +333,7 @@ fn share(
     let mut ends: Vec<Vec<_>> = args.workers.iter().map(|_| Vec::new()).collect();
     let mut ports = Vec::new();
     for (port, opened) in args.ports.iter().zip(opened) {
+        let steering = steer(args, port, &opened);
         let count = opened.rx.len().min(opened.tx.len());
         for (worker, end) in
             ends.iter_mut().zip(PortEnd::all(opened.rx, opened.tx, &opened.port, args.workers.len()))
@@ -301,6 +346,7 @@ fn share(
             mtu: opened.port.mtu()?,
             port: opened.port,
             queues: u16::try_from(count)?,
+            steering,
         });
     }
     let mut plans = Vec::new();

@@ -7,12 +7,12 @@ use forwarding::{AdjacencyId, DropReason, Flow, Kind, Node, Program};
 use model::state::adjacency::{Adjacency, AdjacencyKind};
 use model::state::counters::{Counter, NodeCounter};
 use model::state::fib::FibEntry;
-use model::state::ports::{Port, Traffic};
+use model::state::ports::{Offload, OffloadKind, OffloadState, Port, Traffic};
 use model::state::workers::{Idle, Worker};
 use model::state::{Adjacencies, Counters, Drops, Fib, Filter, Ports, Sas, Show, State, What, Workers};
 use model::{NbmaAddr, WorkerId, program, time};
 
-use crate::process::Process;
+use crate::process::{NamedPort, Process};
 
 impl Process {
     /// What is asked for; `None` if only the control plane knows it.
@@ -38,7 +38,7 @@ impl Process {
 
     pub(crate) fn ports(&self, program: &Program) -> Ports {
         let ports = self.ports.lock().unwrap_or_else(PoisonError::into_inner);
-        let show = |port: &crate::process::NamedPort| {
+        let show = |port: &NamedPort| {
             let stats = port.port.stats().unwrap_or_default();
             // What has no tag goes before the VLANs.
             let on_it = program.interfaces().filter(|shown| shown.interface.port == port.name);
@@ -57,6 +57,7 @@ impl Process {
                     errors: stats.rx_missed + stats.rx_errors + stats.rx_no_mbuf,
                 },
                 tx: Traffic { packets: stats.tx_packets, bytes: stats.tx_bytes, errors: stats.tx_errors },
+                offloads: offloads(port),
             }
         };
         Ports(ports.iter().map(show).collect())
@@ -164,6 +165,23 @@ impl Process {
         });
         Drops(drops)
     }
+}
+
+/// What a port's device does, and could do.
+fn offloads(port: &NamedPort) -> Vec<Offload> {
+    let (offered, used) = (port.port.offloads(), port.port.used());
+    let state = |offered, used| match (offered, used) {
+        (_, true) => OffloadState::Used,
+        (true, false) => OffloadState::Unused,
+        (false, false) => OffloadState::Refused,
+    };
+    let of = |kind| match kind {
+        OffloadKind::Rss => state(offered.rss, used.rss),
+        OffloadKind::Ipv4Checksum => state(offered.rx_ipv4_checksum, used.rx_ipv4_checksum),
+        OffloadKind::EspSteering => port.steering,
+        OffloadKind::InlineCrypto => state(offered.inline_ipsec, used.inline_ipsec),
+    };
+    OffloadKind::ALL.into_iter().map(|kind| Offload { kind, state: of(kind) }).collect()
 }
 
 fn fib(program: &Program, now: time::Instant, filter: &Filter) -> Fib {

@@ -17,6 +17,7 @@ use model::program::{
     Batch, Hop, Interface, Neighbour, Object, Op, Owner, Path as RoutePath, Refusal, Route,
 };
 use model::report::Report;
+use model::state::ports::{OffloadState, Port};
 use model::state::{Show, State, What};
 use model::{Epoch, Mac, TableId, VlanId};
 use proto::client::Dataplane;
@@ -109,6 +110,44 @@ async fn cycles_are_shown_when_they_are_measured() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         };
         assert_eq!(rx.cycles > 0, measured, "{rx:?}");
+    }
+}
+
+/// Input: two workers on ports with RSS and without rules: one as it is, one that is to use all, one that is to use none. Output: what is
+/// used, refused and left; without RSS there is one queue for both workers.
+#[tokio::test]
+async fn what_a_port_does_for_the_workers_is_shown_and_can_be_switched_off() {
+    let flags = ["--offloads", "wan=none", "--offloads", "lan=all"];
+    let running = Running::start_with("offloads", "0,1", &flags);
+    let client = Dataplane::at(&running.socket);
+    let State::Ports(ports) = client.show(Show::from(What::Ports)).await.unwrap() else { panic!("ports") };
+    let of = |port: &Port| {
+        let states = port.offloads.iter().map(|offload| (offload.kind.to_string(), offload.state));
+        (port.queues, states.collect::<BTreeMap<_, _>>())
+    };
+    use OffloadState::{Refused, Unused, Used};
+    let states = |rss, steering| {
+        let all = [
+            ("rss", rss),
+            ("ipv4-checksum", Refused),
+            ("esp-steering", steering),
+            ("inline-crypto", Refused),
+        ];
+        all.map(|(kind, state)| (kind.to_owned(), state)).into()
+    };
+    assert_eq!(of(&ports.0[0]), (1, states(Unused, Unused)));
+    assert_eq!(of(&ports.0[1]), (2, states(Used, Refused)));
+    // Null ports deliver packets all the time: by its own queue of `lan` the second worker has some at once.
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        let State::Workers(workers) = client.show(Show::from(What::Workers)).await.unwrap() else {
+            panic!("workers")
+        };
+        if workers.0.iter().all(|worker| worker.rx_packets > 0) {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{workers:?}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
 

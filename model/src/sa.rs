@@ -60,6 +60,18 @@ impl Spi {
         (self.0 >> 18 & (Self::WORKERS as u32 - 1)) as u16
     }
 
+    /// What the SPIs of one worker of so many have in common: the bits of them that tell it, and what these are. Where the number is not a
+    /// power of two, those that we choose: of SPIs that somebody else chose some name the worker by another number.
+    #[must_use]
+    pub const fn bits_of(worker: u16, workers: u16) -> SpiBits {
+        let all = if workers.is_power_of_two() && workers as usize <= Self::WORKERS {
+            workers as u32 - 1
+        } else {
+            Self::WORKERS as u32 - 1
+        };
+        SpiBits { mask: all << 18, value: (worker as u32 & all) << 18 }
+    }
+
     /// The place among its worker's inbound SAs.
     #[must_use]
     pub const fn slot(self) -> u32 {
@@ -70,6 +82,23 @@ impl Spi {
     #[must_use]
     pub const fn generation(self) -> u8 {
         (self.0 >> 24) as u8
+    }
+}
+
+/// A part of all SPIs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct SpiBits {
+    /// The bits that count.
+    pub mask: u32,
+    /// What they are.
+    pub value: u32,
+}
+
+impl SpiBits {
+    /// Whether an SPI is one of these.
+    #[must_use]
+    pub const fn has(self, spi: Spi) -> bool {
+        spi.0 & self.mask == self.value
     }
 }
 
@@ -381,6 +410,19 @@ mod tests {
         assert_eq!([Spi::of(64, 0, 1), Spi::of(0, 1 << 18, 1), Spi::of(0, 0, 0)], [None; 3]);
         assert_eq!((Spi::new(255), Spi::new(256).map(Spi::slot)), (None, Some(256)));
         assert_eq!(Spi::of(0, 5, 0xab).unwrap().to_string(), "0xab000005");
+    }
+
+    #[test]
+    fn the_bits_of_workers_part_all_spis_that_name_them() {
+        for workers in 1..=64_u16 {
+            for named in 0..64_u16 {
+                let spi = Spi::of(named, 0x2_5555, 0xe7).unwrap();
+                let of: Vec<_> =
+                    (0..workers).filter(|worker| Spi::bits_of(*worker, workers).has(spi)).collect();
+                let is_one = named < workers || workers.is_power_of_two();
+                assert_eq!(of, if is_one { vec![named % workers] } else { vec![] }, "{named} of {workers}");
+            }
+        }
     }
 
     /// Input: every length of a GRE packet and of an MTU, in each form. Output: sizes as RFC 4303 §2 draws them, and the largest

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use model::observe::{CaptureRequest, Captured, TraceRequest, TraceStep};
-use model::state::ports::{Port, Ports, Traffic};
+use model::state::ports::{Offload, OffloadKind, OffloadState, Port, Ports, Traffic};
 use model::state::workers::{Idle, Worker, Workers};
 use model::state::{Event, Show, State, What};
 use model::{InterfaceName, Mac, WorkerId};
@@ -257,7 +257,11 @@ fn each_thing_that_costs_speed_is_found_and_said_with_its_remedy() {
     let memif = |m: &Machine| {
         m.dataplane(700, &["--workers", "2,3", "--port", "wan=net_memif0", "--idle=poll"], "0-1")
     };
-    with("memif", &memif).ails("spreading", "slow", "wan (net_memif)", "one worker");
+    let (status, all) = with("memif", &memif).diagnosed(&[]);
+    let spreading =
+        all["findings"].as_array().unwrap().iter().find(|finding| finding["topic"] == "spreading");
+    assert_eq!((status, &spreading.unwrap()["verdict"]), (0, &"note".into()));
+    assert_eq!(spreading.unwrap()["found"], "without RSS, the other end chooses the worker: wan (net_memif)");
     let flags = |words: &str| format!("flags : {words}\n");
     let plain = |m: &Machine| m.put("proc/cpuinfo", &flags("aes pclmulqdq constant_tsc nonstop_tsc"));
     with("plain", &plain).ails("AES-GCM", "slow", "no VAES", "");
@@ -320,6 +324,11 @@ impl Management for Node {
             queues: 1,
             rx: Traffic::default(),
             tx: Traffic::default(),
+            offloads: [OffloadState::Unused, OffloadState::Used, OffloadState::Refused, OffloadState::Unused]
+                .into_iter()
+                .zip(OffloadKind::ALL)
+                .map(|(state, kind)| Offload { kind, state })
+                .collect(),
         };
         Ok(match show.what {
             What::Workers => State::Workers(Workers([0, 1].map(worker).into())),
@@ -365,9 +374,10 @@ fn what_the_data_plane_says_of_itself_counts() {
     assert_eq!(output.status.code(), Some(1), "{text}");
     for line in [
         "slow  AES-GCM       ring is used, and the processor can do vaes512",
-        "slow  spreading     without RSS, or with fewer queues than workers: wan (net_virtio, queues: 1)",
+        "slow  spreading     fewer queues than workers: software spreads what comes by wan (net_virtio, queues: 1), and a worker with a queue looks at every packet",
+        "slow  offloads      offered and not used: wan (rss)",
         "slow  idle          workers sleep up to 200 µs when nothing comes, and a card's ring may overflow meanwhile",
-        "3 findings cost speed.",
+        "4 findings cost speed.",
     ] {
         assert!(text.lines().any(|one| one == line), "{line} is not in\n{text}");
     }

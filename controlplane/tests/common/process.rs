@@ -88,6 +88,7 @@ impl server::Dataplane for Service {
             queues: 1,
             rx: Traffic::default(),
             tx: Traffic::default(),
+            offloads: Vec::new(),
         };
         Ok(Greeting {
             instance: self.0.instance,

@@ -8,6 +8,7 @@
 #include <rte_ethdev.h>
 #include <rte_fib.h>
 #include <rte_fib6.h>
+#include <rte_flow.h>
 #include <rte_lcore.h>
 #include <rte_lpm.h>
 #include <rte_lpm6.h>

@@ -14,6 +14,7 @@
 
 mod eal;
 mod errno;
+mod flow;
 pub mod lpm;
 mod mbuf;
 mod mempool;
@@ -24,6 +25,7 @@ mod worker;
 
 pub use eal::{Eal, EalArgs, EalError, LogLevel, Memory};
 pub use errno::Errno;
+pub use flow::{EspForm, EspRule, RuleRefused};
 pub use mbuf::{HEADROOM, Mbuf, free_bulk};
 pub use mempool::{Mempool, MempoolConfig, MempoolError};
 pub use port::{Link, Offloading, Offloads, Opened, Port, PortConfig, PortError, PortStats, Step};

@@ -70,7 +70,7 @@ impl PortConfig {
 /// closes when this and all its queues are dropped.
 #[derive(Debug)]
 pub struct Port {
-    device: Arc<Device>,
+    pub(crate) device: Arc<Device>,
     name: String,
     driver: String,
     offloads: Offloads,
@@ -253,6 +253,8 @@ pub enum PortError {
 pub(crate) struct Device {
     id: u16,
     closed: AtomicBool,
+    /// Whether it has rules for queues.
+    has_rules: AtomicBool,
 }
 
 /// Devices that are open, a bit each: two owners of one queue would be two users of one ring.
@@ -263,7 +265,11 @@ impl Device {
     /// Takes the device, unless it is taken.
     fn take(id: u16) -> Option<Self> {
         let bit = 1 << id;
-        (OPEN.fetch_or(bit, Ordering::AcqRel) & bit == 0).then(|| Self { id, closed: AtomicBool::new(false) })
+        (OPEN.fetch_or(bit, Ordering::AcqRel) & bit == 0).then(|| Self {
+            id,
+            closed: AtomicBool::new(false),
+            has_rules: AtomicBool::new(false),
+        })
     }
 
     #[inline(always)]
@@ -271,10 +277,19 @@ impl Device {
         self.id
     }
 
+    /// Says that it has rules for queues now, which are to go before it is closed.
+    pub(crate) fn keep_rules(&self) {
+        self.has_rules.store(true, Ordering::Release);
+    }
+
     /// Stops and closes the device; a second time it does nothing.
     fn close(&self) -> Result<(), (Step, Errno)> {
         if self.closed.swap(true, Ordering::AcqRel) {
             return Ok(());
+        }
+        if self.has_rules.load(Ordering::Acquire) {
+            // SAFETY: the device is ours and still runs; without an error to fill in. What a driver does not take back goes when it stops.
+            let _ = unsafe { dpdk_sys::rte_flow_flush(self.id, std::ptr::null_mut()) };
         }
         // SAFETY: the device is ours, and no queue of it is in use any more.
         let (stopped, closed) =

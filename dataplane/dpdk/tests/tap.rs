@@ -3,7 +3,9 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-use dpdk::{Eal, EalArgs, Mbuf, Memory, Mempool, MempoolConfig, Opened, Port, PortConfig, free_bulk};
+use dpdk::{
+    Eal, EalArgs, Errno, EspRule, Mbuf, Memory, Mempool, MempoolConfig, Opened, Port, PortConfig, free_bulk,
+};
 use nix::poll::{PollFd, PollFlags, poll};
 use nix::sched::{CloneFlags, unshare};
 use std::net::UdpSocket;
@@ -113,6 +115,13 @@ fn tap_ports() {
     let several = PortConfig { rx_queues: 4, tx_queues: 4, ..PortConfig::new(pool) };
     let many = Port::open(&eal, "net_tap1", &several).unwrap();
     assert_eq!((many.rx.len(), many.tx.len()), (4, 4));
+    // Its driver knows rules, and none about ESP; the port works on.
+    let rules: Vec<_> =
+        (0..4).map(|queue| EspRule { mask: 3 << 18, value: u32::from(queue) << 18, queue }).collect();
+    for (form, taken) in many.port.steer_esp(&rules) {
+        let refused = taken.unwrap_err();
+        assert_eq!((refused.errno, &*refused.reason), (Errno(95), "item not supported"), "{form}");
+    }
     let idle = pool.in_use();
 
     udp_there_and_back(&mut one);

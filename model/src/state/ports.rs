@@ -19,6 +19,62 @@ pub struct Traffic {
     pub errors: u64,
 }
 
+/// What a port's device may do in place of the workers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OffloadKind {
+    /// Spreads flows over receive queues (RSS).
+    Rss,
+    /// Checks the IPv4 header checksum of what it receives.
+    Ipv4Checksum,
+    /// Puts ESP into the queue of the worker that has its SA, by its SPI.
+    EspSteering,
+    /// Seals and opens ESP. Never used: there is a hook alone.
+    InlineCrypto,
+}
+
+impl OffloadKind {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Rss, Self::Ipv4Checksum, Self::EspSteering, Self::InlineCrypto];
+}
+
+impl fmt::Display for OffloadKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Rss => "rss",
+            Self::Ipv4Checksum => "ipv4-checksum",
+            Self::EspSteering => "esp-steering",
+            Self::InlineCrypto => "inline-crypto",
+        })
+    }
+}
+
+/// Whether it does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OffloadState {
+    /// It does.
+    Used,
+    /// It could, or has not been asked, and is not wanted to: there is no use for it, or it is switched off.
+    Unused,
+    /// It cannot, or has refused.
+    Refused,
+}
+
+impl OffloadState {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Used, Self::Unused, Self::Refused];
+}
+
+/// One thing that a port's device may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Offload {
+    /// What.
+    pub kind: OffloadKind,
+    /// Whether it does.
+    pub state: OffloadState,
+}
+
 /// A port.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Port {
@@ -40,9 +96,22 @@ pub struct Port {
     pub rx: Traffic,
     /// Sent.
     pub tx: Traffic,
+    /// What its device does in place of the workers, and what it could do.
+    pub offloads: Vec<Offload>,
 }
 
 impl Port {
+    /// What is used of its device, then in brackets what is not and could be.
+    fn told_offloads(&self) -> String {
+        let of = |state| -> Vec<_> {
+            let those = self.offloads.iter().filter(|offload| offload.state == state);
+            those.map(|offload| offload.kind.to_string()).collect()
+        };
+        let (mut words, unused) = (of(OffloadState::Used), of(OffloadState::Unused));
+        words.extend(unused.into_iter().map(|kind| format!("({kind})")));
+        if words.is_empty() { "-".to_owned() } else { words.join(" ") }
+    }
+
     pub(super) fn is_admitted(&self, filter: &Filter) -> bool {
         filter.admits_interface(self.interface)
             || filter.interface.is_some_and(|wanted| wanted.as_str() == self.name)
@@ -70,6 +139,7 @@ impl fmt::Display for Ports {
             ">Tx packets",
             ">Tx bytes",
             ">Tx errors",
+            "Offloads (unused)",
         ];
         let mut table = Table::new(headings, "no ports");
         for p in &self.0 {
@@ -87,6 +157,7 @@ impl fmt::Display for Ports {
                 p.tx.packets.to_string(),
                 p.tx.bytes.to_string(),
                 p.tx.errors.to_string(),
+                p.told_offloads(),
             ]);
         }
         table.fmt(f)

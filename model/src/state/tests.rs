@@ -11,7 +11,8 @@ use super::fib::FibEntry;
 use super::ike::{Child, IkeSa, IkeState, Role};
 use super::nhrp::{Entry, EntryFlags, EntryType};
 use super::nhs::{Server, ServerState};
-use super::ports::{Port, Traffic};
+use super::ports::OffloadState::{Refused, Unused, Used};
+use super::ports::{Offload, OffloadKind, Port, Traffic};
 use super::program::Programmed;
 use super::routes::RibRoute;
 use super::sa::Sa;
@@ -214,6 +215,11 @@ fn ports() -> Ports {
         queues: 2,
         rx: Traffic { packets: 3, bytes: 180, errors: 1 },
         tx: Traffic::default(),
+        offloads: [Used, Unused, Refused, Unused]
+            .into_iter()
+            .zip(OffloadKind::ALL)
+            .map(|(state, kind)| Offload { kind, state })
+            .collect(),
     }])
 }
 
@@ -353,8 +359,8 @@ Index  Kind                  Interface  Next hop  NBMA         Stack  Fallback  
     assert_eq!(
         ports().to_string(),
         "\
-Port   Interface  Driver   MAC                Link   MTU  Queues  Rx packets  Rx bytes  Rx errors  Tx packets  Tx bytes  Tx errors
-port0  wan        net_tap  02:00:00:00:00:01  up    1500       2           3       180          1           0         0          0
+Port   Interface  Driver   MAC                Link   MTU  Queues  Rx packets  Rx bytes  Rx errors  Tx packets  Tx bytes  Tx errors  Offloads (unused)
+port0  wan        net_tap  02:00:00:00:00:01  up    1500       2           3       180          1           0         0          0  rss (ipv4-checksum) (inline-crypto)
 "
     );
     assert_eq!(

@@ -9,7 +9,7 @@ use model::state::fib::FibEntry;
 use model::state::ike::{Child, IkeSa, IkeState, Role};
 use model::state::nhrp::{Entry, EntryFlags, EntryType};
 use model::state::nhs::{Server, ServerState};
-use model::state::ports::{Port, Traffic};
+use model::state::ports::{Offload, OffloadKind, OffloadState, Port, Traffic};
 use model::state::program::Programmed;
 use model::state::routes::RibRoute;
 use model::state::sa::Sa;
@@ -34,6 +34,8 @@ enumeration!(EntryType => EntryType { Incomplete, Negative, Cached, Dynamic, Nhs
 enumeration!(ServerState => ServerState { Waiting, Expecting, Responding });
 enumeration!(AdjacencyKind => AdjacencyKind { Neighbour, Midchain, Glean, Incomplete, Receive, Drop, Balanced, Unprotected });
 enumeration!(Idle => Idle { Poll, Adaptive });
+enumeration!(OffloadKind => OffloadKind { Rss, Ipv4Checksum, EspSteering, InlineCrypto });
+enumeration!(OffloadState => OffloadState { Used, Unused, Refused });
 
 message!(PeerAttributes => PeerAttributes {
     statically: same, dynamic: same, incomplete: same, local: same, nated: same, shortcut: same,
@@ -71,8 +73,9 @@ message!(Adjacency => Adjacency {
 message!(Traffic => Traffic { packets: same, bytes: same, errors: same, });
 message!(Port => Port {
     name: same, driver: same, interface: maybe_text, mac: text, up: same, mtu: small, queues: small, rx: inner,
-    tx: inner,
+    tx: inner, offloads: inners,
 });
+message!(Offload => Offload { kind: enumerator, state: enumerator, });
 message!(Worker => Worker {
     id: worker, core: small, idle: enumerator, breaths: same, busy_breaths: same, rx_packets: same,
     tx_packets: same, dropped: same, busy_cycles: same, generation: same, handed_in: same, handed_off: same, aead: same,

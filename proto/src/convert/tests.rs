@@ -392,6 +392,8 @@ fn every_enumerator_has_its_own_number_and_none_has_zero() {
     all(&state::nhs::ServerState::ALL);
     all(&state::adjacency::AdjacencyKind::ALL);
     all(&state::workers::Idle::ALL);
+    all(&state::ports::OffloadKind::ALL);
+    all(&state::ports::OffloadState::ALL);
     all(&Suite::ALL);
 }
 

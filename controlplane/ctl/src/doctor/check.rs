@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use model::state::count;
-use model::state::ports::Port;
+use model::state::ports::{OffloadKind, OffloadState, Port};
 use model::state::workers::{Idle, Worker};
 
 use super::machine::{Cores, Dataplane, Machine, Planned, pci};
@@ -43,7 +43,7 @@ impl Site {
             let workers = self.planned.workers.clone();
             self.machine.dataplanes.push(Dataplane { workers, ports, ..Dataplane::default() });
         }
-        let checks: [fn(&Self) -> Vec<Finding>; 13] = [
+        let checks: [fn(&Self) -> Vec<Finding>; 14] = [
             Self::dataplane,
             Self::huge_pages,
             Self::transparent,
@@ -56,6 +56,7 @@ impl Site {
             Self::numa,
             Self::ports,
             Self::spreading,
+            Self::offloads,
             Self::idle,
         ];
         checks.iter().flat_map(|check| check(self)).collect()
@@ -462,25 +463,85 @@ impl Site {
         if most < 2 {
             return Vec::new();
         }
-        let few = self.ports.iter().filter(|port| usize::from(port.queues) < self.workers.len());
-        let few = few.map(|port| format!("{} ({}, queues: {})", port.name, port.driver, port.queues));
         let dataplanes = self.machine.dataplanes.iter().filter(|dataplane| dataplane.workers.len() > 1);
-        let alone = dataplanes
-            .flat_map(|dataplane| &dataplane.ports)
-            .filter(|(_, device)| NOT_SPREADING.contains(&driver(device)));
-        let alone = alone.map(|(name, device)| format!("{name} ({})", driver(device)));
-        let bad: BTreeSet<String> = few.chain(alone).collect();
-        if bad.is_empty() {
-            return vec![Finding::new(topic, Verdict::Ok, "ports spread flows over the workers' queues")];
+        let devices = dataplanes.flat_map(|dataplane| &dataplane.ports);
+        let chosen: BTreeSet<String> = devices
+            .filter(|(_, device)| NOT_SPREADING.contains(&driver(device)))
+            .filter(|(name, _)| !self.ports.iter().any(|port| port.name == *name && self.is_short(port)))
+            .map(|(name, device)| format!("{name} ({})", driver(device)))
+            .collect();
+        let short = self.ports.iter().filter(|port| self.is_short(port));
+        let short: Vec<_> =
+            short.map(|port| format!("{} ({}, queues: {})", port.name, port.driver, port.queues)).collect();
+        let mut findings = Vec::new();
+        if !short.is_empty() {
+            let found = format!(
+                "fewer queues than workers: software spreads what comes by {}, and a worker with a queue looks at every packet",
+                short.join(", ")
+            );
+            findings.push(
+                Finding::new(topic, Verdict::Slow, found)
+                    .remedy("a NIC with RSS and a queue for each worker, or one worker"),
+            );
         }
-        let found = format!(
-            "without RSS, or with fewer queues than workers: {}",
-            bad.into_iter().collect::<Vec<_>>().join(", ")
-        );
-        vec![
-            Finding::new(topic, Verdict::Slow, found)
-                .remedy("one worker, or a NIC with RSS and a queue for each worker"),
-        ]
+        if !chosen.is_empty() {
+            let chosen = chosen.into_iter().collect::<Vec<_>>().join(", ");
+            let found = format!("without RSS, the other end chooses the worker: {chosen}");
+            findings.push(
+                Finding::new(topic, Verdict::Note, found).remedy(
+                    "a NIC with RSS; or --queues NAME=1, then software spreads flows over all workers",
+                ),
+            );
+        }
+        if findings.is_empty() {
+            findings.push(Finding::new(topic, Verdict::Ok, "ports spread flows over the workers' queues"));
+        }
+        findings
+    }
+
+    /// Whether a port has fewer queues than there are workers.
+    fn is_short(&self, port: &Port) -> bool {
+        usize::from(port.queues) < self.workers.len()
+    }
+
+    /// Whether cards do what they can in place of the workers.
+    fn offloads(&self) -> Vec<Finding> {
+        let topic = "offloads";
+        let cards = || self.ports.iter().filter(|port| !NOT_SPREADING.contains(&&*port.driver));
+        let several = self.workers.len() > 1;
+        let in_state = |state| -> Vec<String> {
+            let of = |port: &Port| {
+                let those = port.offloads.iter().filter(|offload| offload.state == state);
+                // What there is a use for.
+                let those = those.filter(|offload| match offload.kind {
+                    OffloadKind::Ipv4Checksum => true,
+                    OffloadKind::Rss => several,
+                    // Not asked: for the reason that RSS is not used for.
+                    OffloadKind::EspSteering => several && state != OffloadState::Unused,
+                    OffloadKind::InlineCrypto => false,
+                });
+                let kinds: Vec<_> = those.map(|offload| offload.kind.to_string()).collect();
+                (!kinds.is_empty()).then(|| format!("{} ({})", port.name, kinds.join(", ")))
+            };
+            cards().filter_map(of).collect()
+        };
+        let unused = in_state(OffloadState::Unused);
+        if !unused.is_empty() {
+            let found = format!("offered and not used: {}", unused.join(", "));
+            let remedy =
+                "start nave-dataplane without --offloads NAME=none, and with a queue for each worker";
+            return vec![Finding::new(topic, Verdict::Slow, found).remedy(remedy)];
+        }
+        let refused = in_state(OffloadState::Refused);
+        if !refused.is_empty() {
+            let found = format!("not offered: {}; workers do it themselves", refused.join(", "));
+            return vec![Finding::new(topic, Verdict::Note, found)];
+        }
+        let used = in_state(OffloadState::Used);
+        match used.is_empty() {
+            true => Vec::new(),
+            false => vec![Finding::new(topic, Verdict::Ok, format!("used: {}", used.join(", ")))],
+        }
     }
 
     fn idle(&self) -> Vec<Finding> {
