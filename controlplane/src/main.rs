@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use controlplane::shell;
+use controlplane::shell::{self, Until};
 
 /// Control plane of a Nave node: NHRP, routes, configuration, management.
 ///
@@ -22,6 +22,9 @@ struct Arguments {
     /// written on behind what is there and grows without end.
     #[arg(long, value_name = "FILE")]
     journal: Option<PathBuf>,
+    /// End when standard input ends: with whoever started this process, even if that is killed.
+    #[arg(long)]
+    until_stdin_ends: bool,
     /// Only read and check the configuration file.
     #[arg(long)]
     check: bool,
@@ -56,5 +59,6 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         .with_target(false)
         .init();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    runtime.block_on(shell::run(arguments.config, arguments.journal))
+    let until = if arguments.until_stdin_ends { Until::StdinEnds } else { Until::Signal };
+    runtime.block_on(shell::run(arguments.config, arguments.journal, until))
 }

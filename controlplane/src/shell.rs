@@ -92,11 +92,20 @@ pub struct World<Stop> {
     pub stop: Stop,
 }
 
+/// What ends a control plane besides SIGTERM and SIGINT.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Until {
+    /// Nothing.
+    Signal,
+    /// The end of standard input: whoever started it is gone.
+    StdinEnds,
+}
+
 /// Runs the control plane with the kernel and the signals of this process, until it is told to stop.
 ///
 /// # Errors
 /// What keeps it from starting or going on, in one sentence.
-pub async fn run(config_file: PathBuf, journal: Option<PathBuf>) -> Result<()> {
+pub async fn run(config_file: PathBuf, journal: Option<PathBuf>, until: Until) -> Result<()> {
     let mut hangup = signal(SignalKind::hangup()).context("SIGHUP")?;
     let mut terminate = signal(SignalKind::terminate()).context("SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT")?;
@@ -114,6 +123,7 @@ pub async fn run(config_file: PathBuf, journal: Option<PathBuf>) -> Result<()> {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
+            () = proto::server::stdin_ended(), if until == Until::StdinEnds => {}
         }
     };
     run_in(World { config_file, journal, orders, notices, reload, stop }).await

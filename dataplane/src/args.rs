@@ -64,6 +64,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "PROVIDER", default_value = "auto")]
     pub(crate) aead: Aead,
 
+    /// End when standard input ends: with whoever started this process, even if that is killed.
+    #[arg(long)]
+    pub(crate) until_stdin_ends: bool,
+
     /// Packet buffers. If not given: enough for all rings, and 8,192 more.
     #[arg(long, value_name = "COUNT")]
     pub(crate) buffers: Option<u32>,

@@ -373,7 +373,7 @@ fn share(
     Ok((ports, plans))
 }
 
-/// Serves until SIGINT or SIGTERM. The runtime's threads inherit the cores of this one, which are no worker's.
+/// Serves until SIGINT or SIGTERM, or the end of standard input if that was asked for. The runtime's threads inherit the cores of this one, which are no worker's.
 fn serve(
     args: &Args,
     service: Arc<Service>,
@@ -390,8 +390,13 @@ fn serve(
             (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
         tokio::spawn(Arc::clone(&service).watch());
         tokio::spawn(Arc::clone(&service).hand_up(punted));
+        let with_stdin = args.until_stdin_ends;
         let stop = async move {
-            tokio::select! { _ = interrupt.recv() => (), _ = terminate.recv() => () }
+            tokio::select! {
+                _ = interrupt.recv() => (),
+                _ = terminate.recv() => (),
+                () = proto::server::stdin_ended(), if with_stdin => (),
+            }
         };
         tracing::info!(socket = %args.socket.display(), "serving");
         let served =

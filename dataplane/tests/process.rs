@@ -294,6 +294,23 @@ async fn packets_are_traced_from_port_to_port() {
     drop(nobody);
 }
 
+/// Input: standard input that ends, as that of a process whose parent was killed, or stays open. Output: an end as by a signal, and a data plane
+/// that serves on.
+#[test]
+fn ends_with_its_standard_input_if_it_is_told_to() {
+    let mut running = Running::start_with("stdin", "0", &["--until-stdin-ends"]);
+    assert!(running.child.try_wait().unwrap().is_none());
+    drop(running.child.stdin.take());
+    // Or else this waits for ever.
+    assert!(running.child.wait().unwrap().success());
+    assert!(!running.socket.exists());
+
+    let mut untold = Running::start("no-stdin", "0");
+    drop(untold.child.stdin.take());
+    assert!(untold.child.try_wait().unwrap().is_none());
+    assert!(untold.terminate().success());
+}
+
 /// Input: flags that cannot be. Output: one sentence that names the flag, and the exit code.
 #[test]
 fn what_cannot_start_says_why() {

@@ -2,7 +2,7 @@
 
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
@@ -19,7 +19,8 @@ const LINK: Duration = Duration::from_secs(20);
 /// Mebibytes of the data plane's packet buffers.
 const MEGABYTES: u32 = 128;
 
-/// A program that serves on a socket; it ends with this.
+/// A program that serves on a socket; it ends with this, and with this process: its standard input is a pipe of ours, so that it notices even if
+/// we are killed.
 #[derive(Debug)]
 pub(crate) struct Process {
     child: Child,
@@ -41,7 +42,7 @@ impl Process {
             None => std::env::current_exe()?.with_file_name(format!("nave-{name}")),
         };
         let mut command = Command::new(&program);
-        command.args(args);
+        command.args(args).arg("--until-stdin-ends").stdin(Stdio::piped());
         // Without being told otherwise it speaks of what is worth a look only.
         command.env("NAVE_LOG", std::env::var("NAVE_LOG").unwrap_or_else(|_| "warn".into()));
         let child = command.spawn().with_context(|| {

@@ -1,8 +1,9 @@
 //! `nave-perf wire` and `ndr` as a user runs them, with the data plane of the same build (`cargo build --bins` first, as for the black-box tests).
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -94,6 +95,57 @@ fn a_search_ends_between_what_held_and_what_did_not() {
             Some(mpps) => assert!((mpps / highest - 1.0).abs() < 1e-9, "{found}"),
             None => assert_eq!(highest, 0.0, "{found}"),
         }
+    }
+}
+
+/// State (`Z` of one that has ended and nobody has asked for) and parent of a process (proc(5)), by its number in `/proc`.
+fn look_at(number: &str) -> Option<(char, u32)> {
+    let stat = std::fs::read_to_string(format!("/proc/{number}/stat")).ok()?;
+    let (_, behind_name) = stat.rsplit_once(')')?;
+    let mut fields = behind_name.split_whitespace();
+    Some((fields.next()?.chars().next()?, fields.next()?.parse().ok()?))
+}
+
+/// The process that this one has started, once it is there.
+fn child_of(parent: u32) -> Option<String> {
+    let entries = std::fs::read_dir("/proc").unwrap().flatten();
+    let mut numbers = entries.filter_map(|entry| entry.file_name().into_string().ok());
+    numbers.find(|number| look_at(number).is_some_and(|(_, of)| of == parent))
+}
+
+/// Input: a `nave-perf` that is killed in the middle of a measurement. Output: its data plane, which polls, ends too.
+#[test]
+fn a_data_plane_ends_with_a_nave_perf_that_is_killed() {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let until = Instant::now() + Duration::from_secs(60);
+    let mut perf = Command::new(env!("CARGO_BIN_EXE_nave-perf"))
+        .args(["wire", "--scenario", "ipv4", "--packets", "1000000000"])
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let dataplane = loop {
+        if let Some(number) = child_of(perf.id()) {
+            break number;
+        }
+        assert!(Instant::now() < until && perf.try_wait().unwrap().is_none(), "no data plane was started");
+        std::thread::sleep(Duration::from_millis(10));
+    };
+    // Its workers run when it has threads of that name.
+    let task = format!("/proc/{dataplane}/task");
+    let has_worker = || {
+        let threads = std::fs::read_dir(&task).into_iter().flatten().flatten();
+        let mut names = threads.filter_map(|thread| std::fs::read_to_string(thread.path().join("comm")).ok());
+        names.any(|name| name.starts_with("nave-worker"))
+    };
+    while !has_worker() {
+        assert!(Instant::now() < until && perf.try_wait().unwrap().is_none(), "its worker does not run");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    perf.kill().unwrap();
+    perf.wait().unwrap();
+    while look_at(&dataplane).is_some_and(|(state, _)| state != 'Z') {
+        assert!(Instant::now() < until, "process {dataplane} is left behind");
+        std::thread::sleep(Duration::from_millis(10));
     }
 }
 

@@ -125,6 +125,20 @@ pub fn from_results<T: Send + 'static>(
     Box::pin(ReceiverStream::new(receiver))
 }
 
+/// Ready when standard input ends: whoever started this process, and holds the other end of that pipe, is gone, however it went. What comes
+/// there is read by a thread of its own, and forgotten.
+pub async fn stdin_ended() {
+    let (ended, end) = tokio::sync::oneshot::channel::<()>();
+    let read = move || {
+        let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
+        drop(ended);
+    };
+    match std::thread::Builder::new().name("nave-stdin".to_owned()).spawn(read) {
+        Ok(_) => drop(end.await),
+        Err(_) => std::future::pending().await,
+    }
+}
+
 /// Serves a data plane on `path` until `stop` is ready.
 ///
 /// # Errors

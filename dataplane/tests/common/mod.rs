@@ -32,6 +32,7 @@ impl Running {
             .args(["--idle", "adaptive", "--workers", workers, "--socket"])
             .arg(&socket)
             .args(flags)
+            .stdin(Stdio::piped())
             .stderr(Stdio::inherit())
             .spawn()
             .unwrap();
