@@ -197,6 +197,7 @@ impl Cloud {
                 mtu: None,
                 port_args: vec![port("wan", 0), port("lan", 1)],
                 workers: vec![index % cores],
+                offloads: None,
                 dataplane: None,
                 controlplane: None,
             };

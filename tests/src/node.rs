@@ -119,6 +119,8 @@ pub struct Node {
     pub(crate) port_args: Vec<String>,
     /// Cores of the data plane's workers, one each, before it is started.
     pub workers: Vec<usize>,
+    /// What all its ports do in place of the workers, if not what is usual: `all` or `none`.
+    pub offloads: Option<&'static str>,
     /// Its data plane, while it runs.
     pub dataplane: Option<Process>,
     /// Its control plane, while it runs.
@@ -240,6 +242,10 @@ impl Node {
         command.arg("--socket").arg(self.dataplane_socket());
         for port in &self.port_args {
             command.args(["--port", port]);
+        }
+        if let Some(offloads) = self.offloads {
+            let names = self.port_args.iter().filter_map(|port| port.split('=').next());
+            command.args(names.flat_map(|name| ["--offloads".to_owned(), format!("{name}={offloads}")]));
         }
         let workers: Vec<_> = self.workers.iter().map(ToString::to_string).collect();
         let memory = format!("no-huge:{}", 128 * workers.len());
