@@ -84,12 +84,14 @@ pub fn open<B: Burst>(provider: Provider, burst: &mut B) {
 }
 
 /// Encrypts one packet and writes its ICV, as [`seal`] does.
+#[inline(never)]
 pub fn seal_one(mut packet: Packet<'_>) {
     seal_any(&mut packet);
 }
 
 /// Authenticates and decrypts one packet, as [`open`] does; whether it is authentic.
 #[must_use]
+#[inline(never)]
 pub fn open_one(mut packet: Packet<'_>) -> bool {
     open_any(&mut packet)
 }

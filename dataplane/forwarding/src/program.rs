@@ -73,8 +73,8 @@ pub struct Port {
     pub mtu: u16,
 }
 
-/// Tunnel, NBMA address and UDP port (of what is not protected 0), what sends there, and the link by which it does.
-type Way = (InterfaceId, IpAddr, u16, Target, Option<Target>);
+/// Tunnel, NBMA address and UDP port (of what is not protected 0), and what sends there.
+type Way = (InterfaceId, IpAddr, u16, Target);
 
 /// The one writer of the tables.
 #[derive(Debug)]
@@ -109,9 +109,9 @@ pub struct Program {
     interfaces: Arc<Interfaces>,
     decap: Arc<Decap>,
     nbmas: Arc<Nbmas>,
-    /// The ways to NBMA addresses, by address and by what sends that way.
-    ways: BTreeSet<Way>,
-    way_of: HashMap<Target, Way>,
+    /// The ways to NBMA addresses, each with the link by which it goes; and the address and port of what sends that way.
+    ways: BTreeMap<Way, Option<Target>>,
+    way_of: HashMap<Target, (IpAddr, u16)>,
     publisher: Publisher<Tables>,
     workers: Vec<Arc<Counters>>,
     /// What workers were told of SAs, and the slots of the peers that are sealed for.
@@ -175,7 +175,7 @@ impl Program {
             interfaces: Arc::default(),
             decap: Arc::default(),
             nbmas: Arc::default(),
-            ways: BTreeSet::new(),
+            ways: BTreeMap::new(),
             way_of: HashMap::new(),
             publisher: Publisher::new(empty),
             workers: Vec::new(),
@@ -212,7 +212,7 @@ impl Program {
     /// is programmed: an SPI names its worker modulo their number.
     ///
     /// # Errors
-    /// [`MapError`] without address space for its counters (16 MiB) and its SAs (500 MiB; memory is taken when it is used).
+    /// [`MapError`] without address space for its counters (16 MiB) and its SAs (600 MiB; memory is taken when it is used).
     pub fn worker<B: PacketBuf>(&mut self) -> Result<Worker<B>, MapError> {
         let index = self.workers.len();
         let (counters, orders, lines) = self.add_worker()?;

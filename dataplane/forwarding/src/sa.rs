@@ -11,10 +11,12 @@
 //! worker, or each worker has one of its own (RFC 9611); its slot is the number of the peer's protection, which adjacencies carry
 //! ([`crate::adjacency::Adjacency::protection`]) and which is the same in all workers. A slot tells a worker that is not its owner who is.
 //!
-//! Of each SA a line is shared, atomics that the worker alone writes; window and key are the worker's own, inline in arrays of slots.
+//! Of each SA a line is shared, atomics that the worker alone writes; window, lifetimes and key are the worker's own, inline in arrays of
+//! slots: 64 bytes, the window's bits (128 for 1,024 of them, 64 at least), 640, and 32 if it has a lifetime.
 
 mod inbound;
 mod job;
+mod limits;
 mod lines;
 mod order;
 mod outbound;
@@ -22,13 +24,13 @@ mod window;
 
 use std::sync::Arc;
 
-use memory::{MapError, Pages};
+use memory::MapError;
 use model::sa::{Amount, Lifetimes};
 
 pub(crate) use inbound::{Inbound, InboundSa, Opener};
 pub(crate) use job::Jobs;
 pub(crate) use lines::{InboundCount, Lines};
-pub(crate) use order::{Change, NewInbound, NewOutbound, Order, OrderSender, Orders, orders};
+pub(crate) use order::{Change, NewInbound, NewOutbound, Order, OrderSender, Orders, SlotPages, orders};
 pub(crate) use outbound::{Numbered, Outbound, OutboundSa, Sealer};
 
 /// What an adjacency has in place of a slot if nothing protects it.
@@ -87,7 +89,7 @@ impl Sas {
     }
 
     /// The pages of the slots of inbound SAs, and of outbound ones: whoever gives orders takes their memory before.
-    pub(crate) fn pages(&self) -> [Vec<Pages>; 2] {
+    pub(crate) fn pages(&self) -> [SlotPages; 2] {
         [self.inbound.pages(), self.outbound.pages()]
     }
 
@@ -106,7 +108,7 @@ impl Sas {
             match &mut order.change {
                 Change::Inbound(new) => self.inbound.install(slot, new),
                 Change::InboundPeer { spi, domain, remote, port, lifetimes } => {
-                    self.inbound.move_peer(slot, *spi, (*domain, *remote, *port), *lifetimes);
+                    self.inbound.move_peer(slot, *spi, (*domain, *remote, *port), lifetimes);
                 }
                 Change::Outbound(new) => self.outbound.install(slot, new),
                 Change::Elsewhere(worker) => self.outbound.hand_to(slot, *worker),

@@ -44,15 +44,6 @@ impl<T> HugeSlots<T> {
         Some(unsafe { place.assume_init_ref() })
     }
 
-    /// The same, writable.
-    #[inline(always)]
-    #[must_use]
-    pub fn at_mut(&mut self, at: usize) -> Option<&mut T> {
-        let place = self.has(at).then(|| self.places.get_mut(at))??;
-        // SAFETY: as for `get`.
-        Some(unsafe { place.assume_init_mut() })
-    }
-
     /// Drops what is in a place, and moves `new` there if it is a value; `new` is empty then, and the bytes that it was are zero.
     /// Without such a place nothing happens.
     pub fn put(&mut self, at: usize, new: &mut Option<T>) {
@@ -130,7 +121,7 @@ mod tests {
         slots.put(63, &mut value(7));
         slots.put(64, &mut None);
         slots.put(5, &mut None);
-        slots.at_mut(0).unwrap().0 = 9;
+        slots.put(0, &mut value(9));
         assert_eq!([0, 63, 64].map(|at| there(&slots, at)), [Some(9), Some(7), None]);
         assert_eq!(Rc::strong_count(&counted), 4);
         // No such place: it stays with its owner.

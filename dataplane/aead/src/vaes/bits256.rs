@@ -526,7 +526,7 @@ pub(crate) fn seal_burst<B: Burst>(burst: &mut B) {
     let mut ahead = Ahead::of(burst);
     for at in 0..burst.len() {
         let mut coming = ahead.ask(burst, at + AHEAD);
-        let Some(mut packet) = burst.packet(at) else { continue };
+        let Some(packet) = burst.packet(at) else { continue };
         let key = packet.key;
         ahead.long = key.length() == 32;
         match key.form() {
@@ -534,7 +534,7 @@ pub(crate) fn seal_burst<B: Burst>(burst: &mut B) {
             Form::Vaes(lines) if packet.is_possible() => unsafe {
                 seal(lines, ahead.long, Fixed::of(&packet), packet.text, &mut coming)
             },
-            _ => crate::seal_any(&mut packet),
+            _ => crate::seal_one(packet),
         }
         burst.sealed(at);
     }
@@ -554,7 +554,7 @@ pub(crate) fn open_burst<B: Burst>(burst: &mut B) {
         let (mut is_there, mut is_authentic) = (false, false);
         if at < len {
             let mut coming = ahead.ask(burst, at + AHEAD);
-            if let Some(mut packet) = burst.packet(at) {
+            if let Some(packet) = burst.packet(at) {
                 let key = packet.key;
                 ahead.long = key.length() == 32;
                 is_there = true;
@@ -563,7 +563,7 @@ pub(crate) fn open_burst<B: Burst>(burst: &mut B) {
                     Form::Vaes(lines) if packet.is_possible() => unsafe {
                         open(lines, ahead.long, Fixed::of(&packet), packet.text, &mut coming)
                     },
-                    _ => crate::open_any(&mut packet),
+                    _ => crate::open_one(packet),
                 };
             }
         }

@@ -156,7 +156,7 @@ impl Program {
             }
             Key::PathMtu(tunnel, nbma) => {
                 let Some(id) = self.ids.get(&tunnel).copied() else { return };
-                change.targets.extend(self.ways_to(id, nbma.0, None).map(|(.., target, _)| *target));
+                change.targets.extend(self.ways_to(id, nbma.0, None).map(|(target, _)| target));
             }
             Key::InboundSa(spi) => self.touch_inbound(spi),
             Key::OutboundSa(protection, _) => self.touch_outbound(protection, change),

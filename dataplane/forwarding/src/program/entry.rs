@@ -79,37 +79,41 @@ impl Program {
         tunnel: InterfaceId,
         nbma: IpAddr,
         port: Option<u16>,
-    ) -> impl Iterator<Item = &Way> {
-        let first = (tunnel, nbma, port.unwrap_or(0), Target::NoRoute, None);
-        let is_there =
-            move |way: &&Way| (way.0, way.1) == (tunnel, nbma) && port.is_none_or(|port| way.2 == port);
-        self.ways.range(first..).take_while(is_there)
+    ) -> impl Iterator<Item = (Target, Option<Target>)> {
+        let first = (tunnel, nbma, port.unwrap_or(0), Target::NoRoute);
+        let is_there = move |(way, _): &(&Way, _)| {
+            (way.0, way.1) == (tunnel, nbma) && port.is_none_or(|port| way.2 == port)
+        };
+        self.ways.range(first..).take_while(is_there).map(|((.., target), link)| (*target, *link))
     }
 
     /// Where a tunnel's adjacency sends by its link, if it has one.
-    fn way_by(&self, target: Target, link: Option<Target>) -> Option<Way> {
+    fn way_by(&self, target: Target, link: Option<Target>) -> Option<(Way, Option<Target>)> {
         let (nbma, port, _) = self.outer(target)?;
-        Some((target.interface()?, nbma, port, target, link))
+        Some(((target.interface()?, nbma, port, target), link))
     }
 
     /// Notes by which link a tunnel's adjacency sends to its NBMA address: the control plane's packets to that address go the
     /// same way. Whether that changed anything for them.
-    pub(super) fn note_way(&mut self, target: Target, way: Option<Way>) -> bool {
-        let old = self.way_of.get(&target).copied();
-        if old == way {
+    pub(super) fn note_way(&mut self, target: Target, new: Option<(Way, Option<Target>)>) -> bool {
+        let old = self.way_of.get(&target).and_then(|(nbma, port)| {
+            let way = (target.interface()?, *nbma, *port, target);
+            Some((way, *self.ways.get(&way)?))
+        });
+        if old == new {
             return false;
         }
-        if let Some(old) = old {
-            self.ways.remove(&old);
+        if let Some((way, _)) = old {
+            self.ways.remove(&way);
             self.way_of.remove(&target);
         }
-        if let Some(way) = way {
-            self.ways.insert(way);
-            self.way_of.insert(target, way);
+        if let Some((way @ (_, nbma, port, _), link)) = new {
+            self.ways.insert(way, link);
+            self.way_of.insert(target, (nbma, port));
         }
         let mut changed = false;
-        for (tunnel, nbma, port, ..) in old.into_iter().chain(way) {
-            let link = self.ways_to(tunnel, nbma, Some(port)).find_map(|(.., link)| *link);
+        for ((tunnel, nbma, port, _), _) in old.into_iter().chain(new) {
+            let link = self.ways_to(tunnel, nbma, Some(port)).find_map(|(_, link)| link);
             let id = link.and_then(|link| self.slots.id(link));
             if self.nbmas.get(&(tunnel, nbma, port)).copied() == id {
                 continue;

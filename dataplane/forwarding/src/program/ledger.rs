@@ -60,29 +60,39 @@ pub(super) struct Identity {
     pub(super) esn: bool,
 }
 
+/// Lifetimes of an SA, which most have none of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Limits(Option<Box<Lifetimes>>);
+
+impl From<Lifetimes> for Limits {
+    fn from(lifetimes: Lifetimes) -> Self {
+        Self((lifetimes != Lifetimes::default()).then(|| Box::new(lifetimes)))
+    }
+}
+
 /// An inbound SA as its worker was told of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct GivenInbound {
     pub(super) identity: Identity,
     pub(super) domain: u16,
     pub(super) remote: IpAddr,
     pub(super) port: u16,
-    pub(super) lifetimes: Lifetimes,
+    pub(super) limits: Limits,
 }
 
 /// An outbound SA as its worker was told of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct GivenOutbound {
     pub(super) identity: Identity,
     /// The first sequence number that was not used when it was last given more.
     pub(super) since: u64,
     /// The last that it may use.
     pub(super) last: u64,
-    pub(super) lifetimes: Lifetimes,
+    pub(super) limits: Limits,
 }
 
 /// What a worker was told of a peer.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Sealer {
     pub(super) own: Option<GivenOutbound>,
     pub(super) elsewhere: Option<u16>,

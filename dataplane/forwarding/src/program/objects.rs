@@ -61,8 +61,8 @@ impl Marks {
 /// All claims, with a way back to where a batch began.
 #[derive(Debug, Default)]
 pub(super) struct Objects {
-    /// All but routes.
-    claims: BTreeMap<(Key, Owner), Claim>,
+    /// All but routes. In pieces of their own: nodes of a tree that is filled in order are half empty.
+    claims: BTreeMap<(Key, Owner), Box<Claim>>,
     /// The SPIs of inbound SAs by the slots that they name.
     inbound: BTreeSet<(u32, Spi)>,
     pub(super) v4: RouteClaims<u32>,
@@ -72,7 +72,7 @@ pub(super) struct Objects {
     known: Vec<(PathId, usize)>,
     marks: Marks,
     /// What the batch changed: the claims as they were.
-    undo: Vec<((Key, Owner), Option<Claim>)>,
+    undo: Vec<((Key, Owner), Option<Box<Claim>>)>,
     marks_before: Marks,
 }
 
@@ -123,7 +123,8 @@ impl Objects {
     /// Makes an object so that is no route.
     pub(super) fn put(&mut self, owner: Owner, object: Object, expires: Option<Instant>) {
         let at = (object.key(), owner);
-        let old = self.claims.insert(at, Claim { object, expires, mark: self.marks.now(owner) });
+        let claim = Claim { object, expires, mark: self.marks.now(owner) };
+        let old = self.claims.insert(at, Box::new(claim));
         self.index(at.0);
         self.undo.push((at, old));
     }
@@ -222,7 +223,8 @@ impl Objects {
 
     /// The keys of an owner's stale objects, but routes.
     pub(super) fn stale(&self, owner: Owner) -> Vec<Key> {
-        let stale = |((_, of), claim): &(&(Key, Owner), &Claim)| *of == owner && self.is_stale(*of, claim);
+        let stale =
+            |((_, of), claim): &(&(Key, Owner), &Box<Claim>)| *of == owner && self.is_stale(*of, claim);
         self.claims.iter().filter(stale).map(|((key, _), _)| *key).collect()
     }
 
@@ -296,7 +298,7 @@ impl Objects {
     pub(super) fn claims(&self, key: Key) -> impl Iterator<Item = (Owner, &Claim)> {
         self.claims
             .range((key, Owner::Nhrp)..=(key, Owner::Netlink))
-            .map(|((_, owner), claim)| (*owner, claim))
+            .map(|((_, owner), claim)| (*owner, &**claim))
     }
 
     /// The claim that counts, of an object that is no route: the first owner's.
@@ -306,12 +308,12 @@ impl Objects {
 
     /// All claims but of routes, in order of key and owner.
     pub(super) fn all(&self) -> impl Iterator<Item = (Owner, &Claim)> {
-        self.claims.iter().map(|((_, owner), claim)| (*owner, claim))
+        self.claims.iter().map(|((_, owner), claim)| (*owner, &**claim))
     }
 
     /// All claims but of routes, from a key on.
     pub(super) fn from(&self, key: Key) -> impl Iterator<Item = (Key, &Claim)> {
-        self.claims.range((key, Owner::Nhrp)..).map(|((key, _), claim)| (*key, claim))
+        self.claims.range((key, Owner::Nhrp)..).map(|((key, _), claim)| (*key, &**claim))
     }
 }
 

@@ -96,7 +96,7 @@ impl Program {
         let tunnels = self.tunnels().filter(|tunnel| Domain::of_tunnel(tunnel) == Some(domain));
         let ids = tunnels.filter_map(|tunnel| self.ids.get(&tunnel.name));
         let ways = ids.flat_map(|id| self.ways_to(*id, protection.remote.0, Some(protection.port)));
-        change.targets.extend(ways.map(|(.., target, _)| *target));
+        change.targets.extend(ways.map(|(target, _)| target));
     }
 
     /// Tells workers what there is to tell, as far as their queues have room.
@@ -122,7 +122,7 @@ impl Program {
     /// Tells a worker of the inbound SA in a slot; whether that is done.
     fn give_inbound(&mut self, worker: u16, slot: u32) -> bool {
         let wanted = self.objects.inbound_in(slot).find(|sa| self.opener(sa.spi) == worker);
-        let given = self.ledger.inbound.get(&(worker, slot)).copied();
+        let given = self.ledger.inbound.get(&(worker, slot));
         let (told, now) = match (wanted, given) {
             (None, None) => return true,
             (None, Some(_)) => (Some(Told::Inbound(Box::new(None))), None),
@@ -132,14 +132,15 @@ impl Program {
                     domain: self.ledger.domain(&Domain::of(&sa.protection)).unwrap_or(0),
                     remote: sa.protection.remote.0,
                     port: sa.protection.port,
-                    lifetimes: sa.lifetimes,
+                    limits: sa.lifetimes.into(),
                 };
-                if given == Some(now) {
+                if given == Some(&now) {
                     return true;
                 }
                 // The window stays with the key, and its size: what came once comes never again.
                 let told = if given.is_some_and(|given| given.identity == now.identity) {
-                    let GivenInbound { domain, remote, port, lifetimes, .. } = now;
+                    let GivenInbound { domain, remote, port, .. } = now;
+                    let lifetimes = sa.lifetimes;
                     Some(Told::InboundPeer { spi: sa.spi.value(), domain, remote, port, lifetimes })
                 } else if self.has_room(worker) {
                     self.new_inbound(sa, &now)
@@ -200,7 +201,7 @@ impl Program {
             identity: self.ledger.identity_of_outbound(sa),
             since: first,
             last,
-            lifetimes: sa.lifetimes,
+            limits: sa.lifetimes.into(),
         };
         let told = match given {
             // Where there is a gap before the lease, somebody else may have had what is in it.
@@ -211,7 +212,7 @@ impl Program {
                     let count = self.lines[usize::from(worker)].outbound(slot, sa.spi);
                     now.since = count.map_or(given.since, |count| count.next);
                 }
-                if (now.last, now.lifetimes) == (given.last, given.lifetimes) {
+                if (now.last, &now.limits) == (given.last, &given.limits) {
                     return true;
                 }
                 Some(Told::Lease { spi: sa.spi.value(), last: now.last, lifetimes: sa.lifetimes })
@@ -268,7 +269,7 @@ impl Program {
 
     fn sealer(&self, slot: u32, worker: u16) -> Sealer {
         let peer = self.ledger.peer(slot);
-        peer.and_then(|peer| peer.sealers.get(usize::from(worker))).copied().unwrap_or_default()
+        peer.and_then(|peer| peer.sealers.get(usize::from(worker))).cloned().unwrap_or_default()
     }
 
     fn sealer_mut(&mut self, slot: u32, worker: u16, change: impl FnOnce(&mut Sealer)) {
@@ -301,7 +302,7 @@ impl Program {
             esn: sa.esn,
             window: sa.window.next_multiple_of(64),
             lifetimes: sa.lifetimes,
-            key,
+            key: Some(key),
         }))))
     }
 
@@ -315,7 +316,7 @@ impl Program {
             esn: sa.esn,
             lease: Lease { first: now.since, last: now.last },
             lifetimes: sa.lifetimes,
-            key,
+            key: Some(key),
         }))))
     }
 
@@ -338,7 +339,7 @@ impl Program {
     /// The SAs by which workers seal for the peer of a slot, in order of worker.
     pub(super) fn spis(&self, slot: u32) -> Vec<Spi> {
         let sealers = self.ledger.peer(slot).into_iter().flat_map(|peer| &peer.sealers);
-        sealers.filter_map(|sealer| Some(sealer.own?.identity.spi)).collect()
+        sealers.filter_map(|sealer| Some(sealer.own.as_ref()?.identity.spi)).collect()
     }
 
     /// All SAs with what they have carried: inbound ones in order of SPI, then outbound ones in order of peer and worker.
@@ -419,7 +420,7 @@ impl Program {
         for (slot, peer) in self.ledger.peers() {
             let protection = peer.protection;
             for (worker, sealer) in peer.sealers.iter().enumerate() {
-                let Some(given) = sealer.own else { continue };
+                let Some(given) = &sealer.own else { continue };
                 let spi = given.identity.spi;
                 let Some(count) = self.lines[worker].outbound(slot, spi) else { continue };
                 if let Some(reached) = count.reached {

@@ -4,11 +4,13 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, Release};
 
-use memory::{HugeSlots, HugeVec, LineAligned, MapError, Pages};
+use memory::{HugeSlots, HugeVec, LineAligned, MapError};
 use model::sa::{Lifetimes, SaMode, Spi};
 
+use super::limits::{Limit, Limits, lifetimes};
 use super::lines::{InboundLine, Lines};
-use super::order::NewInbound;
+use super::order::{NewInbound, SlotPages};
+use super::window::Ring;
 use super::{reach, window};
 use crate::DropReason;
 
@@ -20,33 +22,41 @@ mod flag {
     pub(super) const REMOTE6: u32 = 4;
     /// It has a lifetime in bytes or packets.
     pub(super) const LIMITED: u32 = 8;
+    /// Those that only the domain is beside: what does not change while the SA is there.
+    pub(super) const LASTING: u32 = ESN | TUNNEL | 0xfff0;
+    /// Where the size of the window's ring stands, in three bits.
+    pub(super) const RING: u32 = 4;
     /// Where the window stands, in 64 numbers: 1 to 64.
     pub(super) const WINDOW: u32 = 8;
 }
 
-/// Lines, windows and keys by slot.
+pub(super) const SLOTS: u32 = Spi::SLOTS as u32;
+
+/// Lines, the bits of windows, lifetimes and keys by slot.
 #[derive(Debug)]
 pub(crate) struct Inbound {
     lines: Arc<Lines>,
-    windows: HugeVec<LineAligned<window::Ring>>,
-    sas: HugeSlots<NewInbound>,
+    windows: HugeVec<u64>,
+    limits: Limits,
+    keys: HugeSlots<aead::Key>,
 }
 
 /// They all as a burst of packets uses them.
 #[derive(Debug)]
 pub(crate) struct Opener<'a> {
     lines: &'a [LineAligned<InboundLine>],
-    windows: &'a mut [LineAligned<window::Ring>],
-    sas: &'a HugeSlots<NewInbound>,
+    windows: &'a mut [u64],
+    limits: &'a [Limit],
+    keys: &'a HugeSlots<aead::Key>,
 }
 
 /// An SA that a packet came by.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct InboundSa<'a> {
     line: &'a InboundLine,
-    sa: &'a NewInbound,
-    /// Its slot.
-    at: usize,
+    key: &'a aead::Key,
+    /// Where the bits of its window are.
+    ring: Ring,
     /// Domain in the upper half, [`flag`]s in the lower one.
     flags: u32,
 }
@@ -54,12 +64,22 @@ pub(crate) struct InboundSa<'a> {
 impl Inbound {
     /// None yet.
     pub(super) fn new(lines: Arc<Lines>) -> Result<Self, MapError> {
-        Ok(Self { lines, windows: HugeVec::zeroed(Spi::SLOTS)?, sas: HugeSlots::new(Spi::SLOTS)? })
+        Ok(Self {
+            lines,
+            windows: HugeVec::zeroed(window::words(Spi::SLOTS))?,
+            limits: Limits::new(Spi::SLOTS)?,
+            keys: HugeSlots::new(Spi::SLOTS)?,
+        })
     }
 
     /// The pages of its slots.
-    pub(super) fn pages(&self) -> Vec<Pages> {
-        vec![self.lines.inbound.pages(), self.windows.pages(), self.sas.pages()]
+    pub(super) fn pages(&self) -> SlotPages {
+        SlotPages {
+            lines: self.lines.inbound.pages(),
+            windows: self.windows.pages(),
+            limits: self.limits.pages(),
+            keys: self.keys.pages(),
+        }
     }
 
     /// Asks the cache for what a packet with this SPI needs first.
@@ -71,49 +91,50 @@ impl Inbound {
     /// For a burst.
     #[inline(always)]
     pub(crate) fn opener(&mut self) -> Opener<'_> {
-        Opener { lines: &self.lines.inbound, windows: &mut self.windows, sas: &self.sas }
+        Opener {
+            lines: &self.lines.inbound,
+            windows: &mut self.windows,
+            limits: self.limits.all(),
+            keys: &self.keys,
+        }
     }
 
     /// Another SA in a slot, or none.
     pub(super) fn install(&mut self, slot: u32, new: &mut Option<NewInbound>) {
         let at = slot as usize;
-        let (Some(line), Some(ring)) = (self.lines.inbound.get(at), self.windows.get_mut(at)) else { return };
+        let Some(line) = self.lines.inbound.get(at) else { return };
         line.spi.store(0, Relaxed);
-        if let Some(new) = &*new {
-            ring.fill(0);
-            line.salt.store(u32::from_be_bytes(new.salt), Relaxed);
-            line.top.store(0, Relaxed);
-            line.packets.store(0, Relaxed);
-            line.bytes.store(0, Relaxed);
-            line.replayed.store(0, Relaxed);
-            line.forged.store(0, Relaxed);
-            line.port_reached.store(0, Relaxed);
-            describe(line, new);
-            // Release: whoever reads this SPI reads its counts.
-            line.spi.store(new.spi, Release);
-        }
-        self.sas.put(at, new);
+        let Some(new) = new else { return self.keys.put(at, &mut None) };
+        let size = Ring::size(new.window.into());
+        Ring::of(slot, SLOTS, size).empty(&mut self.windows);
+        line.salt.store(u32::from_be_bytes(new.salt), Relaxed);
+        line.top.store(0, Relaxed);
+        line.packets.store(0, Relaxed);
+        line.bytes.store(0, Relaxed);
+        line.replayed.store(0, Relaxed);
+        line.forged.store(0, Relaxed);
+        line.port_reached.store(0, Relaxed);
+        let blocks = (u64::from(new.window) / 64).clamp(1, window::LARGEST / 64) as u32;
+        let esn = if new.esn { flag::ESN } else { 0 };
+        let tunnel = if new.mode == SaMode::Tunnel { flag::TUNNEL } else { 0 };
+        line.domain_flags.store(blocks << flag::WINDOW | size << flag::RING | esn | tunnel, Relaxed);
+        describe(line, (new.domain, new.remote, new.port), &new.lifetimes);
+        self.limits.set(at, &new.lifetimes);
+        self.keys.put(at, &mut new.key);
+        // Release: whoever reads this SPI reads its counts.
+        line.spi.store(new.spi, Release);
     }
 
     /// The SA in a slot goes on with another peer, domain or lifetimes, if it is still this one.
-    pub(super) fn move_peer(
-        &mut self,
-        slot: u32,
-        spi: u32,
-        (domain, remote, port): (u16, IpAddr, u16),
-        lifetimes: Lifetimes,
-    ) {
+    pub(super) fn move_peer(&mut self, slot: u32, spi: u32, peer: (u16, IpAddr, u16), lifetimes: &Lifetimes) {
         let at = slot as usize;
-        let (Some(line), Some(sa)) = (self.lines.inbound.get(at), self.sas.at_mut(at)) else { return };
-        if sa.spi != spi {
-            return;
-        }
-        if sa.lifetimes != lifetimes {
+        let line = self.lines.inbound.get(at).filter(|line| line.spi.load(Relaxed) == spi);
+        let Some(line) = line else { return };
+        if self.limits.set(at, lifetimes) {
             let port_reached = line.port_reached.load(Relaxed);
             line.port_reached.store(port_reached & 0xffff_0000, Relaxed);
         }
-        (sa.domain, sa.remote, sa.port, sa.lifetimes) = (domain, remote, port, lifetimes);
-        describe(line, sa);
+        describe(line, peer, lifetimes);
     }
 }
 
@@ -129,21 +150,23 @@ impl<'a> Opener<'a> {
     pub(crate) fn find(&self, spi: u32) -> Option<InboundSa<'a>> {
         let at = slot(spi);
         let line = &**self.lines.get(at)?;
-        if line.spi.load(Relaxed) != spi || spi == 0 {
+        // Where there is none it is 0, as is an SPI that nobody has; and no key.
+        if line.spi.load(Relaxed) != spi {
             return None;
         }
-        Some(InboundSa { line, sa: self.sas.get(at)?, at, flags: line.domain_flags.load(Relaxed) })
+        let (key, flags) = (self.keys.get(at)?, line.domain_flags.load(Relaxed));
+        Some(InboundSa { line, key, ring: Ring::of(at as u32, SLOTS, flags >> flag::RING & 7), flags })
     }
 
     /// The whole number of a packet of which the low half came, if it is neither too old nor there already (RFC 4303 §3.4.3: that is not
     /// worth the work); else it is counted. Asks the cache for where the number's bit is.
     #[inline(always)]
     pub(crate) fn admit(&self, sa: &InboundSa<'_>, low: u32) -> Option<u64> {
-        let ring = self.windows.get(sa.at)?;
-        memory::prefetch_slice(&**ring, window::word(low.into()));
+        let ring = sa.ring;
+        memory::prefetch_slice(self.windows, ring.word(low.into()));
         let (top, window) = (sa.line.top.load(Relaxed), window_of(sa.flags));
         let sequence = if sa.is_esn() { window::whole(low, top, window) } else { Some(low.into()) };
-        let sequence = sequence.filter(|sequence| window::is_new(ring, top, window, *sequence));
+        let sequence = sequence.filter(|sequence| window::is_new(self.windows, ring, top, window, *sequence));
         if sequence.is_none() {
             count_replayed(sa.line);
         }
@@ -163,16 +186,15 @@ impl<'a> Opener<'a> {
         len: usize,
     ) -> Result<bool, DropReason> {
         let (line, flags) = (sa.line, sa.flags);
-        let ring = self.windows.get_mut(sa.at).ok_or(DropReason::NoSa)?;
         let top = line.top.load(Relaxed);
-        let Some(now) = window::take(ring, top, window_of(flags), sequence) else {
+        let Some(now) = window::take(self.windows, sa.ring, top, window_of(flags), sequence) else {
             count_replayed(line);
             return Err(DropReason::Replayed);
         };
         line.top.store(now, Relaxed);
         let packets = line.packets.load(Relaxed) + 1;
         let bytes = line.bytes.load(Relaxed) + len as u64;
-        if flags & flag::LIMITED != 0 && !is_within(line, &sa.sa.lifetimes, packets, bytes) {
+        if flags & flag::LIMITED != 0 && !is_within(line, self.limits, sa.ring, packets, bytes) {
             return Err(DropReason::LifetimeEnded);
         }
         line.packets.store(packets, Relaxed);
@@ -184,7 +206,7 @@ impl<'a> Opener<'a> {
 impl<'a> InboundSa<'a> {
     #[inline(always)]
     pub(crate) fn key(&self) -> &'a aead::Key {
-        &self.sa.key
+        self.key
     }
 
     #[inline(always)]
@@ -236,28 +258,27 @@ fn count_replayed(line: &InboundLine) {
     line.replayed.store(line.replayed.load(Relaxed).wrapping_add(1), Relaxed);
 }
 
-/// Writes what an SA says of itself to its line.
-fn describe(line: &InboundLine, sa: &NewInbound) {
-    let (bits, v6) = match sa.remote {
+/// Writes to the line of an SA what may change while it is there.
+fn describe(line: &InboundLine, (domain, remote, port): (u16, IpAddr, u16), lifetimes: &Lifetimes) {
+    let (bits, v6) = match remote {
         IpAddr::V4(addr) => (u128::from(addr.to_bits()), 0),
         IpAddr::V6(addr) => (addr.to_bits(), flag::REMOTE6),
     };
     line.remote[0].store((bits >> 64) as u64, Relaxed);
     line.remote[1].store(bits as u64, Relaxed);
-    let blocks = (u64::from(sa.window) / 64).clamp(1, window::LARGEST / 64) as u32;
-    let mut flags = u32::from(sa.domain) << 16 | blocks << flag::WINDOW | v6;
-    flags |= if sa.esn { flag::ESN } else { 0 };
-    flags |= if sa.mode == SaMode::Tunnel { flag::TUNNEL } else { 0 };
-    flags |= if sa.lifetimes == Lifetimes::default() { 0 } else { flag::LIMITED };
-    line.domain_flags.store(flags, Relaxed);
+    let limited = if *lifetimes == Lifetimes::default() { 0 } else { flag::LIMITED };
+    let lasting = line.domain_flags.load(Relaxed) & flag::LASTING;
+    line.domain_flags.store(u32::from(domain) << 16 | lasting | v6 | limited, Relaxed);
     let reached = line.port_reached.load(Relaxed) & 0xffff;
-    line.port_reached.store(u32::from(sa.port) << 16 | reached, Relaxed);
+    line.port_reached.store(u32::from(port) << 16 | reached, Relaxed);
 }
 
 /// Whether an SA may have carried so much; notes which lifetime it has reached.
-fn is_within(line: &InboundLine, lifetimes: &Lifetimes, packets: u64, bytes: u64) -> bool {
+#[cold]
+fn is_within(line: &InboundLine, limits: &[Limit], ring: Ring, packets: u64, bytes: u64) -> bool {
+    let Some(limit) = limits.get(ring.slot(SLOTS) as usize) else { return false };
     let word = line.port_reached.load(Relaxed);
-    let (reached, within) = reach(word & 0xffff, lifetimes, packets, bytes);
+    let (reached, within) = reach(word & 0xffff, &lifetimes(limit), packets, bytes);
     line.port_reached.store(word & 0xffff_0000 | reached, Relaxed);
     within
 }

@@ -8,6 +8,9 @@ use crossbeam::queue::ArrayQueue;
 use memory::Pages;
 use model::sa::{Lease, Lifetimes, SaMode};
 
+use super::inbound::SLOTS;
+use super::window::Ring;
+
 /// Orders that may wait for a worker. What does not fit waits on the program side.
 const WAITING: usize = 1024;
 
@@ -28,7 +31,8 @@ pub(crate) struct NewInbound {
     /// Sequence numbers of the replay window: 64 to 4096, a multiple of 64.
     pub(crate) window: u16,
     pub(crate) lifetimes: Lifetimes,
-    pub(crate) key: aead::Key,
+    /// There, until the worker has taken it.
+    pub(crate) key: Option<aead::Key>,
 }
 
 /// An outbound SA to be installed.
@@ -41,7 +45,8 @@ pub(crate) struct NewOutbound {
     pub(crate) esn: bool,
     pub(crate) lease: Lease,
     pub(crate) lifetimes: Lifetimes,
-    pub(crate) key: aead::Key,
+    /// There, until the worker has taken it.
+    pub(crate) key: Option<aead::Key>,
 }
 
 /// One change of one slot.
@@ -52,7 +57,7 @@ pub(crate) struct Order {
     pub(crate) change: Change,
 }
 
-/// What changes. Boxes come back empty, so that no worker frees memory; what was in the slot is erased there.
+/// What changes. Boxes come back without keys, so that no worker frees memory; what was in the slot is erased there.
 #[derive(Debug)]
 pub(crate) enum Change {
     /// Another inbound SA in the slot, or none.
@@ -95,7 +100,16 @@ pub(crate) struct OrderSender {
     /// Orders that were given.
     given: u64,
     /// Pages of the worker's slots of inbound SAs, and of outbound ones.
-    pages: [Vec<Pages>; 2],
+    pages: [SlotPages; 2],
+}
+
+/// Pages of a worker's slots. Outbound SAs have no windows.
+#[derive(Debug, Default)]
+pub(crate) struct SlotPages {
+    pub(super) lines: Pages,
+    pub(super) windows: Pages,
+    pub(super) limits: Pages,
+    pub(super) keys: Pages,
 }
 
 /// The worker's side.
@@ -113,14 +127,18 @@ pub(crate) fn orders() -> (OrderSender, Orders) {
         taken: AtomicU64::new(0),
     });
     (
-        OrderSender { shared: Arc::clone(&shared), given: 0, pages: [Vec::new(), Vec::new()] },
+        OrderSender {
+            shared: Arc::clone(&shared),
+            given: 0,
+            pages: [SlotPages::default(), SlotPages::default()],
+        },
         Orders { shared },
     )
 }
 
 impl OrderSender {
     /// The worker's slots lie on these pages.
-    pub(crate) fn lie_on(&mut self, pages: [Vec<Pages>; 2]) {
+    pub(crate) fn lie_on(&mut self, pages: [SlotPages; 2]) {
         self.pages = pages;
     }
 
@@ -131,15 +149,38 @@ impl OrderSender {
     pub(crate) fn give(&mut self, order: Order) -> Result<(), Order> {
         // Room in `returned` for every order that is under way: what came back goes first.
         self.erase_returned();
-        let [inbound, outbound] = &mut self.pages;
-        let pages = match order.change {
-            Change::Inbound(_) | Change::InboundPeer { .. } => inbound,
-            Change::Outbound(_) | Change::Elsewhere(_) | Change::Lease { .. } => outbound,
-        };
-        pages.iter_mut().for_each(|pages| pages.take(order.slot as usize));
+        self.take_pages(&order);
         self.shared.waiting.push(order)?;
         self.given += 1;
         Ok(())
+    }
+
+    /// Takes the memory that an order wants.
+    fn take_pages(&mut self, order: &Order) {
+        let [inbound, outbound] = &mut self.pages;
+        let slot = order.slot as usize;
+        let (pages, lifetimes) = match &order.change {
+            Change::Inbound(new) => {
+                if let Some(new) = &**new {
+                    inbound.keys.take(slot);
+                    inbound.windows.take(Ring::of(order.slot, SLOTS, Ring::size(new.window.into())).start());
+                }
+                (inbound, new.as_ref().as_ref().map(|new| new.lifetimes))
+            }
+            Change::InboundPeer { lifetimes, .. } => (inbound, Some(*lifetimes)),
+            Change::Outbound(new) => {
+                if new.is_some() {
+                    outbound.keys.take(slot);
+                }
+                (outbound, new.as_ref().as_ref().map(|new| new.lifetimes))
+            }
+            Change::Elsewhere(_) => (outbound, None),
+            Change::Lease { lifetimes, .. } => (outbound, Some(*lifetimes)),
+        };
+        pages.lines.take(slot);
+        if lifetimes.is_some_and(|lifetimes| lifetimes != Lifetimes::default()) {
+            pages.limits.take(slot);
+        }
     }
 
     /// Whether an order can be given now.

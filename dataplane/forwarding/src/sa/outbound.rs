@@ -6,8 +6,9 @@ use std::sync::atomic::Ordering::{Relaxed, Release};
 use memory::{HugeSlots, MapError, Pages};
 use model::sa::{Amount, Lifetimes, SaMode};
 
+use super::limits::{Limits, lifetimes};
 use super::lines::{Lines, OutboundLine};
-use super::order::NewOutbound;
+use super::order::{NewOutbound, SlotPages};
 use super::{ENDED, PROTECTIONS, reach};
 use crate::DropReason;
 
@@ -23,18 +24,19 @@ const LAST: u64 = u32::MAX as u64;
 /// The same with ESN: one less than there is, so that the next one is a number too.
 const LAST_ESN: u64 = u64::MAX - 1;
 
-/// Lines and keys by slot.
+/// Lines, lifetimes and keys by slot.
 #[derive(Debug)]
 pub(crate) struct Outbound {
     lines: Arc<Lines>,
-    sas: HugeSlots<NewOutbound>,
+    limits: Limits,
+    keys: HugeSlots<aead::Key>,
 }
 
 /// An SA of this worker's, which has a key: without one a packet would go in the clear.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct OutboundSa<'a> {
     line: &'a OutboundLine,
-    sa: &'a NewOutbound,
+    key: &'a aead::Key,
 }
 
 /// What a packet is sealed with.
@@ -59,12 +61,17 @@ pub(crate) enum Sealer<'a> {
 impl Outbound {
     /// None yet.
     pub(super) fn new(lines: Arc<Lines>) -> Result<Self, MapError> {
-        Ok(Self { lines, sas: HugeSlots::new(PROTECTIONS)? })
+        Ok(Self { lines, limits: Limits::new(PROTECTIONS)?, keys: HugeSlots::new(PROTECTIONS)? })
     }
 
     /// The pages of its slots.
-    pub(super) fn pages(&self) -> Vec<Pages> {
-        vec![self.lines.outbound.pages(), self.sas.pages()]
+    pub(super) fn pages(&self) -> SlotPages {
+        SlotPages {
+            lines: self.lines.outbound.pages(),
+            windows: Pages::default(),
+            limits: self.limits.pages(),
+            keys: self.keys.pages(),
+        }
     }
 
     /// Asks the cache for what a packet with this slot needs first.
@@ -79,7 +86,7 @@ impl Outbound {
         let at = slot as usize;
         let Some(line) = self.lines.outbound.get(at) else { return Sealer::Nobody };
         if line.spi.load(Relaxed) != 0 {
-            return self.sas.get(at).map_or(Sealer::Nobody, |sa| Sealer::Own(OutboundSa { line, sa }));
+            return self.keys.get(at).map_or(Sealer::Nobody, |key| Sealer::Own(OutboundSa { line, key }));
         }
         match line.elsewhere.load(Relaxed) {
             0 => Sealer::Nobody,
@@ -87,25 +94,30 @@ impl Outbound {
         }
     }
 
+    /// The lifetimes of the SA in a slot.
+    pub(crate) fn lifetimes(&self, slot: u32) -> Lifetimes {
+        self.limits.all().get(slot as usize).map_or_else(Lifetimes::default, lifetimes)
+    }
+
     /// Another SA in a slot, or none.
     pub(super) fn install(&mut self, slot: u32, new: &mut Option<NewOutbound>) {
         let at = slot as usize;
         let Some(line) = self.lines.outbound.get(at) else { return };
         line.spi.store(0, Relaxed);
-        if let Some(new) = &*new {
-            line.salt.store(u32::from_be_bytes(new.salt), Relaxed);
-            line.next.store(new.lease.first.max(1), Relaxed);
-            line.leased.store(new.lease.last, Relaxed);
-            line.packets.store(0, Relaxed);
-            line.bytes.store(0, Relaxed);
-            let esn = if new.esn { flag::ESN } else { 0 };
-            let tunnel = if new.mode == SaMode::Tunnel { flag::TUNNEL } else { 0 };
-            line.flags_reached.store(esn | tunnel, Relaxed);
-            set_bounds(line, &new.lifetimes, new.esn);
-            // Release: whoever reads this SPI reads its counts.
-            line.spi.store(new.spi, Release);
-        }
-        self.sas.put(at, new);
+        let Some(new) = new else { return self.keys.put(at, &mut None) };
+        line.salt.store(u32::from_be_bytes(new.salt), Relaxed);
+        line.next.store(new.lease.first.max(1), Relaxed);
+        line.leased.store(new.lease.last, Relaxed);
+        line.packets.store(0, Relaxed);
+        line.bytes.store(0, Relaxed);
+        let esn = if new.esn { flag::ESN } else { 0 };
+        let tunnel = if new.mode == SaMode::Tunnel { flag::TUNNEL } else { 0 };
+        line.flags_reached.store(esn | tunnel, Relaxed);
+        set_bounds(line, &new.lifetimes);
+        self.limits.set(at, &new.lifetimes);
+        self.keys.put(at, &mut new.key);
+        // Release: whoever reads this SPI reads its counts.
+        line.spi.store(new.spi, Release);
     }
 
     /// Who seals for a slot if this worker has no SA there.
@@ -118,24 +130,21 @@ impl Outbound {
     /// The SA in a slot, if it is still this one, may use the numbers up to `last`, and has these lifetimes. A lease does not shrink.
     pub(super) fn extend(&mut self, slot: u32, spi: u32, last: u64, lifetimes: Lifetimes) {
         let at = slot as usize;
-        let (Some(line), Some(sa)) = (self.lines.outbound.get(at), self.sas.at_mut(at)) else { return };
-        if sa.spi != spi {
-            return;
-        }
+        let line = self.lines.outbound.get(at).filter(|line| line.spi.load(Relaxed) == spi);
+        let Some(line) = line else { return };
         line.leased.store(last.max(line.leased.load(Relaxed)), Relaxed);
-        if sa.lifetimes != lifetimes {
-            sa.lifetimes = lifetimes;
+        if self.limits.set(at, &lifetimes) {
             // The next packet finds out.
             set_reached(line, 0);
         }
-        set_bounds(line, &sa.lifetimes, sa.esn);
+        set_bounds(line, &lifetimes);
     }
 }
 
 impl<'a> OutboundSa<'a> {
     #[inline(always)]
     pub(crate) fn key(&self) -> &'a aead::Key {
-        &self.sa.key
+        self.key
     }
 
     /// Whether it is of tunnel mode.
@@ -143,16 +152,21 @@ impl<'a> OutboundSa<'a> {
         self.line.flags_reached.load(Relaxed) & flag::TUNNEL != 0
     }
 
-    /// The next number, for a packet that is sealed: `len` bytes of it are encrypted.
+    /// The next number, for a packet that is sealed: `len` bytes of it are encrypted. The lifetimes of its slot are asked for where they may
+    /// count.
     ///
     /// # Errors
     /// [`DropReason::LeaseSpent`], [`DropReason::SequenceOverflow`], [`DropReason::LifetimeEnded`].
     #[inline(always)]
-    pub(crate) fn number(&self, len: usize) -> Result<Numbered, DropReason> {
+    pub(crate) fn number(
+        &self,
+        len: usize,
+        lifetimes: impl FnOnce() -> Lifetimes,
+    ) -> Result<Numbered, DropReason> {
         let line = self.line;
         let (sequence, bytes) = (line.next.load(Relaxed), line.bytes.load(Relaxed) + len as u64);
         if sequence > line.last.load(Relaxed) || bytes > line.alarm.load(Relaxed) {
-            self.look_closer(bytes)?;
+            look_closer(line, &lifetimes(), bytes)?;
         }
         line.next.store(sequence + 1, Relaxed);
         line.packets.store(line.packets.load(Relaxed) + 1, Relaxed);
@@ -165,29 +179,28 @@ impl<'a> OutboundSa<'a> {
             sequence,
         })
     }
+}
 
-    /// Something is reached: of the lease, the numbers or a lifetime. Whether one more packet may go, with which it is so many bytes.
-    #[cold]
-    #[inline(never)]
-    fn look_closer(&self, bytes: u64) -> Result<(), DropReason> {
-        let Self { line, sa } = *self;
-        let before = reached(line);
-        let packets = line.packets.load(Relaxed) + 1;
-        let (after, within) = reach(before, &sa.lifetimes, packets, bytes);
-        if after != before {
-            set_reached(line, after);
-        }
-        set_bounds(line, &sa.lifetimes, sa.esn);
-        let sequence = line.next.load(Relaxed);
-        if !within {
-            Err(DropReason::LifetimeEnded)
-        } else if sequence > most(sa.esn) {
-            Err(DropReason::SequenceOverflow)
-        } else if sequence > line.leased.load(Relaxed) {
-            Err(DropReason::LeaseSpent)
-        } else {
-            Ok(())
-        }
+/// Something is reached: of the lease, the numbers or a lifetime. Whether one more packet may go, with which it is so many bytes.
+#[cold]
+#[inline(never)]
+fn look_closer(line: &OutboundLine, lifetimes: &Lifetimes, bytes: u64) -> Result<(), DropReason> {
+    let before = reached(line);
+    let packets = line.packets.load(Relaxed) + 1;
+    let (after, within) = reach(before, lifetimes, packets, bytes);
+    if after != before {
+        set_reached(line, after);
+    }
+    set_bounds(line, lifetimes);
+    let sequence = line.next.load(Relaxed);
+    if !within {
+        Err(DropReason::LifetimeEnded)
+    } else if sequence > most(line) {
+        Err(DropReason::SequenceOverflow)
+    } else if sequence > line.leased.load(Relaxed) {
+        Err(DropReason::LeaseSpent)
+    } else {
+        Ok(())
     }
 }
 
@@ -201,7 +214,7 @@ impl Numbered {
 }
 
 /// Notes how far an SA may go before somebody looks closer.
-fn set_bounds(line: &OutboundLine, lifetimes: &Lifetimes, esn: bool) {
+fn set_bounds(line: &OutboundLine, lifetimes: &Lifetimes) {
     let reached = reached(line);
     let next = match reached {
         0 => [lifetimes.soft, lifetimes.hard],
@@ -213,13 +226,14 @@ fn set_bounds(line: &OutboundLine, lifetimes: &Lifetimes, esn: bool) {
         let left = most.saturating_sub(line.packets.load(Relaxed));
         line.next.load(Relaxed).saturating_add(left).saturating_sub(2)
     });
-    let last = if reached == ENDED { 0 } else { packets.min(line.leased.load(Relaxed)).min(most(esn)) };
+    let last = if reached == ENDED { 0 } else { packets.min(line.leased.load(Relaxed)).min(most(line)) };
     line.last.store(last, Relaxed);
     line.alarm.store(least(|amount| amount.bytes).map_or(u64::MAX, |most| most.saturating_sub(1)), Relaxed);
 }
 
-const fn most(esn: bool) -> u64 {
-    if esn { LAST_ESN } else { LAST }
+/// The last sequence number that there is.
+fn most(line: &OutboundLine) -> u64 {
+    if line.flags_reached.load(Relaxed) & flag::ESN != 0 { LAST_ESN } else { LAST }
 }
 
 fn reached(line: &OutboundLine) -> u32 {

@@ -1,23 +1,75 @@
 //! The replay window of an inbound SA (RFC 4303 §3.4.3): which of the last sequence numbers have come.
 //!
 //! ```text
-//!                       bit of a number: the number modulo 4096
+//!                  bit of a number: the number modulo the ring's size
 //!  ... 0 0 1 1 0 1 1 1 1 0 1 1 1 1 1 1 1 1 1 0 1 | 0 0 0 0 ...
 //!      ▲                                       ▲
 //!      top - window + 1                        top: the highest that was authentic
 //! ```
 //!
-//! The bits lie in a ring of as many as the largest window has, whatever the size of this one (the ring of RFC 6479, without its spare
-//! word: bits between the old top and the new one are cleared as it moves). So the bit of a packet is in one word, whose address is known
-//! with the number, and what a burst touches of a window is a line.
+//! The bits lie in a ring of a power of two of them, as many as the window has at least (the ring of RFC 6479, without its spare word: bits
+//! between the old top and the new one are cleared as it moves). So the bit of a packet is in one word, whose address is known with the
+//! number, and what a burst touches of a window is a line.
 
 /// Sequence numbers of the largest window.
 pub(crate) const LARGEST: u64 = 4096;
 
 const BITS: u64 = u64::BITS as u64;
 
-/// The bits of a window.
-pub(crate) type Ring = [u64; (LARGEST / BITS) as usize];
+/// Binary logarithms of the words of the smallest ring, a line, and of the largest.
+const SMALLEST: u32 = 3;
+const WIDEST: u32 = (LARGEST / BITS).trailing_zeros();
+
+/// Words of the rings that `slots` slots have, of all sizes: see [`Ring::of`].
+pub(crate) const fn words(slots: usize) -> usize {
+    ((2 << WIDEST) - (1 << SMALLEST)) * slots
+}
+
+/// Where the bits of a window lie among those of all slots.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Ring {
+    start: u32,
+    /// Its words, less one.
+    mask: u32,
+}
+
+impl Ring {
+    /// The size of the ring of a window, as the binary logarithm of its words.
+    pub(crate) const fn size(window: u64) -> u32 {
+        let size = window.div_ceil(BITS).next_power_of_two().trailing_zeros();
+        if size < SMALLEST { SMALLEST } else { size }
+    }
+
+    /// The ring of a size of a slot, of so many. Rings of one size lie together, behind all those of the smaller sizes: memory is taken
+    /// for the sizes that there are.
+    #[inline(always)]
+    pub(crate) const fn of(slot: u32, slots: u32, size: u32) -> Self {
+        Self { start: ((slots + slot) << size) - (slots << SMALLEST), mask: (1 << size) - 1 }
+    }
+
+    /// The slot that it is of.
+    pub(crate) const fn slot(self, slots: u32) -> u32 {
+        (self.start + (slots << SMALLEST)) / (self.mask + 1) - slots
+    }
+
+    /// The place of its first word.
+    pub(crate) const fn start(self) -> usize {
+        self.start as usize
+    }
+
+    /// The place of the word that has the bit of a number.
+    #[inline(always)]
+    pub(crate) const fn word(self, sequence: u64) -> usize {
+        (self.start + ((sequence / BITS) as u32 & self.mask)) as usize
+    }
+
+    /// Sets all its bits to 0.
+    pub(crate) fn empty(self, words: &mut [u64]) {
+        if let Some(words) = words.get_mut(self.start as usize..=(self.start + self.mask) as usize) {
+            words.fill(0);
+        }
+    }
+}
 
 /// The whole of an extended sequence number of which the low half came, as the highest number so far and the window tell (RFC 4303 §A2.2);
 /// `None` if it would be below 0 or above 2^64 - 1. Before authentication it is a guess: one that is wrong is not authentic.
@@ -33,46 +85,44 @@ pub(crate) fn whole(low: u32, top: u64, window: u64) -> Option<u64> {
 
 /// Whether a number has not come and is not too old. 0 is never sent (RFC 4303 §3.3.3).
 #[inline(always)]
-pub(crate) fn is_new(ring: &Ring, top: u64, window: u64, sequence: u64) -> bool {
+pub(crate) fn is_new(words: &[u64], ring: Ring, top: u64, window: u64, sequence: u64) -> bool {
     if sequence > top {
         return true;
     }
-    sequence != 0 && top - sequence < window && ring[word(sequence)] & bit(sequence) == 0
+    let came = || words.get(ring.word(sequence)).is_none_or(|word| word & bit(sequence) != 0);
+    sequence != 0 && top - sequence < window && !came()
 }
 
 /// Marks a number as come; the top then. `None`, and no change, if it has come or is too old.
 #[inline(always)]
-pub(crate) fn take(ring: &mut Ring, top: u64, window: u64, sequence: u64) -> Option<u64> {
-    if !is_new(ring, top, window, sequence) {
+pub(crate) fn take(words: &mut [u64], ring: Ring, top: u64, window: u64, sequence: u64) -> Option<u64> {
+    if !is_new(words, ring, top, window, sequence) {
         return None;
     }
     if sequence > top && sequence - top > 1 {
-        clear(ring, top + 1, sequence);
+        clear(words, ring, top + 1, sequence);
     }
     // Of the next one too: what is cleared there is set.
-    ring[word(sequence)] |= bit(sequence);
+    *words.get_mut(ring.word(sequence))? |= bit(sequence);
     Some(top.max(sequence))
 }
 
 /// Clears the bits of the numbers from `from` to the one before `to`.
 #[inline(never)]
-fn clear(ring: &mut Ring, from: u64, to: u64) {
-    if to - from >= LARGEST {
-        ring.fill(0);
+fn clear(words: &mut [u64], ring: Ring, from: u64, to: u64) {
+    if to - from > u64::from(ring.mask) * BITS {
+        ring.empty(words);
         return;
     }
     let mut at = from;
     while at < to {
         let count = (BITS - at % BITS).min(to - at);
         let ones = if count == BITS { !0 } else { (1 << count) - 1 };
-        ring[word(at)] &= !(ones << (at % BITS));
+        if let Some(word) = words.get_mut(ring.word(at)) {
+            *word &= !(ones << (at % BITS));
+        }
         at += count;
     }
-}
-
-#[inline(always)]
-pub(crate) const fn word(sequence: u64) -> usize {
-    (sequence / BITS % (LARGEST / BITS)) as usize
 }
 
 #[inline(always)]
@@ -133,7 +183,10 @@ mod tests {
             steps in steps(),
         ) {
             let window = blocks * 64;
-            let mut ring: Ring = [0; 64];
+            // The ring of a slot among others, in memory that was not empty.
+            let ring = Ring::of(2, 4, Ring::size(window));
+            let mut words = vec![!0; super::words(4)];
+            ring.empty(&mut words);
             let mut naive = Naive::default();
             let mut top = 0;
             let numbers = std::iter::once(0).chain(steps).scan(start, |at, step| {
@@ -142,8 +195,8 @@ mod tests {
                 Some(number)
             });
             for number in numbers {
-                let new = is_new(&ring, top, window, number);
-                let taken = take(&mut ring, top, window, number);
+                let new = is_new(&words, ring, top, window, number);
+                let taken = take(&mut words, ring, top, window, number);
                 prop_assert_eq!(new, taken.is_some());
                 prop_assert_eq!(new, naive.take(window, number), "{} of {}", number, top);
                 let known = naive.top.saturating_sub(number) < window && number.saturating_sub(top) < (1 << 32) - window;
@@ -153,8 +206,11 @@ mod tests {
                 }
                 top = taken.unwrap_or(top);
                 prop_assert_eq!(top, naive.top);
-                prop_assert_eq!(take(&mut ring, top, window, number), None, "twice");
+                prop_assert_eq!(take(&mut words, ring, top, window, number), None, "twice");
             }
+            let outside =
+                (0_u32..).zip(&words).filter(|(at, _)| !(ring.start..=ring.start + ring.mask).contains(at));
+            prop_assert!(outside.map(|(_, word)| *word).all(|word| word == !0), "the others' bits");
         }
     }
 
@@ -175,14 +231,28 @@ mod tests {
     }
 
     #[test]
+    fn rings_of_all_slots_and_sizes_lie_side_by_side() {
+        let sizes = [64, 512, 513, 1024, 2048, 2112, 4096].map(Ring::size);
+        assert_eq!(sizes, [3, 3, 4, 4, 5, 6, 6]);
+        let mut next = 0;
+        for (size, slot) in (SMALLEST..=WIDEST).flat_map(|size| (0..5).map(move |slot| (size, slot))) {
+            let ring = Ring::of(slot, 5, size);
+            assert_eq!((ring.start(), ring.mask + 1, ring.slot(5)), (next, 1 << size, slot));
+            next += 1 << size;
+        }
+        assert_eq!(next, words(5));
+    }
+
+    #[test]
     fn numbers_end_where_they_end() {
-        let mut ring: Ring = [0; 64];
-        let top = take(&mut ring, 0, 4096, u64::MAX - 1).unwrap();
+        let (ring, mut words) = (Ring::of(0, 1, 6), vec![0; words(1)]);
+        let mut take = |top, sequence| take(&mut words, ring, top, 4096, sequence);
+        let top = take(0, u64::MAX - 1).unwrap();
         assert_eq!(top, u64::MAX - 1);
-        assert_eq!(take(&mut ring, top, 4096, u64::MAX), Some(u64::MAX));
-        assert_eq!(take(&mut ring, u64::MAX, 4096, u64::MAX), None);
-        assert_eq!(take(&mut ring, u64::MAX, 4096, u64::MAX - 4095), Some(u64::MAX));
-        assert_eq!(take(&mut ring, u64::MAX, 4096, u64::MAX - 4096), None);
-        assert!(!is_new(&[0; 64], 0, 64, 0), "0 is never sent");
+        assert_eq!(take(top, u64::MAX), Some(u64::MAX));
+        assert_eq!(take(u64::MAX, u64::MAX), None);
+        assert_eq!(take(u64::MAX, u64::MAX - 4095), Some(u64::MAX));
+        assert_eq!(take(u64::MAX, u64::MAX - 4096), None);
+        assert!(!is_new(&[0; 8], Ring::of(0, 1, 3), 0, 64, 0), "0 is never sent");
     }
 }

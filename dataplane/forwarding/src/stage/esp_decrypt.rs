@@ -269,12 +269,12 @@ fn is_elsewhere(bytes: &[u8], meta: &Meta, sa: &InboundSa<'_>) -> Result<bool, D
     {
         return Ok(false);
     }
-    is_elsewhere_at_all(bytes, meta, sa)
+    is_elsewhere_at_all(bytes, meta, *sa)
 }
 
 /// The same for all.
 #[inline(never)]
-fn is_elsewhere_at_all(bytes: &[u8], meta: &Meta, sa: &InboundSa<'_>) -> Result<bool, DropReason> {
+fn is_elsewhere_at_all(bytes: &[u8], meta: &Meta, sa: InboundSa<'_>) -> Result<bool, DropReason> {
     let (from, port) = source(bytes, meta).ok_or(DropReason::EspMalformed)?;
     match (meta.family & family::IN_UDP != 0, sa.port() != 0) {
         (true, true) => Ok((from, port) != (sa.remote(), sa.port())),
@@ -328,7 +328,7 @@ fn payload(
             Ok((text.start, text.start + trailer.payload))
         };
     }
-    let (start, end) = tunnel_mode(bytes, meta, &plain[..trailer.payload], trailer.next_header, sa)?;
+    let (start, end) = tunnel_mode(bytes, meta, &plain[..trailer.payload], trailer.next_header, *sa)?;
     Ok((text.start + start, text.start + end))
 }
 
@@ -339,7 +339,7 @@ fn tunnel_mode(
     meta: &Meta,
     packet: &[u8],
     next_header: u8,
-    sa: &InboundSa<'_>,
+    sa: InboundSa<'_>,
 ) -> Result<(usize, usize), DropReason> {
     let malformed = |_| DropReason::EspMalformed;
     let (gre, end) = match next_header {

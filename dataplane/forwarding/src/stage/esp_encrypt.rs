@@ -11,6 +11,7 @@
 //!
 //! 1 and 2 are done some packets ahead of the rest, so that key and text are on their way from memory ([`aead::Burst`]).
 
+use model::sa::Lifetimes;
 use wire::buf::PacketBuf;
 use wire::{esp, ipv4, ipv6, udp};
 use zerocopy::{FromBytes, IntoBytes};
@@ -105,7 +106,9 @@ impl<B: PacketBuf> aead::Burst for Sealing<'_, B> {
         let slot = usize::from(job.slot);
         let frame = self.bufs.get_mut(slot)?.bytes_mut();
         let (start, payload) = (usize::from(job.start), usize::from(job.payload));
-        match prepare(frame, start, payload, next_header(job.entry), &job.sa) {
+        let (outbound, meta) = (self.outbound, &self.meta[slot]);
+        let lifetimes = || outbound.lifetimes(meta.destination);
+        match prepare(frame, start, payload, next_header(job.entry), job.sa, lifetimes) {
             Ok(numbered) => Some(numbered.packet(job.sa.key(), frame.get_mut(start + esp::LEN..)?)),
             Err(reason) => {
                 self.frames.drop(&mut self.meta[slot], job.slot, reason);
@@ -177,12 +180,13 @@ pub(super) fn prepare(
     start: usize,
     payload: usize,
     next_header: u8,
-    sa: &OutboundSa<'_>,
+    sa: OutboundSa<'_>,
+    lifetimes: impl FnOnce() -> Lifetimes,
 ) -> Result<Numbered, DropReason> {
     let esp = frame.get_mut(start..).and_then(<[u8]>::split_first_chunk_mut);
     let (header, behind): (&mut [u8; esp::LEN], _) = esp.ok_or(DropReason::StaleIndex)?;
     let text = esp::write_trailer(behind, payload, next_header).ok_or(DropReason::StaleIndex)?;
-    let numbered = sa.number(text)?;
+    let numbered = sa.number(text, lifetimes)?;
     header.copy_from_slice(esp::Header::new(numbered.spi, numbered.sequence, numbered.sequence).as_bytes());
     Ok(numbered)
 }

@@ -10,6 +10,7 @@
 
 use std::net::IpAddr;
 
+use model::sa::Lifetimes;
 use wire::buf::PacketBuf;
 use wire::{esp, gre, ipv4, ipv6, udp};
 use zerocopy::IntoBytes;
@@ -38,7 +39,7 @@ struct Outer<'a> {
     /// Identification of an IPv4 header.
     id: u16,
     /// The SA of a protected tunnel.
-    sa: Option<OutboundSa<'a>>,
+    sa: Option<(OutboundSa<'a>, Lifetimes)>,
 }
 
 pub(super) fn enter<B: PacketBuf>(
@@ -56,7 +57,7 @@ pub(super) fn enter<B: PacketBuf>(
     let mut sa = None;
     if tunnel.domain != 0 {
         match sas.outbound.sealer(way.protection) {
-            Sealer::Own(own) => sa = Some(own),
+            Sealer::Own(own) => sa = Some((own, sas.outbound.lifetimes(way.protection))),
             Sealer::Worker(worker) if walk.meta[at].tries < TRIES => {
                 let meta = &mut walk.meta[at];
                 meta.tries += 1;
@@ -103,7 +104,7 @@ impl Outer<'_> {
         let header = buf.prepend(gre_len).ok_or(DropReason::NoHeadroom)?;
         let written = gre::write(header, self.protocol_type, self.tunnel.key);
         debug_assert_eq!(written, Some(gre_len));
-        let Some(sa) = self.sa else {
+        let Some((sa, lifetimes)) = self.sa else {
             return self.put_ip(buf, ipv4::GRE, buf.len());
         };
         let tunnel_mode = sa.is_tunnel();
@@ -128,7 +129,7 @@ impl Outer<'_> {
         self.put_ip(buf, protocol, esp_len + before)?;
         let start = buf.len() - front + before;
         let payload = make_room(buf, start)?;
-        let numbered = prepare(buf.bytes_mut(), start, payload, next_header, &sa)?;
+        let numbered = prepare(buf.bytes_mut(), start, payload, next_header, sa, || lifetimes)?;
         let text = buf.bytes_mut().get_mut(start + esp::LEN..).ok_or(DropReason::StaleIndex)?;
         aead::seal_one(numbered.packet(sa.key(), text));
         if self.port != 0 && self.destination.is_ipv6() {
