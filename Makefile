@@ -77,14 +77,14 @@ lint: deps
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --document-private-items
 
 # The runs of graph, wire and spokes go into target/bench and, beside what must be reached and what the peer takes, into a table and a page; what else
-# is in target/bench (of `nave-perf soak`, `ndr` and others, with --json) is on the page, too. ARGS is of `graph`: "--packets 262144" takes a quarter
-# of the time, "--json" makes the other commands write JSON.
+# is in target/bench (of `nave-perf ndr` and others, with --json) is on the page, too. SOAK=15 adds so many minutes of `nave-perf soak`. ARGS is of
+# `graph`: "--packets 262144" takes a quarter of the time, "--json" makes the other commands write JSON.
 BENCH = target/bench
 GRAPH_ARGS = $(filter-out --json,$(ARGS))
 
 bench: deps
 	$(CARGO) build --release --package perf --package dataplane --package controlplane --bins
-	mkdir -p $(BENCH); rm -f $(BENCH)/{graph,wire,spokes}.jsonl
+	mkdir -p $(BENCH); rm -f $(BENCH)/{graph,wire,spokes,soak}.jsonl
 	perf() { $(CARGO) run --quiet --release --package perf --bin nave-perf -- "$$@"; }; \
 	graph() { echo "graph $$*" >&2; perf graph "$$@" --json $(GRAPH_ARGS) >> $(BENCH)/graph.jsonl; }; \
 	for size in 64 354 1400; do \
@@ -97,6 +97,7 @@ bench: deps
 	done; \
 	graph --scenario relay --spokes 10000 --size imix; \
 	for routes in 1000 1000000; do graph --scenario relay --spokes 1000 --size 64 --routes $$routes --public; done; \
+	for scenario in ipv4 relay; do graph --scenario $$scenario --spokes 1000 --size 64 --load 70; done; \
 	graph --scenario ipv6 --spokes 1000 --size 70; \
 	for inner in ipv4 ipv6; do \
 	  for outer in ipv4 ipv6; do graph --scenario gre-relay --inner $$inner --outer $$outer --spokes 1000 --size 70; done; \
@@ -111,6 +112,7 @@ bench: deps
 	  done; \
 	done; \
 	echo spokes >&2; perf spokes --json >> $(BENCH)/spokes.jsonl; \
+	if [ -n "$(SOAK)" ]; then echo "soak for $(SOAK) minutes" >&2; perf soak --minutes $(SOAK) --json >> $(BENCH)/soak.jsonl; fi; \
 	perf report $(BENCH)/*.jsonl --html $(BENCH)/report.html --title "Nave $$(git describe --always --dirty 2>/dev/null)"; \
 	for bits in 128 256; do perf aead --bits $$bits $(filter --json,$(ARGS)); done; \
 	perf fib $(filter --json,$(ARGS)); \
