@@ -22,7 +22,7 @@ use model::state::event::Happening;
 use model::state::{Explanation, Filter, Show, State, What};
 use proto::{Apply, Clear};
 
-const SOON: Duration = Duration::from_secs(5);
+const SOON: Duration = Duration::from_secs(30);
 
 /// Why packets to an address go where they go.
 async fn explain(
