@@ -254,10 +254,10 @@ impl Lines {
 }
 
 impl Piece {
-    /// One of its vectors but the first.
+    /// One of its vectors but the first. (That of a text's first piece begins before the text, with the AAD's block, which is nowhere.)
     #[inline(always)]
     unsafe fn vector(&self, at: usize) -> __m256i {
-        reverse(_mm256_loadu_si256(self.at.add(32 * at).cast()))
+        reverse(_mm256_loadu_si256(self.at.wrapping_add(32 * at).cast()))
     }
 }
 
