@@ -8,6 +8,7 @@ use aead::{Key, Packet, Provider, open_one, seal_one};
 use divan::counter::{BytesCount, ItemsCount};
 use divan::{Bencher, black_box};
 use forwarding::fib::{V4Prefix, Word, Writer};
+use forwarding::window;
 use wire::ike::{Exchange, Header, Message, Payload};
 use wire::nhrp;
 use wire::{checksum, esp, gre, ipv4};
@@ -84,6 +85,39 @@ fn esp_parse_and_trailer(bencher: Bencher<'_, '_>) {
         let spi = esp::parse(black_box(&text)).map(|(header, _)| header.spi());
         (spi.is_ok(), esp::trailer(black_box(&text)).is_ok())
     });
+}
+
+/// Sequence numbers of one run: as many as the largest window has.
+const NUMBERS: u64 = window::LARGEST;
+
+/// Takes numbers as they come, each once and run by run further on: what esp-decrypt does before and behind the cipher.
+fn replay(bencher: Bencher<'_, '_>, size: u64, numbers: &[u64]) {
+    let ring = window::Ring::of(0, 1, window::Ring::size(size));
+    let mut words = vec![0; window::words(1)];
+    let (mut top, mut base) = (0, 1);
+    bencher.counter(ItemsCount::new(numbers.len())).bench_local(|| {
+        for number in numbers {
+            let low = black_box(base + number) as u32;
+            let sequence = window::whole(low, top, size).unwrap_or_default();
+            assert!(window::is_new(&words, ring, top, size, sequence));
+            top = window::take(&mut words, ring, top, size, sequence).unwrap_or_default();
+        }
+        base += NUMBERS;
+    });
+    assert_eq!(top + 1, base, "each was new");
+}
+
+#[divan::bench(args = [64, 1024, 4096])]
+fn replay_window_in_order(bencher: Bencher<'_, '_>, size: u64) {
+    replay(bencher, size, &(0..NUMBERS).collect::<Vec<_>>());
+}
+
+/// Within each half of a window the numbers are scattered.
+#[divan::bench(args = [64, 1024, 4096])]
+fn replay_window_at_random(bencher: Bencher<'_, '_>, size: u64) {
+    let half = size / 2;
+    let scattered = |at: u64| at / half * half + at.wrapping_mul(0x9e37_79b1) % half;
+    replay(bencher, size, &(0..NUMBERS).map(scattered).collect::<Vec<_>>());
 }
 
 /// The first packet of a capture of FRR's: a registration.

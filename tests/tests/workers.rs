@@ -94,6 +94,15 @@ fn sas_are_spread_over_workers_and_packets_find_theirs() {
     let mut cloud = on_two_workers();
     let lookout = Lookout::start(&cloud).unwrap();
     cloud.start().unwrap_or_else(|e| panic!("{e:#}\n{}", cloud.logs()));
+    for (spoke, rss, checksum) in
+        [(SPOKE1, "used", "used"), (SPOKE2, "unused", "unused"), (HUB, "used", "unused")]
+    {
+        for port in list(&cloud.nodes[spoke], "show ports") {
+            let offloads = port["offloads"].as_array().unwrap();
+            let states: Vec<_> = offloads.iter().map(|offload| &offload["state"]).take(2).collect();
+            assert_eq!(states, [rss, checksum], "{port}");
+        }
+    }
     meet(&cloud);
 
     let flows = WAYS.into_iter().flat_map(|way| std::iter::repeat_n(way, FLOWS.into())).zip(6200..);

@@ -40,6 +40,7 @@ pub use ports::{
     TraceOrder,
 };
 pub use program::{AdjacencyShow, FibShow, InterfaceShow, NextHopShow, Port, Program, RouteShow, TunnelShow};
+pub use sa::window;
 pub use spread::worker_for;
 pub use tables::Tables;
 pub use trace::Step;

@@ -20,7 +20,7 @@ mod limits;
 mod lines;
 mod order;
 mod outbound;
-mod window;
+pub mod window;
 
 use std::sync::Arc;
 

@@ -12,7 +12,7 @@
 //! number, and what a burst touches of a window is a line.
 
 /// Sequence numbers of the largest window.
-pub(crate) const LARGEST: u64 = 4096;
+pub const LARGEST: u64 = 4096;
 
 const BITS: u64 = u64::BITS as u64;
 
@@ -21,13 +21,14 @@ const SMALLEST: u32 = 3;
 const WIDEST: u32 = (LARGEST / BITS).trailing_zeros();
 
 /// Words of the rings that `slots` slots have, of all sizes: see [`Ring::of`].
-pub(crate) const fn words(slots: usize) -> usize {
+#[must_use]
+pub const fn words(slots: usize) -> usize {
     ((2 << WIDEST) - (1 << SMALLEST)) * slots
 }
 
 /// Where the bits of a window lie among those of all slots.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Ring {
+pub struct Ring {
     start: u32,
     /// Its words, less one.
     mask: u32,
@@ -35,7 +36,8 @@ pub(crate) struct Ring {
 
 impl Ring {
     /// The size of the ring of a window, as the binary logarithm of its words.
-    pub(crate) const fn size(window: u64) -> u32 {
+    #[must_use]
+    pub const fn size(window: u64) -> u32 {
         let size = window.div_ceil(BITS).next_power_of_two().trailing_zeros();
         if size < SMALLEST { SMALLEST } else { size }
     }
@@ -43,28 +45,32 @@ impl Ring {
     /// The ring of a size of a slot, of so many. Rings of one size lie together, behind all those of the smaller sizes: memory is taken
     /// for the sizes that there are.
     #[inline(always)]
-    pub(crate) const fn of(slot: u32, slots: u32, size: u32) -> Self {
+    #[must_use]
+    pub const fn of(slot: u32, slots: u32, size: u32) -> Self {
         Self { start: ((slots + slot) << size) - (slots << SMALLEST), mask: (1 << size) - 1 }
     }
 
     /// The slot that it is of.
-    pub(crate) const fn slot(self, slots: u32) -> u32 {
+    #[must_use]
+    pub const fn slot(self, slots: u32) -> u32 {
         (self.start + (slots << SMALLEST)) / (self.mask + 1) - slots
     }
 
     /// The place of its first word.
-    pub(crate) const fn start(self) -> usize {
+    #[must_use]
+    pub const fn start(self) -> usize {
         self.start as usize
     }
 
     /// The place of the word that has the bit of a number.
     #[inline(always)]
-    pub(crate) const fn word(self, sequence: u64) -> usize {
+    #[must_use]
+    pub const fn word(self, sequence: u64) -> usize {
         (self.start + ((sequence / BITS) as u32 & self.mask)) as usize
     }
 
     /// Sets all its bits to 0.
-    pub(crate) fn empty(self, words: &mut [u64]) {
+    pub fn empty(self, words: &mut [u64]) {
         if let Some(words) = words.get_mut(self.start as usize..=(self.start + self.mask) as usize) {
             words.fill(0);
         }
@@ -74,7 +80,8 @@ impl Ring {
 /// The whole of an extended sequence number of which the low half came, as the highest number so far and the window tell (RFC 4303 §A2.2);
 /// `None` if it would be below 0 or above 2^64 - 1. Before authentication it is a guess: one that is wrong is not authentic.
 #[inline(always)]
-pub(crate) fn whole(low: u32, top: u64, window: u64) -> Option<u64> {
+#[must_use]
+pub fn whole(low: u32, top: u64, window: u64) -> Option<u64> {
     // The numbers that it can be are those of one cycle from the bottom of the window on. The bottom may be in the cycle before the first
     // one, or the end of the cycle in the one behind the last: what comes out is a number if both or neither wrap.
     let reach = window - 1;
@@ -85,7 +92,8 @@ pub(crate) fn whole(low: u32, top: u64, window: u64) -> Option<u64> {
 
 /// Whether a number has not come and is not too old. 0 is never sent (RFC 4303 §3.3.3).
 #[inline(always)]
-pub(crate) fn is_new(words: &[u64], ring: Ring, top: u64, window: u64, sequence: u64) -> bool {
+#[must_use]
+pub fn is_new(words: &[u64], ring: Ring, top: u64, window: u64, sequence: u64) -> bool {
     if sequence > top {
         return true;
     }
@@ -95,7 +103,7 @@ pub(crate) fn is_new(words: &[u64], ring: Ring, top: u64, window: u64, sequence:
 
 /// Marks a number as come; the top then. `None`, and no change, if it has come or is too old.
 #[inline(always)]
-pub(crate) fn take(words: &mut [u64], ring: Ring, top: u64, window: u64, sequence: u64) -> Option<u64> {
+pub fn take(words: &mut [u64], ring: Ring, top: u64, window: u64, sequence: u64) -> Option<u64> {
     if !is_new(words, ring, top, window, sequence) {
         return None;
     }
