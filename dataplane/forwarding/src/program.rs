@@ -41,7 +41,7 @@ use model::{InterfaceName, Mac, NbmaAddr, TableId};
 use wire::buf::PacketBuf;
 
 use crate::adjacency::{Adjacencies, AdjacencyId};
-use crate::counters::{Counters, Traffic};
+use crate::counters::Counters;
 use crate::ports::{InterfaceId, Notice};
 use crate::publish::Publisher;
 use crate::sa::{Lines, OrderSender, Orders, Sas, orders};
@@ -124,9 +124,6 @@ pub struct Program {
     lines: Arc<[Arc<Lines>]>,
     /// What workers spread the keys of their limits by.
     secret: u64,
-    /// What each place had carried when its adjacency came, and when it was last asked about.
-    before: HashMap<Target, Traffic>,
-    asked: HashMap<Target, u64>,
 }
 
 impl Program {
@@ -185,8 +182,6 @@ impl Program {
             orders: Vec::new(),
             lines: Arc::new([]),
             secret: 0,
-            before: HashMap::new(),
-            asked: HashMap::new(),
         };
         program.add_table(TableId::default())?;
         program.install_fixed();

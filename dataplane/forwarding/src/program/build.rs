@@ -433,7 +433,7 @@ impl Program {
         let (id, new) = self.slots.refer(target);
         if new {
             change.targets.insert(target);
-            self.before.insert(target, self.carried(id));
+            self.slots.note_before(id, self.carried(id));
             if let Target::Balanced(path) = target {
                 self.objects.paths.refer_again(path);
             }
@@ -592,8 +592,6 @@ impl Program {
             }
             let Some(target) = idle.pop() else { return gone };
             let Some(id) = self.slots.empty(target) else { continue };
-            self.before.remove(&target);
-            self.asked.remove(&target);
             self.note_way(target, None);
             if let Some(link) = self.links.remove(&target) {
                 self.stacked.remove(&(link, target));

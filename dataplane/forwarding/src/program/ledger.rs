@@ -125,7 +125,8 @@ struct Retired {
 pub(super) struct Ledger {
     /// Numbers of domains, from 1 on. They come and never go, so that none ever stands for two.
     domains: HashMap<Domain, u16>,
-    slots: HashMap<Protection, u32>,
+    /// By domain, the peer's address and its UDP port.
+    slots: HashMap<(u16, IpAddr, u16), u32>,
     peers: Vec<Option<Peer>>,
     free: VecDeque<u32>,
     retired: VecDeque<Retired>,
@@ -165,8 +166,13 @@ impl Ledger {
         usize::from(u16::MAX) - self.domains.len()
     }
 
+    /// What a peer's slot is found by; `None` as long as its domain has no number.
+    fn key(&self, protection: &Protection) -> Option<(u16, IpAddr, u16)> {
+        Some((self.domain(&Domain::of(protection))?, protection.remote.0, protection.port))
+    }
+
     pub(super) fn slot(&self, protection: &Protection) -> Option<u32> {
-        self.slots.get(protection).copied()
+        self.slots.get(&self.key(protection)?).copied()
     }
 
     /// Slots that can be given now.
@@ -187,9 +193,10 @@ impl Ledger {
         self.peers.iter().enumerate().filter_map(|(slot, peer)| Some((slot as u32, peer.as_ref()?)))
     }
 
-    /// The slot of a peer, which has one from now on. The caller has made sure that there is room.
+    /// The slot of a peer, which has one from now on, and so has its domain a number. The caller has made sure that there is room.
     pub(super) fn settle(&mut self, protection: Protection, mode: SaMode) -> u32 {
-        if let Some(slot) = self.slots.get(&protection) {
+        let key = (self.number(Domain::of(&protection)), protection.remote.0, protection.port);
+        if let Some(slot) = self.slots.get(&key) {
             return *slot;
         }
         let slot = self.free.pop_front().unwrap_or_else(|| {
@@ -198,7 +205,7 @@ impl Ledger {
         });
         let sealers = vec![Sealer::default(); self.workers];
         self.peers[slot as usize] = Some(Peer { protection, sealers, mode, open: false, gate: 0 });
-        self.slots.insert(protection, slot);
+        self.slots.insert(key, slot);
         slot
     }
 
@@ -206,7 +213,9 @@ impl Ledger {
     /// they have acknowledged `generation`.
     pub(super) fn retire(&mut self, slot: u32, generation: u64, senders: &[OrderSender]) {
         let Some(peer) = self.peers.get_mut(slot as usize).and_then(Option::take) else { return };
-        self.slots.remove(&peer.protection);
+        if let Some(key) = self.key(&peer.protection) {
+            self.slots.remove(&key);
+        }
         let orders = senders.iter().map(OrderSender::given).collect();
         self.retired.push_back(Retired { slot, generation, orders });
     }

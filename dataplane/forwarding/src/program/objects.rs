@@ -58,6 +58,9 @@ impl Marks {
     }
 }
 
+/// A claim as it was; `None`: there was none.
+type Undo = ((Key, Owner), Option<Box<Claim>>);
+
 /// All claims, with a way back to where a batch began.
 #[derive(Debug, Default)]
 pub(super) struct Objects {
@@ -72,7 +75,7 @@ pub(super) struct Objects {
     known: Vec<(PathId, usize)>,
     marks: Marks,
     /// What the batch changed: the claims as they were.
-    undo: Vec<((Key, Owner), Option<Box<Claim>>)>,
+    undo: Vec<Undo>,
     marks_before: Marks,
 }
 
@@ -223,9 +226,8 @@ impl Objects {
 
     /// The keys of an owner's stale objects, but routes.
     pub(super) fn stale(&self, owner: Owner) -> Vec<Key> {
-        let stale =
-            |((_, of), claim): &(&(Key, Owner), &Box<Claim>)| *of == owner && self.is_stale(*of, claim);
-        self.claims.iter().filter(stale).map(|((key, _), _)| *key).collect()
+        let stale = self.claims.iter().filter(|((_, of), claim)| *of == owner && self.is_stale(*of, claim));
+        stale.map(|((key, _), _)| *key).collect()
     }
 
     pub(super) fn is_stale(&self, owner: Owner, claim: &Claim) -> bool {

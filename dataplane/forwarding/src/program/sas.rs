@@ -64,10 +64,7 @@ impl Program {
         let slot = match (mode, self.ledger.slot(&protection)) {
             (None, None) => return,
             (_, Some(slot)) => slot,
-            (Some(mode), None) => {
-                self.ledger.number(Domain::of(&protection));
-                self.ledger.settle(protection, mode)
-            }
+            (Some(mode), None) => self.ledger.settle(protection, mode),
         };
         let next = self.publisher.generation() + 1;
         let Some(peer) = self.ledger.peer_mut(slot) else { return };

@@ -244,7 +244,7 @@ impl Program {
                 replica: matches!(target, Target::Replica(..)),
                 mtu: sends.then_some(entry.mtu),
                 rewrite: if sends { with_gap(entry, spis.first().copied()) } else { Vec::new() },
-                traffic: self.traffic(target, id),
+                traffic: self.traffic(id),
                 spis,
             }
         })
@@ -338,10 +338,12 @@ impl Program {
     pub fn used(&mut self) -> Vec<Report> {
         let mut tunnels = std::collections::BTreeMap::<InterfaceName, Vec<ProtocolAddr>>::new();
         let mut neighbours = std::collections::BTreeSet::new();
-        for (target, id) in self.slots.iter() {
-            let (Target::Hop(..) | Target::Replica(..)) = target else { continue };
-            let packets = self.traffic(target, id).packets;
-            if self.asked.insert(target, packets).unwrap_or(0) == packets {
+        for index in 0..self.slots.len() {
+            let Some((target @ (Target::Hop(..) | Target::Replica(..)), id)) = self.slots.at(index) else {
+                continue;
+            };
+            let packets = self.traffic(id).packets;
+            if !self.slots.note_asked(id, packets) {
                 continue;
             }
             if let Some(link) = self.links.get(&target).and_then(|link| self.as_hop(*link)) {
@@ -363,8 +365,8 @@ impl Program {
     }
 
     /// What an adjacency carried in its life.
-    fn traffic(&self, target: Target, id: AdjacencyId) -> Traffic {
-        self.carried(id) - self.before.get(&target).copied().unwrap_or_default()
+    fn traffic(&self, id: AdjacencyId) -> Traffic {
+        self.carried(id) - self.slots.before(id)
     }
 
     /// What a place carried, whoever was in it.

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use super::paths::PathId;
 use crate::adjacency::AdjacencyId;
+use crate::counters::Traffic;
 use crate::ports::InterfaceId;
 
 /// What a route, a binding or a copy of multicast leads to: the name of an adjacency.
@@ -58,6 +59,9 @@ struct Slot {
     references: u32,
     /// Its epoch; while it is free that of its next life.
     epoch: u8,
+    /// What had been carried by it when this life began, and packets in this life when that was last asked about.
+    before: Traffic,
+    asked: u64,
 }
 
 /// The places.
@@ -100,7 +104,13 @@ impl Slots {
         }
         let index = self.free.pop_front().unwrap_or_else(|| {
             debug_assert!(self.all.len() < self.limit, "places were reserved");
-            self.all.push(Slot { target: None, references: 0, epoch: 0 });
+            self.all.push(Slot {
+                target: None,
+                references: 0,
+                epoch: 0,
+                before: Traffic::default(),
+                asked: 0,
+            });
             (self.all.len() - 1) as u32
         });
         let slot = &mut self.all[index as usize];
@@ -108,6 +118,22 @@ impl Slots {
         let id = AdjacencyId::new(index, slot.epoch);
         self.by_target.insert(target, id);
         (id, true)
+    }
+
+    /// Notes what had been carried by a place when its target came.
+    pub(super) fn note_before(&mut self, id: AdjacencyId, carried: Traffic) {
+        let slot = &mut self.all[id.index()];
+        (slot.before, slot.asked) = (carried, 0);
+    }
+
+    /// See [`Slots::note_before`].
+    pub(super) fn before(&self, id: AdjacencyId) -> Traffic {
+        self.all.get(id.index()).map_or_else(Traffic::default, |slot| slot.before)
+    }
+
+    /// Notes how many packets a target has carried; whether more than when this was noted last.
+    pub(super) fn note_asked(&mut self, id: AdjacencyId, packets: u64) -> bool {
+        std::mem::replace(&mut self.all[id.index()].asked, packets) != packets
     }
 
     /// One more reference to what is in a place.
@@ -161,10 +187,20 @@ impl Slots {
         self.all.get(id.index()).filter(|slot| slot.epoch == id.epoch())?.target
     }
 
+    /// How many places there are, in use or not.
+    pub(super) fn len(&self) -> usize {
+        self.all.len()
+    }
+
+    /// The target in a place by its index, and the place.
+    pub(super) fn at(&self, index: usize) -> Option<(Target, AdjacencyId)> {
+        let slot = self.all.get(index)?;
+        Some((slot.target?, AdjacencyId::new(index as u32, slot.epoch)))
+    }
+
     /// All targets with their places, in order of place.
     pub(super) fn iter(&self) -> impl Iterator<Item = (Target, AdjacencyId)> + '_ {
-        let all = self.all.iter().enumerate();
-        all.filter_map(|(index, slot)| Some((slot.target?, AdjacencyId::new(index as u32, slot.epoch))))
+        (0..self.len()).filter_map(|index| self.at(index))
     }
 }
 
