@@ -205,6 +205,15 @@ impl Adjacency {
         rewrite: [0; 106],
     };
 
+    /// Whether it is of this kind, with a rewrite of this length, in the life that `id` means, and takes what has these permits: all in one
+    /// look.
+    #[inline(always)]
+    pub(crate) fn takes(&self, kind: Kind, form: usize, id: AdjacencyId, permits: u8) -> bool {
+        let head = u32::from_le_bytes([self.kind as u8, self.epoch, self.wants, self.form]);
+        let want = u32::from_le_bytes([kind as u8, id.epoch(), 0, form as u8]);
+        (head ^ want) & u32::from_le_bytes([0xff, 0xff, !permits, 0xff]) == 0
+    }
+
     /// Whether what goes by it is sealed, and the rewrite [`KEYED_LEN`] long: Ethernet without a tag, IPv4 and, behind the gap for ESP, GRE.
     #[inline(always)]
     pub(crate) fn is_plainly_sealed(&self) -> bool {
@@ -298,10 +307,19 @@ impl Adjacencies {
     /// The entry in the slot of `id`, whatever its epoch.
     #[inline(always)]
     pub(crate) fn slot(&self, id: AdjacencyId) -> &Adjacency {
-        let index = id.index();
-        match self.chunks.get(index / CHUNK) {
-            Some(chunk) => &chunk.0[index % CHUNK],
-            None => &NOWHERE,
+        self.slots()(id)
+    }
+
+    /// [`Adjacencies::slot`] for a loop.
+    #[inline(always)]
+    pub(crate) fn slots<'a>(&'a self) -> impl Fn(AdjacencyId) -> &'a Adjacency {
+        let chunks = self.chunks.as_slice();
+        move |id| {
+            let index = id.index();
+            match chunks.get(index / CHUNK) {
+                Some(chunk) => &chunk.0[index % CHUNK],
+                None => &NOWHERE,
+            }
         }
     }
 

@@ -65,7 +65,7 @@ impl Flow {
 pub struct NodeCount {
     /// Packets that went through.
     pub packets: u64,
-    /// Turns in which it had packets; those for which another node did its work as well have none of their own.
+    /// Turns in which it had packets, and those of another node that did its work as well.
     pub calls: u64,
     /// Cycles ([`memory::cycles`]) spent in it while [`crate::Command::Measure`] was on. Of several packets that leave in one turn of
     /// ip-lookup all are counted for the node that most of them went through.

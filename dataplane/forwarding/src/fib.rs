@@ -112,15 +112,24 @@ impl<A: Address> Table<A> {
     #[inline(always)]
     #[must_use]
     pub fn lookup(&self, addr: A::Ip) -> u32 {
-        let addr = A::bits(addr);
-        let mut word = self.first[addr.place(0)].load(Ordering::Acquire);
-        for depth in 1..=A::STRIDES {
-            if word & GROUP == 0 {
-                break;
+        self.lookups()(addr)
+    }
+
+    /// [`Table::lookup`] for a loop: where the table is does not stand between one look-up and the next.
+    #[inline(always)]
+    pub(crate) fn lookups(&self) -> impl Fn(A::Ip) -> u32 {
+        let (first, groups) = (&*self.first, &*self.groups);
+        move |addr| {
+            let addr = A::bits(addr);
+            let mut word = first[addr.place(0)].load(Ordering::Acquire);
+            for depth in 1..=A::STRIDES {
+                if word & GROUP == 0 {
+                    break;
+                }
+                word = groups[place_in_group(word, addr, depth)].load(Ordering::Acquire);
             }
-            word = self.groups[place_in_group(word, addr, depth)].load(Ordering::Acquire);
+            if word != 0 { word } else { self.default.load(Ordering::Relaxed) }
         }
-        if word != 0 { word } else { self.default.load(Ordering::Relaxed) }
     }
 
     /// Asks the cache for the word that [`Table::lookup`] of `addr` reads first.

@@ -111,6 +111,8 @@ pub(crate) struct Walk<B> {
     pub(crate) path_mtus: Limit,
     /// Reports of peers that are elsewhere now.
     pub(crate) moves: Limit,
+    /// Whether what was sent last took more room in front than it had: then the line before a packet is wanted, too.
+    pub(crate) grows: bool,
     /// Identification of the next outer header (RFC 6864: what may be fragmented needs one).
     pub(crate) ip_id: u16,
     /// The same of an outer IPv6 packet that is cut.
@@ -157,6 +159,7 @@ impl<B: PacketBuf> Walk<B> {
             path_mtus: Limit::new(Duration::from_secs(1), 1, 100, secret),
             moves: Limit::new(Duration::from_secs(1), 1, 1000, secret),
             ip_id: (index as u16).reverse_bits(),
+            grows: false,
             // Where it begins is not to be guessed (RFC 7739).
             ip6_id: (secret >> 32) as u32 ^ secret as u32 ^ (index as u32).reverse_bits(),
             secret,
@@ -270,7 +273,7 @@ impl<B: PacketBuf> Walk<B> {
     /// Traces and counts the packets that a node is about to look at.
     #[inline(always)]
     pub(crate) fn enter(&mut self, frame: Frame) {
-        self.counters.count_node(frame.node(), frame.len() + frame.passed());
+        self.counters.count_node(frame.node(), frame.len());
         if self.observes() {
             for at in frame.places() {
                 self.record(frame.node(), self.frames.slot(frame, at));

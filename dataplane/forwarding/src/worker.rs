@@ -5,8 +5,8 @@
 //! in → a burst of each port → walk → transmit
 //! ```
 //!
-//! What comes in the clear goes from classify to its end a few packets at a time, before the next of the burst are looked at; all else waits
-//! for its node's turn in the walk. While somebody wants to see packets at nodes, all do.
+//! What comes in the clear goes from classify to its end a few packets at a time ([`crate::burst::Train`]), before the next of the burst are
+//! looked at; all else waits for its node's turn in the walk. While somebody wants to see packets at nodes, all do.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use model::time::Instant;
 use wire::buf::PacketBuf;
 
 use crate::Flow;
-use crate::burst::{Breath, Meta};
+use crate::burst::{AT_ONCE, Breath, Meta};
 use crate::capture::Captured;
 use crate::counters::Counters;
 use crate::graph::Node;
@@ -96,10 +96,6 @@ impl<B: PacketBuf> Worker<B> {
         }
     }
 }
-
-/// Packets of a burst that go through the clear path at once, from classify on: few enough for what they touch to stay in the first-level
-/// cache, and its pages in the first-level TLB, until they leave.
-const AT_ONCE: usize = 32;
 
 /// Nodes in walk order, those that have something to do.
 macro_rules! stages {
@@ -191,10 +187,10 @@ fn receive<P: Ports>(walk: &mut Walk<P::Buf>, tables: &Tables, sas: &Sas, ports:
         }
         walk.end_lap(Some(Node::Rx));
         let mut burst = stage::classify::Burst::new(walk, tables, sas, port, first);
-        let (end, observes, checked) = (walk.bufs.len(), walk.observes(), ports.checks_ipv4(port));
+        let (end, checked) = (walk.bufs.len(), ports.checks_ipv4(port));
         let mut from = first;
         while from < end {
-            let slots = from..if observes { end } else { end.min(from + AT_ONCE) };
+            let slots = from..end.min(from + AT_ONCE);
             from = slots.end;
             if checked {
                 burst.run::<_, true>(walk, slots);
@@ -202,9 +198,7 @@ fn receive<P: Ports>(walk: &mut Walk<P::Buf>, tables: &Tables, sas: &Sas, ports:
                 burst.run::<_, false>(walk, slots);
             }
             walk.end_lap(Some(Node::Classify));
-            if !observes {
-                stages!(walk: GreDecap => stage::gre_decap::run(walk, tables); IpLookup => stage::ip_lookup::run(walk, tables, sas););
-            }
+            burst.forward(walk);
         }
     }
     walk.first_rx = if walk.first_rx + 1 < count { walk.first_rx + 1 } else { 0 };

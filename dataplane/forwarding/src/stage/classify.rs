@@ -17,10 +17,12 @@ use std::ops::Range;
 use wire::buf::PacketBuf;
 use wire::{esp, ethernet, ipv4, ipv6, udp};
 
-use super::{AHEAD_BYTES, AHEAD_DESCRIPTOR, check_ip, destination, is_summed, total_length};
+use super::{
+    AHEAD_BYTES, AHEAD_DESCRIPTOR, check_ip, destination, gre_decap, ip_lookup, is_summed, total_length,
+};
 use crate::DropReason;
-use crate::adjacency::{LINK_LEN, TAGGED_LEN, permit};
-use crate::burst::{End, Frames, Meta, family};
+use crate::adjacency::{KEYED_LEN, LINK_LEN, TAGGED_LEN, permit};
+use crate::burst::{End, Frames, Meta, Train, family};
 use crate::fib::Fib;
 use crate::graph::Node;
 use crate::packet::check_ip6;
@@ -50,6 +52,9 @@ pub(crate) struct Burst<'a> {
     /// Our NBMA address that the GRE packet before was for, and the one before of ESP: most are for the same.
     local: u64,
     protected: u64,
+    /// What goes on at once: to be looked up, and GRE for a tunnel.
+    plain: Train,
+    in_tunnel: Train,
 }
 
 impl<'a> Burst<'a> {
@@ -78,45 +83,51 @@ impl<'a> Burst<'a> {
             fib: &tables.fibs[usize::from(table)].v4,
             local: NO_ADDRESS,
             protected: NO_ADDRESS,
+            plain: Train::EMPTY,
+            in_tunnel: Train::EMPTY,
         }
     }
 
-    /// Looks at the packets in some of its slots; `CHECKED`: by a port that checks IPv4 ([`crate::Ports::checks_ipv4`]).
+    /// Looks at the packets in some of its slots, as many as a train has; `CHECKED`: by a port that checks IPv4 ([`crate::Ports::checks_ipv4`]).
     #[inline(never)]
     pub(crate) fn run<B: PacketBuf, const CHECKED: bool>(&mut self, walk: &mut Walk<B>, slots: Range<usize>) {
         walk.counters.count_node(Node::Classify, slots.len());
-        let Self { unusual, station, table, fib, .. } = self;
+        let Self { unusual, station, table, fib, plain: train, in_tunnel, .. } = self;
         let (tables, table) = (unusual.tables, *table);
-        // Where it stands, so that it is copied in two pieces and not field by field.
-        let new = unusual.untagged.as_ref().map_or(&Meta::NEW, |arrival| &arrival.meta);
-        let Walk { bufs, meta, frames, .. } = walk;
-        let (bufs, meta) = (bufs.as_mut_slice(), &mut **meta);
+        let new = unusual.new_meta();
+        let Walk { bufs, meta: metas, frames, grows, .. } = walk;
+        let (bufs, metas, grows) = (bufs.as_mut_slice(), &mut **metas, *grows);
         let (mut local, mut protected) = (self.local, self.protected);
-        let protects = tables.decap.v4.protects;
+        let (station, protects) = (*station, tables.decap.v4.protects);
         let mut from = slots.start;
         while from < slots.end {
             let group = from..slots.end.min(from + ASKED);
             from = group.end;
-            ask(bufs, group.start);
-            let first = group.start as u8;
-            for (slot, (buf, meta)) in (first..).zip(bufs[group.clone()].iter_mut().zip(&mut meta[group])) {
+            ask(bufs, group.start, grows);
+            for (slot, buf) in (group.start as u8..).zip(&mut bufs[group]) {
                 let bytes = buf.bytes();
                 let found_right = CHECKED && buf.is_ipv4_summed();
-                let Some((ip, total)) = plain(bytes, *station, found_right) else {
-                    unusual.look(buf, meta, frames, slot);
+                let Some((ip, total)) = plain(bytes, station, found_right) else {
+                    unusual.look(buf, &mut metas[usize::from(slot)], frames, slot);
                     continue;
                 };
                 let (to, padded) = (destination(ip), LINK_LEN + total < bytes.len());
-                *meta = *new;
-                meta.destination = to;
                 if ip[9] == ipv4::GRE && (u64::from(to) == local || tables.decap.v4.is_local(to, table)) {
                     local = to.into();
-                    to_tunnel(ip, meta, frames, slot);
+                    if is_part(ip) {
+                        metas[usize::from(slot)] = Meta { destination: to, family: family::OUTER4, ..*new };
+                        frames.hand::<ME, { Node::Reassemble as u8 }>(slot);
+                    } else {
+                        in_tunnel.push(to, slot);
+                    }
                 } else if protects
                     && may_be_esp(ip, bytes)
                     && (u64::from(to) == protected || tables.decap.v4.is_protected(to, table))
                 {
                     protected = to.into();
+                    let meta = &mut metas[usize::from(slot)];
+                    *meta = *new;
+                    meta.destination = to;
                     let whole = LINK_LEN + to_protected(ip, bytes, meta, frames, slot);
                     prefetch_sa(unusual.sas, bytes, meta);
                     if whole < bytes.len() {
@@ -125,7 +136,7 @@ impl<'a> Burst<'a> {
                     continue;
                 } else {
                     fib.prefetch(to.into());
-                    frames.hand::<ME, { Node::IpLookup as u8 }>(slot);
+                    train.push(to, slot);
                 }
                 if padded {
                     cut_padding(buf, LINK_LEN + total);
@@ -134,17 +145,48 @@ impl<'a> Burst<'a> {
         }
         (self.local, self.protected) = (local, protected);
         if walk.observes() {
+            self.hand_on(walk);
             for slot in slots {
                 walk.note(Node::Classify, slot as u8);
             }
         }
+    }
+
+    /// What is most leaves at once.
+    #[inline(always)]
+    pub(crate) fn forward<B: PacketBuf>(&mut self, walk: &mut Walk<B>) {
+        let Self { unusual, plain, in_tunnel, .. } = self;
+        let new = unusual.new_meta();
+        if !plain.wagons().is_empty() {
+            ip_lookup::forward(walk, unusual.tables, unusual.sas, plain, new);
+            plain.clear();
+        }
+        if !in_tunnel.wagons().is_empty() {
+            gre_decap::forward(walk, unusual.tables, unusual.sas, in_tunnel.wagons(), new);
+            in_tunnel.clear();
+        }
+    }
+
+    /// The same while somebody wants to see packets at nodes: each is handed on.
+    #[cold]
+    fn hand_on<B: PacketBuf>(&mut self, walk: &mut Walk<B>) {
+        let new = self.unusual.new_meta();
+        for wagon in self.plain.wagons() {
+            walk.meta[usize::from(wagon.slot)] = Meta { destination: wagon.destination, ..*new };
+            walk.frames.hand::<ME, { Node::IpLookup as u8 }>(wagon.slot);
+        }
+        for wagon in self.in_tunnel.wagons() {
+            gre_decap::hand_in::<_, ME>(walk, *wagon, new);
+        }
+        self.plain.clear();
+        self.in_tunnel.clear();
     }
 }
 
 /// Asks for what is ahead of a group of packets, for a group at once: where a page is not in the TLB, nothing behind the question is done
 /// before it is found, and the processor looks for several side by side.
 #[inline(always)]
-fn ask<B: PacketBuf>(bufs: &[B], at: usize) {
+fn ask<B: PacketBuf>(bufs: &[B], at: usize, grows: bool) {
     let ahead = |far: usize| bufs.get(at + far..).unwrap_or_default();
     match ahead(AHEAD_DESCRIPTOR).first_chunk::<ASKED>() {
         Some(group) => group.iter().for_each(B::prefetch_descriptor),
@@ -154,6 +196,16 @@ fn ask<B: PacketBuf>(bufs: &[B], at: usize) {
         Some(group) => group.iter().for_each(B::prefetch_bytes),
         None => ahead(AHEAD_BYTES).iter().for_each(B::prefetch_bytes),
     }
+    if grows {
+        let last = (at + AHEAD_BYTES + ASKED).min(bufs.len());
+        bufs.get(at + AHEAD_BYTES..last).unwrap_or_default().iter().for_each(ask_for_room);
+    }
+}
+
+/// Asks for the line before a packet, where its outer header will be.
+#[inline(always)]
+fn ask_for_room<B: PacketBuf>(buf: &B) {
+    memory::prefetch_address(buf.bytes().as_ptr().wrapping_sub(KEYED_LEN - LINK_LEN));
 }
 
 /// An Ethernet address as the first eight bytes of a frame have it, without the two that follow: at the upper end of a word.
@@ -179,17 +231,6 @@ fn plain(bytes: &[u8], us: u64, found_right: bool) -> Option<(&[u8; ipv4::LEN], 
     }
     let total = total_length(ip);
     (total.wrapping_sub(ipv4::LEN) <= bytes.len() - PLAIN_LEN).then_some((ip, total))
-}
-
-/// GRE for us, without options: unless it is a fragment.
-#[inline(always)]
-fn to_tunnel(ip: &[u8; ipv4::LEN], meta: &mut Meta, frames: &mut Frames, slot: u8) {
-    meta.family = family::OUTER4;
-    if is_part(ip) {
-        return frames.hand::<ME, { Node::Reassemble as u8 }>(slot);
-    }
-    meta.offset = PLAIN_LEN as u16;
-    frames.hand::<ME, { Node::GreDecap as u8 }>(slot);
 }
 
 /// Whether a packet without options is ESP, or may be ESP in UDP.
@@ -308,6 +349,12 @@ struct Unusual<'a> {
 }
 
 impl Unusual<'_> {
+    /// What is known of a packet without a tag before it is looked at.
+    #[inline(always)]
+    fn new_meta(&self) -> &Meta {
+        self.untagged.as_ref().map_or(&Meta::NEW, |arrival| &arrival.meta)
+    }
+
     #[cold]
     #[inline(never)]
     fn look<B: PacketBuf>(&self, buf: &mut B, meta: &mut Meta, frames: &mut Frames, slot: u8) {

@@ -11,17 +11,20 @@
 //!    or ends it: drop `congestion`. A TCP SYN asks for no more than the tunnel takes the other way. Then `ip-lookup` or `ip6-lookup`, as
 //!    come by the tunnel, in the tunnel's table.
 //! 5. All else: drop `gre-protocol`.
+//!
+//! What is most, GRE with a key over IPv4 before IPv4 for one tunnel, goes on from [`forward`] at once.
 
 use wire::buf::PacketBuf;
 use wire::{Malformed, gre, ipv4, tcp};
 
-use super::{TCP_FLAGS, check_ip, destination, is_plain, source, total_length};
+use super::{TCP_FLAGS, check_ip, destination, ip_lookup, is_plain, source, total_length};
 use crate::DropReason;
 use crate::adjacency::{LINK_LEN, permit};
-use crate::burst::{End, Frames, Meta, family};
+use crate::burst::{End, Frames, Meta, Train, Wagon, family};
 use crate::fib::Fib;
 use crate::graph::Node;
 use crate::packet::{check_ip6, clamp_mss, merge_marks, number, traffic_class};
+use crate::sa::Sas;
 use crate::tables::{DecapKey, DecapTunnel, Tables};
 use crate::walk::Walk;
 
@@ -113,11 +116,7 @@ impl<'a> Plainly<'a> {
         let whole = inner + total_length(ip);
         let to = destination(ip);
         fib.prefetch(to.into());
-        let is_syn = ip[9] == ipv4::TCP
-            && tunnel.mss != 0
-            && bytes.get(inner + ipv4::LEN + TCP_FLAGS).is_some_and(|flags| flags & tcp::SYN != 0);
-        // Of the outer marks only ECT(1) and CE change anything.
-        let is_marked = marks & 1 != 0 && (marks ^ ip[1]) & 3 != 0;
+        let (is_syn, is_marked) = (is_syn(ip, inner, bytes, tunnel.mss), is_marked(ip, marks));
         if whole < bytes.len() {
             cut(buf, whole);
         }
@@ -127,6 +126,74 @@ impl<'a> Plainly<'a> {
         }
         Some(Ok(()))
     }
+}
+
+/// The same of packets that classify has just seen, behind IPv4 without options: what is most goes on to be looked up at once, if it is of
+/// one tunnel; all else waits for [`run`]. `came`: what is known of all of them as they came.
+#[inline(never)]
+pub(super) fn forward<B: PacketBuf>(
+    walk: &mut Walk<B>,
+    tables: &Tables,
+    sas: &Sas,
+    wagons: &[Wagon],
+    came: &Meta,
+) {
+    let point_to_point = tables.decap.v4.point_to_point;
+    let mut last: Option<Found<'_>> = None;
+    let mut inside = Train::EMPTY;
+    for wagon in wagons {
+        let Some(buf) = walk.bufs.get_mut(usize::from(wagon.slot)) else { continue };
+        let bytes = buf.bytes();
+        if let Some(Plain { from, marks, key, ip, inner }) = plain(bytes) {
+            let remote = if point_to_point { from } else { 0 };
+            let key = DecapKey { local: wagon.destination, remote, key: Some(key), table: came.table };
+            if last.is_none() {
+                last = Found::by(tables, key).filter(|found| found.tunnel.domain == came.domain);
+            }
+            if let Some(Found { fib, tunnel, .. }) = last.as_ref().filter(|found| found.key == key)
+                && !(is_syn(ip, inner, bytes, tunnel.mss) | is_marked(ip, marks))
+            {
+                let (to, whole) = (destination(ip), inner + total_length(ip));
+                fib.prefetch(to.into());
+                if whole < bytes.len() {
+                    cut(buf, whole);
+                }
+                inside.push(to, wagon.slot);
+                continue;
+            }
+        }
+        hand_in::<B, { Node::Classify as u8 }>(walk, *wagon, came);
+    }
+    if let Some(Found { tunnel, .. }) = last {
+        walk.counters.count_node(Node::GreDecap, inside.wagons().len());
+        let mut new = Meta { family: family::OUTER4, ..*came };
+        enter(&mut new, tunnel, INNER_AT, 0);
+        walk.end_lap(Some(Node::GreDecap));
+        ip_lookup::forward(walk, tables, sas, &inside, &new);
+    }
+}
+
+/// Hands a packet of such a train to [`run`].
+#[cold]
+pub(super) fn hand_in<B: PacketBuf, const FROM: u8>(walk: &mut Walk<B>, wagon: Wagon, came: &Meta) {
+    let Wagon { destination, slot } = wagon;
+    walk.meta[usize::from(slot)] =
+        Meta { destination, family: family::OUTER4, offset: GRE_AT as u16, ..*came };
+    walk.frames.hand::<FROM, ME>(slot);
+}
+
+/// Whether an inner packet is a TCP SYN that may ask for more than the tunnel takes.
+#[inline(always)]
+fn is_syn(ip: &[u8; ipv4::LEN], inner: usize, bytes: &[u8], mss: u16) -> bool {
+    ip[9] == ipv4::TCP
+        && mss != 0
+        && bytes.get(inner + ipv4::LEN + TCP_FLAGS).is_some_and(|flags| flags & tcp::SYN != 0)
+}
+
+/// Whether the outer header has a mark that goes over to the inner one: of these only ECT(1) and CE change anything.
+#[inline(always)]
+fn is_marked(ip: &[u8; ipv4::LEN], marks: u8) -> bool {
+    marks & 1 != 0 && (marks ^ ip[1]) & 3 != 0
 }
 
 /// What is most: over IPv4 without options, a key and nothing else optional, IPv4 without options, nothing wrong with it.

@@ -11,15 +11,20 @@
 //!    leaves by the network it came from goes to `redirect` as well.
 //! 6. Multicast: from a port to its twin; from a tunnel to the tunnel's twin if it is link-local (224.0.0.0/24), else
 //!    drop `multicast`: copying it on would make a loop of the cloud.
+//!
+//! What goes to a neighbour or, in the clear, into a tunnel leaves here, with the work of rewrite and midchain.
 
 use std::ops::Range;
 
 use wire::buf::PacketBuf;
 
-use super::{midchain, rewrite};
+use super::{midchain, rewrite, room_v4};
 use crate::DropReason;
-use crate::adjacency::{Adjacency, AdjacencyId, KEYED_LEN, Kind, LINK_LEN, NOWHERE, permit};
-use crate::burst::{End, Frame, Frames, Meta, family};
+use crate::adjacency::{
+    Adjacency, AdjacencyId, KEYED_LEN, KEYLESS_LEN, Kind, LINK_LEN, NOWHERE, flag, permit,
+};
+use crate::burst::{AT_ONCE, End, Frame, Frames, Meta, SLOTS, Sent, Train, family};
+use crate::counters::{Counters, Tally};
 use crate::graph::Node;
 use crate::packet::{current, flow};
 use crate::sa::Sas;
@@ -31,32 +36,37 @@ const ME: u8 = Node::IpLookup as u8;
 /// Times that a packet is looked up again.
 const TRIES: u8 = 4;
 
-/// Packets that are looked up at once, so that their cache misses overlap; few enough for what they touch to stay at hand.
-const AT_ONCE: usize = 32;
+/// Packets of the queue that are looked up at once: more than of a train, since no other node's work is done with theirs.
+const QUEUED: usize = 32;
 
-/// A packet, and what is in the slot of its adjacency.
+/// A packet's adjacency, and what is in the slot of that.
 #[derive(Clone, Copy)]
 struct Found<'a> {
     entry: &'a Adjacency,
+    id: AdjacencyId,
     slot: u8,
+}
+
+impl Found<'_> {
+    const NONE: Self = Self { entry: &NOWHERE, id: AdjacencyId::new(0, 0), slot: 0 };
 }
 
 #[inline(never)]
 pub(crate) fn run<B: PacketBuf>(walk: &mut Walk<B>, tables: &Tables, sas: &Sas) {
     let frame = walk.frames.take(Node::IpLookup);
     walk.enter(frame);
-    let mut found = [Found { entry: &NOWHERE, slot: 0 }; AT_ONCE];
+    let mut found = [Found::NONE; QUEUED];
     let mut from = 0;
     while from < frame.len() {
-        let places = from..(from + AT_ONCE).min(frame.len());
+        let places = from..(from + QUEUED).min(frame.len());
         from = places.end;
-        let found = &mut found[..places.len()];
-        look_up(walk, tables, frame, places, found);
+        let count = places.len();
+        look_up(walk, tables, frame, places, &mut found);
         if walk.observes() {
-            send(walk, tables, found);
+            hand_on(walk, tables, &found[..count]);
         } else {
             walk.end_lap(Some(Node::IpLookup));
-            let most = forward(walk, tables, sas, found);
+            let most = send(walk, tables, sas, &found[..count]);
             walk.end_lap(Some(most));
         }
     }
@@ -84,49 +94,46 @@ fn look_up<'a, B: PacketBuf>(
         }
         let id = AdjacencyId::from_word(fib.lookup(meta.destination.into()));
         meta.adjacency = id;
-        *found = Found { entry: tables.adjacencies.slot(id), slot };
+        *found = Found { entry: tables.adjacencies.slot(id), id, slot };
         memory::prefetch_read(found.entry);
         tally.prefetch(id);
     }
 }
 
-/// What is most, IPv4 to a neighbour or into a tunnel, leaves here, or goes to esp-encrypt at once: its adjacency is at hand, and so is
-/// its header; who does the work of rewrite and midchain later would have to fetch both again. All else is handed on. The node that
-/// most packets went through.
-#[inline(always)]
-fn forward<B: PacketBuf>(walk: &mut Walk<B>, tables: &Tables, sas: &Sas, found: &[Found<'_>]) -> Node {
-    let Walk { bufs, meta, frames, counters, secret, .. } = walk;
+/// What is most leaves here, packet by packet, as of [`leave`]; all else is handed on. The node that most packets went through.
+#[inline(never)]
+fn send<B: PacketBuf>(walk: &mut Walk<B>, tables: &Tables, sas: &Sas, found: &[Found<'_>]) -> Node {
+    let Walk { bufs, meta, frames, counters, secret, sent, ip_id, .. } = walk;
     let (bufs, metas, tally) = (bufs.as_mut_slice(), &mut **meta, counters.adjacencies());
-    let (mut sent, mut ip_id) = (walk.sent, walk.ip_id);
     let way = Onward { tables, secret: *secret };
-    let (mut rewritten, mut encapped, mut to_seal) = (0, 0, 0);
-    if let Some(Found { entry, slot }) = found.first() {
-        sent.expect(entry.port);
-        if entry.kind == Kind::Midchain && metas[usize::from(*slot)].offset < entry.form.into() {
-            ask_for_room(bufs, found);
-        }
+    let (mut rewritten, mut encapped, mut to_seal, mut number) = (0, 0, 0, *ip_id);
+    let mut total = *sent;
+    if let Some(Found { entry, .. }) = found.first() {
+        total.expect(entry.port);
     }
-    for &Found { entry, slot } in found {
+    for &Found { entry, id, slot } in found {
         let Some(buf) = bufs.get_mut(usize::from(slot)) else { continue };
         let meta = &mut metas[usize::from(slot)];
-        let refused = (entry.epoch ^ meta.adjacency.epoch()) | entry.wants & !meta.permits;
-        if refused == 0 && entry.kind == Kind::Neighbour {
-            if let Some(len) = rewrite::link_v4(entry, buf, meta) {
-                tally.count(meta.adjacency, len);
-                sent.leave(meta, entry.port);
+        let refused = (entry.epoch ^ id.epoch()) | entry.wants & !meta.permits;
+        if refused == 0 && entry.kind == Kind::Neighbour && entry.form == LINK_LEN as u8 {
+            let room = room_v4(buf, meta.offset.into(), LINK_LEN, entry.mtu, meta.hops);
+            if let Some((frame, len)) = room {
+                rewrite::link_v4(entry, frame, meta.hops);
+                tally.count(id, len);
+                total.differ |= meta.leave(entry.port) ^ total.port;
                 rewritten += 1;
                 continue;
             }
         } else if refused == 0 && entry.kind == Kind::Midchain && entry.network != meta.network {
-            ip_id = ip_id.wrapping_add(1);
-            if let Some(len) = midchain::encap_v4(entry, buf, meta, ip_id) {
-                tally.count(meta.adjacency, len);
-                sent.leave(meta, entry.port);
+            number = number.wrapping_add(1);
+            if let Some(len) = midchain::encap_clear(entry, buf, meta, number) {
+                tally.count(id, len);
+                total.differ |= meta.leave(entry.port) ^ total.port;
                 encapped += 1;
                 continue;
             }
-            if let Some(len) = midchain::encap_sealed(entry, buf, meta.offset.into(), meta.hops, ip_id) {
-                tally.count(meta.adjacency, len);
+            if let Some(len) = midchain::encap_sealed(entry, buf, meta.offset.into(), meta.hops, number) {
+                tally.count(id, len);
                 midchain::to_seal(entry, meta, frames, sas, slot);
                 to_seal += 1;
                 continue;
@@ -134,35 +141,229 @@ fn forward<B: PacketBuf>(walk: &mut Walk<B>, tables: &Tables, sas: &Sas, found: 
         }
         way.send::<B, ME>(buf, meta, frames, slot, entry);
     }
-    sent.packets += rewritten + encapped;
-    encapped += to_seal;
-    (walk.sent, walk.ip_id) = (sent, ip_id);
-    walk.frames.pass::<ME, { Node::Rewrite as u8 }>(rewritten);
-    walk.frames.pass::<ME, { Node::Midchain as u8 }>(encapped);
-    match (rewritten, encapped) {
+    (*sent, *ip_id) = (total, number);
+    count(counters, sent, Node::Rewrite, rewritten, 0);
+    count(counters, sent, Node::Midchain, encapped, 0);
+    if to_seal != 0 {
+        counters.count_node(Node::Midchain, to_seal);
+    }
+    match (rewritten, encapped + to_seal) {
         (0, 0) => Node::IpLookup,
-        _ if encapped > rewritten => Node::Midchain,
+        (rewritten, into_tunnels) if into_tunnels > rewritten => Node::Midchain,
         _ => Node::Rewrite,
     }
 }
 
-/// Asks for the line before each packet, where its outer header will be.
+/// Looks up packets that classify or gre-decap has just seen, and sends them. `new`: what is known of all of them.
+#[inline(never)]
+pub(super) fn forward<B: PacketBuf>(
+    walk: &mut Walk<B>,
+    tables: &Tables,
+    sas: &Sas,
+    train: &Train,
+    new: &Meta,
+) {
+    let wagons = train.wagons();
+    walk.counters.count_node(Node::IpLookup, wagons.len());
+    let mut found = [Found::NONE; AT_ONCE];
+    let (tally, slot) = (walk.counters.adjacencies(), tables.adjacencies.slots());
+    let lookup = tables.fibs[usize::from(new.table)].v4.lookups();
+    for (found, wagon) in found.iter_mut().zip(wagons) {
+        let id = AdjacencyId::from_word(lookup(wagon.destination.into()));
+        *found = Found { entry: slot(id), id, slot: wagon.slot };
+        memory::prefetch_read(found.entry);
+        tally.prefetch(id);
+    }
+    walk.end_lap(Some(Node::IpLookup));
+    let found = found.get_mut(..wagons.len()).unwrap_or_default();
+    // Where they start and that they are in transit, the compiler is told, which makes shorter loops of it.
+    let came = Came { hops: 1, ..Came::of(new) };
+    let (left, mut most) = match came.offset {
+        LINK_LEN => leave(walk, found, |_| Came { offset: LINK_LEN, hops: 1, ..came }),
+        KEYED_LEN => leave(walk, found, |_| Came { offset: KEYED_LEN, hops: 1, ..came }),
+        _ => leave(walk, found, |_| came),
+    };
+    if left != 0 {
+        let rest = found.get(..left).unwrap_or_default();
+        write_metas(walk, rest, train, new);
+        let of_rest = send(walk, tables, sas, rest);
+        most = if most == Node::IpLookup { of_rest } else { most };
+    }
+    walk.end_lap(Some(most));
+}
+
+/// Writes what is known of those of a train that do not leave at once.
 #[inline(always)]
-fn ask_for_room<B: PacketBuf>(bufs: &[B], found: &[Found<'_>]) {
-    for Found { slot, .. } in found {
-        if let Some(buf) = bufs.get(usize::from(*slot)) {
-            memory::prefetch_address(buf.bytes().as_ptr().wrapping_sub(KEYED_LEN - LINK_LEN));
+fn write_metas<B>(walk: &mut Walk<B>, rest: &[Found<'_>], train: &Train, new: &Meta) {
+    // Both are in order.
+    let mut wagons = train.wagons().iter();
+    for Found { id, slot, .. } in rest {
+        let Some(wagon) = wagons.find(|wagon| wagon.slot == *slot) else { return };
+        let meta = &mut walk.meta[usize::from(*slot)];
+        *meta = *new;
+        meta.destination = wagon.destination;
+        meta.adjacency = *id;
+    }
+}
+
+/// What of [`Meta`] the way of a packet depends on that leaves at once.
+#[derive(Clone, Copy)]
+struct Came {
+    offset: usize,
+    network: u16,
+    permits: u8,
+    hops: u8,
+}
+
+impl Came {
+    #[inline(always)]
+    fn of(meta: &Meta) -> Self {
+        let Meta { offset, network, permits, hops, .. } = *meta;
+        Self { offset: offset.into(), network, permits, hops }
+    }
+}
+
+/// What is most, IPv4 to a neighbour or into a tunnel, leaves here, or goes to esp-encrypt at once ([`send`]): its adjacency is at hand,
+/// and so is its header; who does the work of rewrite and midchain later would have to fetch both again. Here what goes in the clear, a loop
+/// for each kind. How many are left, in front and in order, and the node that most went through.
+#[inline(always)]
+fn leave<B: PacketBuf>(
+    walk: &mut Walk<B>,
+    found: &mut [Found<'_>],
+    came: impl Fn(&Meta) -> Came + Copy,
+) -> (usize, Node) {
+    let all = found.len();
+    let Some(Found { entry: first, slot, .. }) = found.first() else { return (all, Node::IpLookup) };
+    walk.sent.expect(first.port);
+    let is_tunnel = first.kind == Kind::Midchain;
+    walk.grows = is_tunnel && came(&walk.meta[usize::from(*slot)]).offset < first.form.into();
+    let (left, most) = if !is_tunnel {
+        (link(walk, found, came), Node::Rewrite)
+    } else if first.flags & flag::ESP != 0 {
+        return (all, Node::IpLookup);
+    } else if first.form == KEYLESS_LEN as u8 {
+        (encap::<B, KEYLESS_LEN>(walk, found, came), Node::Midchain)
+    } else {
+        (encap::<B, KEYED_LEN>(walk, found, came), Node::Midchain)
+    };
+    let most = if left == all { Node::IpLookup } else { most };
+    let rest = found.get_mut(..left).unwrap_or_default();
+    match (rest.is_empty(), is_tunnel) {
+        (true, _) => (0, most),
+        (false, true) => (link(walk, rest, came), most),
+        (false, false) => (encap::<B, KEYED_LEN>(walk, rest, came), most),
+    }
+}
+
+/// Sends what goes to a neighbour; how many are left, in front.
+#[inline(always)]
+fn link<B: PacketBuf>(walk: &mut Walk<B>, found: &mut [Found<'_>], came: impl Fn(&Meta) -> Came) -> usize {
+    let Walk { bufs, meta, counters, sent, .. } = walk;
+    let (left, differ) = link_all(bufs, meta, counters.adjacencies(), sent.port, found, came);
+    count(counters, sent, Node::Rewrite, found.len() - left, differ);
+    left
+}
+
+/// The loop of [`link`], by itself, so that what it needs has room in registers; and the bits in which ports differ from `port`.
+#[inline(never)]
+fn link_all<B: PacketBuf>(
+    bufs: &mut [B],
+    metas: &mut [Meta; SLOTS],
+    tally: Tally<'_>,
+    port: u16,
+    found: &mut [Found<'_>],
+    came: impl Fn(&Meta) -> Came,
+) -> (usize, u16) {
+    let (mut left, mut differ) = (0, 0);
+    for at in 0..found.len() {
+        let Found { entry, id, slot } = found[at];
+        let (Some(buf), meta) = (bufs.get_mut(usize::from(slot)), &mut metas[usize::from(slot)]) else {
+            continue;
+        };
+        let came = came(meta);
+        if entry.takes(Kind::Neighbour, LINK_LEN, id, came.permits)
+            && let Some((frame, len)) = room_v4(buf, came.offset, LINK_LEN, entry.mtu, came.hops)
+        {
+            tally.count(id, len);
+            differ |= meta.leave(entry.port) ^ port;
+            rewrite::link_v4(entry, frame, came.hops);
+        } else {
+            found[left] = found[at];
+            left += 1;
         }
+    }
+    (left, differ)
+}
+
+/// Sends what goes into a tunnel in the clear, with `LEN` bytes of outer frame, and not back to where it came from; how many are left, in
+/// front.
+#[inline(always)]
+fn encap<B: PacketBuf, const LEN: usize>(
+    walk: &mut Walk<B>,
+    found: &mut [Found<'_>],
+    came: impl Fn(&Meta) -> Came,
+) -> usize {
+    let Walk { bufs, meta, counters, sent, ip_id, .. } = walk;
+    let tally = counters.adjacencies();
+    let (left, differ) =
+        encap_all::<B, LEN>(bufs, meta, tally, sent.port, found, ip_id.wrapping_add(1), came);
+    let gone = found.len() - left;
+    *ip_id = ip_id.wrapping_add(gone as u16);
+    count(counters, sent, Node::Midchain, gone, differ);
+    left
+}
+
+/// The loop of [`encap`]. The packets' identifications are `first` and those behind it.
+#[inline(never)]
+fn encap_all<B: PacketBuf, const LEN: usize>(
+    bufs: &mut [B],
+    metas: &mut [Meta; SLOTS],
+    tally: Tally<'_>,
+    port: u16,
+    found: &mut [Found<'_>],
+    first: u16,
+    came: impl Fn(&Meta) -> Came,
+) -> (usize, u16) {
+    let (mut left, mut differ) = (0, 0);
+    for at in 0..found.len() {
+        let Found { entry, id, slot } = found[at];
+        let (Some(buf), meta) = (bufs.get_mut(usize::from(slot)), &mut metas[usize::from(slot)]) else {
+            continue;
+        };
+        let came = came(meta);
+        if entry.takes(Kind::Midchain, LEN, id, came.permits)
+            && entry.network != came.network
+            && midchain::is_clear::<LEN>(entry)
+            && let Some((frame, len)) = room_v4(buf, came.offset, LEN, entry.mtu, came.hops)
+        {
+            tally.count(id, len);
+            differ |= meta.leave(entry.port) ^ port;
+            midchain::encap_v4::<LEN>(entry, frame, len, came.hops, first.wrapping_add((at - left) as u16));
+        } else {
+            found[left] = found[at];
+            left += 1;
+        }
+    }
+    (left, differ)
+}
+
+/// Counts packets for the node whose work was done here.
+#[inline(always)]
+fn count(counters: &Counters, sent: &mut Sent, node: Node, packets: usize, differ: u16) {
+    if packets != 0 {
+        sent.packets += packets;
+        sent.differ |= differ;
+        counters.count_node(node, packets);
     }
 }
 
 /// The same while somebody wants to see packets at nodes: each is handed on.
 #[cold]
 #[inline(never)]
-fn send<B: PacketBuf>(walk: &mut Walk<B>, tables: &Tables, found: &[Found<'_>]) {
+fn hand_on<B: PacketBuf>(walk: &mut Walk<B>, tables: &Tables, found: &[Found<'_>]) {
     let Walk { bufs, meta, frames, secret, .. } = walk;
     let way = Onward { tables, secret: *secret };
-    for Found { entry, slot } in found {
+    for Found { entry, slot, .. } in found {
         if let Some(buf) = bufs.get(usize::from(*slot)) {
             way.send::<B, ME>(buf, &mut meta[usize::from(*slot)], frames, *slot, entry);
         }

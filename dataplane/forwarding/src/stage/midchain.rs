@@ -19,7 +19,7 @@
 use wire::buf::PacketBuf;
 use wire::{checksum, esp, ethernet, gre, ipv4, ipv6, tcp, udp};
 
-use super::{TCP_FLAGS, count_hops, may_be_cut, start_before};
+use super::{TCP_FLAGS, count_hops, may_be_cut, room_v4, start_before, take_hops};
 use crate::DropReason;
 use crate::adjacency::{Adjacency, KEYED_LEN, KEYLESS_LEN, LINK_LEN, flag};
 use crate::burst::{End, Frames, Meta, Sent, family};
@@ -51,7 +51,7 @@ pub(crate) fn run<B: PacketBuf>(walk: &mut Walk<B>, tables: &Tables, sas: &Sas) 
         let entry = tables.adjacencies.slot(meta.adjacency);
         id = id.wrapping_add(1);
         if meta.family & family::V6 == 0
-            && let Some(len) = encap_v4(entry, buf, meta, id)
+            && let Some(len) = encap_clear(entry, buf, meta, id)
         {
             tally.count(meta.adjacency, len);
             sent.send(meta, entry.port);
@@ -77,27 +77,37 @@ pub(crate) fn run<B: PacketBuf>(walk: &mut Walk<B>, tables: &Tables, sas: &Sas) 
     (walk.sent, walk.ip_id) = (sent, id);
 }
 
-/// What is most: puts the outer frame of a tunnel over IPv4, in the clear on a link without a tag, in front of an IPv4 packet that
-/// fits; the packet's length. `None`: it is for [`run`], which says why not, or does it.
+/// Whether it puts `LEN` bytes of Ethernet without a tag, IPv4 and GRE in front of a packet, and nothing is sealed: what is most.
 #[inline(always)]
-pub(super) fn encap_v4<B: PacketBuf>(
+pub(super) fn is_clear<const LEN: usize>(entry: &Adjacency) -> bool {
+    entry.flags & (flag::PLAIN | flag::ESP) == flag::PLAIN && entry.form == LEN as u8
+}
+
+/// Puts them in front of an IPv4 packet of `len` bytes for which there is room ([`room_v4`]).
+#[inline(always)]
+pub(super) fn encap_v4<const LEN: usize>(entry: &Adjacency, frame: &mut [u8], len: usize, hops: u8, id: u16) {
+    let emitted = Outer { entry, len, id, hops }.emit::<LEN>(frame);
+    debug_assert!(emitted.is_some(), "the frame has room for both headers");
+}
+
+/// As [`encap_v4`], if it is for that and there is room; the packet's length. `None`, and nothing is done: it is for others, which say why
+/// not, or do it.
+#[inline(always)]
+pub(super) fn encap_clear<B: PacketBuf>(
     entry: &Adjacency,
     buf: &mut B,
-    meta: &mut Meta,
+    meta: &Meta,
     id: u16,
 ) -> Option<usize> {
-    let (offset, form) = (usize::from(meta.offset), usize::from(entry.form));
-    let len = buf.len().wrapping_sub(offset);
-    let is_plain = entry.flags & (flag::PLAIN | flag::ESP) == flag::PLAIN;
-    if !is_plain || len > entry.mtu.into() || !start_before(buf, offset, form) {
+    if entry.flags & (flag::PLAIN | flag::ESP) != flag::PLAIN {
         return None;
     }
-    let (out, bytes) = (Outer { entry, len, id, hops: meta.hops }, buf.bytes_mut());
-    let emitted =
-        if form == KEYED_LEN { out.emit::<KEYED_LEN>(bytes) } else { out.emit::<KEYLESS_LEN>(bytes) };
-    if emitted.is_err() {
-        meta.offset = entry.form.into();
-        return None;
+    let (form, hops) = (usize::from(entry.form), meta.hops);
+    let (frame, len) = room_v4(buf, meta.offset.into(), form, entry.mtu, hops)?;
+    if form == KEYED_LEN {
+        encap_v4::<KEYED_LEN>(entry, frame, len, hops, id);
+    } else {
+        encap_v4::<KEYLESS_LEN>(entry, frame, len, hops, id);
     }
     Some(len)
 }
@@ -254,33 +264,22 @@ struct Outer<'a> {
 
 impl Outer<'_> {
     /// Writes the outer frame of IPv4 over IPv4, `LEN` bytes long, to the front of `frame`, and takes the hops off the inner packet
-    /// behind it.
+    /// behind it, which has more. `None`, and nothing is done, if it is not there.
     #[inline(always)]
-    fn emit<const LEN: usize>(&self, frame: &mut [u8]) -> Result<(), DropReason> {
-        if frame.len() < LEN + ipv4::LEN {
-            return Err(DropReason::BadHeader);
-        }
-        let Some((outer, packet)) = frame.split_first_chunk_mut::<LEN>() else {
-            return Err(DropReason::BadHeader);
-        };
-        let Some(inner) = packet.first_chunk_mut::<{ ipv4::LEN }>() else {
-            return Err(DropReason::BadHeader);
-        };
-        let Some(ready) = self.entry.rewrite.first_chunk::<LEN>() else { return Err(DropReason::StaleIndex) };
-        if !count_hops(inner, self.hops) {
-            return Err(DropReason::TtlExpired);
-        }
+    fn emit<const LEN: usize>(&self, frame: &mut [u8]) -> Option<()> {
+        let ready = self.entry.rewrite.first_chunk::<LEN>()?;
+        let (outer, packet) = frame.split_first_chunk_mut::<LEN>()?;
+        let inner = packet.first_chunk_mut::<{ ipv4::LEN }>()?;
+        take_hops(inner, self.hops);
         let tos = inner[1];
         let df = inner[6] & self.entry.flags & flag::DF_COPY;
         if inner[9] == ipv4::TCP {
             self.clamp_syn(packet);
         }
         *outer = *ready;
-        let (_, header) = outer.split_at_mut(LINK_LEN);
-        if let Some(header) = header.first_chunk_mut() {
-            self.finish_v4(header, self.len + LEN - LINK_LEN, tos, df);
-        }
-        Ok(())
+        let header = outer.get_mut(LINK_LEN..)?.first_chunk_mut()?;
+        self.finish_v4(header, self.len + LEN - LINK_LEN, tos, df);
+        Some(())
     }
 
     /// Writes the outer frame of what is to be sealed, IPv4 over IPv4 in transport mode on a link without a tag: `ESP` bytes before ESP's

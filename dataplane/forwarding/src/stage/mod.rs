@@ -29,7 +29,7 @@ use crate::graph::Node;
 use crate::packet::current;
 
 /// Packets ahead of the current one whose descriptor is asked for, and whose bytes: each a miss of some hundred cycles.
-const AHEAD_DESCRIPTOR: usize = 24;
+const AHEAD_DESCRIPTOR: usize = 16;
 const AHEAD_BYTES: usize = 8;
 
 /// Place of the flags in a TCP header.
@@ -142,6 +142,27 @@ fn may_be_cut(meta: &Meta, bytes: &[u8]) -> bool {
     meta.family & family::V6 == 0 && flags & (ipv4::DONT_FRAGMENT >> 8) as u8 == 0
 }
 
+/// Makes room for `ready` bytes in front of an IPv4 packet that starts at `offset`, over what is there: both of them, and the length of the
+/// packet alone. `None`, and nothing is done, if it is larger than `mtu`, its hops are used up, or there is no headroom.
+#[inline(always)]
+fn room_v4<B: PacketBuf>(
+    buf: &mut B,
+    offset: usize,
+    ready: usize,
+    mtu: u16,
+    hops: u8,
+) -> Option<(&mut [u8], usize)> {
+    let len = buf.len().wrapping_sub(offset);
+    if len > mtu.into() {
+        return None;
+    }
+    let header = buf.bytes().get(offset..)?.first_chunk::<{ ipv4::LEN }>()?;
+    if header[8] <= hops || !start_before(buf, offset, ready) {
+        return None;
+    }
+    Some((buf.bytes_mut(), len))
+}
+
 /// Takes the hops, 0 or 1, off the time to live, and the checksum with it (RFC 1624, equation 3). `false`, and the header as it was, if
 /// the packet ends here.
 ///
@@ -149,15 +170,20 @@ fn may_be_cut(meta: &Meta, bytes: &[u8]) -> bool {
 /// that the sum, in the upper half, goes up by 1, and 0xffff is written 0.
 #[inline(always)]
 pub(crate) fn count_hops(header: &mut [u8; ipv4::LEN], hops: u8) -> bool {
-    let ([_, _, word, _, _], _) = header.as_chunks_mut::<4>() else { return false };
-    let (old, hops) = (u32::from_le_bytes(*word), u32::from(hops));
-    if old & 0xff <= hops {
-        return false;
+    let on = header[8] > hops;
+    if on {
+        take_hops(header, hops);
     }
-    let sum = (old >> 16) + hops;
-    let sum = sum + (u32::from(sum >= 0xffff) & hops);
-    *word = (sum << 16 | ((old & 0xffff) - hops)).to_le_bytes();
-    true
+    on
+}
+
+/// The same of a packet that has more hops before it.
+#[inline(always)]
+fn take_hops(header: &mut [u8; ipv4::LEN], hops: u8) {
+    let ([_, _, word, _, _], _) = header.as_chunks_mut::<4>() else { return };
+    let (old, hops) = (u32::from_le_bytes(*word), u32::from(hops));
+    let carry = u32::from(old >= 0xfffe_0000) & hops;
+    *word = old.wrapping_add(hops * 0xffff).wrapping_add(carry << 16).to_le_bytes();
 }
 
 #[cfg(test)]

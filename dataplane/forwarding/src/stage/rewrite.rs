@@ -9,7 +9,7 @@
 use wire::buf::PacketBuf;
 use wire::{ethernet, ipv4};
 
-use super::{count_hops, may_be_cut, start_before};
+use super::{may_be_cut, room_v4, start_before, take_hops};
 use crate::DropReason;
 use crate::adjacency::{Adjacency, LINK_LEN};
 use crate::burst::{Meta, family};
@@ -33,8 +33,11 @@ pub(crate) fn run<B: PacketBuf>(walk: &mut Walk<B>, tables: &Tables) {
         let slot = frames.slot(frame, at);
         let (buf, meta) = (&mut bufs[usize::from(slot)], &mut meta[usize::from(slot)]);
         let entry = tables.adjacencies.slot(meta.adjacency);
-        let is_v4 = meta.family & family::V6 == 0;
-        if let Some(len) = if is_v4 { link_v4(entry, buf, meta) } else { None } {
+        if meta.family & family::V6 == 0
+            && entry.form == LINK_LEN as u8
+            && let Some((frame, len)) = room_v4(buf, meta.offset.into(), LINK_LEN, entry.mtu, meta.hops)
+        {
+            link_v4(entry, frame, meta.hops);
             tally.count(meta.adjacency, len);
             sent.send(meta, entry.port);
             continue;
@@ -57,28 +60,23 @@ pub(crate) fn run<B: PacketBuf>(walk: &mut Walk<B>, tables: &Tables) {
     walk.sent = sent;
 }
 
-/// What is most: puts the header of a link without a tag in front of an IPv4 packet; the packet's length. `None`: it is for
-/// [`link_any`], which says why not, or does it.
+/// What is most: puts the header of a link without a tag in front of an IPv4 packet for which there is room ([`room_v4`]).
 #[inline(always)]
-pub(super) fn link_v4<B: PacketBuf>(entry: &Adjacency, buf: &mut B, meta: &mut Meta) -> Option<usize> {
-    let offset = usize::from(meta.offset);
-    let len = buf.len().wrapping_sub(offset);
-    if len > entry.mtu.into() || entry.form != LINK_LEN as u8 || !start_before(buf, offset, LINK_LEN) {
-        return None;
-    }
-    let Some(frame) = buf.bytes_mut().first_chunk_mut::<{ LINK_LEN + ipv4::LEN }>() else {
-        meta.offset = LINK_LEN as u16;
-        return None;
-    };
-    if !frame.last_chunk_mut().is_some_and(|ip| count_hops(ip, meta.hops)) {
-        meta.offset = LINK_LEN as u16;
-        return None;
+pub(super) fn link_v4(entry: &Adjacency, frame: &mut [u8], hops: u8) {
+    let ready = entry.rewrite.first_chunk::<LINK_LEN>();
+    let words = ready.and_then(|ready| ready.first_chunk::<8>().zip(ready.last_chunk::<8>()));
+    let frame = frame.first_chunk_mut::<{ LINK_LEN + ipv4::LEN }>();
+    let Some(((first, last), frame)) = words.zip(frame) else { return };
+    if let Some(header) = frame.last_chunk_mut() {
+        take_hops(header, hops);
     }
     // In two words that overlap.
-    let ready = entry.rewrite.first_chunk::<LINK_LEN>()?;
-    *frame.first_chunk_mut::<8>()? = *ready.first_chunk()?;
-    *frame.get_mut(LINK_LEN - 8..)?.first_chunk_mut::<8>()? = *ready.last_chunk()?;
-    Some(len)
+    if let Some(place) = frame.first_chunk_mut() {
+        *place = *first;
+    }
+    if let Some(place) = frame.get_mut(LINK_LEN - 8..).and_then(<[u8]>::first_chunk_mut) {
+        *place = *last;
+    }
 }
 
 /// The same for either family, on any link. A packet whose hops are used up starts behind the place of the header then.
