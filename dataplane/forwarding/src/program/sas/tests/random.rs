@@ -91,16 +91,18 @@ impl Control {
         }
         for op in ops {
             match op {
-                Op::Put(_, object) => self.said.insert(object.key(), object),
-                Op::Remove(_, key) => self.said.remove(&key),
-                _ => None,
-            };
+                Op::ResyncBegin(_) => self.said.clear(),
+                Op::Put(_, object) => drop(self.said.insert(object.key(), object)),
+                Op::Remove(_, key) => drop(self.said.remove(&key)),
+                _ => {}
+            }
         }
     }
 
     /// All that it says, with SAs anew.
     fn again(&mut self, keep: impl Fn(usize, &Key) -> bool) -> Vec<Op> {
-        let mut all: Vec<_> = self.said.drain().collect();
+        // It may be refused, as what stands on a tunnel that is not said any more is: then what was said before still counts.
+        let mut all: Vec<_> = self.said.iter().map(|(key, object)| (*key, object.clone())).collect();
         all.sort_unstable_by_key(|(key, _)| *key);
         let kept = all.into_iter().enumerate().filter(|(at, (key, _))| keep(*at, key));
         let kept: Vec<_> = kept.map(|(_, (_, object))| object).collect();
@@ -273,6 +275,7 @@ proptest! {
                 Step::Restart => {
                     hub = Hub::new(WORKERS);
                     let ops = control.again(|_, _| true);
+                    control.said.clear();
                     control.tell(&mut hub, ops);
                 }
                 Step::Breathe { worker, packets } => hub.breathe(worker, packets, &mut control.used),
