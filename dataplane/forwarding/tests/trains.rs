@@ -118,3 +118,36 @@ fn packets_of_a_train_are_numbered_one_by_one() {
     numbers.dedup();
     assert_eq!((sent, numbers.len()), (86, 86));
 }
+
+/// Input: two flows, each in a tunnel of its own, irregularly one behind the other, in one burst; of one flow some have an outer mark that goes
+/// over to the inner header, or are SYNs that are to ask for less. Output: each flow leaves in the order in which it came.
+#[test]
+fn flows_keep_their_order_beside_each_other_and_whatever_is_changed_in_them() {
+    let mut node = node();
+    let mut came = [Vec::new(), Vec::new()];
+    for number in 0_u16..120 {
+        let flow = usize::from(number.wrapping_mul(7) % 5 > 2);
+        let is_marked = flow == 0 && number % 4 == 1;
+        // A SYN's segment size is its number.
+        let inner = match number % 11 {
+            3 if flow == 0 => tcp_packet("10.1.2.9", "10.5.1.1", tcp::SYN, number),
+            _ => udp("10.1.2.9", "10.5.1.1", &number.to_be_bytes()),
+        };
+        // ECT(0) inside, congestion experienced outside (RFC 6040).
+        let inner = with_class(&inner, if is_marked { 2 } else { flow as u8 * 4 });
+        let outer = gre_packet("192.0.2.2", "192.0.2.1", Some([42, 43][flow]), gre::IPV4, &inner);
+        let outer = if is_marked { with_class(&outer, 3) } else { outer };
+        node.ports.rx[0].push_back(TestBuf::new(&frame(WAN, station(2), ethernet::IPV4, &outer)));
+        came[flow].push((number, is_marked));
+    }
+    node.settle();
+    let mut left = [Vec::new(), Vec::new()];
+    for frame in node.sent(1) {
+        let (packet, is_tcp) = (&frame[ethernet::LEN..], frame[23] == ipv4::TCP);
+        let at = if is_tcp { ipv4::LEN + 22 } else { ipv4::LEN + 8 };
+        let number = u16::from_be_bytes([packet[at], packet[at + 1]]);
+        left[usize::from(packet[1] >> 2)].push((number, packet[1] & 3 == 3));
+    }
+    assert_eq!(left.each_ref().map(Vec::len), came.each_ref().map(Vec::len));
+    assert_eq!(left, came);
+}

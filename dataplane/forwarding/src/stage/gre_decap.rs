@@ -129,7 +129,8 @@ impl<'a> Plainly<'a> {
 }
 
 /// The same of packets that classify has just seen, behind IPv4 without options: what is most goes on to be looked up at once, if it is of
-/// one tunnel; all else waits for [`run`]. `came`: what is known of all of them as they came.
+/// one tunnel; all else waits for [`run`]: what is sent leaves in the order in which it came, whoever was done first. `came`: what is
+/// known of all of them as they came.
 #[inline(never)]
 pub(super) fn forward<B: PacketBuf>(
     walk: &mut Walk<B>,
@@ -164,7 +165,7 @@ pub(super) fn forward<B: PacketBuf>(
         }
         hand_in::<B, { Node::Classify as u8 }>(walk, *wagon, came);
     }
-    if let Some(Found { tunnel, .. }) = last {
+    if let Some(Found { tunnel, .. }) = last.filter(|_| !inside.wagons().is_empty()) {
         walk.counters.count_node(Node::GreDecap, inside.wagons().len());
         let mut new = Meta { family: family::OUTER4, ..*came };
         enter(&mut new, tunnel, INNER_AT, 0);
