@@ -128,9 +128,24 @@ impl<T> RingIn<T> {
         shared.tail.store(self.tail, Ordering::Release);
         Ok(())
     }
+
+    /// Whether there is room for one more.
+    #[inline]
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        let is_full = |head| self.tail.wrapping_sub(head) == self.shared.slots.len();
+        !is_full(self.head) || !is_full(self.shared.head.load(Ordering::Relaxed))
+    }
 }
 
 impl<T> RingOut<T> {
+    /// Whether there is nothing in it.
+    #[inline]
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.head == self.tail && self.head == self.shared.tail.load(Ordering::Relaxed)
+    }
+
     /// Takes out what has been there for longest.
     #[inline]
     pub fn pop(&mut self) -> Option<T> {
@@ -177,12 +192,14 @@ mod tests {
         let mut next = 0_u64;
         for step in 0..400_u64 {
             for _ in 0..step * 7 % 11 {
+                assert_eq!(into.has_room(), queue.len() < 8);
                 let taken = into.push(next);
                 assert_eq!(taken, if queue.len() < 8 { Ok(()) } else { Err(next) });
                 queue.extend(taken.is_ok().then_some(next));
                 next += 1;
             }
             for _ in 0..step * 5 % 10 {
+                assert_eq!(out.is_empty(), queue.is_empty());
                 assert_eq!(out.pop(), queue.pop_front());
             }
         }

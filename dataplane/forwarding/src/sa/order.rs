@@ -1,11 +1,13 @@
 //! What the program side tells a worker of its SAs.
+//!
+//! Orders go by a ring of one producer and one consumer ([`memory::ring`]), and come back by another: whoever programs shares a core with others,
+//! and a queue that several may push to would have the worker wait for it when it is preempted with a place claimed and not yet filled.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crossbeam::queue::ArrayQueue;
-use memory::Pages;
+use memory::{Pages, RingIn, RingOut, ring};
 use model::sa::{Lease, Lifetimes, SaMode};
 
 use super::inbound::SLOTS;
@@ -84,19 +86,13 @@ pub(crate) enum Change {
     },
 }
 
-/// What both sides share of one worker's orders.
-#[derive(Debug)]
-struct Shared {
-    waiting: ArrayQueue<Order>,
-    returned: ArrayQueue<Order>,
-    /// Orders that the worker has carried out.
-    taken: AtomicU64,
-}
-
 /// The program side.
 #[derive(Debug)]
 pub(crate) struct OrderSender {
-    shared: Arc<Shared>,
+    waiting: RingIn<Order>,
+    returned: RingOut<Order>,
+    /// Orders that the worker has carried out. Shared with it as long as it is there.
+    taken: Arc<AtomicU64>,
     /// Orders that were given.
     given: u64,
     /// Pages of the worker's slots of inbound SAs, and of outbound ones.
@@ -115,24 +111,21 @@ pub(crate) struct SlotPages {
 /// The worker's side.
 #[derive(Debug)]
 pub(crate) struct Orders {
-    shared: Arc<Shared>,
+    waiting: RingOut<Order>,
+    returned: RingIn<Order>,
+    taken: Arc<AtomicU64>,
 }
 
 /// Both sides of one worker's orders.
 pub(crate) fn orders() -> (OrderSender, Orders) {
     // What comes back is at most what was given and not yet taken back: the sender takes it back before it gives more.
-    let shared = Arc::new(Shared {
-        waiting: ArrayQueue::new(WAITING),
-        returned: ArrayQueue::new(2 * WAITING),
-        taken: AtomicU64::new(0),
-    });
+    let (to_worker, at_worker) = ring(WAITING);
+    let (from_worker, back) = ring(2 * WAITING);
+    let taken = Arc::new(AtomicU64::new(0));
+    let pages = [SlotPages::default(), SlotPages::default()];
     (
-        OrderSender {
-            shared: Arc::clone(&shared),
-            given: 0,
-            pages: [SlotPages::default(), SlotPages::default()],
-        },
-        Orders { shared },
+        OrderSender { waiting: to_worker, returned: back, taken: Arc::clone(&taken), given: 0, pages },
+        Orders { waiting: at_worker, returned: from_worker, taken },
     )
 }
 
@@ -150,7 +143,7 @@ impl OrderSender {
         // Room in `returned` for every order that is under way: what came back goes first.
         self.erase_returned();
         self.take_pages(&order);
-        self.shared.waiting.push(order)?;
+        self.waiting.push(order)?;
         self.given += 1;
         Ok(())
     }
@@ -185,7 +178,7 @@ impl OrderSender {
 
     /// Whether an order can be given now.
     pub(crate) fn has_room(&self) -> bool {
-        !self.shared.waiting.is_full()
+        self.waiting.has_room()
     }
 
     /// Orders that were given so far.
@@ -195,15 +188,15 @@ impl OrderSender {
 
     /// Orders that the worker has carried out; of one that has left all.
     pub(crate) fn taken(&self) -> u64 {
-        if Arc::strong_count(&self.shared) == 1 {
+        if Arc::strong_count(&self.taken) == 1 {
             return self.given;
         }
-        self.shared.taken.load(Ordering::Acquire)
+        self.taken.load(Ordering::Acquire)
     }
 
     /// Erases the keys of what came back.
     pub(crate) fn erase_returned(&mut self) {
-        while self.shared.returned.pop().is_some() {}
+        while self.returned.pop().is_some() {}
     }
 
     /// Whether the worker has carried out all that it was given.
@@ -216,18 +209,18 @@ impl Orders {
     /// Whether there is one.
     #[inline(always)]
     pub(crate) fn is_empty(&self) -> bool {
-        self.shared.waiting.is_empty()
+        self.waiting.is_empty()
     }
 
     /// The next one.
-    pub(crate) fn next(&self) -> Option<Order> {
-        self.shared.waiting.pop()
+    pub(crate) fn next(&mut self) -> Option<Order> {
+        self.waiting.pop()
     }
 
     /// An order was carried out; it goes back with what is in its box now.
-    pub(crate) fn done(&self, order: Order) {
+    pub(crate) fn done(&mut self, order: Order) {
         // There is room: the sender sees to it. If not, this worker frees it, which costs time and nothing else.
-        let _ = self.shared.returned.push(order);
-        self.shared.taken.fetch_add(1, Ordering::Release);
+        let _ = self.returned.push(order);
+        self.taken.store(self.taken.load(Ordering::Relaxed) + 1, Ordering::Release);
     }
 }
