@@ -8,6 +8,7 @@
 mod adjacency;
 mod burst;
 mod capture;
+mod chunk_map;
 mod counters;
 mod drop;
 pub mod fib;

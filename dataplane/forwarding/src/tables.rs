@@ -9,6 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use crate::adjacency::{Adjacencies, AdjacencyId};
+use crate::chunk_map::ChunkMap;
 use crate::fib::{Fib, Fib6};
 use crate::ports::{InterfaceId, PortId};
 use crate::sa::{Lines, UNPROTECTED};
@@ -77,11 +78,11 @@ pub(crate) const LINK_SHIFT: u32 = 96;
 
 /// The neighbour behind which an NBMA address is, by tunnel, address and UDP port (0 where the tunnel is not protected): of those that
 /// a binding or a replica names.
-pub(crate) type Nbmas = BTreeMap<(InterfaceId, IpAddr, u16), AdjacencyId>;
+pub(crate) type Nbmas = ChunkMap<(InterfaceId, IpAddr, u16), AdjacencyId>;
 
 /// The slots of the peers for which something can be sealed, by domain, address and UDP port. Bound or not: who is not yet may be
 /// answered.
-pub(crate) type Protections = BTreeMap<(u16, IpAddr, u16), u32>;
+pub(crate) type Protections = ChunkMap<(u16, IpAddr, u16), u32>;
 
 /// How a packet of the control plane's gets to an NBMA address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -172,16 +173,14 @@ impl Tables {
     /// How a tunnel's packets get to an NBMA address and UDP port.
     pub(crate) fn way(&self, id: InterfaceId, tunnel: &TunnelInterface, nbma: IpAddr, port: u16) -> Way {
         let port = if tunnel.domain == 0 { 0 } else { port };
-        let protection = self.protections.get(&(tunnel.domain, nbma, port)).copied();
-        Way {
-            link: self.nbmas.get(&(id, nbma, port)).copied(),
-            protection: protection.unwrap_or(UNPROTECTED),
-        }
+        let protection = self.protections.get(&(tunnel.domain, nbma, port));
+        Way { link: self.nbmas.get(&(id, nbma, port)), protection: protection.unwrap_or(UNPROTECTED) }
     }
 
     /// Whether a binding or a replica of a tunnel names an NBMA address.
     pub(crate) fn is_peer(&self, tunnel: InterfaceId, nbma: IpAddr) -> bool {
-        self.nbmas.range((tunnel, nbma, 0)..=(tunnel, nbma, u16::MAX)).next().is_some()
+        let first = self.nbmas.first_from(&(tunnel, nbma, 0));
+        first.is_some_and(|(on, addr, _)| (on, addr) == (tunnel, nbma))
     }
 
     /// The interface of a port's packets without a tag.

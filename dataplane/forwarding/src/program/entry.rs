@@ -115,7 +115,7 @@ impl Program {
         for ((tunnel, nbma, port, _), _) in old.into_iter().chain(new) {
             let link = self.ways_to(tunnel, nbma, Some(port)).find_map(|(_, link)| link);
             let id = link.and_then(|link| self.slots.id(link));
-            if self.nbmas.get(&(tunnel, nbma, port)).copied() == id {
+            if self.nbmas.get(&(tunnel, nbma, port)) == id {
                 continue;
             }
             changed = true;
@@ -123,7 +123,7 @@ impl Program {
             match id {
                 Some(id) => nbmas.insert((tunnel, nbma, port), id),
                 None => nbmas.remove(&(tunnel, nbma, port)),
-            };
+            }
         }
         changed
     }

@@ -123,7 +123,7 @@ impl Told {
         }
         let slot = tables.protections.get(&(tunnel.domain, self.nbma, port));
         slot.is_some_and(|slot| {
-            let spis = tables.lines.iter().filter_map(|lines| lines.outbound.get(*slot as usize));
+            let spis = tables.lines.iter().filter_map(|lines| lines.outbound.get(slot as usize));
             let mut spis = spis.map(|line| line.spi.load(Relaxed));
             spis.any(|of| of != 0 && spi.is_none_or(|spi| spi == of))
         })

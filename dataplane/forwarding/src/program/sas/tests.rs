@@ -284,7 +284,8 @@ fn a_peer_of_a_protected_tunnel_is_sealed_for_or_not_reached() {
     assert_eq!(hub.workers[0].inbound[&7].window, 1024, "whole words of it");
     let entry = hub.entry("tun", "10.0.0.9");
     assert_eq!((entry.kind, entry.flags & !flag::DF_COPY, entry.protection), (Kind::Midchain, flag::ESP, 0));
-    assert_eq!(hub.workers[0].tables.protections[&(1, "192.0.2.9".parse().unwrap(), 0)], 0);
+    let peer = (1, "192.0.2.9".parse().unwrap(), 0);
+    assert_eq!(hub.workers[0].tables.protections.get(&peer), Some(0));
     // Ethernet, IPv4 with protocol 50, GRE with a key.
     assert_eq!((entry.form, entry.rewrite[14], entry.rewrite[14 + 9]), (42, 0x45, 50));
     assert_eq!(entry.rewrite[34..42], [0x20, 0, 8, 0, 0, 0, 0, 42]);
