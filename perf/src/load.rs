@@ -31,9 +31,11 @@ const WINDOW: usize = 512;
 const PATIENCE: Duration = Duration::from_secs(2);
 /// How long it looks for packets without a sleep, and sleeps then, between bursts that have their time.
 const SPIN: Duration = Duration::from_micros(100);
-/// Priority of this thread, if it may. Where there are few cores it shares its own with those who program, and it is its packets that are
-/// timed. Not the highest: on a machine that others use, too, a thread of much weight draws the share of its whole group to its own core,
-/// and the data plane's worker on the other one stands still.
+/// The same of a thread that is ahead of the others on its core: what comes late is taken when it comes, and the kernel, which keeps a part of
+/// each second for the others, has no reason to.
+const SPIN_AHEAD: Duration = Duration::from_millis(1);
+/// Priority of this thread, if it may not be ahead of the others. Not the highest: on a machine that others use, too, a thread of much weight
+/// draws the share of its whole group to its own core, and the data plane's worker on the other one stands still.
 const NICE: i32 = -10;
 /// Mebibytes of packet buffers here.
 const MEGABYTES: u32 = 96;
@@ -49,9 +51,22 @@ pub(crate) enum Pace {
     Full,
 }
 
+/// How the thread that sends, and takes the time, stands to others on its core: where there are few cores those who program are there, too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Standing {
+    /// Ahead of all of them: it may have real-time priority.
+    Ahead,
+    /// It may not, and has a higher priority than others.
+    Nice,
+    /// Neither.
+    Ordinary,
+}
+
 /// Packets of a time.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Counted {
+    pub(crate) sender: Standing,
     pub(crate) sent: u64,
     pub(crate) received: u64,
     pub(crate) lost: u64,
@@ -62,30 +77,66 @@ pub(crate) struct Counted {
     pub(crate) p999_us: f64,
     pub(crate) p9999_us: f64,
     pub(crate) max_us: f64,
+    /// Of each burst the longest time between two looks for its packets, in microseconds: 99.9 %, the longest. What is in latencies and not
+    /// here was not the sender. Nothing at full load.
+    pub(crate) away_p999_us: f64,
+    pub(crate) away_max_us: f64,
     /// All of them, as steps of the histogram: up to how many microseconds, how many packets.
     pub(crate) histogram: Vec<(f64, u64)>,
 }
 
-impl Counted {
-    fn new(sent: u64, lost: u64, seconds: f64, latency: &Histogram<u64>) -> Self {
+/// Packets while they run, of one time or of several.
+#[derive(Debug)]
+pub(crate) struct Count {
+    sender: Standing,
+    sent: u64,
+    lost: u64,
+    time: Duration,
+    /// In nanoseconds.
+    latency: Histogram<u64>,
+    /// As of [`Counted::away_p999_us`].
+    away: Histogram<u64>,
+}
+
+impl Count {
+    /// None yet.
+    ///
+    /// # Errors
+    /// There is no memory.
+    pub(crate) fn new() -> anyhow::Result<Self> {
+        let histogram = || Histogram::new_with_bounds(1, LONGEST, 3).context("a histogram");
+        let (sender, time) = (Standing::Ordinary, Duration::ZERO);
+        Ok(Self { sender, sent: 0, lost: 0, time, latency: histogram()?, away: histogram()? })
+    }
+}
+
+impl From<&Count> for Counted {
+    fn from(count: &Count) -> Self {
+        let Count { sender, sent, lost, time, latency, away } = count;
+        let (sender, sent, lost) = (*sender, *sent, *lost);
         let at = |quantile| latency.value_at_quantile(quantile) as f64 / 1e3;
         let steps = latency.iter_log(1000, 1.25);
         let steps =
             steps.map(|step| (step.value_iterated_to() as f64 / 1e3, step.count_since_last_iteration()));
         Self {
+            sender,
             sent,
             received: latency.len(),
             lost,
-            mpps: latency.len() as f64 / seconds / 1e6,
+            mpps: latency.len() as f64 / time.as_secs_f64() / 1e6,
             p50_us: at(0.5),
             p99_us: at(0.99),
             p999_us: at(0.999),
             p9999_us: at(0.9999),
             max_us: latency.max() as f64 / 1e3,
+            away_p999_us: away.value_at_quantile(0.999) as f64 / 1e3,
+            away_max_us: away.max() as f64 / 1e3,
             histogram: steps.filter(|(_, count)| *count > 0).collect(),
         }
     }
+}
 
+impl Counted {
     /// Whether there were packets and each came back. One that is wrong ends the run.
     pub(crate) fn all_right(&self) -> bool {
         self.sent > 0 && self.received == self.sent && self.lost == 0
@@ -95,8 +146,13 @@ impl Counted {
 impl fmt::Display for Counted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { sent, lost, mpps, p50_us, p99_us, p999_us, p9999_us, max_us, .. } = self;
+        let Self { away_p999_us, away_max_us, .. } = self;
         write!(f, "{sent:7} packets ({mpps:.2} Mpps), {lost} lost: p50 {p50_us:.1}, p99 {p99_us:.1}, ")?;
-        write!(f, "p99.9 {p999_us:.1}, p99.99 {p9999_us:.1}, longest {max_us:.1} µs")
+        write!(f, "p99.9 {p999_us:.1}, p99.99 {p9999_us:.1}, longest {max_us:.1} µs")?;
+        if *away_max_us > 0.0 {
+            write!(f, "; the sender was away for {away_p999_us:.1} (p99.9), {away_max_us:.1} at most")?;
+        }
+        Ok(())
     }
 }
 
@@ -155,8 +211,9 @@ pub(crate) struct Load {
     /// Packets on their way, by the lower bits of their numbers; how many there are.
     waiting: Vec<Option<Sent>>,
     in_flight: usize,
-    /// Room for what comes.
+    /// What came and was not looked into yet, and when it did.
     came: Vec<Mbuf>,
+    came_at: Vec<Instant>,
 }
 
 impl Load {
@@ -191,56 +248,103 @@ impl Load {
             // Twice the window: whoever is lost is noticed when his place is needed again.
             waiting: vec![None; 2 * WINDOW],
             in_flight: 0,
-            came: Vec::with_capacity(2 * BURST),
+            came: Vec::with_capacity(2 * WINDOW),
+            came_at: Vec::with_capacity(2 * WINDOW),
         };
         Ok((load, sender))
     }
 
-    /// Sends packets until there were enough and the last is back or lost.
+    /// Sends packets until there were enough and the last is back or lost, and counts them.
     ///
     /// # Errors
     /// A packet is not what it must be, or what keeps it from running.
-    pub(crate) fn run(&mut self, pace: Pace, enough: impl Fn() -> bool) -> anyhow::Result<Counted> {
+    pub(crate) fn run(
+        &mut self,
+        pace: Pace,
+        enough: impl Fn() -> bool,
+        count: &mut Count,
+    ) -> anyhow::Result<()> {
         ensure!(core_affinity::set_for_current(self.core), "cannot be pinned to core {}", self.core.id);
-        if let Pace::Tick(_) = pace {
-            // Who may not is told by the latencies.
-            let _ = rustix::process::setpriority_process(None, NICE);
-        }
         let _token = dpdk::register_worker_thread(&self.eal)?;
-        let mut latency = Histogram::new_with_bounds(1, LONGEST, 3)?;
-        let (mut sent, mut lost) = (0, 0);
-        let (begun, mut last, mut due) = (Instant::now(), Instant::now(), Instant::now());
+        let begun = Instant::now();
+        match pace {
+            Pace::Full => self.run_full(enough, count)?,
+            Pace::Tick(tick) => {
+                // Who may not says so with the latencies.
+                let ahead = dpdk::run_ahead().ok();
+                count.sender = match &ahead {
+                    Some(_) => Standing::Ahead,
+                    None if rustix::process::setpriority_process(None, NICE).is_ok() => Standing::Nice,
+                    None => Standing::Ordinary,
+                };
+                let spin = if ahead.is_some() { SPIN_AHEAD } else { SPIN };
+                self.run_ticks(tick, spin, enough, count)?;
+            }
+        }
+        count.time += begun.elapsed();
+        Ok(())
+    }
+
+    /// As many as come back.
+    fn run_full(&mut self, enough: impl Fn() -> bool, count: &mut Count) -> anyhow::Result<()> {
         let mut made = Vec::with_capacity(BURST);
-        let window = if pace == Pace::Full { WINDOW } else { BURST };
+        let mut last = Instant::now();
         loop {
             self.take_turns()?;
             let sending = !enough();
             if !sending && self.in_flight == 0 {
-                break;
+                return Ok(());
             }
-            if sending && self.in_flight + BURST <= window && Instant::now() >= due {
-                sent += self.send(&mut made)?;
-                if let Pace::Tick(time) = pace {
-                    last = Instant::now();
-                    due = last + time;
-                }
+            if sending && self.in_flight + BURST <= WINDOW {
+                count.sent += self.send(&mut made)?;
             }
-            if self.receive(&mut latency)? > 0 {
+            if self.receive() > 0 {
+                self.account(&mut count.latency)?;
                 last = Instant::now();
             } else if self.in_flight > 0 && last.elapsed() > PATIENCE {
-                lost += self.give_up();
+                count.lost += self.give_up();
                 last = Instant::now();
-            } else if self.in_flight == 0 {
-                std::thread::sleep(due.saturating_duration_since(Instant::now()));
-                last = Instant::now();
-            } else if pace == Pace::Full {
+            } else {
                 std::thread::yield_now();
-            } else if last.elapsed() > SPIN {
-                // The data plane does not run now: who programs it may.
-                std::thread::sleep(SPIN);
             }
         }
-        Ok(Counted::new(sent, lost, begun.elapsed().as_secs_f64(), &latency))
+    }
+
+    /// A burst each tick, or later if the one before it is not back. Between bursts the thread sleeps, and it looks into packets when all of a
+    /// burst are there, so that it misses none that comes meanwhile.
+    fn run_ticks(
+        &mut self,
+        tick: Duration,
+        spin: Duration,
+        enough: impl Fn() -> bool,
+        count: &mut Count,
+    ) -> anyhow::Result<()> {
+        let mut made = Vec::with_capacity(BURST);
+        loop {
+            self.take_turns()?;
+            if enough() {
+                return Ok(());
+            }
+            count.sent += self.send(&mut made)?;
+            let begun = Instant::now();
+            let (mut looked, mut away) = (begun, Duration::ZERO);
+            while self.came.len() < self.in_flight && begun.elapsed() < PATIENCE {
+                self.receive();
+                let now = Instant::now();
+                away = away.max(now - looked);
+                looked = now;
+                if now - begun > spin {
+                    // The data plane does not run now: who programs it may.
+                    std::thread::sleep(SPIN);
+                }
+            }
+            count.away.saturating_record(away.as_nanos() as u64);
+            self.account(&mut count.latency)?;
+            if self.in_flight > 0 {
+                count.lost += self.give_up();
+            }
+            std::thread::sleep((begun + tick).saturating_duration_since(Instant::now()));
+        }
     }
 
     fn take_turns(&mut self) -> anyhow::Result<()> {
@@ -311,31 +415,36 @@ impl Load {
     }
 
     /// Takes what came; how many were ours.
-    fn receive(&mut self, latency: &mut Histogram<u64>) -> anyhow::Result<usize> {
-        let mut came = std::mem::take(&mut self.came);
-        self.wan.rx[0].burst(&mut came, 2 * BURST);
+    fn receive(&mut self) -> usize {
+        // What else the data plane sends there is nobody's.
+        let first = self.came.len();
+        self.lan.rx[0].burst(&mut self.came, 2 * BURST);
+        self.came.drain(first..).for_each(Mbuf::free);
+        self.wan.rx[0].burst(&mut self.came, 2 * BURST);
         let now = Instant::now();
-        let mut ours = 0;
-        for packet in &mut came {
-            if !packet.bytes().starts_with(&GATEWAY.0) {
-                // The kernel's twins have something to say, too.
-                continue;
-            }
-            let sent = self.account(packet)?;
-            latency.saturating_record(now.duration_since(sent.at).as_nanos() as u64);
-            ours += 1;
+        // The kernel's twins have something to say, too.
+        let others = self.came.extract_if(first.., |packet| !packet.bytes().starts_with(&GATEWAY.0));
+        others.for_each(Mbuf::free);
+        self.came_at.resize(self.came.len(), now);
+        self.came.len() - first
+    }
+
+    /// Opens and checks what came, and notes how long each packet took.
+    fn account(&mut self, latency: &mut Histogram<u64>) -> anyhow::Result<()> {
+        let (mut came, mut came_at) = (std::mem::take(&mut self.came), std::mem::take(&mut self.came_at));
+        for (packet, at) in came.iter_mut().zip(came_at.drain(..)) {
+            let sent = self.sent(packet)?;
+            latency.saturating_record(at.duration_since(sent.at).as_nanos() as u64);
         }
         free_bulk(&mut came);
-        // What else the data plane sends there is nobody's.
-        self.lan.rx[0].burst(&mut came, 2 * BURST);
-        free_bulk(&mut came);
-        self.came = came;
-        Ok(ours)
+        (self.came, self.came_at) = (came, came_at);
+        Ok(())
     }
 
     /// A packet came out of the data plane: opens and checks it.
-    fn account(&mut self, packet: &mut Mbuf) -> anyhow::Result<Sent> {
-        let (slot, header) = self.peers.open_any(esp_of(&self.scenario, packet.bytes_mut())?)?;
+    fn sent(&mut self, packet: &mut Mbuf) -> anyhow::Result<Sent> {
+        let esp = esp_of(&self.scenario, packet.bytes_mut())?;
+        let (slot, header) = self.peers.open_any(esp)?;
         let frame = packet.bytes();
         let index = index_of(&self.scenario, frame).context("a frame without a payload")?;
         let place = index as usize % self.waiting.len();

@@ -28,7 +28,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use crate::destinations::{Destinations, dense_prefix};
 use crate::esp::{Child, Esp, HALF};
 use crate::hub::Hub;
-use crate::load::{Churned, Counted, Load, Pace, Turn};
+use crate::load::{Churned, Count, Counted, Load, Pace, Turn};
 use crate::machine::resident;
 use crate::peers::End;
 use crate::process::{Dataplane, Folder, Setup};
@@ -167,8 +167,9 @@ async fn soak(args: &Args, dataplane: &Dataplane) -> anyhow::Result<Report> {
     let stop = Arc::new(AtomicBool::new(false));
     let stopped = Arc::clone(&stop);
     let running = tokio::task::spawn_blocking(move || {
-        let enough = || stopped.load(Ordering::Relaxed);
-        load.run(Pace::Full, enough)
+        let mut count = Count::new()?;
+        load.run(Pace::Full, || stopped.load(Ordering::Relaxed), &mut count)?;
+        anyhow::Ok(Counted::from(&count))
     });
     let begun = Instant::now();
     let lived = live(args, &mut life, &mut programmer, dataplane, || running.is_finished()).await;

@@ -26,7 +26,7 @@ use serde::Serialize;
 use crate::destinations::Destinations;
 use crate::esp::{Child, Esp, HALF};
 use crate::hub::Hub;
-use crate::load::{Counted, Load, Pace, Turn};
+use crate::load::{Count, Counted, Load, Pace, Standing, Turn};
 use crate::machine::{cores, resident};
 use crate::peers::End;
 use crate::process::{Dataplane, Folder, Setup};
@@ -43,6 +43,8 @@ const THERE: u32 = 64;
 const MTU: u16 = 1500;
 /// Time between bursts.
 const TICK: Duration = Duration::from_micros(200);
+/// How long packets run before they are counted: until each buffer and each place of the rings has been used once.
+const WARM: Duration = Duration::from_millis(200);
 /// How long the memory is given to settle before it is measured.
 const SETTLE: Duration = Duration::from_millis(500);
 
@@ -61,6 +63,10 @@ pub(crate) struct Args {
     /// Workers of the data plane. Where no core is left for packets there are none: time and memory alone
     #[arg(long, default_value_t = 1, value_parser = value_parser!(u16).range(1..=16))]
     workers: u16,
+    /// Times that the spokes come while packets run, all but the first after those of the time before are gone: a time is short, and what one
+    /// packet of a thousand notices in it are a few bursts
+    #[arg(long, default_value_t = 5, value_parser = value_parser!(u32).range(1..=100))]
+    rounds: u32,
     /// Seconds of packets before the spokes come, to compare with
     #[arg(long, default_value_t = 3, value_parser = value_parser!(u32).range(1..=600))]
     seconds: u32,
@@ -79,16 +85,17 @@ struct Report {
     workers: u16,
     batch: u32,
     window: u32,
-    /// Steps of all batches.
+    /// Steps of all batches of a round.
     steps: usize,
-    /// From the first batch to the last acknowledgement: then every worker has its SAs.
+    /// From the first batch to the last acknowledgement: then every worker has its SAs. Of the first round, and of all.
     seconds: f64,
+    rounds: Vec<f64>,
     /// The same for one more inbound SA of each spoke.
     renewal_seconds: f64,
     /// Growth of the data plane's memory in RAM by a spoke, and by one more inbound SA of it, in bytes.
     bytes_per_spoke: f64,
     bytes_per_sa: f64,
-    /// Packets before the spokes came, and while they did; nothing if there was no core for them.
+    /// Packets before the spokes came, and while they did, in all rounds; nothing if there was no core for them.
     before: Option<Counted>,
     during: Option<Counted>,
     /// Whether every packet came back, opened and right.
@@ -148,58 +155,41 @@ async fn measure(args: &Args, dataplane: &Dataplane, has_traffic: bool) -> anyho
     let mut programmer = Programmer::connect(dataplane.socket.clone()).await?;
     let scenario = scenario(THERE, [programmer.mac(PORTS[0])?, programmer.mac(PORTS[1])?]);
     let base = scenario.base()?;
-    let there = batches(&mut programmer, args, base)?;
+    let there = batches(&mut programmer, args, base.into_iter().map(put));
     programmer.apply(there, 1).await?;
-    let there = spokes(&scenario, args, 0..THERE)?;
-    let there = batches(&mut programmer, args, there)?;
+    let there = spokes(&scenario, args, 0..THERE, 0)?;
+    let there = batches(&mut programmer, args, there.into_iter().map(put));
     programmer.apply(there, 1).await?;
-    let esp = scenario.esp.context("a protected tunnel")?;
 
-    let mut traffic = None;
-    let mut before = None;
-    if has_traffic {
-        let (connected, turns) = Load::connect(&scenario, args.workers, None)?;
-        for spoke in 0..THERE {
-            let child = Child { spoke, life: 0 };
-            turns.send(Turn::Opens(child, End::of_child(&esp, Direction::Outbound, child)?))?;
-            turns.send(Turn::Comes(spoke))?;
-        }
-        let end = Instant::now() + Duration::from_secs(args.seconds.into());
-        let (connected, counted) = run_traffic(connected, move || Instant::now() >= end).await?;
-        (traffic, before) = (Some(connected), Some(counted));
-    }
-    let new = spokes(&scenario, args, THERE..THERE + args.spokes)?;
-    let steps = new.len();
-    let new = batches(&mut programmer, args, new)?;
-
+    let mut traffic = if has_traffic { Some(Traffic::start(&scenario, args).await?) } else { None };
     let number = dataplane.process.number();
+    tokio::time::sleep(SETTLE).await;
     let empty = resident(&number)?.rss;
-    let stop = Arc::new(AtomicBool::new(false));
-    let running = traffic.map(|traffic| {
-        let stop = Arc::clone(&stop);
-        tokio::spawn(run_traffic(traffic, move || stop.load(Ordering::Relaxed)))
-    });
-    let begun = Instant::now();
-    let applied = programmer.apply(new, args.window as usize).await;
-    let seconds = begun.elapsed().as_secs_f64();
-    stop.store(true, Ordering::Relaxed);
-    let during = match running {
-        Some(running) => Some(running.await.context("the traffic's task")??.1),
-        None => None,
-    };
-    applied?;
+    let (steps, seconds) = come(&mut programmer, args, &scenario, &mut traffic, 0).await?;
     tokio::time::sleep(SETTLE).await;
     let full = resident(&number)?.rss;
 
-    let renewals = batches(&mut programmer, args, renewals(&scenario, args)?)?;
+    let renewals = renewals(&scenario, args)?;
     let begun = Instant::now();
-    programmer.apply(renewals, args.window as usize).await?;
+    let new = batches(&mut programmer, args, renewals.iter().cloned().map(put));
+    programmer.apply(new, args.window as usize).await?;
     let renewal_seconds = begun.elapsed().as_secs_f64();
     tokio::time::sleep(SETTLE).await;
     let renewed = resident(&number)?.rss;
+
+    let mut rounds = vec![seconds];
+    let mut gone: Vec<Op> = renewals.iter().map(remove).collect();
+    for round in 1..if has_traffic { args.rounds } else { 1 } {
+        gone.extend(new_spokes(&scenario, args, round - 1)?.iter().map(remove));
+        let gone = batches(&mut programmer, args, gone.drain(..));
+        programmer.apply(gone, args.window as usize).await?;
+        rounds.push(come(&mut programmer, args, &scenario, &mut traffic, round).await?.1);
+    }
     programmer.close().await;
 
     let each = |more: u64, less: u64| more.saturating_sub(less) as f64 / f64::from(args.spokes);
+    let before = traffic.as_ref().map(|traffic| Counted::from(&traffic.before));
+    let during = traffic.as_ref().map(|traffic| Counted::from(&traffic.during));
     let verified = [&before, &during].into_iter().flatten().all(Counted::all_right);
     Ok(Report {
         spokes: args.spokes,
@@ -208,6 +198,7 @@ async fn measure(args: &Args, dataplane: &Dataplane, has_traffic: bool) -> anyho
         window: args.window,
         steps,
         seconds,
+        rounds,
         renewal_seconds,
         bytes_per_spoke: each(full, empty),
         bytes_per_sa: each(renewed, full),
@@ -218,12 +209,70 @@ async fn measure(args: &Args, dataplane: &Dataplane, has_traffic: bool) -> anyho
     })
 }
 
-/// Spokes of these numbers, complete.
-fn spokes(scenario: &Scenario, args: &Args, numbers: Range<u32>) -> anyhow::Result<Vec<Object>> {
+/// Packets to the spokes that are there before, and what was counted of them.
+struct Traffic {
+    /// There, but while it runs.
+    load: Option<Load>,
+    before: Count,
+    during: Count,
+}
+
+impl Traffic {
+    /// Packets until the data plane is warm, and those before the spokes come.
+    async fn start(scenario: &Scenario, args: &Args) -> anyhow::Result<Self> {
+        let esp = scenario.esp.context("a protected tunnel")?;
+        let (load, turns) = Load::connect(scenario, args.workers, None)?;
+        for spoke in 0..THERE {
+            let child = Child { spoke, life: 0 };
+            turns.send(Turn::Opens(child, End::of_child(&esp, Direction::Outbound, child)?))?;
+            turns.send(Turn::Comes(spoke))?;
+        }
+        let until = |end: Instant| move || Instant::now() >= end;
+        let (load, _) = run_traffic(load, Count::new()?, until(Instant::now() + WARM)).await?;
+        let end = Instant::now() + Duration::from_secs(args.seconds.into());
+        let (load, before) = run_traffic(load, Count::new()?, until(end)).await?;
+        Ok(Self { load: Some(load), before, during: Count::new()? })
+    }
+}
+
+/// The spokes come, for the first time or another, while packets run if any do; in how many steps, and in how many seconds.
+async fn come(
+    programmer: &mut Programmer,
+    args: &Args,
+    scenario: &Scenario,
+    traffic: &mut Option<Traffic>,
+    round: u32,
+) -> anyhow::Result<(usize, f64)> {
+    let new = new_spokes(scenario, args, round)?;
+    let steps = new.len();
+    let new = batches(programmer, args, new.into_iter().map(put));
+    let stop = Arc::new(AtomicBool::new(false));
+    let running = match traffic {
+        None => None,
+        Some(Traffic { load, during, .. }) => {
+            let (load, stop) = (load.take().context("packets run already")?, Arc::clone(&stop));
+            let during = std::mem::replace(during, Count::new()?);
+            Some(tokio::spawn(run_traffic(load, during, move || stop.load(Ordering::Relaxed))))
+        }
+    };
+    let begun = Instant::now();
+    let applied = programmer.apply(new, args.window as usize).await;
+    let seconds = begun.elapsed().as_secs_f64();
+    stop.store(true, Ordering::Relaxed);
+    if let (Some(running), Some(traffic)) = (running, traffic) {
+        let (load, during) = running.await.context("the traffic's task")??;
+        (traffic.load, traffic.during) = (Some(load), during);
+    }
+    applied?;
+    Ok((steps, seconds))
+}
+
+/// Spokes of these numbers, complete, with SAs of this life.
+fn spokes(scenario: &Scenario, args: &Args, numbers: Range<u32>, life: u32) -> anyhow::Result<Vec<Object>> {
     let esp = scenario.esp.context("a protected tunnel")?;
     let mut objects = Vec::new();
     for spoke in numbers {
-        let child = Child { spoke, life: 0 };
+        let child = Child { spoke, life };
         for direction in [Direction::Inbound, Direction::Outbound] {
             objects.push(esp.child_sa(direction, scenario.outer, child)?);
         }
@@ -235,6 +284,11 @@ fn spokes(scenario: &Scenario, args: &Args, numbers: Range<u32>) -> anyhow::Resu
     Ok(objects)
 }
 
+/// Those that come in a round: with keys that no round before had, in the same slots.
+fn new_spokes(scenario: &Scenario, args: &Args, round: u32) -> anyhow::Result<Vec<Object>> {
+    spokes(scenario, args, THERE..THERE + args.spokes, 2 * round)
+}
+
 /// One more inbound SA of each spoke that came, as there is one beside that of before while it is renewed.
 fn renewals(scenario: &Scenario, args: &Args) -> anyhow::Result<Vec<Object>> {
     let esp = scenario.esp.context("a protected tunnel")?;
@@ -242,24 +296,29 @@ fn renewals(scenario: &Scenario, args: &Args) -> anyhow::Result<Vec<Object>> {
     children.map(|child| esp.child_sa(Direction::Inbound, scenario.outer, child)).collect()
 }
 
-/// Objects in batches.
-fn batches(
-    programmer: &mut Programmer,
-    args: &Args,
-    objects: Vec<Object>,
-) -> anyhow::Result<VecDeque<Batch>> {
-    let ops: Vec<Op> = objects.into_iter().map(|object| Op::Put(owner(&object), object)).collect();
-    Ok(ops.chunks(args.batch as usize).map(|ops| programmer.batch(ops.to_vec())).collect())
+fn put(object: Object) -> Op {
+    Op::Put(owner(&object), object)
+}
+
+fn remove(object: &Object) -> Op {
+    Op::Remove(owner(object), object.key())
+}
+
+/// Steps in batches.
+fn batches(programmer: &mut Programmer, args: &Args, ops: impl Iterator<Item = Op>) -> VecDeque<Batch> {
+    let ops: Vec<Op> = ops.collect();
+    ops.chunks(args.batch as usize).map(|ops| programmer.batch(ops.to_vec())).collect()
 }
 
 /// Packets on a thread of their own, until there have been enough.
 async fn run_traffic(
-    mut traffic: Load,
+    mut load: Load,
+    mut count: Count,
     enough: impl Fn() -> bool + Send + 'static,
-) -> anyhow::Result<(Load, Counted)> {
+) -> anyhow::Result<(Load, Count)> {
     let thread = tokio::task::spawn_blocking(move || {
-        let counted = traffic.run(Pace::Tick(TICK), enough)?;
-        Ok((traffic, counted))
+        load.run(Pace::Tick(TICK), enough, &mut count)?;
+        Ok((load, count))
     });
     thread.await.context("the traffic's thread")?
 }
@@ -287,7 +346,17 @@ impl fmt::Display for Report {
             return write!(f, "no packets: no core was left for them");
         };
         writeln!(f, "{before} before the spokes came")?;
-        writeln!(f, "{during} while they did")?;
+        writeln!(f, "{during} while they did, {} times", self.rounds.len())?;
+        let sender = match during.sender {
+            Standing::Ahead => "ahead of all others on its core (SCHED_FIFO): they do not hold it up",
+            Standing::Nice => {
+                "not ahead of the others on its core, for want of the right: what holds it up is in these times"
+            }
+            Standing::Ordinary => {
+                "like any other on its core, for want of the right: what holds it up is in these times"
+            }
+        };
+        writeln!(f, "times were taken by a thread {sender}")?;
         match self.verified {
             true => write!(f, "verified: every packet came back, opened and right"),
             false => write!(f, "WRONG: packets were lost or wrong"),

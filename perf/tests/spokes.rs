@@ -17,17 +17,25 @@ fn number(report: &Value, field: &str) -> f64 {
     report[field].as_f64().unwrap_or_else(|| panic!("{field} of {report}"))
 }
 
-/// Input: 300 spokes, while packets to 64 others run. Output: every packet came back, opened and right; figures of time and memory.
+/// Input: 300 spokes that come twice, while packets to 64 others run. Output: every packet came back, opened and right; figures of time and
+/// memory; how the times were taken.
 #[test]
 fn packets_run_while_spokes_come() {
-    let report = run(&["spokes", "--json", "--spokes", "300", "--seconds", "1"]);
+    let report = run(&["spokes", "--json", "--spokes", "300", "--seconds", "1", "--rounds", "2"]);
     assert_eq!(report["verified"], true);
+    assert_eq!(report["rounds"].as_array().unwrap().len(), 2);
+    assert_eq!(report["rounds"][0], report["seconds"]);
     assert_eq!(report["steps"], 300 * 4);
     assert!(number(&report, "seconds") > 0.0 && number(&report, "renewal_seconds") > 0.0, "{report}");
     for phase in ["before", "during"] {
         let of = |field| number(&report[phase], field);
         assert!(of("sent") > 0.0 && of("sent") == of("received") && of("lost") == 0.0, "{report}");
         assert!(of("p50_us") > 0.0 && of("p50_us") <= of("max_us"), "{report}");
+        assert!(of("away_p999_us") > 0.0 && of("away_p999_us") <= of("away_max_us"), "{report}");
+        assert!(
+            ["ahead", "nice", "ordinary"].contains(&report[phase]["sender"].as_str().unwrap()),
+            "{report}"
+        );
     }
 }
 

@@ -31,7 +31,7 @@ pub use mempool::{Mempool, MempoolConfig, MempoolError};
 pub use port::{Link, Offloading, Offloads, Opened, Port, PortConfig, PortError, PortStats, Step};
 pub use queue::{RxQueue, TxQueue};
 pub use ring::{RingError, RingRx, RingTx, ring};
-pub use worker::{WorkerError, WorkerToken, register_worker_thread};
+pub use worker::{Ahead, WorkerError, WorkerToken, register_worker_thread, run_ahead};
 
 #[cfg(test)]
 mod tests {
