@@ -22,7 +22,7 @@ pub(crate) mod bits256;
 pub(crate) mod bits512;
 mod setup;
 
-use std::arch::x86_64::{__m128i, _MM_HINT_T0, _mm_prefetch, _mm_set_epi64x};
+use std::arch::x86_64::*;
 
 use crate::packet::{AHEAD, Burst, ICV, Packet};
 
@@ -157,28 +157,28 @@ pub(crate) struct Fixed {
 }
 
 impl Fixed {
-    /// RFC 4106 §4 and §5, read as numbers of 128 bits.
+    /// RFC 4106 §4 and §5, read as numbers of 128 bits: SPI and sequence number, with ESN both halves of it; salt, IV and 1.
     #[inline(always)]
     pub(crate) fn of(packet: &Packet<'_>) -> Self {
         let text = packet.text.len() - ICV;
-        let (spi, sequence) = (u64::from(packet.spi) << 32, packet.sequence);
-        let aad = if packet.esn {
-            (spi | sequence >> 32, sequence << 32)
-        } else {
-            (spi | sequence & 0xffff_ffff, 0)
-        };
-        let bits = if packet.esn { 96 } else { 64 };
-        let salt = u64::from(u32::from_be_bytes(packet.salt)) << 32;
-        Self {
-            aad: number(aad.0, aad.1),
-            lengths: number(bits, 8 * text as u64),
-            counter: number(salt | packet.iv >> 32, packet.iv << 32 | 1),
+        let (sequence, bits) = if packet.esn { (packet.sequence, 96) } else { (packet.sequence << 32, 64) };
+        let salt = u32::from_be_bytes(packet.salt);
+        // SAFETY: whoever has a key for a kernel has its instructions.
+        unsafe {
+            let behind = |first: u32, rest: u64| {
+                _mm_insert_epi32::<3>(_mm_slli_si128::<4>(_mm_cvtsi64_si128(rest as i64)), first as i32)
+            };
+            Self {
+                aad: behind(packet.spi, sequence),
+                lengths: _mm_insert_epi32::<2>(_mm_cvtsi64_si128(8 * text as i64), bits),
+                counter: _mm_or_si128(behind(salt, packet.iv), _mm_set_epi64x(0, 1)),
+            }
         }
     }
 }
 
 /// A number of 128 bits, from its halves.
-#[inline(always)]
+#[cfg(test)]
 fn number(high: u64, low: u64) -> __m128i {
     // SAFETY: SSE2 is part of x86-64.
     unsafe { _mm_set_epi64x(high as i64, low as i64) }

@@ -117,6 +117,16 @@ impl Meta {
         given: false,
     };
 
+    /// What of it the way of a packet of some tunnel depends on, but for addresses, as one number: where it came by and in what. It is never
+    /// `u64::MAX`.
+    #[inline(always)]
+    pub(crate) fn way(&self) -> u64 {
+        u64::from(self.table)
+            | u64::from(self.family) << 16
+            | u64::from(self.permits) << 24
+            | u64::from(self.hops) << 32
+    }
+
     /// Ends the packet's walk: out of `port`, which is the result. Whoever does so counts it in [`Sent`].
     #[inline(always)]
     pub(crate) fn leave(&mut self, port: u16) -> u16 {
@@ -221,6 +231,12 @@ impl Frames {
     #[inline(always)]
     pub(crate) fn slot(&self, frame: Frame, at: usize) -> u8 {
         self.0[frame.node as usize].slots[usize::from(at as u8)]
+    }
+
+    /// All slots of a frame, in order, to look at while packets are handed on; what is behind them means nothing.
+    #[inline(always)]
+    pub(crate) fn slots(&self, frame: Frame) -> [u8; SLOTS] {
+        self.0[frame.node as usize].slots
     }
 
     /// Whether a node has nothing to look at.

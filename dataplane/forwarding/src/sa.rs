@@ -27,7 +27,7 @@ use std::sync::Arc;
 use memory::MapError;
 use model::sa::{Amount, Lifetimes};
 
-pub(crate) use inbound::{Inbound, InboundSa, Opener};
+pub(crate) use inbound::{Inbound, InboundSa, Number, Opener};
 pub(crate) use job::Jobs;
 pub(crate) use lines::{InboundCount, Lines};
 pub(crate) use order::{Change, NewInbound, NewOutbound, Order, OrderSender, Orders, SlotPages, orders};

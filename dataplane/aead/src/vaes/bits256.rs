@@ -70,6 +70,23 @@ pub(crate) unsafe fn open(
 ) -> bool {
     let (length, text) = (text.len() - ICV, text.as_mut_ptr());
     // SAFETY: the text goes on for 16 bytes behind the length.
+    unsafe { open_text(lines, long, fixed, text, length, coming) }
+}
+
+/// [`open`] as a part of its caller: the text, and its length without the ICV.
+///
+/// # Safety
+/// The text goes on for 16 bytes behind its length.
+#[inline(always)]
+unsafe fn open_text(
+    lines: &Lines,
+    long: bool,
+    fixed: Fixed,
+    text: *mut u8,
+    length: usize,
+    coming: &mut Coming,
+) -> bool {
+    // SAFETY: as asked of the caller.
     let differs = unsafe {
         let icv = _mm_loadu_si128(text.add(length).cast());
         let tag = work::<true>(lines, long, fixed, text, length, coming);
@@ -547,29 +564,38 @@ pub(crate) fn seal_burst<B: Burst>(burst: &mut B) {
 #[target_feature(enable = "avx2,aes,pclmulqdq,vaes,vpclmulqdq,bmi1,bmi2")]
 pub(crate) fn open_burst<B: Burst>(burst: &mut B) {
     let mut ahead = Ahead::of(burst);
-    // Whether there was a packet in the place before, and it is authentic.
-    let (mut was_there, mut was_authentic) = (false, false);
+    // Of the place before.
+    let mut before = Opened::Nothing;
     let len = burst.len();
     for at in 0..=len {
-        let (mut is_there, mut is_authentic) = (false, false);
+        let mut now = Opened::Nothing;
         if at < len {
             let mut coming = ahead.ask(burst, at + AHEAD);
             if let Some(packet) = burst.packet(at) {
                 let key = packet.key;
                 ahead.long = key.length() == 32;
-                is_there = true;
-                is_authentic = match key.form() {
+                let authentic = match key.form() {
                     // SAFETY: the text ends with an ICV.
                     Form::Vaes(lines) if packet.is_possible() => unsafe {
-                        open(lines, ahead.long, Fixed::of(&packet), packet.text, &mut coming)
+                        let (text, length) = (packet.text.as_mut_ptr(), packet.text.len() - ICV);
+                        open_text(lines, ahead.long, Fixed::of(&packet), text, length, &mut coming)
                     },
                     _ => crate::open_one(packet),
                 };
+                now = if authentic { Opened::Authentic } else { Opened::Forged };
             }
         }
-        if was_there {
-            burst.opened(at - 1, was_authentic);
+        if before != Opened::Nothing {
+            burst.opened(at - 1, before == Opened::Authentic);
         }
-        (was_there, was_authentic) = (is_there, is_authentic);
+        before = now;
     }
+}
+
+/// What was in a place of a burst.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Opened {
+    Nothing,
+    Forged,
+    Authentic,
 }

@@ -22,8 +22,10 @@ mod flag {
     pub(super) const REMOTE6: u32 = 4;
     /// It has a lifetime in bytes or packets.
     pub(super) const LIMITED: u32 = 8;
+    /// Its packets are in UDP.
+    pub(super) const IN_UDP: u32 = 0x8000;
     /// Those that only the domain is beside: what does not change while the SA is there.
-    pub(super) const LASTING: u32 = ESN | TUNNEL | 0xfff0;
+    pub(super) const LASTING: u32 = ESN | TUNNEL | 0x7ff0;
     /// Where the size of the window's ring stands, in three bits.
     pub(super) const RING: u32 = 4;
     /// Where the window stands, in 64 numbers: 1 to 64.
@@ -50,13 +52,17 @@ pub(crate) struct Opener<'a> {
     keys: &'a HugeSlots<aead::Key>,
 }
 
+/// A packet's whole sequence number, and the word that has its bit.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Number {
+    pub(crate) sequence: u64,
+    word: u32,
+}
+
 /// An SA that a packet came by.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct InboundSa<'a> {
     line: &'a InboundLine,
-    key: &'a aead::Key,
-    /// Where the bits of its window are.
-    ring: Ring,
     /// Domain in the upper half, [`flag`]s in the lower one.
     flags: u32,
 }
@@ -139,32 +145,33 @@ impl Inbound {
 }
 
 impl<'a> Opener<'a> {
-    /// As [`Inbound::prefetch`].
+    /// The SA with an SPI, and its key.
     #[inline(always)]
-    pub(crate) fn prefetch(&self, spi: u32) {
-        memory::prefetch_slice(self.lines, slot(spi));
-    }
-
-    /// The SA with an SPI.
-    #[inline(always)]
-    pub(crate) fn find(&self, spi: u32) -> Option<InboundSa<'a>> {
+    pub(crate) fn find(&self, spi: u32) -> Option<(InboundSa<'a>, &'a aead::Key)> {
         let at = slot(spi);
         let line = &**self.lines.get(at)?;
         // Where there is none it is 0, as is an SPI that nobody has; and no key.
         if line.spi.load(Relaxed) != spi {
             return None;
         }
-        let (key, flags) = (self.keys.get(at)?, line.domain_flags.load(Relaxed));
-        Some(InboundSa { line, key, ring: Ring::of(at as u32, SLOTS, flags >> flag::RING & 7), flags })
+        Some((InboundSa { line, flags: line.domain_flags.load(Relaxed) }, self.keys.get(at)?))
     }
 
     /// The whole number of a packet of which the low half came, if it is neither too old nor there already (RFC 4303 §3.4.3: that is not
     /// worth the work); else it is counted. Asks the cache for where the number's bit is.
     #[inline(always)]
-    pub(crate) fn admit(&self, sa: &InboundSa<'_>, low: u32) -> Option<u64> {
-        let ring = sa.ring;
-        memory::prefetch_slice(self.windows, ring.word(low.into()));
-        let (top, window) = (sa.line.top.load(Relaxed), window_of(sa.flags));
+    pub(crate) fn admit(&self, sa: InboundSa<'_>, spi: u32, low: u32) -> Option<Number> {
+        let word = ring(spi, sa.flags).word(low.into()) as u32;
+        memory::prefetch_slice(self.windows, word as usize);
+        let ahead = window::ahead(low, sa.line.top.load(Relaxed), sa.is_esn());
+        let sequence = if ahead.is_some() { ahead } else { self.admit_late(sa, spi, low) };
+        Some(Number { sequence: sequence?, word })
+    }
+
+    /// The same of one that is not behind all that came.
+    #[inline(never)]
+    fn admit_late(&self, sa: InboundSa<'_>, spi: u32, low: u32) -> Option<u64> {
+        let (top, window, ring) = (sa.line.top.load(Relaxed), window_of(sa.flags), ring(spi, sa.flags));
         let sequence = if sa.is_esn() { window::whole(low, top, window) } else { Some(low.into()) };
         let sequence = sequence.filter(|sequence| window::is_new(self.windows, ring, top, window, *sequence));
         if sequence.is_none() {
@@ -181,34 +188,43 @@ impl<'a> Opener<'a> {
     #[inline(always)]
     pub(crate) fn accept(
         &mut self,
-        sa: &InboundSa<'_>,
-        sequence: u64,
+        sa: InboundSa<'_>,
+        number: Number,
         len: usize,
     ) -> Result<bool, DropReason> {
-        let (line, flags) = (sa.line, sa.flags);
+        let line = sa.line;
         let top = line.top.load(Relaxed);
-        let Some(now) = window::take(self.windows, sa.ring, top, window_of(flags), sequence) else {
-            count_replayed(line);
-            return Err(DropReason::Replayed);
-        };
-        line.top.store(now, Relaxed);
-        let packets = line.packets.load(Relaxed) + 1;
-        let bytes = line.bytes.load(Relaxed) + len as u64;
-        if flags & flag::LIMITED != 0 && !is_within(line, self.limits, sa.ring, packets, bytes) {
+        if number.sequence.wrapping_sub(top) == 1 {
+            window::mark(self.windows, number.word as usize, number.sequence);
+            line.top.store(number.sequence, Relaxed);
+        } else {
+            self.take(sa, number.sequence).ok_or(DropReason::Replayed)?;
+        }
+        if sa.flags & flag::LIMITED != 0 && !is_within(line, self.limits, len) {
             return Err(DropReason::LifetimeEnded);
         }
-        line.packets.store(packets, Relaxed);
-        line.bytes.store(bytes, Relaxed);
-        Ok(now > top)
+        line.packets.store(line.packets.load(Relaxed) + 1, Relaxed);
+        line.bytes.store(line.bytes.load(Relaxed) + len as u64, Relaxed);
+        Ok(number.sequence > top)
+    }
+
+    /// Takes a number that is not the next one; `None`, and it is counted, if it has come or is too old.
+    #[inline(never)]
+    fn take(&mut self, sa: InboundSa<'_>, sequence: u64) -> Option<()> {
+        let (line, top) = (sa.line, sa.line.top.load(Relaxed));
+        let ring = ring(line.spi.load(Relaxed), sa.flags);
+        match window::take(self.windows, ring, top, window_of(sa.flags), sequence) {
+            Some(now) => line.top.store(now, Relaxed),
+            None => {
+                count_replayed(line);
+                return None;
+            }
+        }
+        Some(())
     }
 }
 
-impl<'a> InboundSa<'a> {
-    #[inline(always)]
-    pub(crate) fn key(&self) -> &'a aead::Key {
-        self.key
-    }
-
+impl InboundSa<'_> {
     #[inline(always)]
     pub(crate) fn salt(&self) -> [u8; 4] {
         self.line.salt.load(Relaxed).to_be_bytes()
@@ -234,14 +250,19 @@ impl<'a> InboundSa<'a> {
         remote(self.line, self.flags)
     }
 
-    /// Whether its packets come from this address.
+    /// Whether its packets come from this address, and not in UDP.
     #[inline(always)]
-    pub(crate) fn is_from(&self, v4: u32) -> bool {
-        self.flags & flag::REMOTE6 == 0 && self.line.remote[1].load(Relaxed) == u64::from(v4)
+    pub(crate) fn is_plainly_from(&self, v4: u32) -> bool {
+        self.flags & (flag::REMOTE6 | flag::IN_UDP) == 0 && self.line.remote[1].load(Relaxed) == u64::from(v4)
+    }
+
+    /// Whether it is in transport mode for a domain.
+    #[inline(always)]
+    pub(crate) fn carries(&self, domain: u16) -> bool {
+        self.flags & (0xffff_0000 | flag::TUNNEL) == u32::from(domain) << 16
     }
 
     /// UDP port that they come from; 0: they are not in UDP.
-    #[inline(always)]
     pub(crate) fn port(&self) -> u16 {
         (self.line.port_reached.load(Relaxed) >> 16) as u16
     }
@@ -268,15 +289,18 @@ fn describe(line: &InboundLine, (domain, remote, port): (u16, IpAddr, u16), life
     line.remote[1].store(bits as u64, Relaxed);
     let limited = if *lifetimes == Lifetimes::default() { 0 } else { flag::LIMITED };
     let lasting = line.domain_flags.load(Relaxed) & flag::LASTING;
-    line.domain_flags.store(u32::from(domain) << 16 | lasting | v6 | limited, Relaxed);
+    let in_udp = if port == 0 { 0 } else { flag::IN_UDP };
+    line.domain_flags.store(u32::from(domain) << 16 | lasting | v6 | limited | in_udp, Relaxed);
     let reached = line.port_reached.load(Relaxed) & 0xffff;
     line.port_reached.store(u32::from(port) << 16 | reached, Relaxed);
 }
 
-/// Whether an SA may have carried so much; notes which lifetime it has reached.
+/// Whether an SA may carry a packet of so many bytes; notes which lifetime it has reached by that.
 #[cold]
-fn is_within(line: &InboundLine, limits: &[Limit], ring: Ring, packets: u64, bytes: u64) -> bool {
-    let Some(limit) = limits.get(ring.slot(SLOTS) as usize) else { return false };
+#[inline(never)]
+fn is_within(line: &InboundLine, limits: &[Limit], len: usize) -> bool {
+    let Some(limit) = limits.get(slot(line.spi.load(Relaxed))) else { return false };
+    let (packets, bytes) = (line.packets.load(Relaxed) + 1, line.bytes.load(Relaxed) + len as u64);
     let word = line.port_reached.load(Relaxed);
     let (reached, within) = reach(word & 0xffff, &lifetimes(limit), packets, bytes);
     line.port_reached.store(word & 0xffff_0000 | reached, Relaxed);
@@ -289,6 +313,12 @@ fn remote(line: &InboundLine, flags: u32) -> IpAddr {
         return std::net::Ipv4Addr::from(low as u32).into();
     }
     std::net::Ipv6Addr::from(u128::from(line.remote[0].load(Relaxed)) << 64 | u128::from(low)).into()
+}
+
+/// Where the bits of an SA's window are.
+#[inline(always)]
+const fn ring(spi: u32, flags: u32) -> Ring {
+    Ring::of(slot(spi) as u32, SLOTS, flags >> flag::RING & 7)
 }
 
 #[inline(always)]

@@ -24,15 +24,15 @@ use wire::buf::PacketBuf;
 use wire::{esp, ipv4, ipv6};
 
 use super::check_ip;
-use super::gre_decap::Plainly;
+use super::gre_decap::{Inside, Plainly};
 use crate::DropReason;
 use crate::adjacency::LINK_LEN;
-use crate::burst::{End, Frame, Frames, Meta, SLOTS, family};
+use crate::burst::{End, Frames, Meta, SLOTS, family};
 use crate::graph::Node;
 use crate::limit::Limit;
 use crate::packet::{addresses, check_ip6};
 use crate::ports::{Notice, Ports};
-use crate::sa::{InboundSa, Jobs, Opener, Sas};
+use crate::sa::{InboundSa, Jobs, Number, Opener, Sas};
 use crate::tables::Tables;
 use crate::walk::Walk;
 
@@ -43,39 +43,48 @@ pub(crate) fn run<P: Ports>(walk: &mut Walk<P::Buf>, tables: &Tables, sas: &mut 
     let frame = walk.frames.take(Node::EspDecrypt);
     walk.enter(frame);
     let workers = tables.lines.len().max(1) as u32;
-    let tunnels = if walk.observes() { None } else { Some(Plainly::new(tables)) };
+    let (inside, tunnels) =
+        if walk.observes() { (None, None) } else { (Some(Inside::new(tables)), Some(Plainly::new(tables))) };
     let Walk { bufs, meta, frames, moves, now, .. } = walk;
-    let Sas { worker, provider, inbound, .. } = sas;
-    let (sas, worker, now, jobs) = (inbound.opener(), *worker as u32, *now, Jobs::new());
-    let taken_out = 0;
+    let Sas { worker, provider, inbound, .. } = &mut *sas;
+    let (slots, len) = (frames.slots(frame), frame.len());
+    let (opener, worker, now, jobs) = (inbound.opener(), *worker as u32, *now, Jobs::new());
     let mut opening = Opening {
         bufs,
         meta,
         frames,
-        frame,
+        slots,
+        len,
         moves,
         now,
         ports,
-        sas,
+        sas: opener,
         worker,
         workers,
         jobs,
+        inside,
         tunnels,
-        taken_out,
+        taken_out: 0,
     };
     aead::open(*provider, &mut opening);
-    let taken_out = opening.taken_out;
+    let Opening { inside, taken_out, .. } = opening;
     if taken_out != 0 {
         walk.counters.count_node(Node::GreDecap, taken_out);
     }
+    if let Some(inside) = inside.filter(|inside| !inside.is_empty()) {
+        walk.end_lap(Some(Node::EspDecrypt));
+        inside.forward(walk, sas);
+    }
 }
 
-/// The burst.
-struct Opening<'a, P: Ports> {
+/// The burst, by tables that live longer.
+struct Opening<'a, 't, P: Ports> {
     bufs: &'a mut [P::Buf],
     meta: &'a mut [Meta; SLOTS],
     frames: &'a mut Frames,
-    frame: Frame,
+    /// The packets' slots, so many.
+    slots: [u8; SLOTS],
+    len: usize,
     moves: &'a mut Limit,
     now: Instant,
     ports: &'a mut P,
@@ -84,9 +93,11 @@ struct Opening<'a, P: Ports> {
     worker: u32,
     workers: u32,
     jobs: Jobs<Job<'a>>,
-    /// Out of what packets are taken as soon as they are opened; `None` while somebody wants to see them at gre-decap.
-    tunnels: Option<Plainly<'a>>,
-    /// How many were.
+    /// Out of what packets are taken as soon as they are opened: what is most, to be looked up together, and other tunnels' packets. `None`
+    /// while somebody wants to see them at gre-decap.
+    inside: Option<Inside<'t>>,
+    tunnels: Option<Plainly<'t>>,
+    /// How many were of the latter.
     taken_out: usize,
 }
 
@@ -94,46 +105,40 @@ struct Opening<'a, P: Ports> {
 #[derive(Debug, Clone, Copy)]
 struct Job<'a> {
     sa: InboundSa<'a>,
+    key: &'a aead::Key,
+    number: Number,
+    iv: u64,
     spi: u32,
+    /// Where the text starts in the buffer, behind the IV, and where it ends, before the ICV.
+    text: u16,
+    end: u16,
     slot: u8,
     /// Whether it came from elsewhere than its SA's packets do.
     moved: bool,
-    /// Where the text starts in the buffer, behind the IV. It ends where the packet does.
-    text: u16,
-    sequence: u64,
-    iv: u64,
 }
 
-/// What keeps a packet from being opened here.
-enum Refused {
-    Drop(DropReason),
-    /// The SA is that worker's.
-    Worker(u32),
-}
-
-impl<P: Ports> aead::Burst for Opening<'_, P> {
+impl<P: Ports> aead::Burst for Opening<'_, '_, P> {
     #[inline(always)]
     fn len(&self) -> usize {
-        self.frame.len()
+        self.len
     }
 
     #[inline(always)]
     fn ahead(&mut self, at: usize) -> Option<(&aead::Key, &[u8])> {
         self.approach(at);
-        if at >= self.frame.len() {
+        if at >= self.len {
             return None;
         }
+        let slot = self.slots[usize::from(at as u8)];
         *self.jobs.at(at) = None;
-        let slot = self.frames.slot(self.frame, at);
-        let bytes = self.bufs.get(usize::from(slot))?.bytes();
-        let looked = look(bytes, &self.meta[usize::from(slot)], slot, &self.sas, self.worker, self.workers);
-        match looked {
+        let (buf, meta) = (self.bufs.get(usize::from(slot))?, &self.meta[usize::from(slot)]);
+        match look(buf.bytes(), meta, slot, &self.sas) {
             Ok(job) => {
                 *self.jobs.at(at) = Some(job);
-                Some((job.sa.key(), bytes.get(usize::from(job.text)..)?))
+                Some((job.key, self.bufs.get(usize::from(slot))?.bytes().get(usize::from(job.text)..)?))
             }
-            Err(refused) => {
-                refuse(self.frames, &mut self.meta[usize::from(slot)], slot, &refused);
+            Err(reason) => {
+                self.refuse(slot, reason);
                 None
             }
         }
@@ -141,19 +146,35 @@ impl<P: Ports> aead::Burst for Opening<'_, P> {
 
     #[inline(always)]
     fn packet(&mut self, at: usize) -> Option<aead::Packet<'_>> {
-        let Job { sa, spi, slot, text, sequence, iv, .. } = (*self.jobs.at(at))?;
-        let text = self.bufs.get_mut(usize::from(slot))?.bytes_mut().get_mut(usize::from(text)..)?;
-        Some(aead::Packet { key: sa.key(), salt: sa.salt(), iv, sequence, spi, esn: sa.is_esn(), text })
+        let Job { sa, key, number, iv, spi, text, slot, .. } = self.jobs.at(at).as_ref()?;
+        let text = self.bufs.get_mut(usize::from(*slot))?.bytes_mut().get_mut(usize::from(*text)..)?;
+        let sequence = number.sequence;
+        Some(aead::Packet { key, salt: sa.salt(), iv: *iv, sequence, spi: *spi, esn: sa.is_esn(), text })
     }
 
     fn sealed(&mut self, _: usize) {}
 
     #[inline(always)]
     fn opened(&mut self, at: usize, authentic: bool) {
-        let Some(job) = *self.jobs.at(at) else { return };
-        if let Err(reason) = self.finish(&job, authentic) {
-            self.frames.drop(&mut self.meta[usize::from(job.slot)], job.slot, reason);
+        let Some(job) = self.jobs.at(at) else { return };
+        let (sa, number, slot) = (job.sa, job.number, job.slot);
+        let (text, end) = (usize::from(job.text), usize::from(job.end));
+        if !authentic {
+            sa.refuse();
+            return self.drop(slot, DropReason::BadIcv);
         }
+        match self.sas.accept(sa, number, end - text) {
+            Ok(newest) if job.moved & newest => self.note_move(at),
+            Ok(_) => {}
+            Err(reason) => return self.drop(slot, reason),
+        }
+        if let (Some(inside), Some(buf)) = (&mut self.inside, self.bufs.get_mut(usize::from(slot)))
+            && let Some(end) = end_of_gre(buf.bytes(), end)
+            && inside.take(buf, (&self.meta[usize::from(slot)], slot), sa, text, end)
+        {
+            return;
+        }
+        self.finish_any(at);
     }
 }
 
@@ -161,44 +182,33 @@ impl<P: Ports> aead::Burst for Opening<'_, P> {
 /// a burst ago, and each leads to the next.
 const AHEAD_DESCRIPTOR: usize = 6;
 const AHEAD_BYTES: usize = 4;
-const AHEAD_SA: usize = 2;
 
-impl<P: Ports> Opening<'_, P> {
+impl<P: Ports> Opening<'_, '_, P> {
     /// Asks the first cache for what the look at the packets behind a place wants.
     #[inline(always)]
     fn approach(&self, at: usize) {
-        let slot = |at| usize::from(self.frames.slot(self.frame, at));
+        let slot = |at| usize::from(self.slots[usize::from(at as u8)]);
         if let Some(buf) = self.bufs.get(slot(at + AHEAD_DESCRIPTOR)) {
             buf.prefetch_descriptor();
         }
         if let Some(buf) = self.bufs.get(slot(at + AHEAD_BYTES)) {
             buf.prefetch_bytes();
         }
-        let slot = slot(at + AHEAD_SA);
-        if let Some(buf) = self.bufs.get(slot) {
-            let esp = buf.bytes().get(usize::from(self.meta[slot].offset)..);
-            if let Some(spi) = esp.and_then(<[u8]>::first_chunk) {
-                self.sas.prefetch(u32::from_be_bytes(*spi));
-            }
+    }
+
+    /// What becomes of a packet that was opened and is not plain, or of another tunnel than most.
+    #[inline(never)]
+    fn finish_any(&mut self, at: usize) {
+        let Some(job) = *self.jobs.at(at) else { return };
+        if let Err(reason) = self.take_out(&job) {
+            self.drop(job.slot, reason);
         }
     }
 
-    /// What becomes of a packet that was opened.
-    #[inline(always)]
-    fn finish(&mut self, job: &Job<'_>, authentic: bool) -> Result<(), DropReason> {
-        if !authentic {
-            job.sa.refuse();
-            return Err(DropReason::BadIcv);
-        }
+    fn take_out(&mut self, job: &Job<'_>) -> Result<(), DropReason> {
         let buf = self.bufs.get_mut(usize::from(job.slot)).ok_or(DropReason::StaleIndex)?;
         let meta = &mut self.meta[usize::from(job.slot)];
-        let bytes = buf.bytes();
-        let (text, end) = (usize::from(job.text), bytes.len().saturating_sub(esp::ICV));
-        let newest = self.sas.accept(&job.sa, job.sequence, end.saturating_sub(text))?;
-        if job.moved && newest {
-            note_move(bytes, meta, self.moves, self.now, self.ports, job.spi);
-        }
-        let (gre, end) = payload(bytes, meta, text..end, &job.sa)?;
+        let (gre, end) = payload(buf.bytes(), meta, job.text.into()..job.end.into(), &job.sa)?;
         let cut = buf.truncate(end);
         debug_assert!(cut, "the payload is within the packet");
         meta.offset = gre as u16;
@@ -213,17 +223,42 @@ impl<P: Ports> Opening<'_, P> {
         }
         Ok(())
     }
-}
 
-/// A packet that is not opened here.
-#[cold]
-#[inline(never)]
-fn refuse(frames: &mut Frames, meta: &mut Meta, slot: u8, refused: &Refused) {
-    match *refused {
-        Refused::Drop(reason) => frames.drop(meta, slot, reason),
-        Refused::Worker(worker) => {
+    #[cold]
+    #[inline(never)]
+    fn drop(&mut self, slot: u8, reason: DropReason) {
+        self.frames.drop(&mut self.meta[usize::from(slot)], slot, reason);
+    }
+
+    /// What is not opened here: another worker's SA, or nobody's, or the packet is wrong.
+    #[cold]
+    #[inline(never)]
+    fn refuse(&mut self, slot: u8, reason: DropReason) {
+        let meta = &mut self.meta[usize::from(slot)];
+        let bytes = self.bufs.get(usize::from(slot)).map(PacketBuf::bytes).unwrap_or_default();
+        let spi = bytes
+            .get(usize::from(meta.offset)..)
+            .and_then(<[u8]>::first_chunk)
+            .map(|spi| u32::from_be_bytes(*spi));
+        let owner = spi.map_or(self.worker, |spi| worker_of(spi, self.workers));
+        if reason == DropReason::NoSa && owner != self.worker {
             meta.end = End::HandDecrypt;
-            meta.target = worker as u16;
+            meta.target = owner as u16;
+            return;
+        }
+        self.drop(slot, reason);
+    }
+
+    /// The control plane is told where an SA's peer is now.
+    #[cold]
+    #[inline(never)]
+    fn note_move(&mut self, at: usize) {
+        let Some(Job { spi, slot, .. }) = *self.jobs.at(at) else { return };
+        let bytes = self.bufs.get(usize::from(slot)).map(PacketBuf::bytes).unwrap_or_default();
+        let Some((nbma, port)) = source(bytes, &self.meta[usize::from(slot)]) else { return };
+        if self.moves.pass(self.now, spi.into()) {
+            // A full queue loses the notice; the next packet in a second makes it again.
+            self.ports.notice(Notice::SaMoved { spi, nbma, port });
         }
     }
 }
@@ -237,41 +272,29 @@ fn worker_of(spi: u32, workers: u32) -> u32 {
 const SLOT_BITS: u32 = model::sa::Spi::SLOTS.trailing_zeros();
 const WORKERS: u32 = model::sa::Spi::WORKERS as u32;
 
-/// What can be said of a packet before it is opened.
+/// What can be said of a packet before it is opened. An SA that is found is this worker's: others have theirs elsewhere.
 #[inline(always)]
-fn look<'a>(
-    bytes: &[u8],
-    meta: &Meta,
-    slot: u8,
-    sas: &Opener<'a>,
-    worker: u32,
-    workers: u32,
-) -> Result<Job<'a>, Refused> {
+fn look<'a>(bytes: &[u8], meta: &Meta, slot: u8, sas: &Opener<'a>) -> Result<Job<'a>, DropReason> {
     let esp = bytes.get(usize::from(meta.offset)..).and_then(|esp| esp::parse(esp).ok());
-    let (header, _) = esp.ok_or(Refused::Drop(DropReason::EspMalformed))?;
+    let (header, _) = esp.ok_or(DropReason::EspMalformed)?;
     let spi = header.spi();
-    let owner = worker_of(spi, workers);
-    if owner != worker {
-        return Err(Refused::Worker(owner));
-    }
-    let sa = sas.find(spi).ok_or(Refused::Drop(DropReason::NoSa))?;
-    let moved = is_elsewhere(bytes, meta, &sa).map_err(Refused::Drop)?;
-    let sequence = sas.admit(&sa, header.sequence()).ok_or(Refused::Drop(DropReason::Replayed))?;
-    let text = meta.offset + esp::LEN as u16;
-    Ok(Job { sa, spi, slot, moved, text, sequence, iv: header.iv() })
+    let (sa, key) = sas.find(spi).ok_or(DropReason::NoSa)?;
+    let moved = is_elsewhere(bytes, meta, sa)?;
+    let number = sas.admit(sa, spi, header.sequence()).ok_or(DropReason::Replayed)?;
+    let (text, end) = (meta.offset + esp::LEN as u16, (bytes.len() - esp::ICV) as u16);
+    Ok(Job { sa, key, number, iv: header.iv(), spi, text, end, slot, moved })
 }
 
 /// Whether a packet came from elsewhere than its SA's peer, if such a packet may.
 #[inline(always)]
-fn is_elsewhere(bytes: &[u8], meta: &Meta, sa: &InboundSa<'_>) -> Result<bool, DropReason> {
+fn is_elsewhere(bytes: &[u8], meta: &Meta, sa: InboundSa<'_>) -> Result<bool, DropReason> {
     // What is most: over IPv4, by itself, from where it is to come from.
     if meta.family & (family::OUTER6 | family::IN_UDP) == 0
-        && sa.port() == 0
-        && source_v4(bytes).is_some_and(|from| sa.is_from(from))
+        && source_v4(bytes).is_some_and(|from| sa.is_plainly_from(from))
     {
         return Ok(false);
     }
-    is_elsewhere_at_all(bytes, meta, *sa)
+    is_elsewhere_at_all(bytes, meta, sa)
 }
 
 /// The same for all.
@@ -301,15 +324,29 @@ fn source(bytes: &[u8], meta: &Meta) -> Option<(IpAddr, u16)> {
     Some((from, u16::from_be_bytes(*bytes.get(udp..)?.first_chunk()?)))
 }
 
-/// The control plane is told where an SA's peer is now.
-#[cold]
-#[inline(never)]
-fn note_move<P: Ports>(bytes: &[u8], meta: &Meta, moves: &mut Limit, now: Instant, ports: &mut P, spi: u32) {
-    let Some((nbma, port)) = source(bytes, meta) else { return };
-    if moves.pass(now, spi.into()) {
-        // A full queue loses the notice; the next packet in a second makes it again.
-        ports.notice(Notice::SaMoved { spi, nbma, port });
-    }
+/// What is most: where the payload of a text that ends at `end` does, if that is GRE with as little padding as senders usually have (RFC 4303
+/// §2.4), and nothing wrong with that. Looked at in one word.
+#[inline(always)]
+fn end_of_gre(bytes: &[u8], end: usize) -> Option<usize> {
+    /// Most padding, and what a text with so much ends with: 1, 2, 3 …, its length, the next header.
+    const MOST: usize = 6;
+    const ENDS: [u64; MOST + 1] = {
+        let (mut ends, mut pad) = ([0; MOST + 1], 0);
+        while pad <= MOST {
+            let (mut end, mut at) = ((ipv4::GRE as u64) << 8 | pad as u64, pad as u64);
+            while at > 0 {
+                end = end << 8 | at;
+                at -= 1;
+            }
+            ends[pad] = end << (8 * (MOST - pad));
+            pad += 1;
+        }
+        ends
+    };
+    let last = bytes.get(..end)?.last_chunk().map(|last| u64::from_le_bytes(*last))?;
+    let pad = usize::from((last >> 48) as u8);
+    // What is before the padding is shifted out.
+    ((last ^ ENDS.get(pad)?) >> (8 * (MOST - pad)) == 0).then_some(end - esp::TRAILER - pad)
 }
 
 /// Where GRE is in a decrypted text, and where it ends.

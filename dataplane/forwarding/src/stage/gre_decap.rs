@@ -20,11 +20,11 @@ use wire::{Malformed, gre, ipv4, tcp};
 use super::{TCP_FLAGS, check_ip, destination, ip_lookup, is_plain, source, total_length};
 use crate::DropReason;
 use crate::adjacency::{LINK_LEN, permit};
-use crate::burst::{End, Frames, Meta, Train, Wagon, family};
+use crate::burst::{AT_ONCE, End, Frames, Meta, SLOTS, Train, Wagon, family};
 use crate::fib::Fib;
 use crate::graph::Node;
 use crate::packet::{check_ip6, clamp_mss, merge_marks, number, traffic_class};
-use crate::sa::Sas;
+use crate::sa::{InboundSa, Sas};
 use crate::tables::{DecapKey, DecapTunnel, Tables};
 use crate::walk::Walk;
 
@@ -91,7 +91,7 @@ impl<'a> Plainly<'a> {
         meta: &mut Meta,
     ) -> Option<Result<(), DropReason>> {
         let (gre, over_v4) = (usize::from(meta.offset), meta.family & family::OUTER6 == 0);
-        self.take_out(buf, meta, |bytes| decrypted(bytes, gre, over_v4))
+        self.take_out(buf, meta, |bytes| decrypted(bytes, gre, bytes.len()).filter(|_| over_v4))
     }
 
     /// The same of one that `look` sees to be plain.
@@ -104,6 +104,7 @@ impl<'a> Plainly<'a> {
     ) -> Option<Result<(), DropReason>> {
         let bytes = buf.bytes();
         let Plain { from, marks, key, ip, inner } = look(bytes)?;
+        let key = u32::from_be_bytes(key);
         let remote = if self.point_to_point { from } else { 0 };
         let key = DecapKey { local: meta.destination, remote, key: Some(key), table: meta.table };
         if self.last.as_ref().is_none_or(|last| last.key != key) {
@@ -128,7 +129,120 @@ impl<'a> Plainly<'a> {
     }
 }
 
-/// The same of packets that classify has just seen, behind IPv4 without options: what is most goes on to be looked up at once, if it is of
+/// Packets that esp-decrypt has opened, taken out of their tunnel at once to be looked up together: those of one tunnel that came one way,
+/// with nothing about them that is not plain.
+pub(super) struct Inside<'a> {
+    tables: &'a Tables,
+    /// How all of them came, and where their GRE starts.
+    way: u64,
+    local: u32,
+    remote: u32,
+    gre: usize,
+    /// Their key, in network order.
+    key: [u8; 4],
+    domain: u16,
+    mss: u16,
+    fib: &'a Fib,
+    /// What is known of them as they are inside.
+    new: Meta,
+    count: usize,
+    wagons: [Wagon; SLOTS],
+}
+
+impl<'a> Inside<'a> {
+    /// None yet.
+    pub(super) fn new(tables: &'a Tables) -> Self {
+        Self {
+            tables,
+            // No packet's.
+            way: u64::MAX,
+            local: 0,
+            remote: 0,
+            gre: 0,
+            key: [0; 4],
+            domain: 0,
+            mss: 0,
+            fib: &tables.fibs[0].v4,
+            new: Meta::NEW,
+            count: 0,
+            wagons: [Wagon::default(); SLOTS],
+        }
+    }
+
+    /// Whether there are none.
+    pub(super) fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// Takes out a packet that came by `sa`, whose GRE starts at `gre` and ends at `end`; `false`: it is as it was.
+    #[inline(always)]
+    pub(super) fn take<B: PacketBuf>(
+        &mut self,
+        buf: &mut B,
+        (meta, slot): (&Meta, u8),
+        sa: InboundSa<'_>,
+        gre: usize,
+        end: usize,
+    ) -> bool {
+        let bytes = buf.bytes();
+        let Some(Plain { from, marks, key, ip, inner }) = decrypted(bytes, gre, end) else { return false };
+        let is_same = meta.destination == self.local
+            && meta.way() == self.way
+            && gre == self.gre
+            && key == self.key
+            && sa.carries(self.domain)
+            && (self.remote == 0 || self.remote == from);
+        if !is_same && !self.begin(meta, sa, gre, from, key) {
+            return false;
+        }
+        if is_syn(ip, inner, bytes, self.mss) || is_marked(ip, marks) {
+            return false;
+        }
+        let to = destination(ip);
+        self.fib.prefetch(to.into());
+        cut(buf, inner + total_length(ip));
+        self.wagons[self.count % SLOTS] = Wagon { destination: to, slot };
+        self.count += 1;
+        true
+    }
+
+    /// Of the first packet: the others are to be like it. `false`: it is not the first, or for no tunnel that takes it.
+    #[cold]
+    #[inline(never)]
+    fn begin(&mut self, came: &Meta, sa: InboundSa<'_>, gre: usize, from: u32, key: [u8; 4]) -> bool {
+        if self.count != 0 || came.family & family::OUTER6 != 0 {
+            return false;
+        }
+        let remote = if self.tables.decap.v4.point_to_point { from } else { 0 };
+        let of = DecapKey {
+            local: came.destination,
+            remote,
+            key: Some(u32::from_be_bytes(key)),
+            table: came.table,
+        };
+        let found = Found::by(self.tables, of).filter(|found| sa.carries(found.tunnel.domain));
+        let Some(Found { tunnel, fib, .. }) = found else { return false };
+        self.new = Meta { family: came.family, hops: came.hops, domain: tunnel.domain, ..Meta::NEW };
+        enter(&mut self.new, tunnel, gre + KEYED_LEN, 0);
+        (self.way, self.local, self.remote, self.gre) = (came.way(), came.destination, remote, gre);
+        (self.key, self.domain, self.mss, self.fib) = (key, tunnel.domain, tunnel.mss, fib);
+        true
+    }
+
+    /// Looks them all up and sends them on.
+    #[inline(never)]
+    pub(super) fn forward<B: PacketBuf>(&self, walk: &mut Walk<B>, sas: &Sas) {
+        let wagons = self.wagons.get(..self.count).unwrap_or_default();
+        walk.counters.count_node(Node::GreDecap, wagons.len());
+        for wagons in wagons.chunks(AT_ONCE) {
+            let mut train = Train::EMPTY;
+            wagons.iter().for_each(|wagon| train.push(wagon.destination, wagon.slot));
+            ip_lookup::forward(walk, self.tables, sas, &train, &self.new);
+        }
+    }
+}
+
+/// Work of the same kind on packets that classify has just seen, behind IPv4 without options: what is most goes on to be looked up at once, if it is of
 /// one tunnel; all else waits for [`run`]: what is sent leaves in the order in which it came, whoever was done first. `came`: what is
 /// known of all of them as they came.
 #[inline(never)]
@@ -146,8 +260,8 @@ pub(super) fn forward<B: PacketBuf>(
         let Some(buf) = walk.bufs.get_mut(usize::from(wagon.slot)) else { continue };
         let bytes = buf.bytes();
         if let Some(Plain { from, marks, key, ip, inner }) = plain(bytes) {
-            let remote = if point_to_point { from } else { 0 };
-            let key = DecapKey { local: wagon.destination, remote, key: Some(key), table: came.table };
+            let (remote, key) = (if point_to_point { from } else { 0 }, Some(u32::from_be_bytes(key)));
+            let key = DecapKey { local: wagon.destination, remote, key, table: came.table };
             if last.is_none() {
                 last = Found::by(tables, key).filter(|found| found.tunnel.domain == came.domain);
             }
@@ -202,7 +316,8 @@ struct Plain<'a> {
     /// Source and type of service of the outer header.
     from: u32,
     marks: u8,
-    key: u32,
+    /// In network order.
+    key: [u8; 4],
     /// The inner header, and where it starts.
     ip: &'a [u8; ipv4::LEN],
     inner: usize,
@@ -215,25 +330,23 @@ fn plain(bytes: &[u8]) -> Option<Plain<'_>> {
     let (outer, ip) = (outer(head)?, head.last_chunk()?);
     let [first, key] = head.get(GRE_AT..INNER_AT)?.as_chunks::<4>().0 else { return None };
     let is_plain = *first == KEYED_IPV4 && is_plain(ip, bytes.len() - INNER_AT);
-    let key = u32::from_be_bytes(*key);
-    is_plain.then(|| Plain { from: source(outer), marks: outer[1], key, ip, inner: INNER_AT })
+    is_plain.then(|| Plain { from: source(outer), marks: outer[1], key: *key, ip, inner: INNER_AT })
 }
 
 /// Flags and protocol type of a GRE header with a key, before IPv4.
 const KEYED_IPV4: [u8; 4] = ((gre::KEY as u32) << 16 | gre::IPV4 as u32).to_be_bytes();
 
-/// The same of what esp-decrypt brings, whose GRE is behind the headers of ESP, at `gre`.
+/// The same of what esp-decrypt brings over IPv4, whose GRE is behind the headers of ESP, from `gre` to `end`.
 #[inline(always)]
-fn decrypted(bytes: &[u8], gre: usize, over_v4: bool) -> Option<Plain<'_>> {
+fn decrypted(bytes: &[u8], gre: usize, end: usize) -> Option<Plain<'_>> {
     const LEN: usize = KEYED_LEN + ipv4::LEN;
     let (head, outer) = (bytes.get(gre..)?.first_chunk::<LEN>()?, outer(bytes)?);
     let ([first, key], ip) = (head.first_chunk::<KEYED_LEN>()?.as_chunks::<4>().0, head.last_chunk()?) else {
         return None;
     };
     let inner = gre + KEYED_LEN;
-    let is_plain = over_v4 && *first == KEYED_IPV4 && is_plain(ip, bytes.len() - inner);
-    let key = u32::from_be_bytes(*key);
-    is_plain.then(|| Plain { from: source(outer), marks: outer[1], key, ip, inner })
+    let is_plain = *first == KEYED_IPV4 && is_plain(ip, end.saturating_sub(inner));
+    is_plain.then(|| Plain { from: source(outer), marks: outer[1], key: *key, ip, inner })
 }
 
 /// Why a tunnel does not take a packet that has another protection than its own.
