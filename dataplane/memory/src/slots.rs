@@ -39,7 +39,10 @@ impl<T> HugeSlots<T> {
     #[inline(always)]
     #[must_use]
     pub fn get(&self, at: usize) -> Option<&T> {
-        let place = self.has(at).then(|| self.places.get(at))??;
+        let place = self.places.get(at)?;
+        if !self.has(at) {
+            return None;
+        }
         // SAFETY: its bit says that a value was put into it and not dropped since.
         Some(unsafe { place.assume_init_ref() })
     }

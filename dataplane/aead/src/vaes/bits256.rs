@@ -306,8 +306,7 @@ unsafe fn work<const OPEN: bool>(
     length: usize,
     coming: &mut Coming,
 ) -> __m128i {
-    let blocks = length.div_ceil(16) + 2;
-    let rest = (blocks - 2) * 16 - length;
+    let (blocks, rest) = ((length + 15) / 16 + 2, length.wrapping_neg() % 16);
     // SAFETY: the rest is below 16; the others as asked of the caller.
     let (hash, hidden) = unsafe {
         let mask = _mm_loadu_si128(MASKS.as_ptr().add(rest).cast());
@@ -566,8 +565,8 @@ pub(crate) fn open_burst<B: Burst>(burst: &mut B) {
     let mut ahead = Ahead::of(burst);
     // Of the place before.
     let mut before = Opened::Nothing;
-    let len = burst.len();
-    for at in 0..=len {
+    let (len, mut at) = (burst.len(), 0);
+    loop {
         let mut now = Opened::Nothing;
         if at < len {
             let mut coming = ahead.ask(burst, at + AHEAD);
@@ -588,7 +587,11 @@ pub(crate) fn open_burst<B: Burst>(burst: &mut B) {
         if before != Opened::Nothing {
             burst.opened(at - 1, before == Opened::Authentic);
         }
+        if at == len {
+            return;
+        }
         before = now;
+        at += 1;
     }
 }
 

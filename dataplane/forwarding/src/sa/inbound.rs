@@ -180,18 +180,12 @@ impl<'a> Opener<'a> {
         sequence
     }
 
-    /// A packet is authentic, and decrypted it is `len` bytes: it is taken if it has not been taken since it was admitted. Whether it is
-    /// the newest.
+    /// A packet is authentic, and decrypted it is `len` bytes: it is taken if it has not been taken since it was admitted.
     ///
     /// # Errors
     /// [`DropReason::Replayed`], [`DropReason::LifetimeEnded`].
     #[inline(always)]
-    pub(crate) fn accept(
-        &mut self,
-        sa: InboundSa<'_>,
-        number: Number,
-        len: usize,
-    ) -> Result<bool, DropReason> {
+    pub(crate) fn accept(&mut self, sa: InboundSa<'_>, number: Number, len: usize) -> Result<(), DropReason> {
         let line = sa.line;
         let top = line.top.load(Relaxed);
         if number.sequence.wrapping_sub(top) == 1 {
@@ -205,7 +199,7 @@ impl<'a> Opener<'a> {
         }
         line.packets.store(line.packets.load(Relaxed) + 1, Relaxed);
         line.bytes.store(line.bytes.load(Relaxed) + len as u64, Relaxed);
-        Ok(number.sequence > top)
+        Ok(())
     }
 
     /// Takes a number that is not the next one; `None`, and it is counted, if it has come or is too old.
@@ -256,15 +250,25 @@ impl InboundSa<'_> {
         self.flags & (flag::REMOTE6 | flag::IN_UDP) == 0 && self.line.remote[1].load(Relaxed) == u64::from(v4)
     }
 
-    /// Whether it is in transport mode for a domain.
+    /// Mode and domain, to be compared with those of another.
     #[inline(always)]
-    pub(crate) fn carries(&self, domain: u16) -> bool {
-        self.flags & (0xffff_0000 | flag::TUNNEL) == u32::from(domain) << 16
+    pub(crate) fn carries(&self) -> u32 {
+        self.flags & (0xffff_0000 | flag::TUNNEL)
+    }
+
+    /// Whether it is in transport mode for a domain.
+    pub(crate) fn is_transport_of(&self, domain: u16) -> bool {
+        self.carries() == u32::from(domain) << 16
     }
 
     /// UDP port that they come from; 0: they are not in UDP.
     pub(crate) fn port(&self) -> u16 {
         (self.line.port_reached.load(Relaxed) >> 16) as u16
+    }
+
+    /// Whether a packet that was taken is the newest.
+    pub(crate) fn is_newest(&self, number: Number) -> bool {
+        self.line.top.load(Relaxed) == number.sequence
     }
 
     /// A packet was not authentic.

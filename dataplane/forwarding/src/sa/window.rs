@@ -90,8 +90,13 @@ pub fn whole(low: u32, top: u64, window: u64) -> Option<u64> {
 #[must_use]
 pub const fn ahead(low: u32, top: u64, esn: bool) -> Option<u64> {
     let by = low.wrapping_sub(top as u32);
-    let is_ahead = if esn { by as i32 > 0 } else { low > top as u32 };
-    if is_ahead { top.checked_add(by as u64) } else { None }
+    if by as i32 <= 0 {
+        return None;
+    }
+    match top.checked_add(by as u64) {
+        Some(number) if number >> 32 == 0 || esn => Some(number),
+        _ => None,
+    }
 }
 
 /// Whether a number has not come and is not too old. 0 is never sent (RFC 4303 §3.3.3).

@@ -43,8 +43,8 @@ pub(crate) fn run<P: Ports>(walk: &mut Walk<P::Buf>, tables: &Tables, sas: &mut 
     let frame = walk.frames.take(Node::EspDecrypt);
     walk.enter(frame);
     let workers = tables.lines.len().max(1) as u32;
-    let (inside, tunnels) =
-        if walk.observes() { (None, None) } else { (Some(Inside::new(tables)), Some(Plainly::new(tables))) };
+    let inside = Inside::new(tables, walk.observes());
+    let tunnels = if walk.observes() { None } else { Some(Plainly::new(tables)) };
     let Walk { bufs, meta, frames, moves, now, .. } = walk;
     let Sas { worker, provider, inbound, .. } = &mut *sas;
     let (slots, len) = (frames.slots(frame), frame.len());
@@ -62,6 +62,7 @@ pub(crate) fn run<P: Ports>(walk: &mut Walk<P::Buf>, tables: &Tables, sas: &mut 
         worker,
         workers,
         jobs,
+        refused: Jobs::new(),
         inside,
         tunnels,
         taken_out: 0,
@@ -71,7 +72,7 @@ pub(crate) fn run<P: Ports>(walk: &mut Walk<P::Buf>, tables: &Tables, sas: &mut 
     if taken_out != 0 {
         walk.counters.count_node(Node::GreDecap, taken_out);
     }
-    if let Some(inside) = inside.filter(|inside| !inside.is_empty()) {
+    if !inside.is_empty() {
         walk.end_lap(Some(Node::EspDecrypt));
         inside.forward(walk, sas);
     }
@@ -93,9 +94,11 @@ struct Opening<'a, 't, P: Ports> {
     worker: u32,
     workers: u32,
     jobs: Jobs<Job<'a>>,
-    /// Out of what packets are taken as soon as they are opened: what is most, to be looked up together, and other tunnels' packets. `None`
-    /// while somebody wants to see them at gre-decap.
-    inside: Option<Inside<'t>>,
+    /// Why there is none.
+    refused: Jobs<DropReason>,
+    /// What most packets are taken out of as soon as they are opened, to be looked up together.
+    inside: Inside<'t>,
+    /// The same of other tunnels, and of what is not plain in itself; `None` while somebody wants to see packets at gre-decap.
     tunnels: Option<Plainly<'t>>,
     /// How many were of the latter.
     taken_out: usize,
@@ -130,15 +133,15 @@ impl<P: Ports> aead::Burst for Opening<'_, '_, P> {
             return None;
         }
         let slot = self.slots[usize::from(at as u8)];
-        *self.jobs.at(at) = None;
         let (buf, meta) = (self.bufs.get(usize::from(slot))?, &self.meta[usize::from(slot)]);
-        match look(buf.bytes(), meta, slot, &self.sas) {
+        let bytes = buf.bytes();
+        match look(bytes, meta, slot, &self.sas) {
             Ok(job) => {
                 *self.jobs.at(at) = Some(job);
-                Some((job.key, self.bufs.get(usize::from(slot))?.bytes().get(usize::from(job.text)..)?))
+                Some((job.key, bytes.get(usize::from(job.text)..)?))
             }
             Err(reason) => {
-                self.refuse(slot, reason);
+                (*self.jobs.at(at), *self.refused.at(at)) = (None, Some(reason));
                 None
             }
         }
@@ -146,10 +149,13 @@ impl<P: Ports> aead::Burst for Opening<'_, '_, P> {
 
     #[inline(always)]
     fn packet(&mut self, at: usize) -> Option<aead::Packet<'_>> {
-        let Job { sa, key, number, iv, spi, text, slot, .. } = self.jobs.at(at).as_ref()?;
-        let text = self.bufs.get_mut(usize::from(*slot))?.bytes_mut().get_mut(usize::from(*text)..)?;
+        let Some(Job { sa, key, number, iv, spi, text, slot, .. }) = *self.jobs.at(at) else {
+            self.refuse(at);
+            return None;
+        };
+        let text = self.bufs.get_mut(usize::from(slot))?.bytes_mut().get_mut(usize::from(text)..)?;
         let sequence = number.sequence;
-        Some(aead::Packet { key, salt: sa.salt(), iv: *iv, sequence, spi: *spi, esn: sa.is_esn(), text })
+        Some(aead::Packet { key, salt: sa.salt(), iv, sequence, spi, esn: sa.is_esn(), text })
     }
 
     fn sealed(&mut self, _: usize) {}
@@ -163,14 +169,16 @@ impl<P: Ports> aead::Burst for Opening<'_, '_, P> {
             sa.refuse();
             return self.drop(slot, DropReason::BadIcv);
         }
-        match self.sas.accept(sa, number, end - text) {
-            Ok(newest) if job.moved & newest => self.note_move(at),
-            Ok(_) => {}
-            Err(reason) => return self.drop(slot, reason),
+        let moved = job.moved;
+        if let Err(reason) = self.sas.accept(sa, number, end - text) {
+            return self.drop(slot, reason);
         }
-        if let (Some(inside), Some(buf)) = (&mut self.inside, self.bufs.get_mut(usize::from(slot)))
-            && let Some(end) = end_of_gre(buf.bytes(), end)
-            && inside.take(buf, (&self.meta[usize::from(slot)], slot), sa, text, end)
+        if moved {
+            self.note_move(at);
+        }
+        let meta = &self.meta[usize::from(slot)];
+        if let Some(buf) = self.bufs.get_mut(usize::from(slot))
+            && self.inside.take(buf, (meta, slot), sa, text..end)
         {
             return;
         }
@@ -230,17 +238,15 @@ impl<P: Ports> Opening<'_, '_, P> {
         self.frames.drop(&mut self.meta[usize::from(slot)], slot, reason);
     }
 
-    /// What is not opened here: another worker's SA, or nobody's, or the packet is wrong.
+    /// What is not opened here: it is another worker's, or something is wrong with it.
     #[cold]
     #[inline(never)]
-    fn refuse(&mut self, slot: u8, reason: DropReason) {
+    fn refuse(&mut self, at: usize) {
+        let (slot, Some(reason)) = (self.slots[usize::from(at as u8)], *self.refused.at(at)) else { return };
         let meta = &mut self.meta[usize::from(slot)];
         let bytes = self.bufs.get(usize::from(slot)).map(PacketBuf::bytes).unwrap_or_default();
-        let spi = bytes
-            .get(usize::from(meta.offset)..)
-            .and_then(<[u8]>::first_chunk)
-            .map(|spi| u32::from_be_bytes(*spi));
-        let owner = spi.map_or(self.worker, |spi| worker_of(spi, self.workers));
+        let spi = bytes.get(usize::from(meta.offset)..).and_then(<[u8]>::first_chunk);
+        let owner = spi.map_or(self.worker, |spi| worker_of(u32::from_be_bytes(*spi), self.workers));
         if reason == DropReason::NoSa && owner != self.worker {
             meta.end = End::HandDecrypt;
             meta.target = owner as u16;
@@ -249,11 +255,14 @@ impl<P: Ports> Opening<'_, '_, P> {
         self.drop(slot, reason);
     }
 
-    /// The control plane is told where an SA's peer is now.
+    /// The control plane is told where an SA's peer is now, if the packet is its newest.
     #[cold]
     #[inline(never)]
     fn note_move(&mut self, at: usize) {
-        let Some(Job { spi, slot, .. }) = *self.jobs.at(at) else { return };
+        let Some(Job { sa, number, spi, slot, .. }) = *self.jobs.at(at) else { return };
+        if !sa.is_newest(number) {
+            return;
+        }
         let bytes = self.bufs.get(usize::from(slot)).map(PacketBuf::bytes).unwrap_or_default();
         let Some((nbma, port)) = source(bytes, &self.meta[usize::from(slot)]) else { return };
         if self.moves.pass(self.now, spi.into()) {
@@ -322,31 +331,6 @@ fn source(bytes: &[u8], meta: &Meta) -> Option<(IpAddr, u16)> {
     }
     let udp = usize::from(meta.offset).checked_sub(wire::udp::LEN)?;
     Some((from, u16::from_be_bytes(*bytes.get(udp..)?.first_chunk()?)))
-}
-
-/// What is most: where the payload of a text that ends at `end` does, if that is GRE with as little padding as senders usually have (RFC 4303
-/// §2.4), and nothing wrong with that. Looked at in one word.
-#[inline(always)]
-fn end_of_gre(bytes: &[u8], end: usize) -> Option<usize> {
-    /// Most padding, and what a text with so much ends with: 1, 2, 3 …, its length, the next header.
-    const MOST: usize = 6;
-    const ENDS: [u64; MOST + 1] = {
-        let (mut ends, mut pad) = ([0; MOST + 1], 0);
-        while pad <= MOST {
-            let (mut end, mut at) = ((ipv4::GRE as u64) << 8 | pad as u64, pad as u64);
-            while at > 0 {
-                end = end << 8 | at;
-                at -= 1;
-            }
-            ends[pad] = end << (8 * (MOST - pad));
-            pad += 1;
-        }
-        ends
-    };
-    let last = bytes.get(..end)?.last_chunk().map(|last| u64::from_le_bytes(*last))?;
-    let pad = usize::from((last >> 48) as u8);
-    // What is before the padding is shifted out.
-    ((last ^ ENDS.get(pad)?) >> (8 * (MOST - pad)) == 0).then_some(end - esp::TRAILER - pad)
 }
 
 /// Where GRE is in a decrypted text, and where it ends.

@@ -14,8 +14,10 @@
 //!
 //! What is most, GRE with a key over IPv4 before IPv4 for one tunnel, goes on from [`forward`] at once.
 
+use std::ops::Range;
+
 use wire::buf::PacketBuf;
-use wire::{Malformed, gre, ipv4, tcp};
+use wire::{Malformed, esp, gre, ipv4, tcp};
 
 use super::{TCP_FLAGS, check_ip, destination, ip_lookup, is_plain, source, total_length};
 use crate::DropReason;
@@ -91,7 +93,7 @@ impl<'a> Plainly<'a> {
         meta: &mut Meta,
     ) -> Option<Result<(), DropReason>> {
         let (gre, over_v4) = (usize::from(meta.offset), meta.family & family::OUTER6 == 0);
-        self.take_out(buf, meta, |bytes| decrypted(bytes, gre, bytes.len()).filter(|_| over_v4))
+        self.take_out(buf, meta, |bytes| decrypted(bytes, bytes.get(gre..)?, gre).filter(|_| over_v4))
     }
 
     /// The same of one that `look` sees to be plain.
@@ -133,6 +135,7 @@ impl<'a> Plainly<'a> {
 /// with nothing about them that is not plain.
 pub(super) struct Inside<'a> {
     tables: &'a Tables,
+    closed: bool,
     /// How all of them came, and where their GRE starts.
     way: u64,
     local: u32,
@@ -140,7 +143,8 @@ pub(super) struct Inside<'a> {
     gre: usize,
     /// Their key, in network order.
     key: [u8; 4],
-    domain: u16,
+    /// What their SAs carry.
+    carries: u32,
     mss: u16,
     fib: &'a Fib,
     /// What is known of them as they are inside.
@@ -150,17 +154,18 @@ pub(super) struct Inside<'a> {
 }
 
 impl<'a> Inside<'a> {
-    /// None yet.
-    pub(super) fn new(tables: &'a Tables) -> Self {
+    /// None yet, and none at all if somebody wants to see packets at gre-decap.
+    pub(super) fn new(tables: &'a Tables, closed: bool) -> Self {
         Self {
             tables,
+            closed,
             // No packet's.
             way: u64::MAX,
             local: 0,
             remote: 0,
             gre: 0,
             key: [0; 4],
-            domain: 0,
+            carries: 0,
             mss: 0,
             fib: &tables.fibs[0].v4,
             new: Meta::NEW,
@@ -174,28 +179,39 @@ impl<'a> Inside<'a> {
         self.count == 0
     }
 
-    /// Takes out a packet that came by `sa`, whose GRE starts at `gre` and ends at `end`; `false`: it is as it was.
+    /// Takes out a packet that came by `sa`, with a text that is decrypted; `false`: it is as it was.
     #[inline(always)]
     pub(super) fn take<B: PacketBuf>(
         &mut self,
         buf: &mut B,
         (meta, slot): (&Meta, u8),
         sa: InboundSa<'_>,
-        gre: usize,
-        end: usize,
+        text: Range<usize>,
     ) -> bool {
-        let bytes = buf.bytes();
-        let Some(Plain { from, marks, key, ip, inner }) = decrypted(bytes, gre, end) else { return false };
+        const LEN: usize = KEYED_LEN + ipv4::LEN;
+        let (bytes, gre) = (buf.bytes(), text.start);
+        let (Some(text), Some(outer)) = (bytes.get(text), outer::<{ ipv4::LEN }>(bytes)) else {
+            return false;
+        };
+        let (Some(head), Some(padding)) = (text.first_chunk::<LEN>(), esp_padding(text)) else {
+            return false;
+        };
+        let (Some([first, key]), Some(ip)) = (head.as_chunks::<4>().0.first_chunk(), head.last_chunk())
+        else {
+            return false;
+        };
+        let have = text.len().saturating_sub(KEYED_LEN + esp::TRAILER + padding);
+        if *first != KEYED_IPV4 || !is_plain(ip, have) || is_marked(ip, outer[1]) {
+            return false;
+        }
         let is_same = meta.destination == self.local
             && meta.way() == self.way
             && gre == self.gre
-            && key == self.key
-            && sa.carries(self.domain)
-            && (self.remote == 0 || self.remote == from);
-        if !is_same && !self.begin(meta, sa, gre, from, key) {
-            return false;
-        }
-        if is_syn(ip, inner, bytes, self.mss) || is_marked(ip, marks) {
+            && *key == self.key
+            && sa.carries() == self.carries
+            && (self.remote == 0 || self.remote == source(outer));
+        let inner = gre + KEYED_LEN;
+        if !is_same && !self.begin(meta, sa, gre, source(outer), *key) || is_syn(ip, inner, bytes, self.mss) {
             return false;
         }
         let to = destination(ip);
@@ -210,7 +226,7 @@ impl<'a> Inside<'a> {
     #[cold]
     #[inline(never)]
     fn begin(&mut self, came: &Meta, sa: InboundSa<'_>, gre: usize, from: u32, key: [u8; 4]) -> bool {
-        if self.count != 0 || came.family & family::OUTER6 != 0 {
+        if self.closed || self.count != 0 || came.family & family::OUTER6 != 0 {
             return false;
         }
         let remote = if self.tables.decap.v4.point_to_point { from } else { 0 };
@@ -220,12 +236,12 @@ impl<'a> Inside<'a> {
             key: Some(u32::from_be_bytes(key)),
             table: came.table,
         };
-        let found = Found::by(self.tables, of).filter(|found| sa.carries(found.tunnel.domain));
+        let found = Found::by(self.tables, of).filter(|found| sa.is_transport_of(found.tunnel.domain));
         let Some(Found { tunnel, fib, .. }) = found else { return false };
         self.new = Meta { family: came.family, hops: came.hops, domain: tunnel.domain, ..Meta::NEW };
         enter(&mut self.new, tunnel, gre + KEYED_LEN, 0);
         (self.way, self.local, self.remote, self.gre) = (came.way(), came.destination, remote, gre);
-        (self.key, self.domain, self.mss, self.fib) = (key, tunnel.domain, tunnel.mss, fib);
+        (self.key, self.carries, self.mss, self.fib) = (key, sa.carries(), tunnel.mss, fib);
         true
     }
 
@@ -234,9 +250,16 @@ impl<'a> Inside<'a> {
     pub(super) fn forward<B: PacketBuf>(&self, walk: &mut Walk<B>, sas: &Sas) {
         let wagons = self.wagons.get(..self.count).unwrap_or_default();
         walk.counters.count_node(Node::GreDecap, wagons.len());
-        for wagons in wagons.chunks(AT_ONCE) {
+        let mut trains = wagons.chunks(AT_ONCE).peekable();
+        while let Some(wagons) = trains.next() {
             let mut train = Train::EMPTY;
             wagons.iter().for_each(|wagon| train.push(wagon.destination, wagon.slot));
+            // Those of the next are on their way while this one is worked on.
+            for wagon in trains.peek().copied().unwrap_or_default() {
+                if let Some(buf) = walk.bufs.get(usize::from(wagon.slot)) {
+                    buf.prefetch_descriptor();
+                }
+            }
             ip_lookup::forward(walk, self.tables, sas, &train, &self.new);
         }
     }
@@ -336,17 +359,41 @@ fn plain(bytes: &[u8]) -> Option<Plain<'_>> {
 /// Flags and protocol type of a GRE header with a key, before IPv4.
 const KEYED_IPV4: [u8; 4] = ((gre::KEY as u32) << 16 | gre::IPV4 as u32).to_be_bytes();
 
-/// The same of what esp-decrypt brings over IPv4, whose GRE is behind the headers of ESP, from `gre` to `end`.
+/// The same of what esp-decrypt brings over IPv4, whose GRE is behind the headers of ESP: `text`, at `gre`.
 #[inline(always)]
-fn decrypted(bytes: &[u8], gre: usize, end: usize) -> Option<Plain<'_>> {
+fn decrypted<'a>(bytes: &'a [u8], text: &'a [u8], gre: usize) -> Option<Plain<'a>> {
     const LEN: usize = KEYED_LEN + ipv4::LEN;
-    let (head, outer) = (bytes.get(gre..)?.first_chunk::<LEN>()?, outer(bytes)?);
+    let (head, outer) = (text.first_chunk::<LEN>()?, outer(bytes)?);
     let ([first, key], ip) = (head.first_chunk::<KEYED_LEN>()?.as_chunks::<4>().0, head.last_chunk()?) else {
         return None;
     };
-    let inner = gre + KEYED_LEN;
-    let is_plain = *first == KEYED_IPV4 && is_plain(ip, end.saturating_sub(inner));
-    is_plain.then(|| Plain { from: source(outer), marks: outer[1], key: *key, ip, inner })
+    let is_plain = *first == KEYED_IPV4 && is_plain(ip, text.len() - KEYED_LEN);
+    is_plain.then(|| Plain { from: source(outer), marks: outer[1], key: *key, ip, inner: gre + KEYED_LEN })
+}
+
+/// What is most: the padding of a decrypted text that is GRE, if it has as little as senders usually add (RFC 4303 §2.4), and nothing is wrong with
+/// it. Looked at in one word.
+#[inline(always)]
+fn esp_padding(text: &[u8]) -> Option<usize> {
+    /// Most padding, and what a text with so much ends with: 1, 2, 3 …, its length, the next header.
+    const MOST: usize = 6;
+    const ENDS: [u64; MOST + 1] = {
+        let (mut ends, mut pad) = ([0; MOST + 1], 0);
+        while pad <= MOST {
+            let (mut end, mut at) = ((ipv4::GRE as u64) << 8 | pad as u64, pad as u64);
+            while at > 0 {
+                end = end << 8 | at;
+                at -= 1;
+            }
+            ends[pad] = end << (8 * (MOST - pad));
+            pad += 1;
+        }
+        ends
+    };
+    let last = text.last_chunk().map(|last| u64::from_le_bytes(*last))?;
+    let pad = usize::from((last >> 48) as u8);
+    // What is before the padding is shifted out.
+    ((last ^ ENDS.get(pad)?) >> (8 * (MOST - pad)) == 0).then_some(pad)
 }
 
 /// Why a tunnel does not take a packet that has another protection than its own.

@@ -99,7 +99,10 @@ fn is_summed(header: &[u8; ipv4::LEN]) -> bool {
     let last = rest.first_chunk().map_or(0, |last| u32::from_ne_bytes(*last));
     let (sum, carry) = u64::from_ne_bytes(*first).overflowing_add(u64::from_ne_bytes(*second));
     let (sum, again) = sum.overflowing_add(u64::from(last) + u64::from(carry));
-    (sum + u64::from(again)) % 0xffff == 0
+    // A multiple of 0xffff is a small number once it is multiplied by the inverse of that modulo 2^64, and no other number is.
+    const INVERSE: u64 = 0xfffe_fffe_fffe_ffff;
+    const _: () = assert!(INVERSE.wrapping_mul(0xffff) == 1);
+    (sum + u64::from(again)).wrapping_mul(INVERSE) <= u64::MAX / 0xffff
 }
 
 #[inline(always)]
