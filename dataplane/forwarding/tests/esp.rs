@@ -3,13 +3,13 @@
 
 mod lab;
 
-use forwarding::{Command, DropReason, Node, Origin, Punt, TraceOrder};
+use forwarding::{CaptureOrder, Command, DropReason, Node, Origin, Punt, Tap, TraceOrder};
 use lab::esp::*;
 use lab::*;
-use model::program::Object;
+use model::program::{Object, Tunnel};
 use model::sa::{Lease, SaMode, Spi};
 use wire::buf::TestBuf;
-use wire::{esp, gre, ipv4};
+use wire::{esp, ethernet, gre, ipv4, tcp};
 
 /// All there is to say when a way fails.
 fn name(guard: &Guard) -> String {
@@ -238,6 +238,104 @@ fn ike_and_its_fragments_go_to_the_kernel_as_they_came() {
         node.receive(0, &guard.under().from_wan(station(2), &datagram(4500, &[0xff])));
         assert_eq!(node.drops(), [(DropReason::NatKeepalive, 1)]);
         assert_eq!(node.punted(), []);
+    }
+}
+
+/// What a spoke puts into ESP: a text without its trailer, the next header, and how much more padding (times four bytes) than there has to be.
+type Sealed = (u8, Vec<u8>, u8, usize);
+
+/// What comes by SAs of two spokes, for two tunnels: what is most beside what is not.
+fn sealed_kinds() -> Vec<Sealed> {
+    let in_gre = |key, packet: &[u8]| gre_bytes(key, ethertype(packet), packet);
+    let to = |destination: &str, len: usize| udp("10.1.2.9", destination, &vec![8; len]);
+    let to_lan = in_gre(Some(42), &to("10.1.0.2", 40));
+    let mut too_long = in_gre(Some(42), &to("10.1.0.2", 40));
+    too_long.truncate(60);
+    let texts = [
+        (in_gre(Some(42), &to("10.1.0.2", 41)), ipv4::GRE, 0),
+        (in_gre(Some(42), &to("10.1.0.2", 42)), ipv4::GRE, 1),
+        (to_lan.clone(), ipv4::GRE, 9),
+        ([&to_lan[..], &[9; 50]].concat(), ipv4::GRE, 0),
+        (too_long, ipv4::GRE, 1),
+        (in_gre(Some(42), &to("10.1.3.9", 300)), ipv4::GRE, 0),
+        (in_gre(Some(42), &with_ttl(&to("10.1.0.2", 9), 1)), ipv4::GRE, 0),
+        (in_gre(Some(42), &tcp_packet("10.1.2.9", "10.1.0.2", tcp::SYN, 9000)), ipv4::GRE, 0),
+        (in_gre(Some(42), &udp6("fd00:1:2::9", "fd00:1:0::2", &[8; 40])), ipv4::GRE, 0),
+        (in_gre(Some(42), &to("10.1.0.1", 9)), ipv4::GRE, 0),
+        (in_gre(Some(43), &to("10.1.0.2", 43)), ipv4::GRE, 0),
+        (in_gre(Some(44), &to("10.1.0.2", 44)), ipv4::GRE, 0),
+        (in_gre(None, &to("10.1.0.2", 45)), ipv4::GRE, 0),
+        (gre_bytes(Some(42), gre::NHRP, &[1; 60]), ipv4::GRE, 0),
+        (to("10.1.0.2", 46), esp::IPV4, 0),
+        (vec![0; 60], esp::NO_NEXT_HEADER, 0),
+        (vec![], ipv4::GRE, 0),
+    ];
+    (2..4).flat_map(|spoke| texts.clone().map(|(text, next, more)| (spoke, text, next, more))).collect()
+}
+
+/// What left by the LAN and sealed, in order of bytes and without ICMP errors, which are limited in number; what was punted; drops.
+type Gone = (Vec<Vec<u8>>, Vec<Vec<u8>>, usize, Vec<(DropReason, u64)>);
+
+/// Opens them, so many in a burst; `seen`: while somebody captures at nodes.
+fn opened(together: usize, seen: bool) -> Gone {
+    let mut node = PLAIN.hub(&[2, 3]);
+    if seen {
+        let order = CaptureOrder { at: Tap::Node(Node::Punt), packets: 0, snap: 1, only: None };
+        node.ports.commands.push_back(Command::Capture(Some(order)));
+    }
+    let second = Tunnel {
+        protection: Some("guard".parse().unwrap()),
+        mtu: 1300,
+        ..tunnel("tun2", &PLAIN.under().nbma(1), "wan", Some(43))
+    };
+    node.put([Object::Tunnel(second)]);
+    node.settle();
+    let mut peers = [PLAIN.peer(2), PLAIN.peer(3)];
+    let kinds = sealed_kinds();
+    let pairs = kinds.iter().flat_map(|one| kinds.iter().flat_map(move |other| [one, other]));
+    let runs = kinds.iter().flat_map(|one| std::iter::repeat_n(one, 40));
+    let mut frames = Vec::new();
+    for (at, (spoke, text, next, more)) in pairs.chain(runs).enumerate() {
+        let peer = &mut peers[usize::from(spoke - 2)];
+        peer.sequence += if at % 50 == 9 { 3 } else { 1 };
+        let sealed = peer.seal_text(peer.sequence, text, *next, *more);
+        // Some are marked on their way, some are changed, some come twice, some in another order.
+        let marked = with_class(&sealed[ethernet::LEN..], 3);
+        frames.push(match at % 23 {
+            7 => PLAIN.under().from_wan(station(*spoke), &marked),
+            11 => sealed.iter().enumerate().map(|(at, byte)| byte ^ u8::from(at == 60)).collect(),
+            _ => sealed,
+        });
+        match at % 31 {
+            3 => frames.push(frames[frames.len() - 1].clone()),
+            17 => frames.swap(at / 2, at / 2 + 1),
+            _ => {}
+        }
+    }
+    let (mut to_lan, mut to_spokes, mut punted) = (Vec::new(), Vec::new(), 0);
+    for frames in frames.chunks(together) {
+        node.ports.rx[0].extend(frames.iter().map(|frame| TestBuf::new(frame)));
+        node.settle();
+        to_lan.extend(node.sent(1));
+        to_spokes.extend(node.sent(0).iter().map(|frame| peers[usize::from(frame[33] - 2)].open(frame).1));
+        punted += node.punted().len();
+    }
+    to_lan.retain(|frame| frame.get(23) != Some(&ipv4::ICMP));
+    to_spokes.retain(|packet| packet.get(9) != Some(&ipv4::ICMP));
+    to_lan.sort();
+    to_spokes.sort();
+    (to_lan, to_spokes, punted, node.drops())
+}
+
+#[test]
+fn what_is_opened_together_goes_on_as_what_is_opened_alone() {
+    let alone = opened(1, true);
+    assert!(alone.0.len() > 1000 && alone.1.len() > 100 && alone.2 > 100);
+    assert!(alone.3.len() >= 7, "{:?}", alone.3);
+    for (together, seen) in
+        [(1, false), (2, false), (15, false), (16, false), (17, false), (100, false), (100, true)]
+    {
+        assert!(opened(together, seen) == alone, "{together} at once, {seen}");
     }
 }
 
