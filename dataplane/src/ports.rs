@@ -4,7 +4,6 @@
 //! ([`forwarding::worker_for`]) and gives others theirs by ring; who has no transmit queue has another worker send. So packets of a flow keep
 //! their order, and the graph sees each once, at the worker that forwards it.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use dpdk::{Mbuf, Mempool, Port, RxQueue, TxQueue, free_bulk};
@@ -12,7 +11,7 @@ use forwarding::{Command, HandedOff, Injected, Notice, PortId, Ports, Punt, work
 use wire::buf::PacketBuf;
 
 use crate::handoff::{Handoff, handoffs};
-use crate::rings::{ForControl, Rings, rank};
+use crate::rings::{ForControl, Rings, WorkerRings, rank};
 
 /// Drivers that chain buffers without having been asked to scatter, when a packet is larger than one. All others drop it:
 /// ports are opened with buffers as large as their MTU.
@@ -98,7 +97,7 @@ pub(crate) struct QueuePorts {
     /// Where copies come from.
     pub(crate) pool: Mempool,
     /// To and from the rest of the process.
-    pub(crate) rings: Arc<Rings>,
+    pub(crate) rings: WorkerRings,
     /// To and from the other workers.
     pub(crate) handoff: Handoff<HandedOff<Mbuf>>,
 }
@@ -123,7 +122,7 @@ impl Ports for QueuePorts {
             rx.burst(into, max);
         }
         if end.chains {
-            join_segments(&self.rings, into, before);
+            join_segments(&self.rings.shared, into, before);
         }
     }
 
@@ -193,7 +192,7 @@ impl QueuePorts {
         ends: Vec<PortEnd>,
         (worker, workers): (usize, usize),
         pool: Mempool,
-        rings: Arc<Rings>,
+        rings: WorkerRings,
         handoff: Handoff<HandedOff<Mbuf>>,
     ) -> Self {
         Self { ends, worker, workers, moved: false, came: Vec::with_capacity(BURST), pool, rings, handoff }
@@ -215,7 +214,7 @@ impl QueuePorts {
         let Some(rx) = &mut end.rx else { return };
         rx.burst(came, max.saturating_sub(into.len() - before));
         if end.chains {
-            join_segments(rings, came, 0);
+            join_segments(&rings.shared, came, 0);
         }
         for at in 0..came.len() + AHEAD {
             if let Some(packet) = came.get(at) {
@@ -234,7 +233,7 @@ impl QueuePorts {
             *moved = true;
             if let Err(packet) = arrivals.push(to, packet) {
                 packet.free();
-                rings.spread_full.fetch_add(1, Ordering::Relaxed);
+                rings.shared.spread_full.fetch_add(1, Ordering::Relaxed);
             }
         }
     }
@@ -262,6 +261,7 @@ mod tests {
 
     use super::*;
     use crate::process::tests::eal;
+    use crate::rings::rings;
 
     /// Flows, and packets of each.
     const FLOWS: u16 = 40;
@@ -290,9 +290,7 @@ mod tests {
         let ends = PortEnd::all(opened.rx, opened.tx, &opened.port, 3);
         let mut workers: Vec<_> = (0..)
             .zip(ends.into_iter().zip(handoffs(3)))
-            .map(|(n, (end, handoff))| {
-                QueuePorts::new(vec![end], (n, 3), pool, Arc::new(Rings::new()), handoff)
-            })
+            .map(|(n, (end, handoff))| QueuePorts::new(vec![end], (n, 3), pool, rings().1, handoff))
             .collect();
         assert_eq!(
             workers.iter().map(|worker| worker.ends[0].rx.is_some()).collect::<Vec<_>>(),
@@ -344,14 +342,9 @@ mod tests {
         let opened =
             Port::over_rings(&eal, "slow", vec![arrives], vec![leaves], &PortConfig::new(pool)).unwrap();
         let mut ends = PortEnd::all(opened.rx, opened.tx, &opened.port, 2).into_iter();
-        let (mut all, rings) = (handoffs(2).into_iter(), Arc::new(Rings::new()));
-        let mut first = QueuePorts::new(
-            ends.by_ref().take(1).collect(),
-            (0, 2),
-            pool,
-            Arc::clone(&rings),
-            all.next().unwrap(),
-        );
+        let (mut all, (shared, rings)) = (handoffs(2).into_iter(), rings());
+        let mut first =
+            QueuePorts::new(ends.by_ref().take(1).collect(), (0, 2), pool, rings, all.next().unwrap());
         let other = (0..).find(|flow| worker_for(&packet(*flow, 0), 2) == 1).unwrap();
         let mut sent: Vec<_> =
             (0..1500).map(|number| pool.alloc_copy(&packet(other, number)).unwrap()).collect();
@@ -361,7 +354,7 @@ mod tests {
             first.rx(PortId(0), &mut burst, 100);
         }
         assert!(burst.is_empty());
-        let dropped = rings.spread_full.load(Ordering::Relaxed);
+        let dropped = shared.spread_full.load(Ordering::Relaxed);
         assert_eq!(dropped, 1500 - crate::handoff::SLOTS as u64);
         first.ends.iter_mut().chain(&mut ends.collect::<Vec<_>>()).for_each(PortEnd::drain);
         assert_eq!(pool.in_use(), 0);

@@ -24,7 +24,7 @@ use crate::cores::Cores;
 use crate::handoff::{self, handoffs};
 use crate::host::{Host, HostCounters, Order, Orders};
 use crate::ports::{PortEnd, QueuePorts};
-use crate::rings::{Rings, Waker};
+use crate::rings::{Rings, Waker, rings};
 use crate::service::Service;
 use crate::worker::{Plan, Pulse};
 
@@ -151,7 +151,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         core: plan.core,
         idle: plan.idle,
         aead: provider,
-        rings: Arc::clone(&plan.ports.rings),
+        rings: Arc::clone(&plan.ports.rings.shared),
         pulse: Arc::clone(&plan.pulse),
     });
     let process = Arc::new(Process {
@@ -353,10 +353,10 @@ fn share(
     let workers = args.workers.len();
     let all = ends.into_iter().zip(handoffs(workers)).zip(&args.workers);
     for (index, ((ends, handoff), core)) in all.enumerate() {
-        let rings = Arc::new(Rings::new());
+        let (outside, rings) = rings();
         if args.measure_nodes {
             // The ring is new: there is room.
-            let _ = rings.commands.push(Command::Measure(true));
+            let _ = outside.commands.push(Command::Measure(true));
         }
         plans.push(Plan {
             index,
@@ -415,6 +415,7 @@ fn finish(process: &Process, host: JoinHandle<()>, threads: Vec<JoinHandle<Queue
     for ports in &mut queues {
         ports.handoff.drain().for_each(|packet| packet.into_buf().free());
         ports.ends.iter_mut().for_each(PortEnd::drain);
+        ports.rings.drain();
     }
     for rings in process.rings() {
         rings.drain();

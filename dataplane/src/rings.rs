@@ -1,12 +1,21 @@
 //! What passes between a worker and the rest of the process: bounded rings, one set for each worker. Nobody blocks on
 //! them: who finds a ring full drops, and counts.
+//!
+//! ```text
+//!   worker ──RingIn════RingOut─┤lock├── host thread, service      up: packets, notices, what was traced and captured
+//!   worker ◀─RingOut═══RingIn──┤lock├── host thread, service      down: packets, commands
+//! ```
+//!
+//! Each ring has one producer and one consumer ([`memory::ring`]): a worker never waits for a thread that was preempted in the middle of putting
+//! something in or taking it out, as it would with a queue that several push to or pop from. Those others are several, and take turns.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crossbeam::queue::ArrayQueue;
 use dpdk::Mbuf;
 use forwarding::{Captured, Command, Injected, InterfaceId, Notice, Origin, Step};
+use memory::{RingIn, RingOut, ring};
 use model::report::PuntReason;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use wire::buf::PacketBuf;
@@ -24,6 +33,8 @@ const NOTICE_SLOTS: usize = 1024;
 /// Slots of the rings of what was traced and captured, of each worker: 2 ms of 2 Mpps. Empty they take half a megabyte each; full of
 /// packets of 9,000 bytes, 37.
 const OBSERVED_SLOTS: usize = 4096;
+/// Slots of the ring of commands, of each worker.
+const COMMAND_SLOTS: usize = 16;
 
 /// A packet for the control plane.
 #[derive(Debug)]
@@ -54,84 +65,162 @@ pub(crate) enum Rank {
     Ordinary,
 }
 
-/// A ring for each rank.
+/// The end of a ring that is not the worker's. Threads that share it take turns; no worker is among them.
 #[derive(Debug)]
-pub(crate) struct Ranked<T>([ArrayQueue<T>; 3]);
+pub(crate) struct End<E>(Mutex<E>);
 
-impl<T> Ranked<T> {
-    fn new(slots: [usize; 3]) -> Self {
-        Self(slots.map(ArrayQueue::new))
-    }
-
-    /// Puts one behind those of its rank; it comes back if there are too many.
-    pub(crate) fn push(&self, rank: Rank, one: T) -> Result<(), T> {
-        self.0[rank as usize].push(one)
-    }
-
-    /// The most urgent.
-    pub(crate) fn pop(&self) -> Option<T> {
-        self.0.iter().find_map(ArrayQueue::pop)
-    }
-
-    fn is_empty(&self) -> bool {
-        self.0.iter().all(ArrayQueue::is_empty)
+impl<E> End<E> {
+    fn lock(&self) -> MutexGuard<'_, E> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The rings of one worker. The worker is the only writer upwards and the only reader downwards.
+impl<T> End<RingIn<T>> {
+    /// Puts one behind the others; it comes back if there are too many.
+    pub(crate) fn push(&self, one: T) -> Result<(), T> {
+        self.lock().push(one)
+    }
+
+    /// Whether the worker has taken all.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.lock().is_empty()
+    }
+}
+
+impl<T> End<RingOut<T>> {
+    /// The one that has been there for longest.
+    pub(crate) fn pop(&self) -> Option<T> {
+        self.lock().pop()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.lock().is_empty()
+    }
+}
+
+/// A ring up, from a worker.
+fn up<T>(slots: usize) -> (RingIn<T>, End<RingOut<T>>) {
+    let (into, out) = ring(slots);
+    (into, End(Mutex::new(out)))
+}
+
+/// A ring down, to a worker.
+fn down<T>(slots: usize) -> (End<RingIn<T>>, RingOut<T>) {
+    let (into, out) = ring(slots);
+    (End(Mutex::new(into)), out)
+}
+
+/// An end of a ring for each rank.
+#[derive(Debug)]
+pub(crate) struct Ranked<E>(Vec<E>);
+
+/// A ring up for each rank.
+fn ranked<T>(slots: [usize; 3]) -> (Ranked<RingIn<T>>, Ranked<End<RingOut<T>>>) {
+    let (into, out) = slots.into_iter().map(up).unzip();
+    (Ranked(into), Ranked(out))
+}
+
+impl<T> Ranked<RingIn<T>> {
+    /// Puts one behind those of its rank; it comes back if there are too many.
+    pub(crate) fn push(&mut self, rank: Rank, one: T) -> Result<(), T> {
+        self.0[rank as usize].push(one)
+    }
+
+    fn is_empty(&mut self) -> bool {
+        self.0.iter_mut().all(RingIn::is_empty)
+    }
+}
+
+impl<T> Ranked<End<RingOut<T>>> {
+    /// The most urgent.
+    pub(crate) fn pop(&self) -> Option<T> {
+        self.0.iter().find_map(End::pop)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.iter().all(|ring| ring.is_empty())
+    }
+}
+
+/// The rings of one worker as the rest of the process has them.
 #[derive(Debug)]
 pub(crate) struct Rings {
     /// To the kernel twins.
-    pub(crate) to_host: Ranked<(InterfaceId, Mbuf)>,
-    to_control: [ArrayQueue<ForControl>; PuntReason::ALL.len()],
+    pub(crate) to_host: Ranked<End<RingOut<(InterfaceId, Mbuf)>>>,
+    to_control: Vec<End<RingOut<ForControl>>>,
     control_drops: [AtomicU64; PuntReason::ALL.len()],
-    urgent: ArrayQueue<Injected<Mbuf>>,
-    ordinary: ArrayQueue<Injected<Mbuf>>,
+    urgent: End<RingIn<Injected<Mbuf>>>,
+    ordinary: End<RingIn<Injected<Mbuf>>>,
     /// What the worker saw.
-    pub(crate) notices: ArrayQueue<Notice>,
+    pub(crate) notices: End<RingOut<Notice>>,
     /// Steps of packets that are traced.
-    pub(crate) steps: ArrayQueue<Step>,
+    pub(crate) steps: End<RingOut<Step>>,
     /// Steps that found no room.
     pub(crate) steps_lost: AtomicU64,
     /// Packets that were captured.
-    pub(crate) captured: ArrayQueue<Captured>,
+    pub(crate) captured: End<RingOut<Captured>>,
     /// Packets that found no room.
     pub(crate) captured_lost: AtomicU64,
     /// What the worker is told.
-    pub(crate) commands: ArrayQueue<Command>,
+    pub(crate) commands: End<RingIn<Command>>,
     /// Packets of several segments that could not be joined.
     pub(crate) segmented: AtomicU64,
     /// Packets that there was no room for on their way to the workers that they are for.
     pub(crate) spread_full: AtomicU64,
 }
 
+/// The worker's ends of its rings, and what it counts there.
+#[derive(Debug)]
+pub(crate) struct WorkerRings {
+    pub(crate) shared: Arc<Rings>,
+    pub(crate) to_host: Ranked<RingIn<(InterfaceId, Mbuf)>>,
+    to_control: Vec<RingIn<ForControl>>,
+    urgent: RingOut<Injected<Mbuf>>,
+    ordinary: RingOut<Injected<Mbuf>>,
+    pub(crate) notices: RingIn<Notice>,
+    pub(crate) steps: RingIn<Step>,
+    pub(crate) captured: RingIn<Captured>,
+    pub(crate) commands: RingOut<Command>,
+}
+
+/// Both sides of one worker's rings.
+pub(crate) fn rings() -> (Arc<Rings>, WorkerRings) {
+    let (to_host, at_host) = ranked(HOST_SLOTS);
+    let (to_control, at_control) = PuntReason::ALL.iter().map(|_| up(CONTROL_SLOTS)).unzip();
+    let ((to_urgent, urgent), (to_ordinary, ordinary)) = (down(INJECT_SLOTS), down(INJECT_SLOTS));
+    let (notices, noticed) = up(NOTICE_SLOTS);
+    let ((steps, traced), (captured, capture)) = (up(OBSERVED_SLOTS), up(OBSERVED_SLOTS));
+    let (command, commands) = down(COMMAND_SLOTS);
+    let shared = Arc::new(Rings {
+        to_host: at_host,
+        to_control: at_control,
+        control_drops: std::array::from_fn(|_| AtomicU64::new(0)),
+        urgent: to_urgent,
+        ordinary: to_ordinary,
+        notices: noticed,
+        steps: traced,
+        steps_lost: AtomicU64::new(0),
+        captured: capture,
+        captured_lost: AtomicU64::new(0),
+        commands: command,
+        segmented: AtomicU64::new(0),
+        spread_full: AtomicU64::new(0),
+    });
+    let worker = WorkerRings {
+        shared: Arc::clone(&shared),
+        to_host,
+        to_control,
+        urgent,
+        ordinary,
+        notices,
+        steps,
+        captured,
+        commands,
+    };
+    (shared, worker)
+}
+
 impl Rings {
-    pub(crate) fn new() -> Self {
-        Self {
-            to_host: Ranked::new(HOST_SLOTS),
-            to_control: std::array::from_fn(|_| ArrayQueue::new(CONTROL_SLOTS)),
-            control_drops: std::array::from_fn(|_| AtomicU64::new(0)),
-            urgent: ArrayQueue::new(INJECT_SLOTS),
-            ordinary: ArrayQueue::new(INJECT_SLOTS),
-            notices: ArrayQueue::new(NOTICE_SLOTS),
-            steps: ArrayQueue::new(OBSERVED_SLOTS),
-            steps_lost: AtomicU64::new(0),
-            captured: ArrayQueue::new(OBSERVED_SLOTS),
-            captured_lost: AtomicU64::new(0),
-            commands: ArrayQueue::new(16),
-            segmented: AtomicU64::new(0),
-            spread_full: AtomicU64::new(0),
-        }
-    }
-
-    /// Queues a packet for the control plane; full rings are counted by reason, and the count travels with the next packet.
-    pub(crate) fn push_control(&self, reason: PuntReason, packet: ForControl) -> Result<(), Mbuf> {
-        self.to_control[reason as usize].push(packet).map_err(|packet| {
-            self.count_control_drops(reason, 1);
-            packet.buf
-        })
-    }
-
     /// The next packet for the control plane of this reason.
     pub(crate) fn pop_control(&self, reason: PuntReason) -> Option<ForControl> {
         self.to_control[reason as usize].pop()
@@ -157,17 +246,12 @@ impl Rings {
         ring.push(injected).map_err(|injected| injected.buf)
     }
 
-    /// The next packet from above.
-    pub(crate) fn pop_injected(&self) -> Option<Injected<Mbuf>> {
-        self.urgent.pop().or_else(|| self.ordinary.pop())
-    }
-
     /// Whether the host thread has something to do.
     pub(crate) fn wants_host(&self) -> bool {
         !self.to_host.is_empty() || self.to_control.iter().any(|ring| !ring.is_empty())
     }
 
-    /// Frees what is left in the rings.
+    /// Frees what the worker has left in the rings.
     pub(crate) fn drain(&self) {
         while let Some((_, buf)) = self.to_host.pop() {
             buf.free();
@@ -177,6 +261,30 @@ impl Rings {
                 packet.buf.free();
             }
         }
+    }
+}
+
+impl WorkerRings {
+    /// Queues a packet for the control plane; full rings are counted by reason, and the count travels with the next packet.
+    pub(crate) fn push_control(&mut self, reason: PuntReason, packet: ForControl) -> Result<(), Mbuf> {
+        self.to_control[reason as usize].push(packet).map_err(|packet| {
+            self.shared.count_control_drops(reason, 1);
+            packet.buf
+        })
+    }
+
+    /// The next packet from above.
+    pub(crate) fn pop_injected(&mut self) -> Option<Injected<Mbuf>> {
+        self.urgent.pop().or_else(|| self.ordinary.pop())
+    }
+
+    /// Whether the host thread has something to do.
+    pub(crate) fn wants_host(&mut self) -> bool {
+        !self.to_host.is_empty() || self.to_control.iter_mut().any(|ring| !ring.is_empty())
+    }
+
+    /// Frees what the worker was not given any more.
+    pub(crate) fn drain(&mut self) {
         while let Some(injected) = self.pop_injected() {
             injected.buf.free();
         }
@@ -372,11 +480,12 @@ mod tests {
 
     #[test]
     fn a_flood_of_one_rank_leaves_the_others_their_room() {
-        let ranked = Ranked::new([2, 2, 4]);
-        let flood: Vec<_> = (0..100).filter(|n| ranked.push(Rank::Ordinary, *n).is_ok()).collect();
+        let (mut into, out) = ranked([2, 2, 4]);
+        let flood: Vec<_> = (0..100).filter(|n| into.push(Rank::Ordinary, *n).is_ok()).collect();
         assert_eq!(flood, [0, 1, 2, 3]);
-        assert_eq!((ranked.push(Rank::Control, 200), ranked.push(Rank::Link, 300)), (Ok(()), Ok(())));
-        assert_eq!(std::iter::from_fn(|| ranked.pop()).collect::<Vec<_>>(), [300, 200, 0, 1, 2, 3]);
-        assert!(ranked.is_empty());
+        assert_eq!((into.push(Rank::Control, 200), into.push(Rank::Link, 300)), (Ok(()), Ok(())));
+        assert!(!into.is_empty() && !out.is_empty());
+        assert_eq!(std::iter::from_fn(|| out.pop()).collect::<Vec<_>>(), [300, 200, 0, 1, 2, 3]);
+        assert!(into.is_empty() && out.is_empty());
     }
 }

@@ -120,15 +120,15 @@ impl Plan {
     /// Hands on what was traced and captured. A breath sees less than the worker has room for, so nothing is lost before the rings.
     #[cold]
     fn hand_observed(&mut self) {
-        let rings = &self.ports.rings;
+        let rings = &mut self.ports.rings;
         for step in self.worker.take_trace() {
             if rings.steps.push(step).is_err() {
-                rings.steps_lost.fetch_add(1, Ordering::Relaxed);
+                rings.shared.steps_lost.fetch_add(1, Ordering::Relaxed);
             }
         }
         for captured in self.worker.take_captured() {
             if rings.captured.push(captured).is_err() {
-                rings.captured_lost.fetch_add(1, Ordering::Relaxed);
+                rings.shared.captured_lost.fetch_add(1, Ordering::Relaxed);
             }
         }
     }

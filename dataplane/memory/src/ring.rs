@@ -129,6 +129,16 @@ impl<T> RingIn<T> {
         Ok(())
     }
 
+    /// Whether all that was put in has been taken out.
+    #[inline]
+    #[must_use]
+    pub fn is_empty(&mut self) -> bool {
+        if self.head != self.tail {
+            self.head = self.shared.head.load(Ordering::Acquire);
+        }
+        self.head == self.tail
+    }
+
     /// Whether there is room for one more.
     #[inline]
     #[must_use]
@@ -192,7 +202,7 @@ mod tests {
         let mut next = 0_u64;
         for step in 0..400_u64 {
             for _ in 0..step * 7 % 11 {
-                assert_eq!(into.has_room(), queue.len() < 8);
+                assert_eq!((into.has_room(), into.is_empty()), (queue.len() < 8, queue.is_empty()));
                 let taken = into.push(next);
                 assert_eq!(taken, if queue.len() < 8 { Ok(()) } else { Err(next) });
                 queue.extend(taken.is_ok().then_some(next));
