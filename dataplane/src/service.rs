@@ -13,7 +13,7 @@ use model::sa::Spi;
 use model::state::{Show, State};
 use model::{InterfaceName, NbmaAddr, time};
 use proto::server::Turn;
-use proto::{Greeting, Hello, Open, Status, Stream};
+use proto::{Code, Greeting, Hello, Open, Status, Stream};
 use tokio::sync::{broadcast, mpsc};
 use twin::Kind;
 
@@ -196,6 +196,11 @@ impl Service {
     }
 }
 
+/// Whether a stream broke off because the other end or what is between went away, which nobody said: what we refuse ourselves has other codes.
+fn has_gone(code: Code) -> bool {
+    matches!(code, Code::Cancelled | Code::Unknown | Code::Unavailable)
+}
+
 #[proto::async_trait]
 impl proto::server::Dataplane for Service {
     fn instance(&self) -> model::Instance {
@@ -231,7 +236,12 @@ impl proto::server::Dataplane for Service {
                 let batch = match batch {
                     Ok(batch) => batch,
                     Err(status) => {
-                        tracing::warn!(code = ?status.code(), reason = status.message(), "no more batches");
+                        let (code, reason) = (status.code(), status.message());
+                        if has_gone(code) {
+                            tracing::info!(?code, reason, "the control plane is gone");
+                        } else {
+                            tracing::warn!(?code, reason, "no more batches");
+                        }
                         // The client hears it too, if it is still there.
                         let _ = acks.send(Err(status)).await;
                         return;
