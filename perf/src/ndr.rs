@@ -15,7 +15,7 @@ use serde::Serialize;
 use crate::dimensions::Dimensions;
 use crate::generator::{Flight, Generator};
 use crate::histogram::Latency;
-use crate::machine::available;
+use crate::machine::{available, cores};
 use crate::progress::Progress;
 use crate::report::{Protected, median};
 use crate::size::Size;
@@ -149,6 +149,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<bool> {
         args.link.kind() != Kind::Pcap,
         "--link pcap: a file's frames come as fast as they are taken, without a rate"
     );
+    cores(args.dimensions.workers + 1)
+        .context("--workers: a rate wants a core for the source of packets besides theirs")?;
     let bench = Bench::start(args.dataplane.as_deref(), &args.dimensions, &args.link, &args.idle, scenario)?;
     let mut generator = bench.generator(&args.link)?;
     let scenario = &bench.scenario;

@@ -1,5 +1,6 @@
 //! What is measured from outside: processes of their own, and their files.
 
+use std::fs::File;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -99,9 +100,16 @@ impl Drop for Process {
     }
 }
 
-/// A folder for what processes need; it goes with all that is in it.
+/// A folder for what processes need; it goes with all that is in it. One whose program was killed goes when the next one is made.
 #[derive(Debug)]
-pub(crate) struct Folder(PathBuf);
+pub(crate) struct Folder {
+    path: PathBuf,
+    /// Locked for as long as it is in use, whatever ends that.
+    _lock: File,
+}
+
+/// What the names of folders begin with; behind it is the number of the process.
+const FOLDER: &str = "nave-perf-";
 
 impl Folder {
     /// Makes it.
@@ -109,20 +117,53 @@ impl Folder {
     /// # Errors
     /// It cannot be made.
     pub(crate) fn new() -> anyhow::Result<Self> {
-        let path = std::env::temp_dir().join(format!("nave-perf-{}", std::process::id()));
-        std::fs::create_dir_all(&path).with_context(|| path.display().to_string())?;
-        Ok(Self(path))
+        Self::new_in(&std::env::temp_dir())
+    }
+
+    fn new_in(parent: &Path) -> anyhow::Result<Self> {
+        remove_abandoned(parent);
+        let path = parent.join(format!("{FOLDER}{}", std::process::id()));
+        let made = || -> std::io::Result<File> {
+            loop {
+                std::fs::create_dir_all(&path)?;
+                let lock = File::open(&path)?;
+                lock.lock()?;
+                // Somebody may have taken it for an abandoned one before it was locked.
+                if path.exists() {
+                    return Ok(lock);
+                }
+            }
+        };
+        let lock = made().with_context(|| path.display().to_string())?;
+        Ok(Self { path, _lock: lock })
     }
 
     /// A file in it.
     pub(crate) fn file(&self, name: &str) -> PathBuf {
-        self.0.join(name)
+        self.path.join(name)
     }
 }
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
+        let _ = std::fs::remove_dir_all(&self.path);
+    }
+}
+
+/// Removes the folders whose programs have ended and had no time to. What is another user's stays.
+fn remove_abandoned(parent: &Path) {
+    let is_ours = |name: &str| {
+        name.strip_prefix(FOLDER).is_some_and(|number| number.bytes().all(|byte| byte.is_ascii_digit()))
+    };
+    for entry in std::fs::read_dir(parent).into_iter().flatten().flatten() {
+        let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
+        if !is_folder || !entry.file_name().to_str().is_some_and(is_ours) {
+            continue;
+        }
+        let lock = File::open(entry.path());
+        if lock.as_ref().is_ok_and(|lock| lock.try_lock().is_ok()) {
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
     }
 }
 
@@ -226,6 +267,32 @@ fn memif_socket(port: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Input: folders of a program that is gone, of one that runs, and what is not ours to judge. Output: the first is gone when the next folder is
+    /// made, the others are there; that one goes when it is no longer used.
+    #[test]
+    fn a_killed_programs_folder_goes_with_the_next_run() {
+        let parent = std::env::temp_dir().join(format!("nave-folders-{}", std::process::id()));
+        let [killed, running, other] =
+            ["nave-perf-1", "nave-perf-2", "nave-perf-results"].map(|name| parent.join(name));
+        for folder in [&killed, &running, &other] {
+            std::fs::create_dir_all(folder).unwrap();
+        }
+        std::fs::write(killed.join("nave.toml"), "").unwrap();
+        let lock = File::open(&running).unwrap();
+        lock.lock().unwrap();
+        let folder = Folder::new_in(&parent).unwrap();
+        std::fs::write(folder.file("nave.toml"), "").unwrap();
+        let there = |path: &Path| path.exists();
+        assert_eq!([there(&killed), there(&running), there(&other)], [false, true, true]);
+        let again = Folder::new_in(&parent.join("elsewhere")).unwrap();
+        assert!(there(&folder.file("nave.toml")) && again.file("a").parent().is_some_and(there));
+        let path = folder.path.clone();
+        drop(folder);
+        assert!(!there(&path));
+        drop(again);
+        std::fs::remove_dir_all(parent).unwrap();
+    }
 
     /// Input: a process whose name looks like fields. Output: the fields behind it.
     #[test]

@@ -147,6 +147,7 @@ impl Bench {
         let of_workers = cores(workers).context("--workers")?;
         let own = cores(workers + 1).ok().and_then(|cores| cores.last().copied());
         let shares_core = own.is_none();
+        warn_of_few_cores(workers);
         let own = own.or(of_workers.last().copied()).context("there is no core")?;
         if link.is_alone() {
             // Without the rights for one there are no kernel twins either, which would send on their own account.
@@ -197,6 +198,17 @@ impl Bench {
         let (eal, _) = start_dpdk(MEGABYTES * u32::from(self.workers), devices)?;
         let queues = if link.kind() == Kind::Nic { 1 } else { self.workers };
         Generator::connect(&eal, [&names[0], &names[1]], &self.scenario, self.workers, queues)
+    }
+}
+
+/// Says it where there are fewer cores than threads that want one: the workers, the source, and all others of the data plane together.
+fn warn_of_few_cores(workers: u16) {
+    let there = std::thread::available_parallelism().map_or(usize::MAX, std::num::NonZero::get);
+    let wanted = usize::from(workers) + 2;
+    if there < wanted {
+        eprintln!(
+            "nave-perf: {workers} worker(s), the source of packets and the data plane's other threads want {wanted} cores, there are {there}: they take turns, which latencies and losses have in them"
+        );
     }
 }
 

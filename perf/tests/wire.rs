@@ -164,6 +164,14 @@ fn what_cannot_be_is_refused_in_words() {
         assert_eq!(output.status.code(), Some(1), "{arguments:?}");
         assert!(text.contains(named), "{arguments:?}: {text}");
     }
+    // As many workers as there are cores, if there may be so many.
+    let cores = std::thread::available_parallelism().unwrap().get();
+    if cores <= 16 {
+        let output = perf(&["ndr", "--scenario", "ipv4", "--workers", &cores.to_string()]);
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        assert!(text.contains("a core for the source of packets"), "{text}");
+    }
     for arguments in [["wire", "--load", "0"], ["wire", "--rate", "fast"], ["ndr", "--tries", "0"]] {
         assert_eq!(perf(&arguments).status.code(), Some(2), "{arguments:?}");
     }
