@@ -306,7 +306,7 @@ unsafe fn work<const OPEN: bool>(
     length: usize,
     coming: &mut Coming,
 ) -> __m128i {
-    let (blocks, rest) = ((length + 15) / 16 + 2, length.wrapping_neg() % 16);
+    let (blocks, rest) = ((length + 31) / 16 + 1, length.wrapping_neg() % 16);
     // SAFETY: the rest is below 16; the others as asked of the caller.
     let (hash, hidden) = unsafe {
         let mask = _mm_loadu_si128(MASKS.as_ptr().add(rest).cast());
