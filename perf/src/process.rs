@@ -1,6 +1,7 @@
 //! What is measured from outside: processes of their own, and their files.
 
 use std::fs::File;
+use std::io::ErrorKind;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -104,7 +105,7 @@ impl Drop for Process {
 #[derive(Debug)]
 pub(crate) struct Folder {
     path: PathBuf,
-    /// Locked for as long as it is in use, whatever ends that.
+    /// A file in it, locked for as long as it is in use, whatever ends that. (The folder itself is locked by whoever serves in it.)
     _lock: File,
 }
 
@@ -126,10 +127,13 @@ impl Folder {
         let made = || -> std::io::Result<File> {
             loop {
                 std::fs::create_dir_all(&path)?;
-                let lock = File::open(&path)?;
+                // Somebody may take it for an abandoned one before it is locked.
+                let lock = match lock_of(&path) {
+                    Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                    lock => lock?,
+                };
                 lock.lock()?;
-                // Somebody may have taken it for an abandoned one before it was locked.
-                if path.exists() {
+                if path.join("lock").exists() {
                     return Ok(lock);
                 }
             }
@@ -150,6 +154,11 @@ impl Drop for Folder {
     }
 }
 
+/// The file of a folder that is locked.
+fn lock_of(folder: &Path) -> std::io::Result<File> {
+    File::options().create(true).append(true).open(folder.join("lock"))
+}
+
 /// Removes the folders whose programs have ended and had no time to. What is another user's stays.
 fn remove_abandoned(parent: &Path) {
     let is_ours = |name: &str| {
@@ -160,7 +169,7 @@ fn remove_abandoned(parent: &Path) {
         if !is_folder || !entry.file_name().to_str().is_some_and(is_ours) {
             continue;
         }
-        let lock = File::open(entry.path());
+        let lock = lock_of(&entry.path());
         if lock.as_ref().is_ok_and(|lock| lock.try_lock().is_ok()) {
             let _ = std::fs::remove_dir_all(entry.path());
         }
@@ -279,7 +288,7 @@ mod tests {
             std::fs::create_dir_all(folder).unwrap();
         }
         std::fs::write(killed.join("nave.toml"), "").unwrap();
-        let lock = File::open(&running).unwrap();
+        let lock = lock_of(&running).unwrap();
         lock.lock().unwrap();
         let folder = Folder::new_in(&parent).unwrap();
         std::fs::write(folder.file("nave.toml"), "").unwrap();
@@ -290,6 +299,8 @@ mod tests {
         let path = folder.path.clone();
         drop(folder);
         assert!(!there(&path));
+        // Who serves in it locks the folder.
+        assert!(File::open(&again.path).unwrap().try_lock().is_ok());
         drop(again);
         std::fs::remove_dir_all(parent).unwrap();
     }
