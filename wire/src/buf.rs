@@ -61,6 +61,15 @@ pub trait PacketBuf {
     /// Asks the cache for the first bytes of the packet; reads the descriptor. A hint: does nothing by default.
     #[inline(always)]
     fn prefetch_bytes(&self) {}
+
+    /// Asks the cache for descriptor and first bytes of a packet that a port has just put into a fresh buffer: where they are then is known
+    /// without the descriptor. A hint: does nothing by default.
+    #[inline(always)]
+    fn prefetch_received(&self) {}
+
+    /// Asks the cache for the byte so far before the first one of such a packet. A hint: does nothing by default.
+    #[inline(always)]
+    fn prefetch_before_received(&self, _before: usize) {}
 }
 
 /// A packet buffer on the heap, for tests: 256 bytes of headroom, as much room behind as asked for.

@@ -235,6 +235,19 @@ impl PacketBuf for Mbuf {
     fn prefetch_bytes(&self) {
         memory::prefetch_address(self.start());
     }
+
+    /// Drivers put a packet [`HEADROOM`] bytes into the buffer, which in our pools begins behind the descriptor.
+    #[inline(always)]
+    fn prefetch_received(&self) {
+        memory::prefetch_address(self.0.as_ptr());
+        self.prefetch_before_received(0);
+    }
+
+    #[inline(always)]
+    fn prefetch_before_received(&self, before: usize) {
+        let first = self.0.as_ptr().wrapping_add(1).cast::<u8>().wrapping_add(usize::from(HEADROOM));
+        memory::prefetch_address(first.wrapping_sub(before));
+    }
 }
 
 impl std::fmt::Debug for Mbuf {

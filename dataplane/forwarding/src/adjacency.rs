@@ -3,10 +3,10 @@
 //! One entry is two cache lines, and the first holds all that an IPv4 packet into an IPv4 GRE tunnel needs:
 //!
 //! ```text
-//!  0      1       2        3      4    6         8   10      12       14    15   16   20   22                64            128
-//! +------+-------+--------+------+----+---------+---+-------+--------+-----+----+----+------+-----------------:-------------+
-//! | kind | epoch | wants  | form |port|interface|mtu|network|checksum|flags|link| SA |mss  | rewrite         :             |
-//! +------+-------+--------+------+----+---------+---+-------+--------+-----+----+----+------+-----------------:-------------+
+//!  0       1      2       3      4    6       7    8         10  12      14       16   20    22                64            128
+//! +-------+------+-------+------+----+-------+----+---------+---+-------+--------+----+-----+-----------------:-------------+
+//! | epoch | kind | wants | form |port| flags |link|interface|mtu|network|checksum| SA | mss | rewrite         :             |
+//! +-------+------+-------+------+----+-------+----+---------+---+-------+--------+----+-----+-----------------:-------------+
 //!                                                                                           | Ethernet IPv4 GRE key |  room for
 //! ```                                                                                                            tag, IPv6, ESP
 //!
@@ -20,6 +20,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use wire::{ipv4, ipv6, udp};
+use zerocopy::{Immutable, IntoBytes};
 
 use crate::sa::UNPROTECTED;
 
@@ -73,7 +74,7 @@ impl AdjacencyId {
 }
 
 /// What an adjacency does with a packet.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, IntoBytes, Immutable)]
 #[repr(u8)]
 pub enum Kind {
     /// The slot is not in use.
@@ -152,17 +153,21 @@ pub(crate) const KEYLESS_LEN: usize = 38;
 pub(crate) const NO_NETWORK: u16 = u16::MAX;
 
 /// One entry. All fields are host order but the rewrite, which is bytes as on the wire.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoBytes, Immutable)]
 #[repr(C, align(128))]
 pub(crate) struct Adjacency {
-    pub(crate) kind: Kind,
     pub(crate) epoch: u8,
+    pub(crate) kind: Kind,
     /// Of [`permit`]: what a packet must be allowed to come this way.
     pub(crate) wants: u8,
     /// Length of the rewrite in bytes; of `Balanced` the number of adjacencies.
     pub(crate) form: u8,
     /// The port to send by.
     pub(crate) port: u16,
+    /// Of [`flag`].
+    pub(crate) flags: u8,
+    /// Length of the link's header in the rewrite: 14 or, with a tag, 18.
+    pub(crate) link: u8,
     /// Where the next hop is; of `Receive` whose address it is.
     pub(crate) interface: u16,
     /// Largest IP packet that it takes, in bytes, before a midchain puts its headers in front. (An IPv6 packet of up to 1,280 bytes
@@ -172,10 +177,6 @@ pub(crate) struct Adjacency {
     pub(crate) network: u16,
     /// Sum of the outer IPv4 header without type of service, length and identification, folded, not complemented.
     pub(crate) checksum: u16,
-    /// Of [`flag`].
-    pub(crate) flags: u8,
-    /// Length of the link's header in the rewrite: 14 or, with a tag, 18.
-    pub(crate) link: u8,
     /// Slot of the outbound SA ([`crate::sa`]) of a protected midchain; [`UNPROTECTED`] of all others.
     pub(crate) protection: u32,
     /// Most that TCP SYNs over IPv4 may ask for by it, over IPv6 20 less; 0: whatever they want. Of midchains.
@@ -185,6 +186,33 @@ pub(crate) struct Adjacency {
 
 const _: () =
     assert!(size_of::<Adjacency>() == 128 && std::mem::offset_of!(Adjacency, rewrite) + KEYED_LEN == 64);
+
+/// What of an adjacency's first eight bytes is wanted, besides the epoch, and which bits of them matter.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Wanted {
+    head: u64,
+    mask: u64,
+}
+
+impl Wanted {
+    /// What sends by the same port as `like`, is of this kind with a rewrite of this length, and takes what has these permits. Of `flags`
+    /// those are set of `of_flags`, and no others.
+    #[inline(always)]
+    pub(crate) fn new(
+        like: &Adjacency,
+        kind: Kind,
+        form: usize,
+        permits: u8,
+        flags: u8,
+        of_flags: u8,
+    ) -> Self {
+        let [port, port_high] = like.port.to_le_bytes();
+        Self {
+            head: u64::from_le_bytes([0, kind as u8, 0, form as u8, port, port_high, flags, 0]),
+            mask: u64::from_le_bytes([0xff, 0xff, !permits, 0xff, 0xff, 0xff, of_flags, 0]),
+        }
+    }
+}
 
 impl Adjacency {
     /// A slot without use.
@@ -205,13 +233,11 @@ impl Adjacency {
         rewrite: [0; 106],
     };
 
-    /// Whether it is of this kind, with a rewrite of this length, in the life that `id` means, and takes what has these permits: all in one
-    /// look.
+    /// Whether it is what is wanted, in the life that `id` means: all in one look.
     #[inline(always)]
-    pub(crate) fn takes(&self, kind: Kind, form: usize, id: AdjacencyId, permits: u8) -> bool {
-        let head = u32::from_le_bytes([self.kind as u8, self.epoch, self.wants, self.form]);
-        let want = u32::from_le_bytes([kind as u8, id.epoch(), 0, form as u8]);
-        (head ^ want) & u32::from_le_bytes([0xff, 0xff, !permits, 0xff]) == 0
+    pub(crate) fn is(&self, wanted: Wanted, id: AdjacencyId) -> bool {
+        let head = self.as_bytes().first_chunk().map_or(0, |head| u64::from_le_bytes(*head));
+        (head ^ wanted.head ^ u64::from(id.epoch())) & wanted.mask == 0
     }
 
     /// Whether what goes by it is sealed, and the rewrite [`KEYED_LEN`] long: Ethernet without a tag, IPv4 and, behind the gap for ESP, GRE.

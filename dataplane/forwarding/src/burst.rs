@@ -1,5 +1,7 @@
 //! The packets of one walk: their buffers, what the stages know of each, and who is to look at them next.
 
+use std::ops::Range;
+
 use crate::DropReason;
 use crate::adjacency::AdjacencyId;
 use crate::graph::{self, Node};
@@ -247,44 +249,93 @@ impl Frames {
 }
 
 /// Packets that go through the clear path together, from classify to their end, before the next are looked at: few enough for what they
-/// touch to stay in the first-level cache, and its pages in the first-level TLB. A power of two.
+/// touch to stay in the first-level cache, and its pages in the first-level TLB. Their slots are those between two multiples of it.
 pub(crate) const AT_ONCE: usize = 16;
 
-/// A packet of a [`Train`].
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Wagon {
-    /// IPv4 destination.
-    pub(crate) destination: u32,
-    pub(crate) slot: u8,
+/// Some of the packets that are looked at together: bit n for the one in slot `first + n`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Places(u16);
+
+impl Places {
+    pub(crate) const NONE: Self = Self(0);
+
+    /// The first so many.
+    #[inline(always)]
+    pub(crate) fn up_to(count: usize) -> Self {
+        Self((1_u32 << count.min(AT_ONCE)).wrapping_sub(1) as u16)
+    }
+
+    #[inline(always)]
+    pub(crate) fn insert(&mut self, at: usize) {
+        self.0 |= 1 << (at % AT_ONCE);
+    }
+
+    #[inline(always)]
+    pub(crate) fn without(self, others: Self) -> Self {
+        Self(self.0 & !others.0)
+    }
+
+    #[inline(always)]
+    pub(crate) fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    #[inline(always)]
+    pub(crate) fn count(self) -> usize {
+        // What is most is quick.
+        if self.0 == u16::MAX { AT_ONCE } else { self.0.count_ones() as usize }
+    }
+
+    /// In order.
+    #[inline(always)]
+    pub(crate) fn iter(self) -> impl Iterator<Item = usize> {
+        let mut left = self.0;
+        std::iter::from_fn(move || {
+            let at = left.trailing_zeros() as usize;
+            left &= left.wrapping_sub(1);
+            (at < AT_ONCE).then_some(at)
+        })
+    }
+
+    /// Whether a packet is of them.
+    #[inline(always)]
+    pub(crate) fn has(self, at: usize) -> bool {
+        self.0 >> (at % AT_ONCE) & 1 != 0
+    }
+
+    /// Those that both have.
+    #[inline(always)]
+    pub(crate) fn and(self, others: Self) -> Self {
+        Self(self.0 & others.0)
+    }
+
+    /// Does something with each of those that are looked at together; those with which it did not.
+    #[inline(always)]
+    pub(crate) fn refused<T>(all: impl Iterator<Item = T>, mut does: impl FnMut(usize, T) -> bool) -> Self {
+        let mut refused = Self::NONE;
+        for (at, one) in all.enumerate() {
+            if !does(at, one) {
+                refused.insert(at);
+            }
+        }
+        refused
+    }
 }
 
 /// IPv4 packets without options that came one way: of what [`Meta`] says all but the destination is the same. It is written when a packet
 /// is handed to a node, and not before; most never are.
 #[derive(Debug)]
 pub(crate) struct Train {
-    len: usize,
-    wagons: [Wagon; AT_ONCE],
+    /// The slots that are looked at together.
+    pub(crate) slots: Range<usize>,
+    /// Those that are of it.
+    pub(crate) places: Places,
+    /// Their IPv4 destinations.
+    pub(crate) destinations: [u32; AT_ONCE],
 }
 
 impl Train {
-    pub(crate) const EMPTY: Self = Self { len: 0, wagons: [Wagon { destination: 0, slot: 0 }; AT_ONCE] };
-
-    #[inline(always)]
-    pub(crate) fn push(&mut self, destination: u32, slot: u8) {
-        debug_assert!(self.len < AT_ONCE);
-        self.wagons[self.len % AT_ONCE] = Wagon { destination, slot };
-        self.len += 1;
-    }
-
-    #[inline(always)]
-    pub(crate) fn wagons(&self) -> &[Wagon] {
-        self.wagons.get(..self.len).unwrap_or_default()
-    }
-
-    #[inline(always)]
-    pub(crate) fn clear(&mut self) {
-        self.len = 0;
-    }
+    pub(crate) const EMPTY: Self = Self { slots: 0..0, places: Places::NONE, destinations: [0; AT_ONCE] };
 }
 
 /// Packets of a walk that were handed to `tx`, and whether for one port.
@@ -295,6 +346,8 @@ pub(crate) struct Sent {
     pub(crate) port: u16,
     /// Bits in which another's port differs from it.
     pub(crate) differ: u16,
+    /// Of those that left in trains for that port, a bit for each slot: their [`Meta`] is not written.
+    in_trains: [u16; SLOTS / AT_ONCE],
 }
 
 impl Sent {
@@ -311,6 +364,35 @@ impl Sent {
     pub(crate) fn send(&mut self, meta: &mut Meta, port: u16) {
         self.differ |= meta.leave(port) ^ self.port;
         self.packets += 1;
+    }
+
+    /// The same of packets of a train, of which that in slot `first` has place 0; how many they are.
+    #[inline(always)]
+    pub(crate) fn send_train(
+        &mut self,
+        metas: &mut [Meta; SLOTS],
+        first: usize,
+        places: Places,
+        port: u16,
+    ) -> usize {
+        if port == self.port {
+            if let Some(those) = self.in_trains.get_mut(first / AT_ONCE) {
+                *those |= places.0 << (first % AT_ONCE);
+            }
+        } else {
+            for at in places.iter() {
+                self.differ |= metas[(first + at) % SLOTS].leave(port) ^ self.port;
+            }
+        }
+        let count = places.count();
+        self.packets += count;
+        count
+    }
+
+    /// Whether the packet in a slot has left in a train, for [`Sent::port`].
+    #[inline(always)]
+    pub(crate) fn is_in_train(&self, slot: usize) -> bool {
+        self.in_trains.get(slot / AT_ONCE).is_some_and(|those| those >> (slot % AT_ONCE) & 1 != 0)
     }
 }
 

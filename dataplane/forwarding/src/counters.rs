@@ -128,17 +128,17 @@ pub struct Counters {
 }
 
 impl Counters {
-    /// Counters at zero, for `adjacencies` adjacencies.
+    /// Counters at zero.
     ///
     /// # Errors
     /// [`MapError`] without the address space.
-    pub fn new(adjacencies: usize) -> Result<Self, MapError> {
+    pub fn new() -> Result<Self, MapError> {
         Ok(Self {
             nodes: std::array::from_fn(|_| LineAligned::default()),
             drops: std::array::from_fn(|_| Counter::default()),
             flow: std::array::from_fn(|_| Counter::default()),
             port_cycles: Counter::default(),
-            adjacencies: HugeVec::zeroed(adjacencies)?,
+            adjacencies: HugeVec::zeroed(AdjacencyId::LIMIT)?,
         })
     }
 
@@ -254,25 +254,27 @@ impl Counters {
     /// Where adjacencies are counted, at hand for a loop over packets.
     #[inline(always)]
     pub(crate) fn adjacencies(&self) -> Tally<'_> {
-        Tally(&self.adjacencies)
+        match self.adjacencies.first_chunk() {
+            Some(all) => Tally(all),
+            None => unreachable!("there is one for each id"),
+        }
     }
 }
 
-/// The counters of all adjacencies.
+/// The counters of all adjacencies: as many as there are ids, so that none needs a check.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Tally<'a>(&'a [AdjacencyCounter]);
+pub(crate) struct Tally<'a>(&'a [AdjacencyCounter; AdjacencyId::LIMIT]);
 
 impl Tally<'_> {
     #[inline(always)]
     pub(crate) fn count(self, id: AdjacencyId, bytes: usize) {
-        if let Some([all, sum]) = self.0.get(id.index()) {
-            all.store(all.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
-            sum.store(sum.load(Ordering::Relaxed) + bytes as u64, Ordering::Relaxed);
-        }
+        let [all, sum] = &self.0[id.index()];
+        all.store(all.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        sum.store(sum.load(Ordering::Relaxed) + bytes as u64, Ordering::Relaxed);
     }
 
     #[inline(always)]
     pub(crate) fn prefetch(self, id: AdjacencyId) {
-        memory::prefetch_slice(self.0, id.index());
+        memory::prefetch_read(&self.0[id.index()]);
     }
 }

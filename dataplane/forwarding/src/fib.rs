@@ -118,10 +118,14 @@ impl<A: Address> Table<A> {
     /// [`Table::lookup`] for a loop: where the table is does not stand between one look-up and the next.
     #[inline(always)]
     pub(crate) fn lookups(&self) -> impl Fn(A::Ip) -> u32 {
-        let (first, groups) = (&*self.first, &*self.groups);
+        let (first, groups) = (self.all_first(), &*self.groups);
         move |addr| {
             let addr = A::bits(addr);
             let mut word = first[addr.place(0)].load(Ordering::Acquire);
+            // What is most, neither a group nor nothing, in one look.
+            if word.cast_signed() > 0 {
+                return word;
+            }
             for depth in 1..=A::STRIDES {
                 if word & GROUP == 0 {
                     break;
@@ -132,10 +136,26 @@ impl<A: Address> Table<A> {
         }
     }
 
+    /// The first array: as many words as there are blocks of 24 bits, so that none needs a check.
+    #[inline(always)]
+    fn all_first(&self) -> &[AtomicU32; FIRST_LEN] {
+        match self.first.first_chunk() {
+            Some(first) => first,
+            None => unreachable!("it is made so long"),
+        }
+    }
+
     /// Asks the cache for the word that [`Table::lookup`] of `addr` reads first.
     #[inline(always)]
     pub fn prefetch(&self, addr: A::Ip) {
-        prefetch_slice(&self.first, A::bits(addr).place(0));
+        self.prefetches()(addr);
+    }
+
+    /// [`Table::prefetch`] for a loop.
+    #[inline(always)]
+    pub(crate) fn prefetches(&self) -> impl Fn(A::Ip) {
+        let first = &*self.first;
+        move |addr| prefetch_slice(first, A::bits(addr).place(0))
     }
 
     /// [`Table::lookup`] of many addresses, so that their cache misses overlap. Looks up as many as the shorter slice has.

@@ -218,7 +218,7 @@ impl Program {
 
     /// What is shared with one more worker.
     fn add_worker(&mut self) -> Result<(Arc<Counters>, Orders, Arc<Lines>), MapError> {
-        let counters = Arc::new(Counters::new(AdjacencyId::LIMIT)?);
+        let counters = Arc::new(Counters::new()?);
         let lines = Arc::new(Lines::new()?);
         let (sender, orders) = orders();
         self.workers.push(Arc::clone(&counters));

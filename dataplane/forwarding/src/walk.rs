@@ -17,6 +17,7 @@ use crate::packet::{outer_source, sealed_in};
 use crate::parking::{Leaving, PER_HOP, Parked, Parking};
 use crate::ports::{HandedOff, HandoffEntry, Injected, InterfaceId, Origin, PortId, Ports, Punt};
 use crate::reassembly::{Fragment, Held, Reassembly};
+use crate::stage::classify::Most;
 use crate::stage::icmp_error;
 use crate::tables::Tables;
 use crate::trace::Trace;
@@ -111,6 +112,8 @@ pub(crate) struct Walk<B> {
     pub(crate) path_mtus: Limit,
     /// Reports of peers that are elsewhere now.
     pub(crate) moves: Limit,
+    /// What mostly came by each port.
+    pub(crate) most: Vec<Most>,
     /// Whether what was sent last took more room in front than it had: then the line before a packet is wanted, too.
     pub(crate) grows: bool,
     /// Identification of the next outer header (RFC 6864: what may be fragmented needs one).
@@ -159,6 +162,7 @@ impl<B: PacketBuf> Walk<B> {
             path_mtus: Limit::new(Duration::from_secs(1), 1, 100, secret),
             moves: Limit::new(Duration::from_secs(1), 1, 1000, secret),
             ip_id: (index as u16).reverse_bits(),
+            most: vec![Most::Plain; ports],
             grows: false,
             // Where it begins is not to be guessed (RFC 7739).
             ip6_id: (secret >> 32) as u32 ^ secret as u32 ^ (index as u32).reverse_bits(),
@@ -389,7 +393,8 @@ impl<B: PacketBuf> Walk<B> {
         let packets = self.bufs.len();
         let sent = std::mem::take(&mut self.sent);
         if self.observes() {
-            for slot in (0..packets).filter(|slot| self.meta[*slot].end == End::Tx).collect::<Vec<_>>() {
+            let is_sent = |slot: &usize| !sent.is_in_train(*slot) && self.meta[*slot].end == End::Tx;
+            for slot in (0..packets).filter(is_sent).collect::<Vec<_>>() {
                 self.record(Node::Tx, slot as u8);
             }
         }
@@ -404,7 +409,7 @@ impl<B: PacketBuf> Walk<B> {
             self.end_lap(Some(Node::Tx));
             self.transmit(tables, ports, sent.port);
         } else {
-            self.sort(tables, ports);
+            self.sort(tables, ports, &sent);
             self.end_lap(Some(Node::Tx));
             for port in 0..self.tx.len() {
                 self.transmit(tables, ports, port as u16);
@@ -447,11 +452,14 @@ impl<B: PacketBuf> Walk<B> {
         }
     }
 
-    fn sort<P: Ports<Buf = B>>(&mut self, tables: &Tables, ports: &mut P) {
+    fn sort<P: Ports<Buf = B>>(&mut self, tables: &Tables, ports: &mut P, sent: &Sent) {
         let mut bufs = std::mem::take(&mut self.bufs);
         for (slot, buf) in bufs.drain(..).enumerate() {
-            let slot = slot as u8;
-            let meta = self.meta[usize::from(slot)];
+            let (is_in_train, slot) = (sent.is_in_train(slot), slot as u8);
+            let mut meta = self.meta[usize::from(slot)];
+            if is_in_train {
+                meta.leave(sent.port);
+            }
             match meta.end {
                 End::Tx => match self.tx.get_mut(usize::from(meta.target)) {
                     Some(tx) => tx.push(buf),

@@ -190,7 +190,7 @@ fn receive<P: Ports>(walk: &mut Walk<P::Buf>, tables: &Tables, sas: &Sas, ports:
         let (end, checked) = (walk.bufs.len(), ports.checks_ipv4(port));
         let mut from = first;
         while from < end {
-            let slots = from..end.min(from + AT_ONCE);
+            let slots = from..end.min((from / AT_ONCE + 1) * AT_ONCE);
             from = slots.end;
             if checked {
                 burst.run::<_, true>(walk, slots);

@@ -17,12 +17,10 @@ use std::ops::Range;
 use wire::buf::PacketBuf;
 use wire::{esp, ethernet, ipv4, ipv6, udp};
 
-use super::{
-    AHEAD_BYTES, AHEAD_DESCRIPTOR, check_ip, destination, gre_decap, ip_lookup, is_summed, total_length,
-};
+use super::{Ahead, check_ip, destination, gre_decap, ip_lookup, is_summed, total_length};
 use crate::DropReason;
-use crate::adjacency::{KEYED_LEN, LINK_LEN, TAGGED_LEN, permit};
-use crate::burst::{End, Frames, Meta, Train, family};
+use crate::adjacency::{LINK_LEN, TAGGED_LEN, permit};
+use crate::burst::{AT_ONCE, End, Frames, Meta, Places, Train, family};
 use crate::fib::Fib;
 use crate::graph::Node;
 use crate::packet::check_ip6;
@@ -35,12 +33,19 @@ const ME: u8 = Node::Classify as u8;
 
 /// An IPv4 header without options behind an Ethernet header.
 const PLAIN_LEN: usize = LINK_LEN + ipv4::LEN;
-/// Packets whose descriptors or bytes are asked for at once.
-const ASKED: usize = 8;
 /// No frame is for this station: of a port all of whose packets have tags.
 const NO_STATION: u64 = u64::MAX;
-/// What is no IPv4 address.
-const NO_ADDRESS: u64 = u64::MAX;
+
+/// What most of a port's packets are: a loop of its own looks at those, and says which are something else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Most {
+    /// To be looked up.
+    Plain,
+    /// GRE to this NBMA address of ours.
+    Gre(u32),
+    /// ESP to this one.
+    Esp(u32),
+}
 
 /// What is the same for all packets of a burst; they came by one port.
 pub(crate) struct Burst<'a> {
@@ -49,12 +54,11 @@ pub(crate) struct Burst<'a> {
     /// Of those without a tag.
     table: u16,
     fib: &'a Fib,
-    /// Our NBMA address that the GRE packet before was for, and the one before of ESP: most are for the same.
-    local: u64,
-    protected: u64,
-    /// What goes on at once: to be looked up, and GRE for a tunnel.
+    most: Most,
+    /// What goes on at once: to be looked up, and GRE to one address of ours.
     plain: Train,
-    in_tunnel: Train,
+    in_tunnel: Places,
+    local: u32,
 }
 
 impl<'a> Burst<'a> {
@@ -66,25 +70,26 @@ impl<'a> Burst<'a> {
         port: PortId,
         first: usize,
     ) -> Self {
-        let bufs = walk.bufs.get(first..).unwrap_or_default();
-        for buf in bufs.iter().take(AHEAD_DESCRIPTOR) {
-            buf.prefetch_descriptor();
-        }
+        let ahead = Ahead { bufs: walk.bufs.get(first..).unwrap_or_default(), grows: walk.grows };
+        (0..AT_ONCE).for_each(|at| ahead.ask(at));
         let untagged = tables.of_port(port).map(|(id, interface)| Arrival::by(tables, id, interface));
         let station = untagged.map_or(NO_STATION, |arrival| arrival.station);
         let table = untagged.map_or(Meta::NEW.table, |arrival| arrival.meta.table);
-        for buf in bufs.iter().take(AHEAD_BYTES) {
-            buf.prefetch_bytes();
-        }
+        let (most, decap) = (walk.most.get(usize::from(port.0)).copied(), &tables.decap.v4);
+        let is_still = |most: &Most| match *most {
+            Most::Plain => true,
+            Most::Gre(to) => decap.is_local(to, table),
+            Most::Esp(to) => decap.is_protected(to, table),
+        };
         Self {
             unusual: Unusual { tables, sas, port, untagged },
             station,
             table,
             fib: &tables.fibs[usize::from(table)].v4,
-            local: NO_ADDRESS,
-            protected: NO_ADDRESS,
+            most: most.filter(is_still).unwrap_or(Most::Plain),
             plain: Train::EMPTY,
-            in_tunnel: Train::EMPTY,
+            in_tunnel: Places::NONE,
+            local: 0,
         }
     }
 
@@ -92,58 +97,42 @@ impl<'a> Burst<'a> {
     #[inline(never)]
     pub(crate) fn run<B: PacketBuf, const CHECKED: bool>(&mut self, walk: &mut Walk<B>, slots: Range<usize>) {
         walk.counters.count_node(Node::Classify, slots.len());
-        let Self { unusual, station, table, fib, plain: train, in_tunnel, .. } = self;
-        let (tables, table) = (unusual.tables, *table);
-        let new = unusual.new_meta();
-        let Walk { bufs, meta: metas, frames, grows, .. } = walk;
-        let (bufs, metas, grows) = (bufs.as_mut_slice(), &mut **metas, *grows);
-        let (mut local, mut protected) = (self.local, self.protected);
-        let (station, protects) = (*station, tables.decap.v4.protects);
-        let mut from = slots.start;
-        while from < slots.end {
-            let group = from..slots.end.min(from + ASKED);
-            from = group.end;
-            ask(bufs, group.start, grows);
-            for (slot, buf) in (group.start as u8..).zip(&mut bufs[group]) {
-                let bytes = buf.bytes();
-                let found_right = CHECKED && buf.is_ipv4_summed();
-                let Some((ip, total)) = plain(bytes, station, found_right) else {
-                    unusual.look(buf, &mut metas[usize::from(slot)], frames, slot);
-                    continue;
-                };
-                let (to, padded) = (destination(ip), LINK_LEN + total < bytes.len());
-                if ip[9] == ipv4::GRE && (u64::from(to) == local || tables.decap.v4.is_local(to, table)) {
-                    local = to.into();
-                    if is_part(ip) {
-                        metas[usize::from(slot)] = Meta { destination: to, family: family::OUTER4, ..*new };
-                        frames.hand::<ME, { Node::Reassemble as u8 }>(slot);
-                    } else {
-                        in_tunnel.push(to, slot);
-                    }
-                } else if protects
-                    && may_be_esp(ip, bytes)
-                    && (u64::from(to) == protected || tables.decap.v4.is_protected(to, table))
-                {
-                    protected = to.into();
-                    let meta = &mut metas[usize::from(slot)];
-                    *meta = *new;
-                    meta.destination = to;
-                    let whole = LINK_LEN + to_protected(ip, bytes, meta, frames, slot);
-                    prefetch_sa(unusual.sas, bytes, meta);
-                    if whole < bytes.len() {
-                        cut_padding(buf, whole);
-                    }
-                    continue;
+        let all = Places::up_to(slots.len());
+        let Walk { bufs, meta: metas, frames, .. } = walk;
+        let Some((bufs, ahead)) =
+            bufs.get_mut(slots.start..).and_then(|bufs| bufs.split_at_mut_checked(slots.len()))
+        else {
+            return;
+        };
+        let Some(metas) = metas.get_mut(slots.clone()) else { return };
+        let (station, new) = (self.station, self.unusual.new_meta());
+        self.plain.slots = slots.clone();
+        let others = match self.most {
+            Most::Plain => {
+                let to = &mut self.plain.destinations;
+                let others = if self.unusual.tables.decap.v4.protects {
+                    see_plain::<B, CHECKED, true>(bufs, to, station, self.fib)
                 } else {
-                    fib.prefetch(to.into());
-                    train.push(to, slot);
-                }
-                if padded {
-                    cut_padding(buf, LINK_LEN + total);
-                }
+                    see_plain::<B, CHECKED, false>(bufs, to, station, self.fib)
+                };
+                self.plain.places = all.without(others);
+                others
             }
+            Most::Gre(to) => {
+                let others = see_gre::<B, CHECKED>(bufs, station, to);
+                (self.in_tunnel, self.local) = (all.without(others), to);
+                others
+            }
+            Most::Esp(to) => {
+                let new = Meta { destination: to, family: family::OUTER4, offset: PLAIN_LEN as u16, ..*new };
+                let mut queue =
+                    Protected { metas, frames, sas: self.unusual.sas, new, first: slots.start as u8 };
+                see_esp::<B, CHECKED>(bufs, ahead, station, &mut queue)
+            }
+        };
+        if !others.is_empty() {
+            self.see_others::<B, CHECKED>(walk, others);
         }
-        (self.local, self.protected) = (local, protected);
         if walk.observes() {
             self.hand_on(walk);
             for slot in slots {
@@ -152,60 +141,177 @@ impl<'a> Burst<'a> {
         }
     }
 
+    /// Looks at those that are not what most are, and remembers what to expect if they are more.
+    #[inline(never)]
+    fn see_others<B: PacketBuf, const CHECKED: bool>(&mut self, walk: &mut Walk<B>, others: Places) {
+        let mut last = self.most;
+        for at in others.iter() {
+            last = self.see::<B, CHECKED>(walk, at).unwrap_or(last);
+        }
+        if others.count() * 2 > self.plain.slots.len()
+            && let Some(most) = walk.most.get_mut(usize::from(self.unusual.port.0))
+        {
+            (self.most, *most) = (last, last);
+        }
+    }
+
+    /// Looks at any packet; what it is, if there may be many of that.
+    #[inline(always)]
+    fn see<B: PacketBuf, const CHECKED: bool>(&mut self, walk: &mut Walk<B>, at: usize) -> Option<Most> {
+        let Self { unusual, station, table, fib, .. } = *self;
+        let (decap, new, slot) = (&unusual.tables.decap.v4, unusual.new_meta(), self.plain.slots.start + at);
+        let Walk { bufs, meta: metas, frames, .. } = walk;
+        let (buf, meta, slot) = (bufs.get_mut(slot)?, metas.get_mut(slot)?, slot as u8);
+        let bytes = buf.bytes();
+        let found_right = CHECKED && buf.is_ipv4_summed();
+        let have = bytes.len().wrapping_sub(LINK_LEN);
+        let is_there = |ip: &&[u8; ipv4::LEN]| (ipv4::LEN..=have).contains(&total_length(ip));
+        let Some(ip) = plain(bytes, station, found_right).filter(is_there) else {
+            unusual.look(buf, meta, frames, slot);
+            return None;
+        };
+        let total = total_length(ip);
+        let to = destination(ip);
+        let (whole, most) = if ip[9] == ipv4::GRE && decap.is_local(to, table) {
+            if self.in_tunnel.is_empty() {
+                self.local = to;
+            }
+            *meta = Meta { destination: to, family: family::OUTER4, ..*new };
+            if is_part(ip) {
+                frames.hand::<ME, { Node::Reassemble as u8 }>(slot);
+            } else if to == self.local {
+                self.in_tunnel.insert(at);
+            } else {
+                meta.offset = PLAIN_LEN as u16;
+                frames.hand::<ME, { Node::GreDecap as u8 }>(slot);
+            }
+            (LINK_LEN + total, Most::Gre(to))
+        } else if decap.protects && may_be_esp(ip, bytes) && decap.is_protected(to, table) {
+            *meta = Meta { destination: to, ..*new };
+            let whole = LINK_LEN + to_protected(ip, bytes, meta, frames, slot);
+            prefetch_sa(unusual.sas, bytes, meta);
+            (whole, Most::Esp(to))
+        } else {
+            fib.prefetch(to.into());
+            if let Some(place) = self.plain.destinations.get_mut(at) {
+                *place = to;
+                self.plain.places.insert(at);
+            }
+            (LINK_LEN + total, Most::Plain)
+        };
+        if whole < bytes.len() {
+            cut_padding(buf, whole);
+        }
+        Some(most)
+    }
+
     /// What is most leaves at once.
     #[inline(always)]
     pub(crate) fn forward<B: PacketBuf>(&mut self, walk: &mut Walk<B>) {
-        let Self { unusual, plain, in_tunnel, .. } = self;
+        let Self { unusual, plain, in_tunnel, local, .. } = self;
         let new = unusual.new_meta();
-        if !plain.wagons().is_empty() {
+        if !plain.places.is_empty() {
             ip_lookup::forward(walk, unusual.tables, unusual.sas, plain, new);
-            plain.clear();
+            plain.places = Places::NONE;
         }
-        if !in_tunnel.wagons().is_empty() {
-            gre_decap::forward(walk, unusual.tables, unusual.sas, in_tunnel.wagons(), new);
-            in_tunnel.clear();
+        if !in_tunnel.is_empty() {
+            gre_decap::forward(walk, unusual.tables, unusual.sas, &plain.slots, *in_tunnel, *local, new);
+            *in_tunnel = Places::NONE;
         }
     }
 
     /// The same while somebody wants to see packets at nodes: each is handed on.
     #[cold]
     fn hand_on<B: PacketBuf>(&mut self, walk: &mut Walk<B>) {
-        let new = self.unusual.new_meta();
-        for wagon in self.plain.wagons() {
-            walk.meta[usize::from(wagon.slot)] = Meta { destination: wagon.destination, ..*new };
-            walk.frames.hand::<ME, { Node::IpLookup as u8 }>(wagon.slot);
+        let (new, first) = (self.unusual.new_meta(), self.plain.slots.start);
+        for at in self.plain.places.iter() {
+            let destination = self.plain.destinations[at];
+            walk.meta[first + at] = Meta { destination, ..*new };
+            walk.frames.hand::<ME, { Node::IpLookup as u8 }>((first + at) as u8);
         }
-        for wagon in self.in_tunnel.wagons() {
-            gre_decap::hand_in::<_, ME>(walk, *wagon, new);
+        for at in self.in_tunnel.iter() {
+            gre_decap::hand_in::<_, ME>(walk, (first + at) as u8, self.local, new);
         }
-        self.plain.clear();
-        self.in_tunnel.clear();
+        (self.plain.places, self.in_tunnel) = (Places::NONE, Places::NONE);
     }
 }
 
-/// Asks for what is ahead of a group of packets, for a group at once: where a page is not in the TLB, nothing behind the question is done
-/// before it is found, and the processor looks for several side by side.
-#[inline(always)]
-fn ask<B: PacketBuf>(bufs: &[B], at: usize, grows: bool) {
-    let ahead = |far: usize| bufs.get(at + far..).unwrap_or_default();
-    match ahead(AHEAD_DESCRIPTOR).first_chunk::<ASKED>() {
-        Some(group) => group.iter().for_each(B::prefetch_descriptor),
-        None => ahead(AHEAD_DESCRIPTOR).iter().for_each(B::prefetch_descriptor),
-    }
-    match ahead(AHEAD_BYTES).first_chunk::<ASKED>() {
-        Some(group) => group.iter().for_each(B::prefetch_bytes),
-        None => ahead(AHEAD_BYTES).iter().for_each(B::prefetch_bytes),
-    }
-    if grows {
-        let last = (at + AHEAD_BYTES + ASKED).min(bufs.len());
-        bufs.get(at + AHEAD_BYTES..last).unwrap_or_default().iter().for_each(ask_for_room);
-    }
+/// The loop for what is to be looked up, into whose places of `to` its destinations go; which packets are something else. `PROTECTS`: whether
+/// ESP may be for a tunnel of ours.
+#[inline(never)]
+fn see_plain<B: PacketBuf, const CHECKED: bool, const PROTECTS: bool>(
+    bufs: &mut [B],
+    to: &mut [u32; AT_ONCE],
+    station: u64,
+    fib: &Fib,
+) -> Places {
+    let prefetch = fib.prefetches();
+    Places::refused(bufs.iter_mut().zip(to), |_, (buf, to)| {
+        let (bytes, found_right) = (buf.bytes(), CHECKED && buf.is_ipv4_summed());
+        let Some(ip) = plain(bytes, station, found_right) else { return false };
+        if ip[9] == ipv4::GRE || PROTECTS && may_be_esp(ip, bytes) {
+            return false;
+        }
+        *to = destination(ip);
+        prefetch((*to).into());
+        let total = total_length(ip);
+        fit(buf, total)
+    })
 }
 
-/// Asks for the line before a packet, where its outer header will be.
-#[inline(always)]
-fn ask_for_room<B: PacketBuf>(buf: &B) {
-    memory::prefetch_address(buf.bytes().as_ptr().wrapping_sub(KEYED_LEN - LINK_LEN));
+/// The loop for GRE to our address `local`.
+#[inline(never)]
+fn see_gre<B: PacketBuf, const CHECKED: bool>(bufs: &mut [B], station: u64, local: u32) -> Places {
+    Places::refused(bufs.iter_mut(), |_, buf| {
+        let (bytes, found_right) = (buf.bytes(), CHECKED && buf.is_ipv4_summed());
+        let Some(ip) = plain(bytes, station, found_right) else { return false };
+        if ip[9] != ipv4::GRE || destination(ip) != local || is_part(ip) {
+            return false;
+        }
+        let total = total_length(ip);
+        fit(buf, total)
+    })
+}
+
+/// Where ESP to one address of ours goes.
+struct Protected<'a> {
+    /// Of the packets that are looked at, of which `first` is the first one's slot.
+    metas: &'a mut [Meta],
+    frames: &'a mut Frames,
+    sas: &'a Sas,
+    new: Meta,
+    first: u8,
+}
+
+/// The loop for ESP, not in UDP, to the address in `queue`.
+#[inline(never)]
+fn see_esp<B: PacketBuf, const CHECKED: bool>(
+    bufs: &mut [B],
+    ahead: &[B],
+    station: u64,
+    queue: &mut Protected<'_>,
+) -> Places {
+    let local = queue.new.destination;
+    Places::refused(bufs.iter_mut().zip(&mut *queue.metas), |at, (buf, meta)| {
+        if let Some(next) = ahead.get(at) {
+            next.prefetch_received();
+        }
+        let (bytes, found_right) = (buf.bytes(), CHECKED && buf.is_ipv4_summed());
+        let Some(ip) = plain(bytes, station, found_right) else { return false };
+        if ip[9] != ipv4::ESP || destination(ip) != local || is_part(ip) {
+            return false;
+        }
+        if let Some(spi) = bytes.get(PLAIN_LEN..).and_then(<[u8]>::first_chunk) {
+            queue.sas.inbound.prefetch(u32::from_be_bytes(*spi));
+        }
+        let total = total_length(ip);
+        if !fit(buf, total) {
+            return false;
+        }
+        *meta = queue.new;
+        queue.frames.hand::<ME, { Node::EspDecrypt as u8 }>(queue.first.wrapping_add(at as u8));
+        true
+    })
 }
 
 /// An Ethernet address as the first eight bytes of a frame have it, without the two that follow: at the upper end of a word.
@@ -215,22 +321,32 @@ fn station(mac: &[u8; 6]) -> u64 {
     u64::from_le_bytes([0, 0, a, b, c, d, e, f])
 }
 
-/// The header of what is most, and the length of the packet: IPv4 without options, to our station, nothing wrong with it; not summed if the
+/// The header of what is most: IPv4 without options, to our station, nothing wrong with it but perhaps its length ([`fit`]); not summed if the
 /// port found it right.
 #[inline(always)]
-fn plain(bytes: &[u8], us: u64, found_right: bool) -> Option<(&[u8; ipv4::LEN], usize)> {
-    const LINK_LAST: usize = LINK_LEN - 2;
-    /// EtherType, and version and length of a header without options.
-    const PLAIN: u32 = u32::from_le_bytes([0x08, 0x00, 0x45, 0]);
+fn plain(bytes: &[u8], us: u64, found_right: bool) -> Option<&[u8; ipv4::LEN]> {
+    const ETHERTYPE: [u8; 2] = ethernet::IPV4.to_be_bytes();
     let frame = bytes.first_chunk::<PLAIN_LEN>()?;
     let to = frame.first_chunk().map(|to| u64::from_le_bytes(*to) << 16)?;
-    let kind = frame.get(LINK_LAST..)?.first_chunk().map(|kind| u32::from_le_bytes(*kind) & 0xff_ffff)?;
-    let ip = frame.last_chunk::<{ ipv4::LEN }>()?;
-    if to != us || kind != PLAIN || !(found_right || is_summed(ip)) {
-        return None;
+    let (kind, ip) = (frame.get(LINK_LEN - 2..)?.first_chunk::<2>()?, frame.last_chunk::<{ ipv4::LEN }>()?);
+    let is_plain = to == us && *kind == ETHERTYPE && ip[0] == 0x45 && (found_right || is_summed(ip));
+    is_plain.then_some(ip)
+}
+
+/// Cuts off what is behind an IP packet of this length; `false`, and nothing is done, if it is not all there, or shorter than its header.
+#[inline(always)]
+fn fit<B: PacketBuf>(buf: &mut B, total: usize) -> bool {
+    let have = buf.len() - LINK_LEN;
+    total == have || cut_padded(buf, total, have)
+}
+
+#[inline(never)]
+fn cut_padded<B: PacketBuf>(buf: &mut B, total: usize, have: usize) -> bool {
+    let is_there = (ipv4::LEN..have).contains(&total);
+    if is_there {
+        cut_padding(buf, LINK_LEN + total);
     }
-    let total = total_length(ip);
-    (total.wrapping_sub(ipv4::LEN) <= bytes.len() - PLAIN_LEN).then_some((ip, total))
+    is_there
 }
 
 /// Whether a packet without options is ESP, or may be ESP in UDP.
@@ -341,6 +457,7 @@ impl Arrival {
 }
 
 /// The whole path of packets that are not plain.
+#[derive(Clone, Copy)]
 struct Unusual<'a> {
     tables: &'a Tables,
     sas: &'a Sas,

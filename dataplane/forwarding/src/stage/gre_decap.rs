@@ -22,7 +22,7 @@ use wire::{Malformed, esp, gre, ipv4, tcp};
 use super::{TCP_FLAGS, check_ip, destination, ip_lookup, is_plain, source, total_length};
 use crate::DropReason;
 use crate::adjacency::{LINK_LEN, permit};
-use crate::burst::{AT_ONCE, End, Frames, Meta, SLOTS, Train, Wagon, family};
+use crate::burst::{AT_ONCE, End, Frames, Meta, Places, SLOTS, Train, family};
 use crate::fib::Fib;
 use crate::graph::Node;
 use crate::packet::{check_ip6, clamp_mss, merge_marks, number, traffic_class};
@@ -149,8 +149,10 @@ pub(super) struct Inside<'a> {
     fib: &'a Fib,
     /// What is known of them as they are inside.
     new: Meta,
+    /// Which they are, and their destinations, by slot.
+    places: [Places; SLOTS / AT_ONCE],
+    destinations: [[u32; AT_ONCE]; SLOTS / AT_ONCE],
     count: usize,
-    wagons: [Wagon; SLOTS],
 }
 
 impl<'a> Inside<'a> {
@@ -169,8 +171,9 @@ impl<'a> Inside<'a> {
             mss: 0,
             fib: &tables.fibs[0].v4,
             new: Meta::NEW,
+            places: [Places::NONE; SLOTS / AT_ONCE],
+            destinations: [[0; AT_ONCE]; SLOTS / AT_ONCE],
             count: 0,
-            wagons: [Wagon::default(); SLOTS],
         }
     }
 
@@ -217,7 +220,9 @@ impl<'a> Inside<'a> {
         let to = destination(ip);
         self.fib.prefetch(to.into());
         cut(buf, inner + total_length(ip));
-        self.wagons[self.count % SLOTS] = Wagon { destination: to, slot };
+        let slot = usize::from(slot);
+        self.destinations[slot / AT_ONCE][slot % AT_ONCE] = to;
+        self.places[slot / AT_ONCE].insert(slot % AT_ONCE);
         self.count += 1;
         true
     }
@@ -248,62 +253,47 @@ impl<'a> Inside<'a> {
     /// Looks them all up and sends them on.
     #[inline(never)]
     pub(super) fn forward<B: PacketBuf>(&self, walk: &mut Walk<B>, sas: &Sas) {
-        let wagons = self.wagons.get(..self.count).unwrap_or_default();
-        walk.counters.count_node(Node::GreDecap, wagons.len());
-        let mut trains = wagons.chunks(AT_ONCE).peekable();
-        while let Some(wagons) = trains.next() {
-            let mut train = Train::EMPTY;
-            wagons.iter().for_each(|wagon| train.push(wagon.destination, wagon.slot));
-            // Those of the next are on their way while this one is worked on.
-            for wagon in trains.peek().copied().unwrap_or_default() {
-                if let Some(buf) = walk.bufs.get(usize::from(wagon.slot)) {
-                    buf.prefetch_descriptor();
-                }
-            }
+        walk.counters.count_node(Node::GreDecap, self.count);
+        let rows = self.places.iter().zip(&self.destinations).enumerate();
+        for (row, (places, destinations)) in rows.filter(|(_, (places, _))| !places.is_empty()) {
+            let slots = row * AT_ONCE..walk.bufs.len().min((row + 1) * AT_ONCE);
+            let train = Train { slots, places: *places, destinations: *destinations };
             ip_lookup::forward(walk, self.tables, sas, &train, &self.new);
         }
     }
 }
 
-/// Work of the same kind on packets that classify has just seen, behind IPv4 without options: what is most goes on to be looked up at once, if it is of
-/// one tunnel; all else waits for [`run`]: what is sent leaves in the order in which it came, whoever was done first. `came`: what is
-/// known of all of them as they came.
+/// Work of the same kind on packets that classify has just seen, behind IPv4 without options, for our address `local`: what is most goes on to be
+/// looked up at once, if it is of one tunnel; all else waits for [`run`]: what is sent leaves in the order in which it came, whoever was done
+/// first. `came`: what is known of all of them as they came.
 #[inline(never)]
 pub(super) fn forward<B: PacketBuf>(
     walk: &mut Walk<B>,
     tables: &Tables,
     sas: &Sas,
-    wagons: &[Wagon],
+    slots: &Range<usize>,
+    places: Places,
+    local: u32,
     came: &Meta,
 ) {
-    let point_to_point = tables.decap.v4.point_to_point;
-    let mut last: Option<Found<'_>> = None;
-    let mut inside = Train::EMPTY;
-    for wagon in wagons {
-        let Some(buf) = walk.bufs.get_mut(usize::from(wagon.slot)) else { continue };
-        let bytes = buf.bytes();
-        if let Some(Plain { from, marks, key, ip, inner }) = plain(bytes) {
-            let (remote, key) = (if point_to_point { from } else { 0 }, Some(u32::from_be_bytes(key)));
-            let key = DecapKey { local: wagon.destination, remote, key, table: came.table };
-            if last.is_none() {
-                last = Found::by(tables, key).filter(|found| found.tunnel.domain == came.domain);
-            }
-            if let Some(Found { fib, tunnel, .. }) = last.as_ref().filter(|found| found.key == key)
-                && !(is_syn(ip, inner, bytes, tunnel.mss) | is_marked(ip, marks))
-            {
-                let (to, whole) = (destination(ip), inner + total_length(ip));
-                fib.prefetch(to.into());
-                if whole < bytes.len() {
-                    cut(buf, whole);
-                }
-                inside.push(to, wagon.slot);
-                continue;
-            }
-        }
-        hand_in::<B, { Node::Classify as u8 }>(walk, *wagon, came);
+    let bufs = walk.bufs.get_mut(slots.clone()).unwrap_or_default();
+    let mut inside = Train { slots: slots.clone(), ..Train::EMPTY };
+    let found = places.iter().find_map(|at| first_of(tables, bufs.get(at)?.bytes(), local, came));
+    let mut others = places;
+    if let Some(Found { key, tunnel, fib }) = &found {
+        let only = Only { key: key.key.unwrap_or_default(), remote: key.remote, mss: tunnel.mss, fib };
+        others = if key.remote == 0 {
+            take_all::<B, false>(bufs, places, &only, &mut inside.destinations)
+        } else {
+            take_all::<B, true>(bufs, places, &only, &mut inside.destinations)
+        };
+        inside.places = places.without(others);
     }
-    if let Some(Found { tunnel, .. }) = last.filter(|_| !inside.wagons().is_empty()) {
-        walk.counters.count_node(Node::GreDecap, inside.wagons().len());
+    for at in others.iter() {
+        hand_in::<B, { Node::Classify as u8 }>(walk, (slots.start + at) as u8, local, came);
+    }
+    if let Some(Found { tunnel, .. }) = found.filter(|_| !inside.places.is_empty()) {
+        walk.counters.count_node(Node::GreDecap, inside.places.count());
         let mut new = Meta { family: family::OUTER4, ..*came };
         enter(&mut new, tunnel, INNER_AT, 0);
         walk.end_lap(Some(Node::GreDecap));
@@ -311,12 +301,68 @@ pub(super) fn forward<B: PacketBuf>(
     }
 }
 
+/// The tunnel of a packet, if that is plain and the tunnel takes it.
+fn first_of<'a>(tables: &'a Tables, bytes: &[u8], local: u32, came: &Meta) -> Option<Found<'a>> {
+    let Plain { from, key, .. } = plain(bytes)?;
+    let remote = if tables.decap.v4.point_to_point { from } else { 0 };
+    let key = DecapKey { local, remote, key: Some(u32::from_be_bytes(key)), table: came.table };
+    Found::by(tables, key).filter(|found| found.tunnel.domain == came.domain)
+}
+
+/// What all packets of a train have that come out of a tunnel.
+struct Only<'a> {
+    key: u32,
+    /// Their source, of those of a point-to-point tunnel, if there is one.
+    remote: u32,
+    mss: u16,
+    fib: &'a Fib,
+}
+
+/// The loop of [`forward`]; which packets are something else. `REMOTE`: whether the source matters.
+#[inline(never)]
+fn take_all<B: PacketBuf, const REMOTE: bool>(
+    bufs: &mut [B],
+    places: Places,
+    only: &Only<'_>,
+    destinations: &mut [u32; AT_ONCE],
+) -> Places {
+    let Only { key, remote, mss, fib } = *only;
+    let [flags, key] = [u32::from_be_bytes(KEYED_IPV4), key].map(u32::to_be_bytes);
+    let mut keyed = [0; KEYED_LEN];
+    keyed.iter_mut().zip(flags.into_iter().chain(key)).for_each(|(to, from)| *to = from);
+    let (keyed, prefetch) = (u64::from_ne_bytes(keyed), fib.prefetches());
+    let refused = Places::refused(bufs.iter_mut().zip(destinations), |at, (buf, to)| {
+        let bytes = buf.bytes();
+        let Some(head) = bytes.first_chunk::<{ INNER_AT + ipv4::LEN }>() else { return false };
+        let (Some(outer), Some(ip)) = (outer::<{ ipv4::LEN }>(head), head.last_chunk::<{ ipv4::LEN }>())
+        else {
+            return false;
+        };
+        let gre = head.get(GRE_AT..).and_then(<[u8]>::first_chunk).map(|gre| u64::from_ne_bytes(*gre));
+        if gre != Some(keyed)
+            || !places.has(at)
+            || REMOTE && source(outer) != remote
+            || !is_plain(ip, bytes.len() - INNER_AT)
+            || is_syn(ip, INNER_AT, bytes, mss) | is_marked(ip, outer[1])
+        {
+            return false;
+        }
+        let whole = INNER_AT + total_length(ip);
+        *to = destination(ip);
+        prefetch((*to).into());
+        if whole < bytes.len() {
+            cut(buf, whole);
+        }
+        true
+    });
+    refused.and(places)
+}
+
 /// Hands a packet of such a train to [`run`].
 #[cold]
-pub(super) fn hand_in<B: PacketBuf, const FROM: u8>(walk: &mut Walk<B>, wagon: Wagon, came: &Meta) {
-    let Wagon { destination, slot } = wagon;
+pub(super) fn hand_in<B: PacketBuf, const FROM: u8>(walk: &mut Walk<B>, slot: u8, local: u32, came: &Meta) {
     walk.meta[usize::from(slot)] =
-        Meta { destination, family: family::OUTER4, offset: GRE_AT as u16, ..*came };
+        Meta { destination: local, family: family::OUTER4, offset: GRE_AT as u16, ..*came };
     walk.frames.hand::<FROM, ME>(slot);
 }
 

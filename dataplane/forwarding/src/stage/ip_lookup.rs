@@ -17,14 +17,15 @@
 use std::ops::Range;
 
 use wire::buf::PacketBuf;
+use wire::{esp, udp};
 
-use super::{midchain, rewrite, room_v4};
+use super::{Ahead, midchain, rewrite, room_v4};
 use crate::DropReason;
 use crate::adjacency::{
-    Adjacency, AdjacencyId, KEYED_LEN, KEYLESS_LEN, Kind, LINK_LEN, NOWHERE, flag, permit,
+    Adjacency, AdjacencyId, KEYED_LEN, KEYLESS_LEN, Kind, LINK_LEN, NOWHERE, Wanted, flag, permit,
 };
-use crate::burst::{AT_ONCE, End, Frame, Frames, Meta, SLOTS, Sent, Train, family};
-use crate::counters::{Counters, Tally};
+use crate::burst::{AT_ONCE, End, Frame, Frames, Meta, Places, SLOTS, Train, family};
+use crate::counters::Tally;
 use crate::graph::Node;
 use crate::packet::{current, flow};
 use crate::sa::Sas;
@@ -39,23 +40,51 @@ const TRIES: u8 = 4;
 /// Packets of the queue that are looked up at once: more than of a train, since no other node's work is done with theirs.
 const QUEUED: usize = 32;
 
+/// Where an inner packet starts that came in ESP over IPv4, in transport mode, in GRE with a key; and if ESP was in UDP.
+const SEALED_LEN: usize = KEYED_LEN + esp::LEN;
+const SEALED_IN_UDP: usize = SEALED_LEN + udp::LEN;
+
 /// A packet's adjacency, and what is in the slot of that.
 #[derive(Clone, Copy)]
 struct Found<'a> {
     entry: &'a Adjacency,
     id: AdjacencyId,
-    slot: u8,
 }
 
 impl Found<'_> {
-    const NONE: Self = Self { entry: &NOWHERE, id: AdjacencyId::new(0, 0), slot: 0 };
+    const NONE: Self = Self { entry: &NOWHERE, id: AdjacencyId::new(0, 0) };
+}
+
+/// Those of a train, by place.
+struct FoundAll<'a> {
+    entries: [&'a Adjacency; AT_ONCE],
+    ids: [AdjacencyId; AT_ONCE],
+}
+
+impl<'a> FoundAll<'a> {
+    const NONE: Self = Self { entries: [&NOWHERE; AT_ONCE], ids: [AdjacencyId::new(0, 0); AT_ONCE] };
+
+    fn first(&self, places: Places) -> Option<&'a Adjacency> {
+        places.iter().next().map(|at| self.entries[at])
+    }
+}
+
+/// The packet in a slot, with its adjacency.
+#[derive(Clone, Copy)]
+struct Waiting<'a> {
+    found: Found<'a>,
+    slot: u8,
+}
+
+impl Waiting<'_> {
+    const NONE: Self = Self { found: Found::NONE, slot: 0 };
 }
 
 #[inline(never)]
 pub(crate) fn run<B: PacketBuf>(walk: &mut Walk<B>, tables: &Tables, sas: &Sas) {
     let frame = walk.frames.take(Node::IpLookup);
     walk.enter(frame);
-    let mut found = [Found::NONE; QUEUED];
+    let mut found = [Waiting::NONE; QUEUED];
     let mut from = 0;
     while from < frame.len() {
         let places = from..(from + QUEUED).min(frame.len());
@@ -79,7 +108,7 @@ fn look_up<'a, B: PacketBuf>(
     tables: &'a Tables,
     frame: Frame,
     places: Range<usize>,
-    found: &mut [Found<'a>],
+    found: &mut [Waiting<'a>],
 ) {
     let Walk { meta, frames, counters, .. } = walk;
     let (meta, tally) = (&mut **meta, counters.adjacencies());
@@ -94,31 +123,32 @@ fn look_up<'a, B: PacketBuf>(
         }
         let id = AdjacencyId::from_word(fib.lookup(meta.destination.into()));
         meta.adjacency = id;
-        *found = Found { entry: tables.adjacencies.slot(id), id, slot };
-        memory::prefetch_read(found.entry);
+        let entry = tables.adjacencies.slot(id);
+        *found = Waiting { found: Found { entry, id }, slot };
+        memory::prefetch_read(entry);
         tally.prefetch(id);
     }
 }
 
 /// What is most leaves here, packet by packet, as of [`leave`]; all else is handed on. The node that most packets went through.
 #[inline(never)]
-fn send<B: PacketBuf>(walk: &mut Walk<B>, tables: &Tables, sas: &Sas, found: &[Found<'_>]) -> Node {
+fn send<B: PacketBuf>(walk: &mut Walk<B>, tables: &Tables, sas: &Sas, found: &[Waiting<'_>]) -> Node {
     let Walk { bufs, meta, frames, counters, secret, sent, ip_id, .. } = walk;
     let (bufs, metas, tally) = (bufs.as_mut_slice(), &mut **meta, counters.adjacencies());
     let way = Onward { tables, secret: *secret };
     let (mut rewritten, mut encapped, mut to_seal, mut number) = (0, 0, 0, *ip_id);
     let mut total = *sent;
-    if let Some(Found { entry, .. }) = found.first() {
-        total.expect(entry.port);
+    if let Some(first) = found.first() {
+        total.expect(first.found.entry.port);
     }
-    for &Found { entry, id, slot } in found {
+    for &Waiting { found: Found { entry, id }, slot } in found {
         let Some(buf) = bufs.get_mut(usize::from(slot)) else { continue };
         let meta = &mut metas[usize::from(slot)];
         let refused = (entry.epoch ^ id.epoch()) | entry.wants & !meta.permits;
         if refused == 0 && entry.kind == Kind::Neighbour && entry.form == LINK_LEN as u8 {
             let room = room_v4(buf, meta.offset.into(), LINK_LEN, entry.mtu, meta.hops);
-            if let Some((frame, len)) = room {
-                rewrite::link_v4(entry, frame, meta.hops);
+            if let Some(len) = room {
+                rewrite::link_v4(entry, buf.bytes_mut(), meta.hops);
                 tally.count(id, len);
                 total.differ |= meta.leave(entry.port) ^ total.port;
                 rewritten += 1;
@@ -142,8 +172,13 @@ fn send<B: PacketBuf>(walk: &mut Walk<B>, tables: &Tables, sas: &Sas, found: &[F
         way.send::<B, ME>(buf, meta, frames, slot, entry);
     }
     (*sent, *ip_id) = (total, number);
-    count(counters, sent, Node::Rewrite, rewritten, 0);
-    count(counters, sent, Node::Midchain, encapped, 0);
+    sent.packets += rewritten + encapped;
+    if rewritten != 0 {
+        counters.count_node(Node::Rewrite, rewritten);
+    }
+    if encapped != 0 {
+        counters.count_node(Node::Midchain, encapped);
+    }
     if to_seal != 0 {
         counters.count_node(Node::Midchain, to_seal);
     }
@@ -163,207 +198,207 @@ pub(super) fn forward<B: PacketBuf>(
     train: &Train,
     new: &Meta,
 ) {
-    let wagons = train.wagons();
-    walk.counters.count_node(Node::IpLookup, wagons.len());
-    let mut found = [Found::NONE; AT_ONCE];
-    let (tally, slot) = (walk.counters.adjacencies(), tables.adjacencies.slots());
-    let lookup = tables.fibs[usize::from(new.table)].v4.lookups();
-    for (found, wagon) in found.iter_mut().zip(wagons) {
-        let id = AdjacencyId::from_word(lookup(wagon.destination.into()));
-        *found = Found { entry: slot(id), id, slot: wagon.slot };
-        memory::prefetch_read(found.entry);
-        tally.prefetch(id);
-    }
+    walk.counters.count_node(Node::IpLookup, train.places.count());
+    let mut found = FoundAll::NONE;
+    let ahead = Ahead { bufs: walk.bufs.get(train.slots.end..).unwrap_or_default(), grows: walk.grows };
+    look_up_train(tables, walk.counters.adjacencies(), train, new.table, &ahead, &mut found);
     walk.end_lap(Some(Node::IpLookup));
-    let found = found.get_mut(..wagons.len()).unwrap_or_default();
-    // Where they start and that they are in transit, the compiler is told, which makes shorter loops of it.
-    let came = Came { hops: 1, ..Came::of(new) };
-    let (left, mut most) = match came.offset {
-        LINK_LEN => leave(walk, found, |_| Came { offset: LINK_LEN, hops: 1, ..came }),
-        KEYED_LEN => leave(walk, found, |_| Came { offset: KEYED_LEN, hops: 1, ..came }),
-        _ => leave(walk, found, |_| came),
+    // Where they start, the compiler is told, which makes shorter loops of it; in transit they all are.
+    let came = Came { slots: train.slots.clone(), network: new.network, permits: new.permits };
+    let (left, mut most) = match usize::from(new.offset) {
+        LINK_LEN => leave::<B, LINK_LEN>(walk, &mut found, train.places, &came),
+        KEYED_LEN => leave::<B, KEYED_LEN>(walk, &mut found, train.places, &came),
+        SEALED_LEN => leave::<B, SEALED_LEN>(walk, &mut found, train.places, &came),
+        SEALED_IN_UDP => leave::<B, SEALED_IN_UDP>(walk, &mut found, train.places, &came),
+        _ => (train.places, Node::IpLookup),
     };
-    if left != 0 {
-        let rest = found.get(..left).unwrap_or_default();
-        write_metas(walk, rest, train, new);
-        let of_rest = send(walk, tables, sas, rest);
+    if !left.is_empty() {
+        let mut rest = [Waiting::NONE; AT_ONCE];
+        let count = write_metas(walk, &found, left, train, new, &mut rest);
+        let of_rest = send(walk, tables, sas, rest.get(..count).unwrap_or_default());
         most = if most == Node::IpLookup { of_rest } else { most };
     }
     walk.end_lap(Some(most));
 }
 
-/// Writes what is known of those of a train that do not leave at once.
+/// Destination to adjacency, of a train.
 #[inline(always)]
-fn write_metas<B>(walk: &mut Walk<B>, rest: &[Found<'_>], train: &Train, new: &Meta) {
-    // Both are in order.
-    let mut wagons = train.wagons().iter();
-    for Found { id, slot, .. } in rest {
-        let Some(wagon) = wagons.find(|wagon| wagon.slot == *slot) else { return };
-        let meta = &mut walk.meta[usize::from(*slot)];
-        *meta = *new;
-        meta.destination = wagon.destination;
-        meta.adjacency = *id;
+fn look_up_train<'a, B: PacketBuf>(
+    tables: &'a Tables,
+    tally: Tally<'_>,
+    train: &Train,
+    table: u16,
+    ahead: &Ahead<'_, B>,
+    found: &mut FoundAll<'a>,
+) {
+    let (slot, lookup) = (tables.adjacencies.slots(), tables.fibs[usize::from(table)].v4.lookups());
+    let find = |to: u32, entry: &mut &'a Adjacency, id: &mut AdjacencyId| {
+        *id = AdjacencyId::from_word(lookup(to.into()));
+        *entry = slot(*id);
+        memory::prefetch_read(*entry);
+        tally.prefetch(*id);
+    };
+    let (count, FoundAll { entries, ids }) = (train.slots.len(), found);
+    if train.places == Places::up_to(count) {
+        let to = train.destinations.get(..count).unwrap_or_default();
+        for (at, ((to, entry), id)) in to.iter().zip(entries).zip(ids).enumerate() {
+            ahead.ask(at);
+            find(*to, entry, id);
+        }
+    } else {
+        (0..AT_ONCE).for_each(|at| ahead.ask(at));
+        for at in train.places.iter() {
+            find(train.destinations[at], &mut entries[at], &mut ids[at]);
+        }
     }
 }
 
-/// What of [`Meta`] the way of a packet depends on that leaves at once.
-#[derive(Clone, Copy)]
+/// Writes what is known of those of a train that do not leave at once; how many they are.
+#[inline(always)]
+fn write_metas<'a, B>(
+    walk: &mut Walk<B>,
+    found: &FoundAll<'a>,
+    left: Places,
+    train: &Train,
+    new: &Meta,
+    rest: &mut [Waiting<'a>; AT_ONCE],
+) -> usize {
+    let mut count = 0;
+    for (at, rest) in left.iter().zip(rest) {
+        let found = Found { entry: found.entries[at], id: found.ids[at] };
+        let slot = train.slots.start + at;
+        let meta = &mut walk.meta[slot % SLOTS];
+        *meta = *new;
+        meta.destination = train.destinations[at];
+        meta.adjacency = found.id;
+        *rest = Waiting { found, slot: slot as u8 };
+        count += 1;
+    }
+    count
+}
+
+/// What all packets of a train have in common that leave at once.
 struct Came {
-    offset: usize,
+    slots: Range<usize>,
     network: u16,
     permits: u8,
-    hops: u8,
-}
-
-impl Came {
-    #[inline(always)]
-    fn of(meta: &Meta) -> Self {
-        let Meta { offset, network, permits, hops, .. } = *meta;
-        Self { offset: offset.into(), network, permits, hops }
-    }
 }
 
 /// What is most, IPv4 to a neighbour or into a tunnel, leaves here, or goes to esp-encrypt at once ([`send`]): its adjacency is at hand,
-/// and so is its header; who does the work of rewrite and midchain later would have to fetch both again. Here what goes in the clear, a loop
-/// for each kind. How many are left, in front and in order, and the node that most went through.
+/// and so is its header; who does the work of rewrite and midchain later would have to fetch both again. Here what goes in the clear, which is
+/// `OFFSET` bytes behind the front of its buffer: a loop for each kind, for what is like the first. Which are left, and the node that most
+/// went through.
 #[inline(always)]
-fn leave<B: PacketBuf>(
+fn leave<B: PacketBuf, const OFFSET: usize>(
     walk: &mut Walk<B>,
-    found: &mut [Found<'_>],
-    came: impl Fn(&Meta) -> Came + Copy,
-) -> (usize, Node) {
-    let all = found.len();
-    let Some(Found { entry: first, slot, .. }) = found.first() else { return (all, Node::IpLookup) };
-    walk.sent.expect(first.port);
-    let is_tunnel = first.kind == Kind::Midchain;
-    walk.grows = is_tunnel && came(&walk.meta[usize::from(*slot)]).offset < first.form.into();
-    let (left, most) = if !is_tunnel {
-        (link(walk, found, came), Node::Rewrite)
-    } else if first.flags & flag::ESP != 0 {
-        return (all, Node::IpLookup);
-    } else if first.form == KEYLESS_LEN as u8 {
-        (encap::<B, KEYLESS_LEN>(walk, found, came), Node::Midchain)
+    found: &mut FoundAll<'_>,
+    places: Places,
+    came: &Came,
+) -> (Places, Node) {
+    let Some(entry) = found.first(places) else { return (places, Node::IpLookup) };
+    walk.sent.expect(entry.port);
+    let (left, node) = leave_like::<B, OFFSET>(walk, entry, found, places, came);
+    let most = if left == places { Node::IpLookup } else { node };
+    let Some(other) = found.first(left) else { return (left, most) };
+    // Those of another kind or port. Nobody is to send those again that are gone.
+    for at in places.without(left).iter() {
+        found.entries[at] = &NOWHERE;
+    }
+    (leave_like::<B, OFFSET>(walk, other, found, left, came).0, most)
+}
+
+/// Those that go by an adjacency like this one: which are left, and the node that the others went through.
+#[inline(always)]
+fn leave_like<B: PacketBuf, const OFFSET: usize>(
+    walk: &mut Walk<B>,
+    like: &Adjacency,
+    found: &FoundAll<'_>,
+    places: Places,
+    came: &Came,
+) -> (Places, Node) {
+    let form = if like.form == KEYLESS_LEN as u8 { KEYLESS_LEN } else { KEYED_LEN };
+    let Walk { bufs, counters, ip_id, grows, .. } = &mut *walk;
+    *grows = like.kind == Kind::Midchain && OFFSET < form;
+    if like.flags & flag::ESP != 0 {
+        return (places, Node::IpLookup);
+    }
+    let (bufs, tally) = (bufs.get_mut(came.slots.clone()).unwrap_or_default(), counters.adjacencies());
+    let (left, node) = if like.kind != Kind::Midchain {
+        let wanted = Wanted::new(like, Kind::Neighbour, LINK_LEN, came.permits, 0, 0);
+        (link_all::<B, OFFSET>(bufs, tally, found, wanted), Node::Rewrite)
     } else {
-        (encap::<B, KEYED_LEN>(walk, found, came), Node::Midchain)
+        let of_flags = flag::PLAIN | flag::ESP;
+        let wanted = Wanted::new(like, Kind::Midchain, form, came.permits, flag::PLAIN, of_flags);
+        let id = ip_id.wrapping_add(1);
+        let left = if form == KEYLESS_LEN {
+            encap_all::<B, OFFSET, KEYLESS_LEN>(bufs, tally, found, wanted, came.network, id)
+        } else {
+            encap_all::<B, OFFSET, KEYED_LEN>(bufs, tally, found, wanted, came.network, id)
+        };
+        (left, Node::Midchain)
     };
-    let most = if left == all { Node::IpLookup } else { most };
-    let rest = found.get_mut(..left).unwrap_or_default();
-    match (rest.is_empty(), is_tunnel) {
-        (true, _) => (0, most),
-        (false, true) => (link(walk, rest, came), most),
-        (false, false) => (encap::<B, KEYED_LEN>(walk, rest, came), most),
-    }
-}
-
-/// Sends what goes to a neighbour; how many are left, in front.
-#[inline(always)]
-fn link<B: PacketBuf>(walk: &mut Walk<B>, found: &mut [Found<'_>], came: impl Fn(&Meta) -> Came) -> usize {
-    let Walk { bufs, meta, counters, sent, .. } = walk;
-    let (left, differ) = link_all(bufs, meta, counters.adjacencies(), sent.port, found, came);
-    count(counters, sent, Node::Rewrite, found.len() - left, differ);
-    left
-}
-
-/// The loop of [`link`], by itself, so that what it needs has room in registers; and the bits in which ports differ from `port`.
-#[inline(never)]
-fn link_all<B: PacketBuf>(
-    bufs: &mut [B],
-    metas: &mut [Meta; SLOTS],
-    tally: Tally<'_>,
-    port: u16,
-    found: &mut [Found<'_>],
-    came: impl Fn(&Meta) -> Came,
-) -> (usize, u16) {
-    let (mut left, mut differ) = (0, 0);
-    for at in 0..found.len() {
-        let Found { entry, id, slot } = found[at];
-        let (Some(buf), meta) = (bufs.get_mut(usize::from(slot)), &mut metas[usize::from(slot)]) else {
-            continue;
-        };
-        let came = came(meta);
-        if entry.takes(Kind::Neighbour, LINK_LEN, id, came.permits)
-            && let Some((frame, len)) = room_v4(buf, came.offset, LINK_LEN, entry.mtu, came.hops)
-        {
-            tally.count(id, len);
-            differ |= meta.leave(entry.port) ^ port;
-            rewrite::link_v4(entry, frame, came.hops);
-        } else {
-            found[left] = found[at];
-            left += 1;
+    let (left, gone) = (left.and(places), places.without(left));
+    if !gone.is_empty() {
+        if node == Node::Midchain {
+            walk.ip_id = walk.ip_id.wrapping_add(came.slots.len() as u16);
         }
+        let count = walk.sent.send_train(&mut walk.meta, came.slots.start, gone, like.port);
+        walk.counters.count_node(node, count);
     }
-    (left, differ)
+    (left, node)
 }
 
-/// Sends what goes into a tunnel in the clear, with `LEN` bytes of outer frame, and not back to where it came from; how many are left, in
-/// front.
-#[inline(always)]
-fn encap<B: PacketBuf, const LEN: usize>(
-    walk: &mut Walk<B>,
-    found: &mut [Found<'_>],
-    came: impl Fn(&Meta) -> Came,
-) -> usize {
-    let Walk { bufs, meta, counters, sent, ip_id, .. } = walk;
-    let tally = counters.adjacencies();
-    let (left, differ) =
-        encap_all::<B, LEN>(bufs, meta, tally, sent.port, found, ip_id.wrapping_add(1), came);
-    let gone = found.len() - left;
-    *ip_id = ip_id.wrapping_add(gone as u16);
-    count(counters, sent, Node::Midchain, gone, differ);
-    left
-}
-
-/// The loop of [`encap`]. The packets' identifications are `first` and those behind it.
+/// Sends what goes to a neighbour; which are left.
 #[inline(never)]
-fn encap_all<B: PacketBuf, const LEN: usize>(
+fn link_all<B: PacketBuf, const OFFSET: usize>(
     bufs: &mut [B],
-    metas: &mut [Meta; SLOTS],
     tally: Tally<'_>,
-    port: u16,
-    found: &mut [Found<'_>],
+    found: &FoundAll<'_>,
+    wanted: Wanted,
+) -> Places {
+    Places::refused(bufs.iter_mut().zip(&found.entries).zip(&found.ids), |_, ((buf, entry), &id)| {
+        if entry.is(wanted, id)
+            && let Some(len) = room_v4(buf, OFFSET, LINK_LEN, entry.mtu, 1)
+        {
+            rewrite::link_v4(entry, buf.bytes_mut(), 1);
+            tally.count(id, len);
+            return true;
+        }
+        false
+    })
+}
+
+/// Sends what goes into a tunnel in the clear, with `LEN` bytes of outer frame, and not back to `network` where it came from; which are
+/// left. The packets' identifications are `first` and those behind it.
+#[inline(never)]
+fn encap_all<B: PacketBuf, const OFFSET: usize, const LEN: usize>(
+    bufs: &mut [B],
+    tally: Tally<'_>,
+    found: &FoundAll<'_>,
+    wanted: Wanted,
+    network: u16,
     first: u16,
-    came: impl Fn(&Meta) -> Came,
-) -> (usize, u16) {
-    let (mut left, mut differ) = (0, 0);
-    for at in 0..found.len() {
-        let Found { entry, id, slot } = found[at];
-        let (Some(buf), meta) = (bufs.get_mut(usize::from(slot)), &mut metas[usize::from(slot)]) else {
-            continue;
-        };
-        let came = came(meta);
-        if entry.takes(Kind::Midchain, LEN, id, came.permits)
-            && entry.network != came.network
-            && midchain::is_clear::<LEN>(entry)
-            && let Some((frame, len)) = room_v4(buf, came.offset, LEN, entry.mtu, came.hops)
+) -> Places {
+    Places::refused(bufs.iter_mut().zip(&found.entries).zip(&found.ids), |at, ((buf, entry), &id)| {
+        if entry.is(wanted, id)
+            && entry.network != network
+            && let Some(len) = room_v4(buf, OFFSET, LEN, entry.mtu, 1)
         {
+            midchain::encap_v4::<LEN>(entry, buf.bytes_mut(), len, 1, first.wrapping_add(at as u16));
             tally.count(id, len);
-            differ |= meta.leave(entry.port) ^ port;
-            midchain::encap_v4::<LEN>(entry, frame, len, came.hops, first.wrapping_add((at - left) as u16));
-        } else {
-            found[left] = found[at];
-            left += 1;
+            return true;
         }
-    }
-    (left, differ)
-}
-
-/// Counts packets for the node whose work was done here.
-#[inline(always)]
-fn count(counters: &Counters, sent: &mut Sent, node: Node, packets: usize, differ: u16) {
-    if packets != 0 {
-        sent.packets += packets;
-        sent.differ |= differ;
-        counters.count_node(node, packets);
-    }
+        false
+    })
 }
 
 /// The same while somebody wants to see packets at nodes: each is handed on.
 #[cold]
 #[inline(never)]
-fn hand_on<B: PacketBuf>(walk: &mut Walk<B>, tables: &Tables, found: &[Found<'_>]) {
+fn hand_on<B: PacketBuf>(walk: &mut Walk<B>, tables: &Tables, found: &[Waiting<'_>]) {
     let Walk { bufs, meta, frames, secret, .. } = walk;
     let way = Onward { tables, secret: *secret };
-    for Found { entry, slot, .. } in found {
+    for Waiting { found: Found { entry, .. }, slot } in found {
         if let Some(buf) = bufs.get(usize::from(*slot)) {
             way.send::<B, ME>(buf, &mut meta[usize::from(*slot)], frames, *slot, entry);
         }

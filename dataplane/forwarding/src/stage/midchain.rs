@@ -77,13 +77,7 @@ pub(crate) fn run<B: PacketBuf>(walk: &mut Walk<B>, tables: &Tables, sas: &Sas) 
     (walk.sent, walk.ip_id) = (sent, id);
 }
 
-/// Whether it puts `LEN` bytes of Ethernet without a tag, IPv4 and GRE in front of a packet, and nothing is sealed: what is most.
-#[inline(always)]
-pub(super) fn is_clear<const LEN: usize>(entry: &Adjacency) -> bool {
-    entry.flags & (flag::PLAIN | flag::ESP) == flag::PLAIN && entry.form == LEN as u8
-}
-
-/// Puts them in front of an IPv4 packet of `len` bytes for which there is room ([`room_v4`]).
+/// Puts `LEN` bytes of Ethernet without a tag, IPv4 and GRE in front of an IPv4 packet of `len` bytes for which there is room ([`room_v4`]).
 #[inline(always)]
 pub(super) fn encap_v4<const LEN: usize>(entry: &Adjacency, frame: &mut [u8], len: usize, hops: u8, id: u16) {
     let emitted = Outer { entry, len, id, hops }.emit::<LEN>(frame);
@@ -103,7 +97,8 @@ pub(super) fn encap_clear<B: PacketBuf>(
         return None;
     }
     let (form, hops) = (usize::from(entry.form), meta.hops);
-    let (frame, len) = room_v4(buf, meta.offset.into(), form, entry.mtu, hops)?;
+    let len = room_v4(buf, meta.offset.into(), form, entry.mtu, hops)?;
+    let frame = buf.bytes_mut();
     if form == KEYED_LEN {
         encap_v4::<KEYED_LEN>(entry, frame, len, hops, id);
     } else {
@@ -276,7 +271,7 @@ impl Outer<'_> {
         if inner[9] == ipv4::TCP {
             self.clamp_syn(packet);
         }
-        *outer = *ready;
+        put(outer, ready);
         let header = outer.get_mut(LINK_LEN..)?.first_chunk_mut()?;
         self.finish_v4(header, self.len + LEN - LINK_LEN, tos, df);
         Some(())
@@ -422,6 +417,20 @@ impl Outer<'_> {
             Some(flags) if !v6 => flags & DF,
             _ if self.len > ipv6::MIN_MTU => DF,
             _ => 0,
+        }
+    }
+}
+
+/// Copies 32 to 48 bytes in three words, of which the last overlaps the one before it.
+#[inline(always)]
+fn put<const LEN: usize>(place: &mut [u8; LEN], ready: &[u8; LEN]) {
+    const WORD: usize = 16;
+    const { assert!(LEN >= 2 * WORD && LEN <= 3 * WORD) };
+    for at in [0, WORD, LEN - WORD] {
+        let from = ready.get(at..).and_then(<[u8]>::first_chunk::<WORD>);
+        let to = place.get_mut(at..).and_then(<[u8]>::first_chunk_mut::<WORD>);
+        if let Some((to, from)) = to.zip(from) {
+            *to = *from;
         }
     }
 }

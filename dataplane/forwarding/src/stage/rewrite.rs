@@ -35,9 +35,9 @@ pub(crate) fn run<B: PacketBuf>(walk: &mut Walk<B>, tables: &Tables) {
         let entry = tables.adjacencies.slot(meta.adjacency);
         if meta.family & family::V6 == 0
             && entry.form == LINK_LEN as u8
-            && let Some((frame, len)) = room_v4(buf, meta.offset.into(), LINK_LEN, entry.mtu, meta.hops)
+            && let Some(len) = room_v4(buf, meta.offset.into(), LINK_LEN, entry.mtu, meta.hops)
         {
-            link_v4(entry, frame, meta.hops);
+            link_v4(entry, buf.bytes_mut(), meta.hops);
             tally.count(meta.adjacency, len);
             sent.send(meta, entry.port);
             continue;
