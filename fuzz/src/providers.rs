@@ -1,6 +1,6 @@
 //! AES-GCM: whatever is to be encrypted or opened, all providers do the same.
 
-use aead::{Burst, ICV, Key, Packet, Provider, open, open_one, seal, seal_one};
+use aead::{Burst, ICV, Key, Packet, Provider, Soon, open, open_one, seal, seal_one};
 
 /// Longest text of a packet that bytes can ask for, in bytes: more than there are bytes, which are then used again.
 const LONGEST: usize = 4096;
@@ -161,9 +161,9 @@ impl Burst for Texts<'_> {
         Some(self.fields.packet(self.key, at, &mut self.buffer[begin..begin + length]))
     }
 
-    fn ahead(&mut self, at: usize) -> Option<(&Key, &[u8])> {
+    fn ahead(&mut self, at: usize) -> Option<Soon> {
         let (begin, length) = *self.places.get(at)?;
-        Some((self.key, &self.buffer[begin..begin + length]))
+        Some(Soon::of(self.key, &self.buffer[begin..begin + length]))
     }
 
     fn sealed(&mut self, _: usize) {}

@@ -7,7 +7,7 @@
 use std::fmt;
 use std::ops::Range;
 
-use aead::{Burst, ICV, Key, Packet, Provider, open, open_one, seal};
+use aead::{Burst, ICV, Key, Packet, Provider, Soon, open, open_one, seal};
 use anyhow::ensure;
 use clap::{ValueEnum, value_parser};
 use memory::cycles;
@@ -190,9 +190,9 @@ impl Burst for Slots<'_> {
     }
 
     #[inline(always)]
-    fn ahead(&mut self, at: usize) -> Option<(&Key, &[u8])> {
+    fn ahead(&mut self, at: usize) -> Option<Soon> {
         let slot = self.slots.get(at)?;
-        Some((self.keys.get(slot.sa as usize)?, self.texts.get(slot.place())?))
+        Some(Soon::of(self.keys.get(slot.sa as usize)?, self.texts.get(slot.place())?))
     }
 
     fn sealed(&mut self, _: usize) {}

@@ -38,6 +38,13 @@ pub trait PacketBuf {
     /// tailroom.
     fn append(&mut self, count: usize) -> Option<&mut [u8]>;
 
+    /// The same, and returns the whole packet.
+    #[inline(always)]
+    fn grow(&mut self, count: usize) -> Option<&mut [u8]> {
+        self.append(count)?;
+        Some(self.bytes_mut())
+    }
+
     /// Cuts `count` bytes off the front; `false`, and no change, if the packet is shorter.
     #[must_use]
     fn trim_front(&mut self, count: usize) -> bool;

@@ -29,7 +29,7 @@ mod vectors;
 
 use key::Form;
 pub use key::{Key, KeyError};
-pub use packet::{AHEAD, Burst, ICV, MOST_TEXT, Packet};
+pub use packet::{AHEAD, Burst, ICV, MOST_TEXT, Packet, Soon};
 pub use provider::{Provider, UnknownProvider};
 
 /// Encrypts the packets of a burst and writes their ICVs, in order.

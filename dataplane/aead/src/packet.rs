@@ -28,6 +28,17 @@ pub struct Packet<'a> {
     pub text: &'a mut [u8],
 }
 
+/// What of a packet whose turn comes soon is to be asked of memory.
+#[derive(Debug, Clone, Copy)]
+pub struct Soon {
+    /// Where its key is.
+    pub key: *const Key,
+    /// Where its text begins.
+    pub text: *const u8,
+    /// Bytes of the text, its ICV included.
+    pub length: usize,
+}
+
 /// How many places before its turn a packet is looked at, at most.
 pub const AHEAD: usize = 3;
 
@@ -43,8 +54,8 @@ pub trait Burst {
     fn len(&self) -> usize;
 
     /// A look at a packet before its turn, once for each place in order, up to [`AHEAD`] places before its turn; `at` may be past the end.
-    /// Its key and text, if they are known: what is wanted of both is asked of memory.
-    fn ahead(&mut self, at: usize) -> Option<(&Key, &[u8])>;
+    /// Where its key and text are, if that is known: what is wanted of both is asked of memory.
+    fn ahead(&mut self, at: usize) -> Option<Soon>;
 
     /// The packet at a place below [`Burst::len`]; none: it is passed over.
     fn packet(&mut self, at: usize) -> Option<Packet<'_>>;
@@ -55,6 +66,15 @@ pub trait Burst {
     /// Told of each packet that was given to [`open`](crate::open) whether it is authentic, in order; it may be that the next one is opened
     /// before that. If not, its text is worth nothing.
     fn opened(&mut self, at: usize, authentic: bool);
+}
+
+impl Soon {
+    /// Of a key and a text that are there.
+    #[inline(always)]
+    #[must_use]
+    pub fn of(key: &Key, text: &[u8]) -> Self {
+        Self { key, text: text.as_ptr(), length: text.len() }
+    }
 }
 
 impl Packet<'_> {

@@ -24,7 +24,7 @@ mod setup;
 
 use std::arch::x86_64::*;
 
-use crate::packet::{AHEAD, Burst, ICV, Packet};
+use crate::packet::{AHEAD, Burst, ICV, Packet, Soon};
 
 /// What the kernels want of a key. It lies 16 bytes behind the beginning of a line ([`Key`](crate::Key)): three lines have all round keys
 /// of a key of 128 bits, four those of one of 256, the powers are the next four; what more than sixteen
@@ -75,14 +75,14 @@ impl Ahead {
     /// Asks for the lines of a packet's key that its text will want; the text itself is left to be asked for.
     #[inline(always)]
     fn ask<B: Burst>(self, burst: &mut B, at: usize) -> Coming {
-        let Some((key, text)) = burst.ahead(at) else { return Coming::nothing() };
-        let key: *const u8 = std::ptr::from_ref(key).cast();
+        let Some(Soon { key, text, length }) = burst.ahead(at) else { return Coming::nothing() };
+        let key: *const u8 = key.cast();
         let line = |at: usize| ask(key.wrapping_add(LINE * at));
         line(0);
         line(1);
         line(2);
         // Powers from the last line on that has any, four in each.
-        let blocks = text.len().saturating_sub(ICV).div_ceil(16) + 2;
+        let blocks = length.saturating_sub(ICV).div_ceil(16) + 2;
         line(7);
         if blocks > 4 {
             line(6);
@@ -100,8 +100,7 @@ impl Ahead {
         if self.long {
             line(3);
         }
-        let text = text.as_ptr_range();
-        Coming { next: text.start, last: text.end.wrapping_sub(1) }
+        Coming { next: text, last: text.wrapping_add(length).wrapping_sub(1) }
     }
 }
 

@@ -38,6 +38,33 @@ fn a_burst_is_worked_on_packet_by_packet_and_empty_places_are_passed_over() {
     }
 }
 
+/// Input: bursts of texts of each length up to more than one piece of a kernel, some of another length or under a key of 256 bits among them,
+/// some places empty. Output: each is sealed as alone.
+#[test]
+fn texts_of_any_lengths_beside_each_other_are_sealed_as_alone() {
+    for provider in usable() {
+        let keys = [(1, 16), (2, 16), (3, 32)].map(|(n, len)| Key::new(provider, &[n; 32][..len]).unwrap());
+        for length in 0..260 {
+            let others = [0, 1, 17, 64, 300].map(|other| (0, other));
+            let alike = [0, 1, 1, 0, 2, 0, 1].map(|key| (key, length));
+            let mixed = [(0, length), others[length % 5], (1, length), (0, length ^ 1), (1, length / 2)];
+            let all = [&alike[..], &mixed, &alike].concat();
+            let mut texts = Texts::new(&keys, all.into_iter().map(|(key, length)| (key, length + ICV)));
+            texts.skip.extend([length % 19, 13]);
+            let plain = texts.texts.clone();
+            seal(provider, &mut texts);
+            for (at, plain) in plain.iter().enumerate() {
+                let mut alone = plain.clone();
+                if !texts.skip.contains(&at) {
+                    seal_one(texts.packet_of(at, &mut alone));
+                }
+                assert_eq!(texts.texts[at], alone, "{provider} {length} {at}");
+                assert_eq!(texts.sealed.contains(&at), !texts.skip.contains(&at), "{provider} {length} {at}");
+            }
+        }
+    }
+}
+
 /// Input: a burst in which every provider's keys are mixed, given to each provider. Output: each packet is sealed and opened by its own
 /// key all the same.
 #[test]

@@ -194,6 +194,20 @@ impl PacketBuf for Mbuf {
     }
 
     #[inline(always)]
+    fn grow(&mut self, count: usize) -> Option<&mut [u8]> {
+        let raw = self.raw_mut();
+        let (room, len) = (usize::from(raw.buf_len) - usize::from(raw.data_off), usize::from(raw.data_len));
+        let len = len + count;
+        if len > room {
+            return None;
+        }
+        raw.data_len = len as u16;
+        raw.pkt_len += count as u32;
+        // SAFETY: so many bytes lie in the buffer, which is mapped and ours, and `self` is borrowed exclusively.
+        Some(unsafe { std::slice::from_raw_parts_mut(self.start(), len) })
+    }
+
+    #[inline(always)]
     fn trim_front(&mut self, count: usize) -> bool {
         let fits = count <= self.len();
         if fits {

@@ -59,6 +59,8 @@ pub(crate) mod family {
     pub(crate) const IN_UDP: u8 = 8;
     /// It is ESP that we have sealed: a frame, or an IP packet of the control plane's.
     pub(crate) const SEALED: u8 = 16;
+    /// It is to be ESP in UDP over IPv6, whose checksum wants all of it.
+    pub(crate) const TO_SUM: u8 = 32;
 }
 
 /// What the stages know of a packet. Numbers are in host order.
@@ -76,7 +78,7 @@ pub(crate) struct Meta {
     pub(crate) interface: u16,
     /// The network of the tunnel it came by if that redirects, else 0.
     pub(crate) network: u16,
-    /// See [`End`].
+    /// See [`End`]. Between midchain and esp-encrypt the port that it will leave by.
     pub(crate) target: u16,
     /// Place of the FIB table that it is looked up in: that of the interface.
     pub(crate) table: u16,
@@ -96,6 +98,8 @@ pub(crate) struct Meta {
     /// Whether it goes on by the adjacency that it has if it has to wait, and does not ask the FIB again: a copy of replicate, a piece,
     /// what goes by one of several ways or by the NHS, what the control plane sends to a peer.
     pub(crate) given: bool,
+    /// Between midchain and esp-encrypt what is behind the ESP header: a protocol number.
+    pub(crate) next_header: u8,
 }
 
 const _: () = assert!(size_of::<Meta>() == 32);
@@ -117,6 +121,7 @@ impl Meta {
         tries: 0,
         domain: 0,
         given: false,
+        next_header: 0,
     };
 
     /// What of it the way of a packet of some tunnel depends on, but for addresses, as one number: where it came by and in what. It is never
@@ -239,6 +244,12 @@ impl Frames {
     #[inline(always)]
     pub(crate) fn slots(&self, frame: Frame) -> [u8; SLOTS] {
         self.0[frame.node as usize].slots
+    }
+
+    /// The same of a node that is known beforehand.
+    #[inline(always)]
+    pub(crate) fn slot_of<const NODE: u8>(&self, at: usize) -> u8 {
+        self.0[const { NODE as usize }].slots[usize::from(at as u8)]
     }
 
     /// Whether a node has nothing to look at.

@@ -31,7 +31,7 @@ pub(crate) use inbound::{Inbound, InboundSa, Number, Opener};
 pub(crate) use job::Jobs;
 pub(crate) use lines::{InboundCount, Lines};
 pub(crate) use order::{Change, NewInbound, NewOutbound, Order, OrderSender, Orders, SlotPages, orders};
-pub(crate) use outbound::{Numbered, Outbound, OutboundSa, Sealer};
+pub(crate) use outbound::{Outbound, OutboundSa, Sealer};
 
 /// What an adjacency has in place of a slot if nothing protects it.
 pub(crate) const UNPROTECTED: u32 = u32::MAX;

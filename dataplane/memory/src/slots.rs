@@ -74,6 +74,13 @@ impl<T> HugeSlots<T> {
         *word |= bit;
     }
 
+    /// Where a place is, if there is one: for who asks the cache for more of it than a line.
+    #[inline(always)]
+    #[must_use]
+    pub fn address(&self, at: usize) -> *const T {
+        self.places.as_ptr().wrapping_add(at).cast()
+    }
+
     /// Asks the cache for the first line of a place.
     #[inline(always)]
     pub fn prefetch(&self, at: usize) {

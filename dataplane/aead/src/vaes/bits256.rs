@@ -50,6 +50,23 @@ pub(crate) fn is_possible() -> bool {
 pub(crate) unsafe fn seal(lines: &Lines, long: bool, fixed: Fixed, text: &mut [u8], coming: &mut Coming) {
     let (length, text) = (text.len() - ICV, text.as_mut_ptr());
     // SAFETY: the text goes on for 16 bytes behind the length.
+    unsafe { seal_text(lines, long, fixed, text, length, coming) }
+}
+
+/// [`seal`] as a part of its caller: the text, and its length without the ICV.
+///
+/// # Safety
+/// The text goes on for 16 bytes behind its length.
+#[inline(always)]
+unsafe fn seal_text(
+    lines: &Lines,
+    long: bool,
+    fixed: Fixed,
+    text: *mut u8,
+    length: usize,
+    coming: &mut Coming,
+) {
+    // SAFETY: as asked of the caller.
     unsafe {
         let tag = work::<false>(lines, long, fixed, text, length, coming);
         _mm_storeu_si128(text.add(length).cast(), tag);
@@ -548,7 +565,8 @@ pub(crate) fn seal_burst<B: Burst>(burst: &mut B) {
         match key.form() {
             // SAFETY: the text is as long as an ICV at least.
             Form::Vaes(lines) if packet.is_possible() => unsafe {
-                seal(lines, ahead.long, Fixed::of(&packet), packet.text, &mut coming)
+                let (text, length) = (packet.text.as_mut_ptr(), packet.text.len() - ICV);
+                seal_text(lines, ahead.long, Fixed::of(&packet), text, length, &mut coming)
             },
             _ => crate::seal_one(packet),
         }

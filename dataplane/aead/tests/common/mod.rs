@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use aead::{AHEAD, Burst, Key, Packet, Provider};
+use aead::{AHEAD, Burst, Key, Packet, Provider, Soon};
 
 /// The providers that this machine can run.
 pub(crate) fn usable() -> impl Iterator<Item = Provider> {
@@ -77,14 +77,14 @@ impl Burst for Texts<'_> {
         (!self.skip.contains(&at)).then(|| packet(&self.keys[self.of[at]], at, &mut self.texts[at]))
     }
 
-    fn ahead(&mut self, at: usize) -> Option<(&Key, &[u8])> {
+    fn ahead(&mut self, at: usize) -> Option<Soon> {
         if at == 0 {
             self.looked = 0;
             self.sealed.clear();
         }
         assert_eq!(at, self.looked, "each once, in order");
         self.looked += 1;
-        Some((&self.keys[*self.of.get(at)?], &self.texts[at]))
+        Some(Soon::of(&self.keys[*self.of.get(at)?], &self.texts[at]))
     }
 
     fn sealed(&mut self, at: usize) {

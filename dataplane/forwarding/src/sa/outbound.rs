@@ -80,14 +80,26 @@ impl Outbound {
         memory::prefetch_slice(&self.lines.outbound, slot as usize);
     }
 
-    /// Who seals for a slot.
+    /// The SA of a slot, if it is this worker's.
     #[inline(always)]
-    pub(crate) fn sealer(&self, slot: u32) -> Sealer<'_> {
+    pub(crate) fn own(&self, slot: u32) -> Option<OutboundSa<'_>> {
         let at = slot as usize;
-        let Some(line) = self.lines.outbound.get(at) else { return Sealer::Nobody };
-        if line.spi.load(Relaxed) != 0 {
-            return self.keys.get(at).map_or(Sealer::Nobody, |key| Sealer::Own(OutboundSa { line, key }));
+        let line = self.lines.outbound.get(at).filter(|line| line.spi.load(Relaxed) != 0)?;
+        Some(OutboundSa { line, key: self.keys.get(at)? })
+    }
+
+    /// Where the key of a slot is, if there is one.
+    #[inline(always)]
+    pub(crate) fn key_address(&self, slot: u32) -> *const aead::Key {
+        self.keys.address(slot as usize)
+    }
+
+    /// Who seals for a slot.
+    pub(crate) fn sealer(&self, slot: u32) -> Sealer<'_> {
+        if let Some(own) = self.own(slot) {
+            return Sealer::Own(own);
         }
+        let Some(line) = self.lines.outbound.get(slot as usize) else { return Sealer::Nobody };
         match line.elsewhere.load(Relaxed) {
             0 => Sealer::Nobody,
             worker => Sealer::Worker((worker - 1) as u16),

@@ -127,7 +127,7 @@ impl<P: Ports> aead::Burst for Opening<'_, '_, P> {
     }
 
     #[inline(always)]
-    fn ahead(&mut self, at: usize) -> Option<(&aead::Key, &[u8])> {
+    fn ahead(&mut self, at: usize) -> Option<aead::Soon> {
         self.approach(at);
         if at >= self.len {
             return None;
@@ -138,7 +138,7 @@ impl<P: Ports> aead::Burst for Opening<'_, '_, P> {
         match look(bytes, meta, slot, &self.sas) {
             Ok(job) => {
                 *self.jobs.at(at) = Some(job);
-                Some((job.key, bytes.get(usize::from(job.text)..)?))
+                Some(aead::Soon::of(job.key, bytes.get(usize::from(job.text)..)?))
             }
             Err(reason) => {
                 (*self.jobs.at(at), *self.refused.at(at)) = (None, Some(reason));

@@ -9,18 +9,17 @@
 //! 5. ESP in UDP over IPv6: the datagram's checksum (RFC 8200 §8.1). Over IPv4 it is 0 (RFC 3948 §2.1).
 //! 6. `tx`; or `fragment`, if it is more than the underlay takes and has to pass all the same (see midchain).
 //!
-//! 1 and 2 are done some packets ahead of the rest, so that key and text are on their way from memory ([`aead::Burst`]).
+//! Key and text are asked of memory some packets before their turn ([`aead::Burst`]).
 
 use model::sa::Lifetimes;
 use wire::buf::PacketBuf;
-use wire::{esp, ipv4, ipv6, udp};
+use wire::{esp, ipv6, udp};
 use zerocopy::{FromBytes, IntoBytes};
 
 use crate::DropReason;
-use crate::adjacency::{Adjacency, flag};
 use crate::burst::{End, Frame, Frames, Meta, SLOTS, Sent, family};
 use crate::graph::Node;
-use crate::sa::{Jobs, Numbered, Outbound, OutboundSa, Sas, Sealer};
+use crate::sa::{Outbound, OutboundSa, Sas, Sealer};
 use crate::tables::Tables;
 use crate::walk::Walk;
 
@@ -35,8 +34,7 @@ pub(crate) fn run<B: PacketBuf>(walk: &mut Walk<B>, tables: &Tables, sas: &Sas) 
     walk.enter(frame);
     let Walk { bufs, meta, frames, sent, .. } = walk;
     let outbound = &sas.outbound;
-    let jobs = Jobs::new();
-    aead::seal(sas.provider, &mut Sealing { bufs, meta, frames, sent, frame, tables, outbound, jobs });
+    aead::seal(sas.provider, &mut Sealing { bufs, meta, frames, sent, frame, tables, outbound });
 }
 
 /// The burst.
@@ -48,19 +46,6 @@ struct Sealing<'a, B> {
     frame: Frame,
     tables: &'a Tables,
     outbound: &'a Outbound,
-    jobs: Jobs<Job<'a>>,
-}
-
-/// A packet that has room for all of ESP.
-#[derive(Debug, Clone, Copy)]
-struct Job<'a> {
-    sa: OutboundSa<'a>,
-    entry: &'a Adjacency,
-    slot: u8,
-    /// Where ESP starts.
-    start: u16,
-    /// Bytes of what is to be encrypted, without its trailer.
-    payload: u16,
 }
 
 impl<B: PacketBuf> aead::Burst for Sealing<'_, B> {
@@ -70,28 +55,42 @@ impl<B: PacketBuf> aead::Burst for Sealing<'_, B> {
     }
 
     #[inline(always)]
-    fn ahead(&mut self, at: usize) -> Option<(&aead::Key, &[u8])> {
+    fn ahead(&mut self, at: usize) -> Option<aead::Soon> {
         if at >= self.frame.len() {
             return None;
         }
-        let Self { bufs, meta, frames, frame, tables, outbound, jobs, .. } = self;
-        let job = jobs.at(at);
-        *job = None;
-        let slot = frames.slot(*frame, at);
+        let slot = usize::from(self.frames.slot_of::<ME>(at));
+        let (bytes, meta) = (self.bufs.get(slot)?.bytes(), &self.meta[slot]);
+        self.outbound.prefetch(meta.destination);
+        let start = usize::from(meta.offset) + esp::LEN;
+        let (key, text) = (self.outbound.key_address(meta.destination), bytes.as_ptr().wrapping_add(start));
+        let payload = bytes.len().saturating_sub(start);
+        Some(aead::Soon { key, text, length: esp::text_len(payload) + esp::ICV })
+    }
+
+    /// Not before its turn is anything written: its trailer lies where nobody has looked yet, and a store that waits for memory holds up all
+    /// that is stored behind it.
+    #[inline(always)]
+    fn packet(&mut self, at: usize) -> Option<aead::Packet<'_>> {
+        let Self { bufs, meta, frames, sent, outbound, .. } = self;
+        let slot = frames.slot_of::<ME>(at);
         let (buf, meta) = (bufs.get_mut(usize::from(slot))?, &mut meta[usize::from(slot)]);
-        let sa = match outbound.sealer(meta.destination) {
-            Sealer::Own(sa) => sa,
-            other => {
-                pass_on(frames, meta, slot, other);
-                return None;
-            }
+        let Some(sa) = outbound.own(meta.destination) else {
+            pass_on(frames, meta, slot, outbound.sealer(meta.destination));
+            return None;
         };
-        let start = meta.offset;
-        match make_room(buf, start.into()) {
-            Ok(payload) => {
-                let entry = tables.adjacencies.slot(meta.adjacency);
-                *job = Some(Job { sa, entry, slot, start, payload: payload as u16 });
-                Some((sa.key(), buf.bytes().get(usize::from(start)..)?))
+        let lifetimes = || outbound.lifetimes(meta.destination);
+        match fill(buf, meta.offset.into(), meta.next_header, sa, lifetimes) {
+            Ok(packet) => {
+                meta.family |= family::SEALED;
+                if meta.end == End::Frame {
+                    frames.hand::<ME, { Node::Fragment as u8 }>(slot);
+                } else {
+                    let port = meta.target;
+                    sent.expect(port);
+                    sent.send(meta, port);
+                }
+                Some(packet)
             }
             Err(reason) => {
                 frames.drop(meta, slot, reason);
@@ -101,37 +100,14 @@ impl<B: PacketBuf> aead::Burst for Sealing<'_, B> {
     }
 
     #[inline(always)]
-    fn packet(&mut self, at: usize) -> Option<aead::Packet<'_>> {
-        let job = (*self.jobs.at(at))?;
-        let slot = usize::from(job.slot);
-        let frame = self.bufs.get_mut(slot)?.bytes_mut();
-        let (start, payload) = (usize::from(job.start), usize::from(job.payload));
-        let (outbound, meta) = (self.outbound, &self.meta[slot]);
-        let lifetimes = || outbound.lifetimes(meta.destination);
-        match prepare(frame, start, payload, next_header(job.entry), job.sa, lifetimes) {
-            Ok(numbered) => Some(numbered.packet(job.sa.key(), frame.get_mut(start + esp::LEN..)?)),
-            Err(reason) => {
-                self.frames.drop(&mut self.meta[slot], job.slot, reason);
-                None
-            }
-        }
-    }
-
-    #[inline(always)]
     fn sealed(&mut self, at: usize) {
-        let Some(Job { slot, entry, .. }) = *self.jobs.at(at) else { return };
-        let meta = &mut self.meta[usize::from(slot)];
-        if entry.flags & (flag::OUTER6 | flag::ESP_UDP) == flag::OUTER6 | flag::ESP_UDP
-            && let Some(buf) = self.bufs.get_mut(usize::from(slot))
+        let slot = usize::from(self.frames.slot_of::<ME>(at));
+        let meta = &self.meta[slot];
+        if meta.family & family::TO_SUM != 0
+            && let Some(buf) = self.bufs.get_mut(slot)
         {
-            sum_datagram(buf.bytes_mut(), usize::from(meta.offset), usize::from(entry.link));
-        }
-        meta.family |= family::SEALED;
-        if meta.end == End::Frame {
-            self.frames.hand::<ME, { Node::Fragment as u8 }>(slot);
-        } else {
-            self.sent.expect(entry.port);
-            self.sent.send(meta, entry.port);
+            let link = self.tables.adjacencies.slot(meta.adjacency).link;
+            sum_datagram(buf.bytes_mut(), meta.offset.into(), link.into());
         }
     }
 
@@ -152,43 +128,25 @@ fn pass_on(frames: &mut Frames, meta: &mut Meta, slot: u8, sealer: Sealer<'_>) {
     }
 }
 
-/// What is behind the ESP header of what leaves by an adjacency.
+/// Makes a packet, from `start` on, all of ESP but what the cipher makes: header, trailer, and room for the ICV. In front of its payload the
+/// header's room is there.
 #[inline(always)]
-fn next_header(entry: &Adjacency) -> u8 {
-    match entry.flags & (flag::ESP_TUNNEL | flag::OUTER6) {
-        TUNNEL_V4 => esp::IPV4,
-        TUNNEL_V6 => esp::IPV6,
-        _ => ipv4::GRE,
-    }
-}
-
-const TUNNEL_V4: u8 = flag::ESP_TUNNEL;
-const TUNNEL_V6: u8 = flag::ESP_TUNNEL | flag::OUTER6;
-
-/// Makes room for trailer and ICV behind a packet whose ESP starts at `start`; how much is to be encrypted, without the trailer.
-#[inline(always)]
-pub(super) fn make_room<B: PacketBuf>(buf: &mut B, start: usize) -> Result<usize, DropReason> {
-    let payload = buf.len().checked_sub(start + esp::LEN).ok_or(DropReason::StaleIndex)?;
-    buf.append(esp::text_len(payload) - payload + esp::ICV).ok_or(DropReason::NoHeadroom)?;
-    Ok(payload)
-}
-
-/// Writes all of ESP that is not encrypted or is to be: header, and the trailer behind so many bytes.
-#[inline(always)]
-pub(super) fn prepare(
-    frame: &mut [u8],
+pub(super) fn fill<'a, B: PacketBuf>(
+    buf: &'a mut B,
     start: usize,
-    payload: usize,
     next_header: u8,
-    sa: OutboundSa<'_>,
+    sa: OutboundSa<'a>,
     lifetimes: impl FnOnce() -> Lifetimes,
-) -> Result<Numbered, DropReason> {
+) -> Result<aead::Packet<'a>, DropReason> {
+    let payload = buf.len().checked_sub(start + esp::LEN).ok_or(DropReason::StaleIndex)?;
+    let text = esp::text_len(payload);
+    let frame = buf.grow(text - payload + esp::ICV).ok_or(DropReason::NoHeadroom)?;
     let esp = frame.get_mut(start..).and_then(<[u8]>::split_first_chunk_mut);
     let (header, behind): (&mut [u8; esp::LEN], _) = esp.ok_or(DropReason::StaleIndex)?;
-    let text = esp::write_trailer(behind, payload, next_header).ok_or(DropReason::StaleIndex)?;
+    esp::write_trailer(behind, payload, next_header).ok_or(DropReason::StaleIndex)?;
     let numbered = sa.number(text, lifetimes)?;
     header.copy_from_slice(esp::Header::new(numbered.spi, numbered.sequence, numbered.sequence).as_bytes());
-    Ok(numbered)
+    Ok(numbered.packet(sa.key(), behind))
 }
 
 /// Writes the checksum of the datagram whose payload starts at `payload` of a frame, and whose IPv6 header behind `link`.

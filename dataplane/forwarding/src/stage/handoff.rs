@@ -54,12 +54,12 @@ fn to_encrypt<B: PacketBuf>(walk: &mut Walk<B>, tables: &Tables, slot: u8) {
         sealed && entry.protection == meta.destination && midchain::esp_at(entry) == usize::from(meta.offset)
     });
     let Some(entry) = entry else { return walk.drop(slot, DropReason::StaleIndex) };
+    midchain::note_sealing(entry, meta);
     // Larger than the underlay takes: to be cut when it is sealed.
     let start = usize::from(meta.offset);
     let payload = buf.len().saturating_sub(start + esp::LEN);
     if start - usize::from(entry.link) + esp::packet_len(payload) > midchain::largest(entry) {
         meta.end = End::Frame;
-        meta.target = entry.port;
     }
     walk.frames.hand::<ME, { Node::EspEncrypt as u8 }>(slot);
 }

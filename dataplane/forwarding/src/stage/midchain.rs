@@ -136,7 +136,23 @@ pub(super) fn to_seal(entry: &Adjacency, meta: &mut Meta, frames: &mut Frames, s
     sas.outbound.prefetch(entry.protection);
     meta.offset = NATIVE as u16;
     meta.destination = entry.protection;
+    meta.target = entry.port;
+    meta.next_header = ipv4::GRE;
     frames.hand::<ME, { Node::EspEncrypt as u8 }>(slot);
+}
+
+/// Notes what esp-encrypt wants to know of a packet that goes out by this entry.
+#[inline(always)]
+pub(super) fn note_sealing(entry: &Adjacency, meta: &mut Meta) {
+    meta.target = entry.port;
+    meta.next_header = match (entry.flags & flag::ESP_TUNNEL != 0, entry.flags & flag::OUTER6 != 0) {
+        (false, _) => ipv4::GRE,
+        (true, false) => esp::IPV4,
+        (true, true) => esp::IPV6,
+    };
+    if entry.flags & (flag::OUTER6 | flag::ESP_UDP) == flag::OUTER6 | flag::ESP_UDP {
+        meta.family |= family::TO_SUM;
+    }
 }
 
 /// Where a packet that is not plain may go, and what it takes.
@@ -233,10 +249,10 @@ fn protected<B: PacketBuf>(out: &Outer<'_>, buf: &mut B, meta: &mut Meta, to: &m
     to.tally.count(meta.adjacency, out.len);
     if too_big {
         meta.end = End::Frame;
-        meta.target = entry.port;
     }
     meta.offset = esp as u16;
     meta.destination = entry.protection;
+    note_sealing(entry, meta);
     to.frames.hand::<ME, { Node::EspEncrypt as u8 }>(slot);
 }
 

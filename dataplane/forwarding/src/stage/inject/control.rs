@@ -22,7 +22,7 @@ use crate::burst::{End, family};
 use crate::graph::Node;
 use crate::ports::Origin;
 use crate::sa::{OutboundSa, Sas, Sealer};
-use crate::stage::esp_encrypt::{make_room, prepare, sum_datagram};
+use crate::stage::esp_encrypt::{fill, sum_datagram};
 use crate::stage::look_up;
 use crate::tables::{Tables, TunnelInterface};
 use crate::walk::Walk;
@@ -128,10 +128,7 @@ impl Outer<'_> {
         let front = buf.len();
         self.put_ip(buf, protocol, esp_len + before)?;
         let start = buf.len() - front + before;
-        let payload = make_room(buf, start)?;
-        let numbered = prepare(buf.bytes_mut(), start, payload, next_header, sa, || lifetimes)?;
-        let text = buf.bytes_mut().get_mut(start + esp::LEN..).ok_or(DropReason::StaleIndex)?;
-        aead::seal_one(numbered.packet(sa.key(), text));
+        aead::seal_one(fill(buf, start, next_header, sa, || lifetimes)?);
         if self.port != 0 && self.destination.is_ipv6() {
             sum_datagram(buf.bytes_mut(), start, 0);
         }
