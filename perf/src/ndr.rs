@@ -209,7 +209,9 @@ fn search(args: &Args, generator: &mut Generator, size: Size) -> anyhow::Result<
         Found { size, mean_size, full_mpps, mpps: None, gbps: None, latency: None, trials: Vec::new() };
     let (mut lower, mut upper) = (0.0, full_mpps * ABOVE);
     room(args.seconds * upper * 1e6, mean_size)?;
-    while upper - lower > upper * args.resolution / 100.0 {
+    // Where nothing holds the search ends at the first rate that is told apart from none.
+    let least_mpps = upper * args.resolution / 100.0;
+    while upper - lower > upper * args.resolution / 100.0 && upper > least_mpps {
         let rate = (lower + upper) / 2.0;
         progress.tell(format_args!("{size}: {lower:.3} to {upper:.3} Mpps, trying {rate:.3}"));
         let mut held = None;
