@@ -17,15 +17,7 @@ fn a_burst_is_worked_on_packet_by_packet_and_empty_places_are_passed_over() {
         let mut texts = Texts::new(&keys, (0..96).map(|n| (n % 7, n + ICV)));
         texts.skip.extend([3, 4, 95]);
         let plain = texts.texts.clone();
-        seal(provider, &mut texts);
-        for (at, plain) in plain.iter().enumerate() {
-            let mut alone = plain.clone();
-            if !texts.skip.contains(&at) {
-                seal_one(texts.packet_of(at, &mut alone));
-            }
-            assert_eq!(texts.sealed.contains(&at), !texts.skip.contains(&at), "{provider} {at}");
-            assert_eq!(texts.texts[at], alone, "{provider} {at}");
-        }
+        seal_as_alone(provider, &mut texts);
         texts.texts[50][20] ^= 1;
         open(provider, &mut texts);
         for (at, plain) in plain.iter().enumerate() {
@@ -51,17 +43,22 @@ fn texts_of_any_lengths_beside_each_other_are_sealed_as_alone() {
             let all = [&alike[..], &mixed, &alike].concat();
             let mut texts = Texts::new(&keys, all.into_iter().map(|(key, length)| (key, length + ICV)));
             texts.skip.extend([length % 19, 13]);
-            let plain = texts.texts.clone();
-            seal(provider, &mut texts);
-            for (at, plain) in plain.iter().enumerate() {
-                let mut alone = plain.clone();
-                if !texts.skip.contains(&at) {
-                    seal_one(texts.packet_of(at, &mut alone));
-                }
-                assert_eq!(texts.texts[at], alone, "{provider} {length} {at}");
-                assert_eq!(texts.sealed.contains(&at), !texts.skip.contains(&at), "{provider} {length} {at}");
-            }
+            seal_as_alone(provider, &mut texts);
         }
+    }
+}
+
+/// Seals a burst: each text is as if it had been sealed alone, the empty places are as they were, and all others are told of.
+fn seal_as_alone(provider: Provider, texts: &mut Texts<'_>) {
+    let plain = texts.texts.clone();
+    seal(provider, texts);
+    for (at, plain) in plain.iter().enumerate() {
+        let (mut alone, length) = (plain.clone(), plain.len());
+        if !texts.skip.contains(&at) {
+            seal_one(texts.packet_of(at, &mut alone));
+        }
+        assert_eq!(texts.sealed.contains(&at), !texts.skip.contains(&at), "{provider} {at} {length}");
+        assert_eq!(texts.texts[at], alone, "{provider} {at} {length}");
     }
 }
 

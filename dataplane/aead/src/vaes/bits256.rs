@@ -48,25 +48,18 @@ pub(crate) fn is_possible() -> bool {
 /// The text has room for the ICV.
 #[target_feature(enable = "avx2,aes,pclmulqdq,vaes,vpclmulqdq,bmi1,bmi2")]
 pub(crate) unsafe fn seal(lines: &Lines, long: bool, fixed: Fixed, text: &mut [u8], coming: &mut Coming) {
-    let (length, text) = (text.len() - ICV, text.as_mut_ptr());
-    // SAFETY: the text goes on for 16 bytes behind the length.
-    unsafe { seal_text(lines, long, fixed, text, length, coming) }
+    // SAFETY: as asked of the caller.
+    unsafe { seal_here(lines, long, fixed, text, coming) }
 }
 
-/// [`seal`] as a part of its caller: the text, and its length without the ICV.
+/// [`seal`] as a part of its caller.
 ///
 /// # Safety
-/// The text goes on for 16 bytes behind its length.
+/// As of [`seal`].
 #[inline(always)]
-unsafe fn seal_text(
-    lines: &Lines,
-    long: bool,
-    fixed: Fixed,
-    text: *mut u8,
-    length: usize,
-    coming: &mut Coming,
-) {
-    // SAFETY: as asked of the caller.
+unsafe fn seal_here(lines: &Lines, long: bool, fixed: Fixed, text: &mut [u8], coming: &mut Coming) {
+    let (length, text) = (text.len() - ICV, text.as_mut_ptr());
+    // SAFETY: the text goes on for 16 bytes behind the length.
     unsafe {
         let tag = work::<false>(lines, long, fixed, text, length, coming);
         _mm_storeu_si128(text.add(length).cast(), tag);
@@ -85,25 +78,18 @@ pub(crate) unsafe fn open(
     text: &mut [u8],
     coming: &mut Coming,
 ) -> bool {
-    let (length, text) = (text.len() - ICV, text.as_mut_ptr());
-    // SAFETY: the text goes on for 16 bytes behind the length.
-    unsafe { open_text(lines, long, fixed, text, length, coming) }
+    // SAFETY: as asked of the caller.
+    unsafe { open_here(lines, long, fixed, text, coming) }
 }
 
-/// [`open`] as a part of its caller: the text, and its length without the ICV.
+/// [`open`] as a part of its caller.
 ///
 /// # Safety
-/// The text goes on for 16 bytes behind its length.
+/// As of [`open`].
 #[inline(always)]
-unsafe fn open_text(
-    lines: &Lines,
-    long: bool,
-    fixed: Fixed,
-    text: *mut u8,
-    length: usize,
-    coming: &mut Coming,
-) -> bool {
-    // SAFETY: as asked of the caller.
+unsafe fn open_here(lines: &Lines, long: bool, fixed: Fixed, text: &mut [u8], coming: &mut Coming) -> bool {
+    let (length, text) = (text.len() - ICV, text.as_mut_ptr());
+    // SAFETY: the text goes on for 16 bytes behind the length.
     let differs = unsafe {
         let icv = _mm_loadu_si128(text.add(length).cast());
         let tag = work::<true>(lines, long, fixed, text, length, coming);
@@ -565,8 +551,7 @@ pub(crate) fn seal_burst<B: Burst>(burst: &mut B) {
         match key.form() {
             // SAFETY: the text is as long as an ICV at least.
             Form::Vaes(lines) if packet.is_possible() => unsafe {
-                let (text, length) = (packet.text.as_mut_ptr(), packet.text.len() - ICV);
-                seal_text(lines, ahead.long, Fixed::of(&packet), text, length, &mut coming)
+                seal_here(lines, ahead.long, Fixed::of(&packet), packet.text, &mut coming)
             },
             _ => crate::seal_one(packet),
         }
@@ -594,8 +579,7 @@ pub(crate) fn open_burst<B: Burst>(burst: &mut B) {
                 let authentic = match key.form() {
                     // SAFETY: the text ends with an ICV.
                     Form::Vaes(lines) if packet.is_possible() => unsafe {
-                        let (text, length) = (packet.text.as_mut_ptr(), packet.text.len() - ICV);
-                        open_text(lines, ahead.long, Fixed::of(&packet), text, length, &mut coming)
+                        open_here(lines, ahead.long, Fixed::of(&packet), packet.text, &mut coming)
                     },
                     _ => crate::open_one(packet),
                 };
