@@ -342,6 +342,31 @@ impl Cloud {
         self.nodes[from].host.pings(to)
     }
 
+    /// Waits until a node's host is answered by another's.
+    ///
+    /// # Errors
+    /// Not within 20 s: with all that the cloud knows.
+    pub fn reach(&self, from: usize, to: usize) -> Result<()> {
+        let address = self.nodes[to].host.address();
+        wait::until("a ping", Duration::from_secs(20), || {
+            ensure!(self.pings(from, address)?, "no answer");
+            Ok(())
+        })
+        .with_context(|| format!("{} → {address}\n{}", self.nodes[from].name, self.what_is_known()))
+    }
+
+    /// Of each node what `nave` says of its peers, SAs, entries, drops and counters, and the ends of all logs: of a test that fails.
+    #[must_use]
+    pub fn what_is_known(&self) -> String {
+        let questions =
+            ["show ike --detail", "show sa", "show nhrp", "show adjacency", "show drops", "show counters"];
+        let shown = |node: &Node| {
+            let words = questions.map(|words| node.nave(words).unwrap_or_else(|e| e.to_string()));
+            format!("--- {}\n{}", node.name, words.join("\n"))
+        };
+        self.nodes.iter().map(shown).collect::<String>() + &self.logs()
+    }
+
     /// The ends of all logs.
     #[must_use]
     pub fn logs(&self) -> String {

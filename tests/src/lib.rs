@@ -6,7 +6,7 @@
 //! - [`site`] nodes that are not of the examples: any number of them, made of a few words
 //! - [`underlay`] other underlays: IPv6, a router in between; [`vlan`] a LAN of several hosts in VLANs
 //! - [`path`] what a path shows to a host: hops, sizes, TCP through it
-//! - [`traffic`] numbered UDP packets and what became of them
+//! - [`traffic`] numbered UDP packets and what became of them; [`flows`] of all ways at once, while processes die
 //! - [`capture`] what passes on the underlay, [`trail`] what it means, [`tshark`] what others say it means
 //! - [`esp`] ESP with its keys, [`keys`] keys for a cloud, [`census`] what may pass on the underlay and what may not
 //! - [`ike`] a cloud whose keys IKEv2 agrees on, [`pki`] certificates for it
@@ -23,6 +23,7 @@ pub mod capture;
 pub mod census;
 pub mod cloud;
 pub mod esp;
+pub mod flows;
 pub mod frame;
 pub mod frr;
 pub mod guardian;

@@ -4,19 +4,17 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tests::capture::{Capture, Frame};
 use tests::census::{Census, Lookout, Secrets};
 use tests::cloud::{self, BRIDGE, Cloud, HUB, Phase, Ports, SPOKE1, SPOKE2};
 use tests::esp::{self, Esp, Sa};
+use tests::flows::{self, Flows, WAYS};
 use tests::probe::Probe;
 use tests::traffic::{Stream, wall_clock};
 use tests::{frame, lock, trail, wait};
 
-/// Ways that traffic takes: by the shortcut, and to and from the hub.
-const WAYS: [(usize, usize); 6] =
-    [(SPOKE1, SPOKE2), (SPOKE2, SPOKE1), (HUB, SPOKE1), (SPOKE1, HUB), (HUB, SPOKE2), (SPOKE2, HUB)];
 /// Packets a second, each way.
 const RATE: u32 = 200;
 
@@ -27,67 +25,27 @@ fn protected(ports: Ports) -> Cloud {
     cloud
 }
 
-fn reach(cloud: &Cloud, from: usize, to: usize) {
-    let to = cloud.nodes[to].host.address();
-    wait::until_true("a ping", Duration::from_secs(15), || cloud.pings(from, to).unwrap())
-        .unwrap_or_else(|e| panic!("{e:#}: {} → {to}\n{}", cloud.nodes[from].name, what_is_known(cloud)));
-}
-
 /// All hosts have reached each other, and the spokes know the shortcut both ways.
 fn meet(cloud: &Cloud) {
     for (from, to) in WAYS {
-        reach(cloud, from, to);
+        cloud.reach(from, to).unwrap();
     }
     let knows =
         |node: usize, lan: &str| cloud.nodes[node].nave("show fib").is_ok_and(|fib| fib.contains(lan));
     wait::until_true("the shortcuts", Duration::from_secs(10), || {
         knows(SPOKE1, "192.168.12.0/24") && knows(SPOKE2, "192.168.11.0/24")
     })
-    .unwrap_or_else(|e| panic!("{e:#}\n{}", what_is_known(cloud)));
-}
-
-fn what_is_known(cloud: &Cloud) -> String {
-    let shown = |node: &tests::node::Node| {
-        let words =
-            ["show drops", "show adjacency"].map(|words| node.nave(words).unwrap_or_else(|e| e.to_string()));
-        format!("--- {}\n{}", node.name, words.join("\n"))
-    };
-    cloud.nodes.iter().map(shown).collect::<String>() + &cloud.logs()
-}
-
-fn talk(cloud: &Cloud) -> Vec<Stream> {
-    let stream = |((from, to), port)| Stream::start(cloud.flow(from, to, port, RATE)).unwrap();
-    WAYS.into_iter().zip(6100..).map(stream).collect()
-}
-
-/// Waits until packets of every flow have arrived that were not there before.
-fn goes_on(cloud: &Cloud, streams: &[Stream], what: &str) {
-    let counts = || streams.iter().map(Stream::arrived).collect::<Vec<_>>();
-    let old = counts();
-    wait::until_true(what, Duration::from_secs(15), || {
-        counts().iter().zip(&old).all(|(new, old)| new > &(old + 10))
-    })
-    .unwrap_or_else(|e| panic!("{e:#}: {old:?} … {:?}\n{}", counts(), what_is_known(cloud)));
-}
-
-fn all_whole(streams: Vec<Stream>) {
-    streams.iter().for_each(Stream::stop);
-    let tallies: Vec<_> = streams.into_iter().map(|stream| stream.finish().unwrap()).collect();
-    let torn: Vec<_> = tallies.iter().filter(|t| !t.is_whole()).map(ToString::to_string).collect();
-    assert!(torn.is_empty(), "{}", torn.join("\n"));
+    .unwrap_or_else(|e| panic!("{e:#}\n{}", cloud.what_is_known()));
 }
 
 /// Waits until a node has dropped more for this reason than it had.
 fn drops_more(cloud: &Cloud, node: usize, reason: &str, before: u64) {
     let node = &cloud.nodes[node];
     wait::until_true(reason, Duration::from_secs(10), || node.drops(reason).unwrap() > before)
-        .unwrap_or_else(|e| panic!("{e:#} at {}\n{}", node.name, what_is_known(cloud)));
+        .unwrap_or_else(|e| panic!("{e:#} at {}\n{}", node.name, cloud.what_is_known()));
 }
 
-/// How often each process is killed.
-const KILLS: usize = 10;
-
-/// Input: ten kills (SIGKILL) of each process of the hub and of a spoke, every fifth time both of a node at once, while traffic goes all
+/// Input: ten kills (SIGKILL) of each process of the hub and of a spoke, a control plane alone or with its data plane, while traffic goes all
 /// ways. Output: it goes on after each; on the underlay there is ESP and nothing else that is the tunnels'; each of the six SAs uses every
 /// IV once, and its sequence numbers go up, in the whole run. A control plane that dies alone costs no packet.
 #[test]
@@ -97,41 +55,8 @@ fn ten_kills_of_each_process_leave_all_sealed_and_no_nonce_is_used_twice() {
     let lookout = Lookout::start(&cloud).unwrap();
     cloud.start().unwrap();
     meet(&cloud);
-    let began = Instant::now();
-
-    let streams = talk(&cloud);
-    goes_on(&cloud, &streams, "traffic");
-    for _ in 0..KILLS / 2 {
-        for node in [HUB, SPOKE1] {
-            cloud.nodes[node].kill_controlplane().unwrap();
-            goes_on(&cloud, &streams, "traffic without a control plane");
-            cloud.nodes[node].start_controlplane().unwrap();
-            goes_on(&cloud, &streams, "traffic with a new control plane");
-        }
-    }
-    all_whole(streams);
-
-    let streams = talk(&cloud);
-    for kill in KILLS / 2..KILLS * 3 / 2 {
-        for node in [HUB, SPOKE1] {
-            cloud.nodes[node].kill_dataplane().unwrap();
-            // The other half of the control planes' deaths: at once, or as soon as the data plane is there again.
-            if kill % 2 == 0 {
-                cloud.nodes[node].kill_controlplane().unwrap();
-            }
-            cloud.start_dataplane(node).unwrap();
-            if kill % 2 == 0 {
-                cloud.nodes[node].start_controlplane().unwrap();
-            }
-            goes_on(&cloud, &streams, "traffic with a new data plane");
-        }
-    }
-    for stream in streams {
-        let tally = stream.finish().unwrap();
-        assert_eq!(tally.duplicated, 0, "{tally}");
-    }
+    flows::go_on_through_kills(&mut cloud, 6100, RATE).unwrap();
     cloud.check_alive().unwrap();
-    println!("{KILLS} kills of four processes took {} s", began.elapsed().as_secs());
     cloud.stop().unwrap();
     let census = lookout.finish().unwrap();
     println!("{census}; {} SAs", census.sas());
@@ -184,9 +109,9 @@ fn an_sa_that_is_missing_removed_or_changed_leaves_nothing_in_the_clear() {
             .filter(|esp| (esp.source, esp.destination) == (from, to))
             .count()
     };
-    assert!(went(spoke1, hub) > 50 && went(spoke1, spoke2) == 0, "{}", what_is_known(&cloud));
+    assert!(went(spoke1, hub) > 50 && went(spoke1, spoke2) == 0, "{}", cloud.what_is_known());
     let tally = stream.finish().unwrap();
-    assert!(tally.is_whole(), "{tally}\n{}", what_is_known(&cloud));
+    assert!(tally.is_whole(), "{tally}\n{}", cloud.what_is_known());
     // The other end does not know: what it sends is of no SA here.
     let before = cloud.nodes[SPOKE1].drops("no-sa").unwrap();
     assert!(!cloud.pings(SPOKE2, cloud.nodes[SPOKE1].host.address()).unwrap());
@@ -216,7 +141,7 @@ fn an_sa_that_is_missing_removed_or_changed_leaves_nothing_in_the_clear() {
     }
     cloud.nodes[SPOKE1].apply().unwrap();
     for (from, to) in WAYS {
-        reach(&cloud, from, to);
+        cloud.reach(from, to).unwrap();
     }
     cloud.check_alive().unwrap();
     cloud.stop().unwrap();
@@ -235,7 +160,7 @@ fn routes_and_addresses_change_under_traffic_and_nothing_is_in_the_clear() {
     meet(&cloud);
 
     // Tables are swapped under load.
-    let streams = talk(&cloud);
+    let flows = Flows::start(&cloud, &WAYS, 6100, RATE).unwrap();
     let routes = cloud.nodes[SPOKE1].config["routes"].clone();
     for round in 0..4 {
         if round % 2 == 0 {
@@ -255,32 +180,28 @@ fn routes_and_addresses_change_under_traffic_and_nothing_is_in_the_clear() {
             cloud.nodes[SPOKE1].config.insert("routes".to_owned(), routes.clone());
         }
         cloud.nodes[SPOKE1].apply().unwrap();
-        goes_on(&cloud, &streams, "traffic over new tables");
+        flows.go_on(&cloud, "traffic over new tables").unwrap();
     }
-    all_whole(streams);
+    flows.are_whole(&cloud).unwrap();
 
     // The hub is away, and then the spokes' control planes: what they agreed on goes on.
     let ways = [(SPOKE1, SPOKE2), (SPOKE2, SPOKE1)];
-    let streams: Vec<_> = ways
-        .into_iter()
-        .zip(6300..)
-        .map(|((from, to), port)| Stream::start(cloud.flow(from, to, port, RATE)).unwrap())
-        .collect();
-    goes_on(&cloud, &streams, "traffic");
+    let flows = Flows::start(&cloud, &ways, 6300, RATE).unwrap();
+    flows.go_on(&cloud, "traffic").unwrap();
     cloud.nodes[HUB].kill_dataplane().unwrap();
     cloud.nodes[HUB].kill_controlplane().unwrap();
     sleep(Duration::from_millis(500));
     for spoke in [SPOKE1, SPOKE2] {
         cloud.nodes[spoke].kill_controlplane().unwrap();
     }
-    goes_on(&cloud, &streams, "traffic without any control plane");
+    flows.go_on(&cloud, "traffic without any control plane").unwrap();
     for spoke in [SPOKE1, SPOKE2] {
         cloud.nodes[spoke].start_controlplane().unwrap();
     }
     cloud.start_node(HUB).unwrap();
-    all_whole(streams);
+    flows.are_whole(&cloud).unwrap();
     for (from, to) in WAYS {
-        reach(&cloud, from, to);
+        cloud.reach(from, to).unwrap();
     }
 
     // A spoke is elsewhere. Its keys are the same, and so the numbers that they may seal go on where they were.
@@ -304,9 +225,9 @@ fn routes_and_addresses_change_under_traffic_and_nothing_is_in_the_clear() {
         let binding = cloud.nodes[HUB].binding(cloud.nodes[SPOKE1].tunnel).unwrap();
         binding.is_some_and(|(_, nbma)| nbma == IpAddr::from(new))
     })
-    .unwrap_or_else(|e| panic!("{e:#}\n{}", what_is_known(&cloud)));
+    .unwrap_or_else(|e| panic!("{e:#}\n{}", cloud.what_is_known()));
     for (from, to) in [(HUB, SPOKE1), (SPOKE1, HUB), (SPOKE1, SPOKE2)] {
-        reach(&cloud, from, to);
+        cloud.reach(from, to).unwrap();
     }
     let frames = capture.finish().unwrap();
     let from_there = frames.iter().filter_map(esp::packet).filter(|esp| esp.source == IpAddr::from(new));
@@ -325,8 +246,8 @@ fn a_tunnel_that_becomes_protected_sends_nothing_in_the_clear_from_then_on() {
     let mut cloud = Cloud::up(&cloud::test_prefix(), Phase::Three, Ports::Tap).unwrap();
     meet(&cloud);
     let capture = Capture::start(&cloud.internet, BRIDGE, |_| true).unwrap();
-    let streams = talk(&cloud);
-    goes_on(&cloud, &streams, "traffic in the clear");
+    let flows = Flows::start(&cloud, &WAYS, 6100, RATE).unwrap();
+    flows.go_on(&cloud, "traffic in the clear").unwrap();
     cloud.protect().unwrap();
     let mut taken = Vec::new();
     for node in [SPOKE1, HUB, SPOKE2] {
@@ -338,12 +259,10 @@ fn a_tunnel_that_becomes_protected_sends_nothing_in_the_clear_from_then_on() {
             drops_more(&cloud, node, "unprotected-in", before);
         }
     }
-    goes_on(&cloud, &streams, "traffic that is protected");
+    flows.go_on(&cloud, "traffic that is protected").unwrap();
     let all = wall_clock();
-    goes_on(&cloud, &streams, "more of it");
-    for stream in streams {
-        println!("{}", stream.finish().unwrap());
-    }
+    flows.go_on(&cloud, "more of it").unwrap();
+    flows.finish().unwrap().iter().for_each(|tally| println!("{tally}"));
     let frames = capture.finish().unwrap();
     for (source, at) in &taken {
         let clear: Vec<_> = frames
@@ -399,7 +318,7 @@ impl Target {
     /// A packet of spoke1 to the hub that was on the underlay, without Ethernet.
     fn captured(&self) -> Vec<u8> {
         let capture = Capture::start(&self.cloud.internet, BRIDGE, |_| true).unwrap();
-        reach(&self.cloud, SPOKE1, HUB);
+        self.cloud.reach(SPOKE1, HUB).unwrap();
         let frames = capture.finish().unwrap();
         let own = IpAddr::from(self.cloud.nodes[SPOKE1].nbma);
         let to_hub =
@@ -496,7 +415,7 @@ fn each_bad_packet_to_a_protected_tunnel_has_its_reason() {
     target.probe.send(target.mac, &good).unwrap();
     target.expect("what was taken", "replayed", &good);
     for (from, to) in WAYS {
-        reach(&target.cloud, from, to);
+        target.cloud.reach(from, to).unwrap();
     }
 
     // The right SPI with a key that the peer does not know, until it does.
@@ -512,7 +431,7 @@ fn each_bad_packet_to_a_protected_tunnel_has_its_reason() {
         drops_more(&cloud, to, reason, before);
     }
     cloud.nodes[SPOKE2].apply().unwrap();
-    reach(&cloud, SPOKE2, HUB);
-    reach(&cloud, HUB, SPOKE2);
+    cloud.reach(SPOKE2, HUB).unwrap();
+    cloud.reach(HUB, SPOKE2).unwrap();
     cloud.check_alive().unwrap();
 }

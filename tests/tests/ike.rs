@@ -3,31 +3,23 @@
 #![allow(clippy::unwrap_used, clippy::panic)] // A test fails by panicking, in its helpers too.
 
 use std::net::{IpAddr, Ipv4Addr};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::ensure;
 use tests::census::{Kind, Lookout};
 use tests::cloud::{self, Cloud, HUB, Phase, Ports, SPOKE1, SPOKE2};
+use tests::flows::{self, Flows, WAYS};
 use tests::traffic::Stream;
 use tests::translator::Translation;
 use tests::{lock, wait};
 
-/// Ways that traffic takes: by the shortcut, and to and from the hub.
-const WAYS: [(usize, usize); 6] =
-    [(SPOKE1, SPOKE2), (SPOKE2, SPOKE1), (HUB, SPOKE1), (SPOKE1, HUB), (HUB, SPOKE2), (SPOKE2, HUB)];
 /// Packets a second, each way.
 const RATE: u32 = 200;
-
-fn reach(cloud: &Cloud, from: usize, to: usize) {
-    let to = cloud.nodes[to].host.address();
-    wait::until_true("a ping", Duration::from_secs(20), || cloud.pings(from, to).unwrap())
-        .unwrap_or_else(|e| panic!("{e:#}: {} → {to}\n{}", cloud.nodes[from].name, what_is_known(cloud)));
-}
 
 /// All hosts have reached each other, and the spokes are protected with each other.
 fn meet(cloud: &Cloud) {
     for (from, to) in WAYS {
-        reach(cloud, from, to);
+        cloud.reach(from, to).unwrap();
     }
     let up = |node: usize, other: usize| {
         let sas = cloud.nodes[node].nave_json("show ike").unwrap();
@@ -37,44 +29,10 @@ fn meet(cloud: &Cloud) {
         })
     };
     wait::until_true("the shortcut", Duration::from_secs(15), || up(SPOKE1, SPOKE2) && up(SPOKE2, SPOKE1))
-        .unwrap_or_else(|e| panic!("{e:#}\n{}", what_is_known(cloud)));
+        .unwrap_or_else(|e| panic!("{e:#}\n{}", cloud.what_is_known()));
 }
 
-fn what_is_known(cloud: &Cloud) -> String {
-    let shown = |node: &tests::node::Node| {
-        let words = ["show ike --detail", "show sa", "show nhrp", "show drops", "show counters"]
-            .map(|words| node.nave(words).unwrap_or_else(|e| e.to_string()));
-        format!("--- {}\n{}", node.name, words.join("\n"))
-    };
-    cloud.nodes.iter().map(shown).collect::<String>() + &cloud.logs()
-}
-
-fn talk(cloud: &Cloud) -> Vec<Stream> {
-    let stream = |((from, to), port)| Stream::start(cloud.flow(from, to, port, RATE)).unwrap();
-    WAYS.into_iter().zip(6300..).map(stream).collect()
-}
-
-/// Waits until packets of every flow have arrived that were not there before.
-fn goes_on(cloud: &Cloud, streams: &[Stream], what: &str) {
-    let counts = || streams.iter().map(Stream::arrived).collect::<Vec<_>>();
-    let old = counts();
-    wait::until_true(what, Duration::from_secs(30), || {
-        counts().iter().zip(&old).all(|(new, old)| new > &(old + 10))
-    })
-    .unwrap_or_else(|e| panic!("{e:#}: {old:?} … {:?}\n{}", counts(), what_is_known(cloud)));
-}
-
-fn all_whole(cloud: &Cloud, streams: Vec<Stream>) {
-    streams.iter().for_each(Stream::stop);
-    let tallies: Vec<_> = streams.into_iter().map(|stream| stream.finish().unwrap()).collect();
-    let torn: Vec<_> = tallies.iter().filter(|t| !t.is_whole()).map(ToString::to_string).collect();
-    assert!(torn.is_empty(), "{}\n{}", torn.join("\n"), what_is_known(cloud));
-}
-
-/// How often each process is killed.
-const KILLS: usize = 5;
-
-/// Input: kills (SIGKILL) of each process of the hub and of a spoke, every second time both of a node at once, while traffic goes all ways.
+/// Input: kills (SIGKILL) of each process of the hub and of a spoke, a control plane alone or with its data plane, while traffic goes all ways.
 /// Output: it goes on after each; a control plane that dies alone costs no packet; on the underlay there is nothing of the tunnels but ESP, and
 /// no SA uses an IV twice in the whole run.
 #[test]
@@ -85,40 +43,8 @@ fn kills_of_each_process_leave_all_sealed_and_no_nonce_is_used_twice() {
     let lookout = Lookout::start(&cloud).unwrap();
     cloud.start().unwrap();
     meet(&cloud);
-    let began = Instant::now();
-
-    let streams = talk(&cloud);
-    goes_on(&cloud, &streams, "traffic");
-    for _ in 0..KILLS {
-        for node in [HUB, SPOKE1] {
-            cloud.nodes[node].kill_controlplane().unwrap();
-            goes_on(&cloud, &streams, "traffic without a control plane");
-            cloud.nodes[node].start_controlplane().unwrap();
-            goes_on(&cloud, &streams, "traffic with a new control plane");
-        }
-    }
-    all_whole(&cloud, streams);
-
-    let streams = talk(&cloud);
-    for kill in 0..2 * KILLS {
-        for node in [HUB, SPOKE1] {
-            cloud.nodes[node].kill_dataplane().unwrap();
-            if kill % 2 == 0 {
-                cloud.nodes[node].kill_controlplane().unwrap();
-            }
-            cloud.start_dataplane(node).unwrap();
-            if kill % 2 == 0 {
-                cloud.nodes[node].start_controlplane().unwrap();
-            }
-            goes_on(&cloud, &streams, "traffic with a new data plane");
-        }
-    }
-    for stream in streams {
-        let tally = stream.finish().unwrap();
-        assert_eq!(tally.duplicated, 0, "{tally}");
-    }
+    flows::go_on_through_kills(&mut cloud, 6300, RATE).unwrap();
     cloud.check_alive().unwrap();
-    println!("{} kills took {} s", KILLS * 8, began.elapsed().as_secs());
     cloud.stop().unwrap();
     let census = lookout.finish().unwrap();
     println!("{census}; {} SAs", census.sas());
@@ -140,7 +66,7 @@ fn two_spokes_behind_one_nat_are_both_protected() {
     let _nat = cloud.put_behind_translator(&[SPOKE1, SPOKE2], Translation::Ports(OUTER, ports)).unwrap();
     cloud.protect_by_ike().unwrap();
     let lookout = Lookout::start(&cloud).unwrap();
-    cloud.start().unwrap_or_else(|e| panic!("{e:#}\n{}", what_is_known(&cloud)));
+    cloud.start().unwrap_or_else(|e| panic!("{e:#}\n{}", cloud.what_is_known()));
     for (spoke, port) in [SPOKE1, SPOKE2].into_iter().zip(PORTS) {
         let entry = cloud.nodes[HUB].entry_of(cloud.nodes[spoke].tunnel).unwrap().unwrap();
         let claimed = cloud.nodes[spoke].nbma.to_string();
@@ -153,11 +79,11 @@ fn two_spokes_behind_one_nat_are_both_protected() {
         assert!(sas.as_array().unwrap().iter().any(is_it), "{sas:#}");
     }
     for (from, to) in WAYS {
-        reach(&cloud, from, to);
+        cloud.reach(from, to).unwrap();
     }
-    let streams = talk(&cloud);
+    let flows = Flows::start(&cloud, &WAYS, 6300, RATE).unwrap();
     std::thread::sleep(Duration::from_secs(3)); // Of traffic, which nothing disturbs.
-    all_whole(&cloud, streams);
+    flows.are_whole(&cloud).unwrap();
     cloud.check_alive().unwrap();
     cloud.stop().unwrap();
     // The capture is of both sides of the box: each packet that passed it is there twice.
@@ -183,9 +109,9 @@ fn nothing_is_lost_while_sas_are_replaced() {
         sas.as_array().unwrap().iter().map(|sa| sa["spi_initiator"].to_string()).collect::<Vec<_>>()
     };
     let before = spis(&cloud);
-    let streams = talk(&cloud);
+    let flows = Flows::start(&cloud, &WAYS, 6300, RATE).unwrap();
     std::thread::sleep(Duration::from_secs(45)); // Two lives of an IKE SA, four of a child.
-    all_whole(&cloud, streams);
+    flows.are_whole(&cloud).unwrap();
     let after = spis(&cloud);
     assert!(before.iter().all(|spi| !after.contains(spi)), "{before:?} {after:?}");
     cloud.check_alive().unwrap();
@@ -217,7 +143,7 @@ fn a_peer_that_dies_is_noticed_and_comes_back() {
         !sas.as_array().unwrap().iter().any(|sa| sa["protection"]["remote"] == *remote && sa["state"] == "up")
     };
     wait::until_true("its death", Duration::from_secs(40), || gone(HUB) && gone(SPOKE1))
-        .unwrap_or_else(|e| panic!("{e:#}\n{}", what_is_known(&cloud)));
+        .unwrap_or_else(|e| panic!("{e:#}\n{}", cloud.what_is_known()));
     assert_eq!(
         cloud.nodes[HUB].entry_of(cloud.nodes[SPOKE2].tunnel).unwrap(),
         None,
@@ -226,7 +152,7 @@ fn a_peer_that_dies_is_noticed_and_comes_back() {
     let to = cloud.nodes[SPOKE2].host.address().to_string();
     let said = cloud.nodes[SPOKE1].host.namespace.output("ping", &["-n", "-c", "3", "-W", "1", &to]).unwrap();
     let said = String::from_utf8(said.stdout).unwrap();
-    assert!(said.contains("Unreachable"), "{said}\n{}", what_is_known(&cloud));
+    assert!(said.contains("Unreachable"), "{said}\n{}", cloud.what_is_known());
     cloud.start_node(SPOKE2).unwrap();
     cloud.wait_registered(SPOKE2).unwrap();
     meet(&cloud);
@@ -260,10 +186,10 @@ fn what_an_operator_clears_comes_back() {
         ensure!(spi(hub)? != before, "it is the same");
         Ok(())
     })
-    .unwrap_or_else(|e| panic!("{e:#}\n{}", what_is_known(&cloud)));
+    .unwrap_or_else(|e| panic!("{e:#}\n{}", cloud.what_is_known()));
     let tally = others.finish().unwrap();
     assert!(tally.is_whole(), "{tally}");
-    reach(&cloud, SPOKE1, HUB);
+    cloud.reach(SPOKE1, HUB).unwrap();
     cloud.check_alive().unwrap();
     cloud.stop().unwrap();
     lookout.finish().unwrap().check().unwrap();

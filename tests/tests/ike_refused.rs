@@ -55,15 +55,6 @@ impl Drop for Watch {
     }
 }
 
-fn what_is_known(cloud: &Cloud) -> String {
-    let shown = |node: &Node| {
-        let words = ["show ike --detail", "show nhrp", "show counters"]
-            .map(|words| node.nave(words).unwrap_or_else(|e| e.to_string()));
-        format!("--- {}\n{}", node.name, words.join("\n"))
-    };
-    cloud.nodes.iter().map(shown).collect::<String>() + &cloud.logs()
-}
-
 /// IKE SAs of a node with an address, that are up.
 fn up_with(node: &Node, remote: impl Into<IpAddr>) -> Vec<Value> {
     let (sas, remote) = (node.nave_json("show ike").unwrap(), remote.into().to_string());
@@ -155,7 +146,7 @@ fn who_does_not_prove_who_he_is_stays_out() {
             );
             Ok(())
         })
-        .unwrap_or_else(|e| panic!("{e:#}\n{}", what_is_known(&cloud)));
+        .unwrap_or_else(|e| panic!("{e:#}\n{}", cloud.what_is_known()));
         assert_eq!(cloud.nodes[HUB].entry_of(cloud.nodes[SPOKE2].tunnel).unwrap(), None, "{words}");
         assert_eq!(up_with(&cloud.nodes[SPOKE2], cloud.nodes[HUB].nbma), Vec::<Value>::new(), "{words}");
     }
@@ -174,7 +165,7 @@ fn who_does_not_prove_who_he_is_stays_out() {
     wait::until_true("that it refuses the hub", Duration::from_secs(20), || {
         own.failures().iter().any(|reason| reason.contains("comes from none of `authorities`"))
     })
-    .unwrap_or_else(|e| panic!("{e:#}: {:?}\n{}", own.failures(), what_is_known(&cloud)));
+    .unwrap_or_else(|e| panic!("{e:#}: {:?}\n{}", own.failures(), cloud.what_is_known()));
     assert_eq!(cloud.nodes[HUB].entry_of(cloud.nodes[SPOKE2].tunnel).unwrap(), None);
 
     cloud.nodes[SPOKE2].set_profile(&right);
@@ -211,7 +202,7 @@ fn a_spoke_registers_only_what_its_certificate_names() {
         );
         Ok(())
     })
-    .unwrap_or_else(|e| panic!("{e:#}\n{}", what_is_known(&cloud)));
+    .unwrap_or_else(|e| panic!("{e:#}\n{}", cloud.what_is_known()));
     assert_eq!(up_with(&cloud.nodes[HUB], cloud.nodes[SPOKE2].nbma).len(), 1);
     for address in [cloud.nodes[SPOKE2].tunnel, cloud.nodes[SPOKE1].tunnel] {
         assert_eq!(cloud.nodes[HUB].entry_of(address).unwrap(), None);
@@ -253,9 +244,9 @@ fn besieged(hub: &str) -> (Cloud, Lookout, Stream, Stranger) {
 /// The spoke's SAs and traffic are as they were, and nothing is in the clear.
 fn undisturbed(mut cloud: Cloud, lookout: Lookout, stream: Stream) {
     let sas = up_with(&cloud.nodes[HUB], cloud.nodes[SPOKE1].nbma);
-    assert_eq!(sas.len(), 1, "{sas:#?}\n{}", what_is_known(&cloud));
+    assert_eq!(sas.len(), 1, "{sas:#?}\n{}", cloud.what_is_known());
     let tally = stream.finish().unwrap();
-    assert!(tally.is_whole(), "{tally}\n{}", what_is_known(&cloud));
+    assert!(tally.is_whole(), "{tally}\n{}", cloud.what_is_known());
     cloud.check_alive().unwrap();
     cloud.stop().unwrap();
     lookout.finish().unwrap().check().unwrap();
@@ -283,7 +274,7 @@ fn what_no_peer_would_say_is_refused() {
 
     // So it is right, and answered with SA, KE and Nonce.
     let (types, _) = says(&ike::init(next(), &good_offer(X25519), X25519, &key, &nonce));
-    assert!([33, 34, 40].iter().all(|kind| types.contains(kind)), "{types:?}\n{}", what_is_known(&cloud));
+    assert!([33, 34, 40].iter().all(|kind| types.contains(kind)), "{types:?}\n{}", cloud.what_is_known());
 
     // Triple DES, HMAC-SHA1 and 1024 bits; AES-CBC with HMAC-MD5; no encryption at all.
     for weak in [
@@ -353,12 +344,12 @@ fn what_no_peer_would_say_is_refused() {
     }
     while stranger.hear().is_some() {}
     let (types, _) = says(&ike::init(next(), &good_offer(X25519), X25519, &key, &nonce));
-    assert!(types.contains(&34), "it does not answer any more: {types:?}\n{}", what_is_known(&cloud));
+    assert!(types.contains(&34), "it does not answer any more: {types:?}\n{}", cloud.what_is_known());
     // What began and did not go on is forgotten.
     let half = || cloud.nodes[HUB].nave_json("show ike").unwrap().as_array().unwrap().len() - 1;
     println!("{} began", half());
     wait::until_true("that it is forgotten", Duration::from_secs(60), || half() == 0)
-        .unwrap_or_else(|e| panic!("{e:#}\n{}", what_is_known(&cloud)));
+        .unwrap_or_else(|e| panic!("{e:#}\n{}", cloud.what_is_known()));
     undisturbed(cloud, lookout, stream);
 }
 
@@ -388,7 +379,7 @@ fn beginnings_without_end_are_bounded_and_a_spoke_comes_up_among_them() {
     assert!(
         (1..=17).contains(&kept) && cookies > 100,
         "{kept} kept, {cookies} cookies\n{}",
-        what_is_known(&cloud)
+        cloud.what_is_known()
     );
     let rows = cloud.nodes[HUB].nave_json("show ike").unwrap().as_array().unwrap().len();
     assert!(rows <= 18, "{rows}");
@@ -467,7 +458,7 @@ fn what_comes_again_or_changed_or_in_disorder_changes_nothing() {
         }
     }
     let after = spis(&cloud);
-    assert_eq!(before, after, "{}", what_is_known(&cloud));
+    assert_eq!(before, after, "{}", cloud.what_is_known());
     let tally = stream.finish().unwrap();
     assert!(tally.is_whole(), "{tally}");
     cloud.check_alive().unwrap();

@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use tests::cloud::{self, Cloud, HUB, Phase, Ports, SPOKE1, SPOKE2};
+use tests::flows::{Flows, WAYS};
 use tests::probe::Probe;
 use tests::process::Process;
-use tests::traffic::{Stream, Tally};
 use tests::{frame, lock, trail, wait};
 
 const NAMES: [&str; 3] = ["hub", "spoke1", "spoke2"];
@@ -31,31 +31,15 @@ fn has_shortcut(cloud: &Cloud) -> bool {
 }
 
 /// All flows, both ways.
-fn talk(cloud: &Cloud) -> Vec<Stream> {
-    let pairs =
-        [(SPOKE1, SPOKE2), (SPOKE2, SPOKE1), (HUB, SPOKE1), (SPOKE1, HUB), (HUB, SPOKE2), (SPOKE2, HUB)];
-    let stream = |((from, to), port)| Stream::start(cloud.flow(from, to, port, 1000)).unwrap();
-    pairs.into_iter().zip(6000..).map(stream).collect()
-}
-
-fn tallies(streams: Vec<Stream>) -> Vec<Tally> {
-    streams.iter().for_each(Stream::stop);
-    let tallies: Vec<_> = streams.into_iter().map(|s| s.finish().unwrap()).collect();
-    tallies.iter().for_each(|t| println!("{t}"));
-    tallies
-}
-
-fn all_whole(streams: Vec<Stream>) {
-    let torn: Vec<_> =
-        tallies(streams).into_iter().filter(|t| !t.is_whole()).map(|t| t.to_string()).collect();
-    assert!(torn.is_empty(), "{}", torn.join("\n"));
+fn talk(cloud: &Cloud) -> Flows {
+    Flows::start(cloud, &WAYS, 6000, 1000).unwrap()
 }
 
 #[test]
 fn killing_the_hub_s_control_plane_costs_no_packet_and_no_spoke() {
     let _turn = lock::take_turn().unwrap();
     let mut cloud = cloud(Ports::Tap);
-    let streams = talk(&cloud);
+    let flows = talk(&cloud);
     sleep(Duration::from_secs(1));
     cloud.nodes[HUB].kill_controlplane().unwrap();
     sleep(Duration::from_secs(2));
@@ -70,14 +54,14 @@ fn killing_the_hub_s_control_plane_costs_no_packet_and_no_spoke() {
         cloud.check_alive().unwrap();
         assert!(cloud.is_registered(SPOKE1).unwrap() && cloud.is_registered(SPOKE2).unwrap());
     }
-    all_whole(streams);
+    flows.are_whole(&cloud).unwrap();
 }
 
 #[test]
 fn killing_a_spoke_s_control_plane_costs_no_packet() {
     let _turn = lock::take_turn().unwrap();
     let mut cloud = cloud(Ports::Tap);
-    let streams = talk(&cloud);
+    let flows = talk(&cloud);
     sleep(Duration::from_secs(1));
     cloud.nodes[SPOKE1].kill_controlplane().unwrap();
     sleep(Duration::from_secs(2));
@@ -86,7 +70,7 @@ fn killing_a_spoke_s_control_plane_costs_no_packet() {
     cloud.check_alive().unwrap();
     cloud.wait_registered(SPOKE1).unwrap();
     assert!(has_shortcut(&cloud), "the shortcut is forgotten");
-    all_whole(streams);
+    flows.are_whole(&cloud).unwrap();
 }
 
 /// Addresses, routes and links of a node as the kernel has them, without counters and times.
@@ -99,7 +83,7 @@ fn kill_dataplane(node: usize) {
     let _turn = lock::take_turn().unwrap();
     let mut cloud = cloud(Ports::AfPacket);
     let before = kernel_view(&cloud, node);
-    let streams = talk(&cloud);
+    let flows = talk(&cloud);
     sleep(Duration::from_secs(1));
     let killed = Instant::now();
     cloud.nodes[node].kill_dataplane().unwrap();
@@ -109,12 +93,7 @@ fn kill_dataplane(node: usize) {
     let start = Instant::now();
     cloud.start_dataplane(node).unwrap();
     let to = cloud.nodes[SPOKE1].host.address();
-    let counts = || streams.iter().map(Stream::arrived).collect::<Vec<_>>();
-    let old = counts();
-    wait::until_true("traffic of all flows", Duration::from_secs(10), || {
-        counts().iter().zip(&old).all(|(new, old)| new > &(old + 100))
-    })
-    .unwrap_or_else(|e| panic!("{e:#}: {old:?} … {:?}\n{}", counts(), cloud.logs()));
+    flows.go_on(&cloud, "traffic of all flows").unwrap();
     let (back, away) = (start.elapsed(), killed.elapsed());
     println!(
         "{}: all six flows are back {} ms after the start of its data plane",
@@ -124,7 +103,8 @@ fn kill_dataplane(node: usize) {
     assert!(back < Duration::from_secs(3), "back after {back:?}");
     assert_eq!(kernel_view(&cloud, node), before, "the twins of {} suffer from the return", NAMES[node]);
 
-    let tallies = tallies(streams);
+    let tallies = flows.finish().unwrap();
+    tallies.iter().for_each(|tally| println!("{tally}"));
     // A packet a millisecond while it was away: nothing may be lost later.
     let limit = away.as_millis();
     assert!(tallies.iter().all(|t| u128::from(t.lost) <= limit && t.duplicated == 0), "{limit}");
@@ -157,7 +137,7 @@ fn a_stalled_client_holds_up_nobody() {
     let (live, seen) = watch("live.log");
     let stalled = ["a.log", "b.log", "c.log", "d.log"].map(watch);
     stalled.iter().for_each(|(watch, _)| watch.signal(Signal::SIGSTOP).unwrap());
-    let streams = talk(&cloud);
+    let flows = talk(&cloud);
 
     // Events enough to fill what lies between: each of these messages is rejected, and worth an event.
     let probe = Probe::plug_in(&cloud).unwrap();
@@ -178,7 +158,7 @@ fn a_stalled_client_holds_up_nobody() {
     println!("slowest answer: {slowest:?}");
     assert!(slowest < Duration::from_secs(1), "an answer took {slowest:?}");
     wait::until_true("the live watch", Duration::from_secs(5), || count_events(&seen) > 1000).unwrap();
-    all_whole(streams);
+    flows.are_whole(&cloud).unwrap();
 
     // They were stalled indeed: when they go on, they hear of what they missed.
     for (watch, log) in stalled {
