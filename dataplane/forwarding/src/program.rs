@@ -21,11 +21,13 @@ mod ledger;
 mod objects;
 mod outer;
 mod paths;
+mod pins;
 mod reserve;
 mod routes;
 mod sas;
 mod show;
 mod slots;
+mod ways;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::net::IpAddr;
@@ -52,8 +54,10 @@ use family::TableState;
 use ledger::Ledger;
 use objects::{Claim, Misfits, Objects, names};
 use paths::PathId;
+use pins::Pins;
 pub use show::{AdjacencyShow, FibShow, InterfaceShow, NextHopShow, RouteShow, TunnelShow};
 use slots::{Slots, Target};
+use ways::Ways;
 
 /// Most interfaces and tunnels together.
 const INTERFACES: usize = 4096;
@@ -72,9 +76,6 @@ pub struct Port {
     /// Largest IP packet that it takes, in bytes. A VLAN's tag comes on top: 4 bytes more that the port must be able to send.
     pub mtu: u16,
 }
-
-/// Tunnel, NBMA address and UDP port (of what is not protected 0), and what sends there.
-type Way = (InterfaceId, IpAddr, u16, Target);
 
 /// The one writer of the tables.
 #[derive(Debug)]
@@ -97,10 +98,7 @@ pub struct Program {
     /// Room of each table for long prefixes.
     groups: usize,
     /// What an object keeps in its place, used or not.
-    pins: HashMap<Key, Target>,
-    /// The link of each midchain, and the midchains of each link.
-    links: HashMap<Target, Target>,
-    stacked: BTreeSet<(Target, Target)>,
+    pins: Pins,
     /// Among what balanced adjacencies choose, in order.
     members: HashMap<Target, Arc<[Target]>>,
     /// Own addresses of each interface, with the places of the tables in which they are.
@@ -109,9 +107,8 @@ pub struct Program {
     interfaces: Arc<Interfaces>,
     decap: Arc<Decap>,
     nbmas: Arc<Nbmas>,
-    /// The ways to NBMA addresses, each with the link by which it goes; and the address and port of what sends that way.
-    ways: BTreeMap<Way, Option<Target>>,
-    way_of: HashMap<Target, (IpAddr, u16)>,
+    /// Links of midchains, and the ways to NBMA addresses.
+    ways: Ways,
     publisher: Publisher<Tables>,
     workers: Vec<Arc<Counters>>,
     /// What workers were told of SAs, and the slots of the peers that are sealed for.
@@ -163,17 +160,14 @@ impl Program {
             places: BTreeMap::new(),
             fibs: Arc::new([]),
             groups,
-            pins: HashMap::new(),
-            links: HashMap::new(),
-            stacked: BTreeSet::new(),
+            pins: Pins::default(),
             members: HashMap::new(),
             own: BTreeSet::new(),
             adjacencies: Adjacencies::default(),
             interfaces: Arc::default(),
             decap: Arc::default(),
             nbmas: Arc::default(),
-            ways: BTreeMap::new(),
-            way_of: HashMap::new(),
+            ways: Ways::default(),
             publisher: Publisher::new(empty),
             workers: Vec::new(),
             provider: aead::Provider::best(),

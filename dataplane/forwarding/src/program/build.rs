@@ -19,6 +19,7 @@ use model::program::{Hop, Key, Object, Path, Tunnel, TunnelMode};
 use super::family::{Family, Fixed, Half, fixed};
 use super::ledger::Domain;
 use super::paths::PathId;
+use super::pins::Pin;
 use super::slots::{PEER, Target};
 use super::{INTERFACES, Program};
 use crate::adjacency::{Adjacency, AdjacencyId};
@@ -156,7 +157,7 @@ impl Program {
             }
             Key::PathMtu(tunnel, nbma) => {
                 let Some(id) = self.ids.get(&tunnel).copied() else { return };
-                change.targets.extend(self.ways_to(id, nbma.0, None).map(|(target, _)| target));
+                change.targets.extend(self.ways_to(id, nbma.0, None));
             }
             Key::InboundSa(spi) => self.touch_inbound(spi),
             Key::OutboundSa(protection, _) => self.touch_outbound(protection, change),
@@ -179,11 +180,11 @@ impl Program {
         self.move_hosts::<u32>(id, (old, place), change);
         self.move_hosts::<u128>(id, (old, place), change);
         let peer = self.tunnel(name).is_some_and(is_point_to_point);
-        if peer != self.pins.contains_key(&Key::Tunnel(name)) {
+        if peer != self.pinned_by(Key::Tunnel(name)).is_some() {
             // What its routes, next hops and bindings lead to is something else now.
             self.look_at_all_on::<u32>(name, id, change);
             self.look_at_all_on::<u128>(name, id, change);
-            let on_it: Vec<_> = self.pins.keys().filter(|key| is_on(**key, name)).copied().collect();
+            let on_it: Vec<_> = self.pins.of_peers(name, id).collect();
             on_it.into_iter().for_each(|key| self.pin(key, change));
         }
     }
@@ -300,19 +301,26 @@ impl Program {
     fn pin(&mut self, key: Key, change: &mut Change) {
         let target = self.objects.winner(key).and_then(|object| self.pinned(object));
         change.targets.extend(target);
-        let old = self.pins.get(&key).copied();
+        let old = self.pinned_by(key).and_then(|id| self.slots.target(id));
         // What depended on the object depends on its absence now.
         change.targets.extend(old);
         if target == old {
             return;
         }
-        if let Some(target) = target {
-            self.refer(target, change);
-            self.pins.insert(key, target);
-        } else {
-            self.pins.remove(&key);
+        let id = target.map(|target| self.refer(target, change));
+        if let Some(pin) = self.pin_of(key) {
+            self.pins.set(pin, id);
         }
         change.released.extend(old);
+    }
+
+    fn pin_of(&self, key: Key) -> Option<Pin> {
+        Pin::of(key, |name| self.ids.get(&name).copied())
+    }
+
+    /// The place that an object keeps its adjacency in.
+    pub(super) fn pinned_by(&self, key: Key) -> Option<AdjacencyId> {
+        self.pins.get(self.pin_of(key)?)
     }
 
     fn pinned(&self, object: &Object) -> Option<Target> {
@@ -592,11 +600,9 @@ impl Program {
             }
             let Some(target) = idle.pop() else { return gone };
             let Some(id) = self.slots.empty(target) else { continue };
-            self.note_way(target, None);
-            if let Some(link) = self.links.remove(&target) {
-                self.stacked.remove(&(link, target));
-                released.push(link);
-            }
+            self.note_way(target, id, None, false);
+            released.extend(self.link_of(id));
+            self.ways.stack(id, None);
             released.extend(self.members.remove(&target).iter().flat_map(|members| members.iter()));
             if let Target::Balanced(path) = target {
                 self.objects.paths.release(path);
@@ -606,11 +612,6 @@ impl Program {
             gone.push(id);
         }
     }
-}
-
-/// Whether an object's adjacency is on this tunnel.
-pub(super) fn is_on(key: Key, tunnel: InterfaceName) -> bool {
-    matches!(key, Key::Binding(name, _) | Key::Fallback(name) if name == tunnel)
 }
 
 /// All link-local addresses of a tunnel, as the FIB has them.

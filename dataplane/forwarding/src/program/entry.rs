@@ -12,7 +12,7 @@ use zerocopy::IntoBytes;
 use super::build::{Change, is_point_to_point};
 use super::sas::Sealing;
 use super::slots::{PEER, Target};
-use super::{Program, Way, outer};
+use super::{Program, outer};
 use crate::adjacency::{Adjacency, AdjacencyId, Kind, LINK_LEN, NO_NETWORK, TAGGED_LEN, flag, permit};
 use crate::ports::InterfaceId;
 
@@ -30,29 +30,20 @@ impl Program {
             if let Target::Balanced(_) = target {
                 self.note_members(target, change);
             }
-            let link = self.link(target);
-            let old = self.links.get(&target).copied();
+            let (link, old) = (self.link(target), self.link_of(id));
             if link != old {
-                if let Some(old) = old {
-                    self.stacked.remove(&(old, target));
-                    self.links.remove(&target);
-                    change.released.push(old);
-                }
-                if let Some(link) = link {
-                    self.refer(link, change);
-                    self.stacked.insert((link, target));
-                    self.links.insert(target, link);
-                }
+                let place = link.map(|link| self.refer(link, change));
+                self.ways.stack(id, place);
+                change.released.extend(old);
             }
-            let way = self.way_by(target, link);
-            built |= self.note_way(target, way);
+            let to = self.outer(target).map(|(nbma, port, _)| (nbma, port));
+            built |= self.note_way(target, id, to, link != old);
             let entry = Adjacency { epoch: id.epoch(), ..self.entry(target, link) };
             if *self.adjacencies.slot(id) != entry {
                 built = true;
                 self.adjacencies.store(id.index(), entry);
-                let stacked =
-                    self.stacked.range((target, Target::NoRoute)..).take_while(|(link, _)| *link == target);
-                change.targets.extend(stacked.map(|(_, midchain)| *midchain));
+                let stacked = self.ways.stacked_on(id).filter_map(|place| self.slots.at(place));
+                change.targets.extend(stacked.map(|(midchain, _)| midchain));
             }
         }
         built
@@ -73,48 +64,43 @@ impl Program {
         change.released.extend(old.iter().flat_map(|members| members.iter()));
     }
 
-    /// What is sent to an NBMA address by a tunnel, and by which link; to one UDP port or to any.
+    /// What is sent to an NBMA address by a tunnel; to one UDP port or to any.
     pub(super) fn ways_to(
         &self,
         tunnel: InterfaceId,
         nbma: IpAddr,
         port: Option<u16>,
-    ) -> impl Iterator<Item = (Target, Option<Target>)> {
-        let first = (tunnel, nbma, port.unwrap_or(0), Target::NoRoute);
-        let is_there = move |(way, _): &(&Way, _)| {
-            (way.0, way.1) == (tunnel, nbma) && port.is_none_or(|port| way.2 == port)
-        };
-        self.ways.range(first..).take_while(is_there).map(|((.., target), link)| (*target, *link))
+    ) -> impl Iterator<Item = Target> {
+        let places = self.ways.all_to(tunnel, nbma, port);
+        places.filter_map(|place| Some(self.slots.at(place)?.0))
     }
 
-    /// Where a tunnel's adjacency sends by its link, if it has one.
-    fn way_by(&self, target: Target, link: Option<Target>) -> Option<(Way, Option<Target>)> {
-        let (nbma, port, _) = self.outer(target)?;
-        Some(((target.interface()?, nbma, port, target), link))
+    /// The neighbour that the adjacency in a place was stacked on when it was built.
+    pub(super) fn link_of(&self, id: AdjacencyId) -> Option<Target> {
+        Some(self.slots.at(self.ways.link(id)?)?.0)
     }
 
-    /// Notes by which link a tunnel's adjacency sends to its NBMA address: the control plane's packets to that address go the
+    /// Notes where a tunnel's adjacency sends, and whether by another link than before: the control plane's packets to that NBMA address go the
     /// same way. Whether that changed anything for them.
-    pub(super) fn note_way(&mut self, target: Target, new: Option<(Way, Option<Target>)>) -> bool {
-        let old = self.way_of.get(&target).and_then(|(nbma, port)| {
-            let way = (target.interface()?, *nbma, *port, target);
-            Some((way, *self.ways.get(&way)?))
-        });
-        if old == new {
+    pub(super) fn note_way(
+        &mut self,
+        target: Target,
+        id: AdjacencyId,
+        to: Option<(IpAddr, u16)>,
+        relinked: bool,
+    ) -> bool {
+        let Some(tunnel) = target.interface() else { return false };
+        let old = self.ways.to(id);
+        if old == to && !relinked {
             return false;
         }
-        if let Some((way, _)) = old {
-            self.ways.remove(&way);
-            self.way_of.remove(&target);
-        }
-        if let Some((way @ (_, nbma, port, _), link)) = new {
-            self.ways.insert(way, link);
-            self.way_of.insert(target, (nbma, port));
-        }
+        self.ways.send(id, tunnel, to);
         let mut changed = false;
-        for ((tunnel, nbma, port, _), _) in old.into_iter().chain(new) {
-            let link = self.ways_to(tunnel, nbma, Some(port)).find_map(|(_, link)| link);
-            let id = link.and_then(|link| self.slots.id(link));
+        for (nbma, port) in old.into_iter().chain(to) {
+            // Of several the first target's, whichever came first.
+            let all = self.ways.all_to(tunnel, nbma, Some(port)).filter_map(|place| self.slots.at(place));
+            let linked = all.filter_map(|(target, id)| Some((target, self.ways.link(id)?)));
+            let id = linked.min().and_then(|(_, link)| Some(self.slots.at(link)?.1));
             if self.nbmas.get(&(tunnel, nbma, port)) == id {
                 continue;
             }

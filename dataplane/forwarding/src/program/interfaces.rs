@@ -81,7 +81,7 @@ impl Program {
                     underlay,
                     key: tunnel.key,
                     ttl: tunnel.ttl,
-                    fallback: self.pins.get(&Key::Fallback(*name)).and_then(|target| self.slots.id(*target)),
+                    fallback: self.pinned_by(Key::Fallback(*name)),
                     point_to_point: is_point_to_point(tunnel),
                     replicas: self.replicas(tunnel),
                     domain,
@@ -109,12 +109,11 @@ impl Program {
     /// Who gets what is sent to a group on a tunnel; on a point-to-point one the peer, whatever is programmed.
     fn replicas(&self, tunnel: &Tunnel) -> Arc<[AdjacencyId]> {
         if is_point_to_point(tunnel) {
-            let peer = self.pins.get(&Key::Tunnel(tunnel.name)).and_then(|peer| self.slots.id(*peer));
-            return peer.into_iter().collect();
+            return self.pinned_by(Key::Tunnel(tunnel.name)).into_iter().collect();
         }
         let all = self.replica_addresses(tunnel).into_iter();
         let keys = all.map(|(nbma, port)| Key::Replica(tunnel.name, nbma, port));
-        keys.filter_map(|key| self.slots.id(*self.pins.get(&key)?)).collect()
+        keys.filter_map(|key| self.pinned_by(key)).collect()
     }
 
     /// The receivers of multicast that are programmed for a tunnel, with their UDP ports, each once.

@@ -9,7 +9,7 @@ use model::InterfaceName;
 use model::program::{Hop, Key, Object, Op, Path, Refusal, Refused, Tunnel};
 use model::sa::Protection;
 
-use super::build::{is_on, is_point_to_point, link_of};
+use super::build::{is_point_to_point, link_of};
 use super::family::Family;
 use super::ledger::Domain;
 use super::paths::PathId;
@@ -217,9 +217,10 @@ impl Program {
             self.note_target(Some(Target::Glean(id)), need);
             self.note_blocks(self.place_of(tunnel.name), link_of(id), &mut need.v6);
         }
-        if is_point_to_point(tunnel) != self.pins.contains_key(&Key::Tunnel(tunnel.name)) {
+        if is_point_to_point(tunnel) != self.pinned_by(Key::Tunnel(tunnel.name)).is_some() {
             // All that leads to next hops on it leads to others.
-            let pins = self.pins.keys().filter(|key| is_on(**key, tunnel.name)).count();
+            let id = self.ids.get(&tunnel.name);
+            let pins = id.map_or(0, |id| self.pins.of_peers(tunnel.name, *id).count());
             let paths = self.objects.paths.naming(tunnel.name).map(|(_, path)| 1 + path.hops().len());
             need.more_targets += 1 + 2 * pins + paths.sum::<usize>();
         }

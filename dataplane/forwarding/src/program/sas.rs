@@ -93,7 +93,7 @@ impl Program {
         let tunnels = self.tunnels().filter(|tunnel| Domain::of_tunnel(tunnel) == Some(domain));
         let ids = tunnels.filter_map(|tunnel| self.ids.get(&tunnel.name));
         let ways = ids.flat_map(|id| self.ways_to(*id, protection.remote.0, Some(protection.port)));
-        change.targets.extend(ways.map(|(target, _)| target));
+        change.targets.extend(ways);
     }
 
     /// Tells workers what there is to tell, as far as their queues have room.

@@ -239,7 +239,7 @@ impl Program {
                     _ => None,
                 },
                 nbma: self.outer_of(target),
-                link: self.links.get(&target).and_then(|link| self.as_hop(*link)),
+                link: self.link_of(id).and_then(|link| self.as_hop(link)),
                 members: self.member_ids(target),
                 replica: matches!(target, Target::Replica(..)),
                 mtu: sends.then_some(entry.mtu),
@@ -346,7 +346,7 @@ impl Program {
             if !self.slots.note_asked(id, packets) {
                 continue;
             }
-            if let Some(link) = self.links.get(&target).and_then(|link| self.as_hop(*link)) {
+            if let Some(link) = self.link_of(id).and_then(|link| self.as_hop(link)) {
                 neighbours.insert(link);
             }
             let Some(hop) = self.as_hop(target) else { continue };
