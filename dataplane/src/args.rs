@@ -91,6 +91,8 @@ pub(crate) enum Aead {
     Vaes512,
     /// VAES and VPCLMULQDQ in 256 bits (AVX2).
     Vaes256,
+    /// AES-NI and PCLMULQDQ (with AVX2).
+    Aesni,
     /// ring.
     Ring,
     /// The crate aes-gcm: portable, slow.
@@ -107,6 +109,7 @@ impl Aead {
             Self::Auto => return Ok(Provider::best()),
             Self::Vaes512 => Provider::Vaes512,
             Self::Vaes256 => Provider::Vaes256,
+            Self::Aesni => Provider::Aesni,
             Self::Ring => Provider::Ring,
             Self::AesGcm => Provider::AesGcm,
         };
@@ -384,7 +387,7 @@ mod tests {
         bad(&offloads("a=some"), "all or none");
         bad(&offloads("b=none"), "--offloads b: there is no such port");
         bad(&[&offloads("a=none")[..], &["--offloads", "a=all"]].concat(), "--offloads a: given twice");
-        bad(&["--port", "a=net_null0", "--workers", "0", "--aead", "rot13"], "vaes256, ring, aes-gcm");
+        bad(&["--port", "a=net_null0", "--workers", "0", "--aead", "rot13"], "vaes256, aesni, ring, aes-gcm");
         bad(&["--port", "a=net_null0", "--workers", "0", "--mtu", "100"], "576..=9000");
     }
 }

@@ -50,7 +50,7 @@ pub(crate) struct Dimensions {
     /// Workers, each on a core of its own with packets of its own
     #[arg(long, default_value_t = 1, value_parser = value_parser!(u16).range(WORKERS))]
     pub(crate) workers: u16,
-    /// Who seals and opens in the graph: vaes512, vaes256, ring or aes-gcm; the fastest usable one if not given. Another one checks it
+    /// Who seals and opens in the graph: vaes512, vaes256, aesni, ring or aes-gcm; the fastest usable one if not given. Another one checks it
     #[arg(long, value_name = "PROVIDER", help_heading = PROTECTED)]
     pub(crate) aead: Option<aead::Provider>,
     /// Bits of the keys; 128 if not given

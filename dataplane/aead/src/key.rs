@@ -10,7 +10,7 @@ use zeroize::zeroize_flat_type;
 
 use crate::Provider;
 #[cfg(target_arch = "x86_64")]
-use crate::vaes;
+use crate::kernel;
 
 /// A key that is expanded for one provider: all that sealing and opening want of it, inline, on lines of its own. Erased when it is
 /// dropped. A key that is moved leaves a copy behind where it was, which nobody erases: make it where it is to stay.
@@ -29,7 +29,7 @@ pub(crate) union Expanded {
     pub(crate) aes_gcm_128: ManuallyDrop<Aes128Gcm>,
     pub(crate) aes_gcm_256: ManuallyDrop<Aes256Gcm>,
     #[cfg(target_arch = "x86_64")]
-    pub(crate) vaes: ManuallyDrop<vaes::Lines>,
+    pub(crate) kernel: ManuallyDrop<kernel::Lines>,
 }
 
 /// What keeps a key from being expanded.
@@ -50,7 +50,7 @@ pub(crate) enum Form<'a> {
     AesGcm256(&'a Aes256Gcm),
     /// For our kernels.
     #[cfg(target_arch = "x86_64")]
-    Vaes(&'a vaes::Lines),
+    Kernel(&'a kernel::Lines),
 }
 
 impl Key {
@@ -81,9 +81,9 @@ impl Key {
                 Expanded { aes_gcm_256: ManuallyDrop::new(Aes256Gcm::new_from_slice(key).map_err(wrong)?) }
             }
             #[cfg(target_arch = "x86_64")]
-            (Provider::Vaes512 | Provider::Vaes256, 16 | 32) if provider.is_possible() => {
+            (Provider::Vaes512 | Provider::Vaes256 | Provider::Aesni, 16 | 32) if provider.is_possible() => {
                 // SAFETY: the processor has these and more.
-                Expanded { vaes: ManuallyDrop::new(unsafe { vaes::Lines::of(key) }) }
+                Expanded { kernel: ManuallyDrop::new(unsafe { kernel::Lines::of(key) }) }
             }
             (_, 16 | 32) => return Err(KeyError::Unusable(provider)),
             (_, length) => return Err(KeyError::Length(length)),
@@ -114,7 +114,9 @@ impl Key {
                 (Provider::AesGcm, 16) => Form::AesGcm128(&self.expanded.aes_gcm_128),
                 (Provider::AesGcm, _) => Form::AesGcm256(&self.expanded.aes_gcm_256),
                 #[cfg(target_arch = "x86_64")]
-                (Provider::Vaes512 | Provider::Vaes256, _) => Form::Vaes(&self.expanded.vaes),
+                (Provider::Vaes512 | Provider::Vaes256 | Provider::Aesni, _) => {
+                    Form::Kernel(&self.expanded.kernel)
+                }
             }
         }
     }
@@ -130,7 +132,7 @@ impl Drop for Key {
                 (Provider::AesGcm, 16) => ManuallyDrop::drop(&mut self.expanded.aes_gcm_128),
                 (Provider::AesGcm, _) => ManuallyDrop::drop(&mut self.expanded.aes_gcm_256),
                 // Bytes.
-                (Provider::Vaes512 | Provider::Vaes256, _) => {}
+                (Provider::Vaes512 | Provider::Vaes256 | Provider::Aesni, _) => {}
             }
             zeroize_flat_type(&raw mut self.expanded);
         }

@@ -8,7 +8,7 @@
 //!                          text  = what is encrypted ‖ ICV of 16 bytes (§6)
 //! ```
 //!
-//! A [`Provider`] does the work: the kernels of this crate, where the processor has VAES and VPCLMULQDQ, ring, or `aes-gcm`, which is
+//! A [`Provider`] does the work: the kernels of this crate, where the processor has AES and carry-less products, ring, or `aes-gcm`, which is
 //! portable. All make the same bytes. One is used only after it has found the known answers of a self-test on this machine.
 //!
 //! While one packet is worked on, the key lines and the texts of the ones behind it are on their way from memory: with thousands of
@@ -17,13 +17,13 @@
 //! What is opened and turns out not to be authentic may have left its plaintext in the buffer: the caller drops it.
 #![allow(unsafe_code)]
 
+#[cfg(target_arch = "x86_64")]
+mod kernel;
 mod key;
 mod libraries;
 mod packet;
 mod provider;
 mod selftest;
-#[cfg(target_arch = "x86_64")]
-mod vaes;
 #[cfg(test)]
 mod vectors;
 
@@ -42,9 +42,11 @@ pub fn seal<B: Burst>(provider: Provider, burst: &mut B) {
     if provider.is_usable() {
         match provider {
             // SAFETY: what is usable the processor has.
-            Provider::Vaes512 => return unsafe { vaes::bits512::seal_burst(burst) },
+            Provider::Vaes512 => return unsafe { kernel::bits512::seal_burst(burst) },
             // SAFETY: as above.
-            Provider::Vaes256 => return unsafe { vaes::bits256::seal_burst(burst) },
+            Provider::Vaes256 => return unsafe { kernel::bits256::seal_burst(burst) },
+            // SAFETY: as above.
+            Provider::Aesni => return unsafe { kernel::bits128::seal_burst(burst) },
             Provider::Ring | Provider::AesGcm => {}
         }
     }
@@ -67,9 +69,11 @@ pub fn open<B: Burst>(provider: Provider, burst: &mut B) {
     if provider.is_usable() {
         match provider {
             // SAFETY: what is usable the processor has.
-            Provider::Vaes512 => return unsafe { vaes::bits512::open_burst(burst) },
+            Provider::Vaes512 => return unsafe { kernel::bits512::open_burst(burst) },
             // SAFETY: as above.
-            Provider::Vaes256 => return unsafe { vaes::bits256::open_burst(burst) },
+            Provider::Vaes256 => return unsafe { kernel::bits256::open_burst(burst) },
+            // SAFETY: as above.
+            Provider::Aesni => return unsafe { kernel::bits128::open_burst(burst) },
             Provider::Ring | Provider::AesGcm => {}
         }
     }
@@ -107,7 +111,7 @@ fn seal_any(packet: &mut Packet<'_>) {
             Form::AesGcm128(key) => libraries::aes_gcm_seal(key, nonce, aad, packet.text),
             Form::AesGcm256(key) => libraries::aes_gcm_seal(key, nonce, aad, packet.text),
             #[cfg(target_arch = "x86_64")]
-            Form::Vaes(lines) => vaes_text(key, lines, false, vaes::Fixed::of(packet), packet.text),
+            Form::Kernel(lines) => kernel_text(key, lines, false, kernel::Fixed::of(packet), packet.text),
         };
     if !sealed {
         packet.text.fill(0);
@@ -125,24 +129,26 @@ fn open_any(packet: &mut Packet<'_>) -> bool {
             Form::AesGcm128(key) => libraries::aes_gcm_open(key, nonce, aad, packet.text),
             Form::AesGcm256(key) => libraries::aes_gcm_open(key, nonce, aad, packet.text),
             #[cfg(target_arch = "x86_64")]
-            Form::Vaes(lines) => vaes_text(key, lines, true, vaes::Fixed::of(packet), packet.text),
+            Form::Kernel(lines) => kernel_text(key, lines, true, kernel::Fixed::of(packet), packet.text),
         }
 }
 
 /// Seals or opens a text with a key for one of our kernels: true, or whether it is authentic. A text shorter than an ICV cannot be.
 #[cfg(target_arch = "x86_64")]
-fn vaes_text(key: &Key, lines: &vaes::Lines, open: bool, fixed: vaes::Fixed, text: &mut [u8]) -> bool {
-    let (long, coming) = (key.length() == 32, &mut vaes::Coming::nothing());
+fn kernel_text(key: &Key, lines: &kernel::Lines, open: bool, fixed: kernel::Fixed, text: &mut [u8]) -> bool {
+    let (long, coming) = (key.length() == 32, &mut kernel::Coming::nothing());
     if text.len() < ICV {
         return false;
     }
     // SAFETY: the text is as long as an ICV at least, and a key for a provider is there only if the processor has its instructions.
     unsafe {
         match (key.provider(), open) {
-            (Provider::Vaes512, true) => return vaes::bits512::open(lines, long, fixed, text, coming),
-            (Provider::Vaes512, false) => vaes::bits512::seal(lines, long, fixed, text, coming),
-            (_, true) => return vaes::bits256::open(lines, long, fixed, text, coming),
-            (_, false) => vaes::bits256::seal(lines, long, fixed, text, coming),
+            (Provider::Vaes512, true) => return kernel::bits512::open(lines, long, fixed, text, coming),
+            (Provider::Vaes512, false) => kernel::bits512::seal(lines, long, fixed, text, coming),
+            (Provider::Vaes256, true) => return kernel::bits256::open(lines, long, fixed, text, coming),
+            (Provider::Vaes256, false) => kernel::bits256::seal(lines, long, fixed, text, coming),
+            (_, true) => return kernel::bits128::open(lines, long, fixed, text, coming),
+            (_, false) => kernel::bits128::seal(lines, long, fixed, text, coming),
         }
     }
     true

@@ -6,9 +6,9 @@ use std::sync::OnceLock;
 
 use thiserror::Error;
 
-use crate::selftest;
 #[cfg(target_arch = "x86_64")]
-use crate::vaes;
+use crate::kernel;
+use crate::selftest;
 
 /// An implementation of AES-GCM. All make the same bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -18,6 +18,8 @@ pub enum Provider {
     Vaes512,
     /// Our kernel for VAES and VPCLMULQDQ in 256 bits (AVX2).
     Vaes256,
+    /// Our kernel for AES-NI and PCLMULQDQ (with AVX2).
+    Aesni,
     /// ring.
     Ring,
     /// The crate `aes-gcm`: portable.
@@ -26,12 +28,12 @@ pub enum Provider {
 
 /// A word that names no provider.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("there is no AES-GCM provider {0:?}: vaes512, vaes256, ring or aes-gcm")]
+#[error("there is no AES-GCM provider {0:?}: vaes512, vaes256, aesni, ring or aes-gcm")]
 pub struct UnknownProvider(String);
 
 impl Provider {
     /// All, the fastest first.
-    pub const ALL: [Self; 4] = [Self::Vaes512, Self::Vaes256, Self::Ring, Self::AesGcm];
+    pub const ALL: [Self; 5] = [Self::Vaes512, Self::Vaes256, Self::Aesni, Self::Ring, Self::AesGcm];
 
     /// As users write it.
     #[must_use]
@@ -39,6 +41,7 @@ impl Provider {
         match self {
             Self::Vaes512 => "vaes512",
             Self::Vaes256 => "vaes256",
+            Self::Aesni => "aesni",
             Self::Ring => "ring",
             Self::AesGcm => "aes-gcm",
         }
@@ -65,11 +68,13 @@ impl Provider {
     pub fn is_possible(self) -> bool {
         match self {
             #[cfg(target_arch = "x86_64")]
-            Self::Vaes512 => vaes::bits512::is_possible(),
+            Self::Vaes512 => kernel::bits512::is_possible(),
             #[cfg(target_arch = "x86_64")]
-            Self::Vaes256 => vaes::bits256::is_possible(),
+            Self::Vaes256 => kernel::bits256::is_possible(),
+            #[cfg(target_arch = "x86_64")]
+            Self::Aesni => kernel::bits128::is_possible(),
             #[cfg(not(target_arch = "x86_64"))]
-            Self::Vaes512 | Self::Vaes256 => false,
+            Self::Vaes512 | Self::Vaes256 | Self::Aesni => false,
             Self::Ring | Self::AesGcm => true,
         }
     }

@@ -72,8 +72,9 @@ mod tests {
     /// the text is touched, and nothing is done that the language does not define.
     #[test]
     fn kernels_agree_with_the_portable_provider_byte_by_byte() {
-        let kernels =
-            [Provider::Vaes512, Provider::Vaes256].into_iter().filter(|kernel| kernel.is_possible());
+        let kernels = [Provider::Vaes512, Provider::Vaes256, Provider::Aesni]
+            .into_iter()
+            .filter(|kernel| kernel.is_possible());
         let lengths =
             (0..=50).chain([63, 64, 65, 79, 80, 95, 96, 97, 111, 112, 127, 128, 129, 143, 144, 159, 160]);
         let lengths =
@@ -145,15 +146,18 @@ mod tests {
         let lengths = [0, 64, 60, 300, 17, 257, 96, 96, 1, 2];
         let portable = Key::untested(Provider::AesGcm, &[0x3c; 16]).unwrap();
         let plain = lengths.map(|length| [vec![length as u8; length], vec![0; ICV]].concat());
-        for kernel in [Provider::Vaes512, Provider::Vaes256].into_iter().filter(|kernel| kernel.is_possible())
+        for kernel in [Provider::Vaes512, Provider::Vaes256, Provider::Aesni]
+            .into_iter()
+            .filter(|kernel| kernel.is_possible())
         {
             let key = Key::untested(kernel, &[0x3c; 16]).unwrap();
             let mut burst = Texts { key: &key, texts: plain.to_vec(), said: vec![None; lengths.len()] };
             // SAFETY: what is possible the processor has.
             unsafe {
                 match kernel {
-                    Provider::Vaes512 => crate::vaes::bits512::seal_burst(&mut burst),
-                    _ => crate::vaes::bits256::seal_burst(&mut burst),
+                    Provider::Vaes512 => crate::kernel::bits512::seal_burst(&mut burst),
+                    Provider::Vaes256 => crate::kernel::bits256::seal_burst(&mut burst),
+                    _ => crate::kernel::bits128::seal_burst(&mut burst),
                 }
             }
             assert_eq!(burst.said, [Some(true); 10], "{kernel}");
@@ -166,8 +170,9 @@ mod tests {
             // SAFETY: as above.
             unsafe {
                 match kernel {
-                    Provider::Vaes512 => crate::vaes::bits512::open_burst(&mut burst),
-                    _ => crate::vaes::bits256::open_burst(&mut burst),
+                    Provider::Vaes512 => crate::kernel::bits512::open_burst(&mut burst),
+                    Provider::Vaes256 => crate::kernel::bits256::open_burst(&mut burst),
+                    _ => crate::kernel::bits128::open_burst(&mut burst),
                 }
             }
             for (at, (plain, made)) in plain.iter().zip(&burst.texts).enumerate() {

@@ -120,7 +120,7 @@ fn a_provider_has_a_name_and_the_best_is_the_first_that_is_usable() {
         assert_eq!(provider.to_string(), provider.name());
     }
     let error = "openssl".parse::<Provider>().unwrap_err().to_string();
-    assert_eq!(error, "there is no AES-GCM provider \"openssl\": vaes512, vaes256, ring or aes-gcm");
+    assert_eq!(error, "there is no AES-GCM provider \"openssl\": vaes512, vaes256, aesni, ring or aes-gcm");
     assert_eq!(usable().next(), Some(Provider::best()));
     assert!(Provider::AesGcm.is_usable() && Provider::Ring.is_usable());
     let mut empty = Texts::new(&[], std::iter::empty());

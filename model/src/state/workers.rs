@@ -59,7 +59,7 @@ pub struct Worker {
     pub busy_cycles: u64,
     /// Generation of the tables that it forwards by.
     pub generation: u64,
-    /// Who seals and opens ESP: `vaes512`, `vaes256`, `ring`, `aes-gcm`.
+    /// Who seals and opens ESP: `vaes512`, `vaes256`, `aesni`, `ring`, `aes-gcm`.
     pub aead: String,
 }
 

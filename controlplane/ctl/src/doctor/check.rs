@@ -323,11 +323,12 @@ impl Site {
         let best = match () {
             () if has_vaes && has(&["avx512f", "avx512bw", "avx512vl"]) => "vaes512",
             () if has_vaes => "vaes256",
+            () if has(&["aes", "pclmulqdq", "avx2", "bmi1", "bmi2"]) => "aesni",
             () if has(&["aes", "pclmulqdq"]) => "ring",
             () => "aes-gcm",
         };
         let rank = |provider: &str| {
-            ["aes-gcm", "ring", "vaes256", "vaes512"].iter().position(|name| *name == provider)
+            ["aes-gcm", "ring", "aesni", "vaes256", "vaes512"].iter().position(|name| *name == provider)
         };
         let used: BTreeSet<&str> = self.workers.iter().map(|worker| worker.aead.as_str()).collect();
         let worst = used.iter().copied().min_by_key(|provider| rank(provider));
@@ -341,7 +342,11 @@ impl Site {
         let (verdict, words) = match provider {
             "vaes512" => (Verdict::Ok, "VAES in 512 bits"),
             "vaes256" => (Verdict::Note, "VAES in 256 bits, for the processor has no AVX-512"),
-            "ring" => (Verdict::Slow, "the processor has no VAES, which our own kernels need"),
+            "aesni" => (
+                Verdict::Note,
+                "AES-NI, for the processor has no VAES, which would do two or four blocks at a time",
+            ),
+            "ring" => (Verdict::Slow, "the processor has no AVX2, which our own kernels need"),
             _ => (Verdict::Bad, "the processor has no instructions for AES"),
         };
         vec![Finding::new(topic, verdict, format!("{provider}: {words}"))]

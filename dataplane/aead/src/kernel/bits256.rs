@@ -11,7 +11,7 @@
 use std::arch::x86_64::*;
 
 use super::setup::POLYNOMIAL;
-use super::{Ahead, Coming, Fixed, Lines, MASKS, POWERS, ROUNDS_128, ROUNDS_256};
+use super::{Ahead, Coming, Fixed, Lines, MASKS, Opened, POWERS, ROUNDS_128, ROUNDS_256, bursts, rolled};
 use crate::key::Form;
 use crate::packet::{AHEAD, Burst, ICV};
 
@@ -42,62 +42,7 @@ pub(crate) fn is_possible() -> bool {
     vectors && is_x86_feature_detected!("vpclmulqdq") && rest && bits
 }
 
-/// Encrypts the text and writes the ICV.
-///
-/// # Safety
-/// The text has room for the ICV.
-#[target_feature(enable = "avx2,aes,pclmulqdq,vaes,vpclmulqdq,bmi1,bmi2")]
-pub(crate) unsafe fn seal(lines: &Lines, long: bool, fixed: Fixed, text: &mut [u8], coming: &mut Coming) {
-    // SAFETY: as asked of the caller.
-    unsafe { seal_here(lines, long, fixed, text, coming) }
-}
-
-/// [`seal`] as a part of its caller.
-///
-/// # Safety
-/// As of [`seal`].
-#[inline(always)]
-unsafe fn seal_here(lines: &Lines, long: bool, fixed: Fixed, text: &mut [u8], coming: &mut Coming) {
-    let (length, text) = (text.len() - ICV, text.as_mut_ptr());
-    // SAFETY: the text goes on for 16 bytes behind the length.
-    unsafe {
-        let tag = work::<false>(lines, long, fixed, text, length, coming);
-        _mm_storeu_si128(text.add(length).cast(), tag);
-    }
-}
-
-/// Decrypts the text; whether the ICV is right. Compared in the same time wherever it differs.
-///
-/// # Safety
-/// The text ends with the ICV.
-#[target_feature(enable = "avx2,aes,pclmulqdq,vaes,vpclmulqdq,bmi1,bmi2")]
-pub(crate) unsafe fn open(
-    lines: &Lines,
-    long: bool,
-    fixed: Fixed,
-    text: &mut [u8],
-    coming: &mut Coming,
-) -> bool {
-    // SAFETY: as asked of the caller.
-    unsafe { open_here(lines, long, fixed, text, coming) }
-}
-
-/// [`open`] as a part of its caller.
-///
-/// # Safety
-/// As of [`open`].
-#[inline(always)]
-unsafe fn open_here(lines: &Lines, long: bool, fixed: Fixed, text: &mut [u8], coming: &mut Coming) -> bool {
-    let (length, text) = (text.len() - ICV, text.as_mut_ptr());
-    // SAFETY: the text goes on for 16 bytes behind the length.
-    let differs = unsafe {
-        let icv = _mm_loadu_si128(text.add(length).cast());
-        let tag = work::<true>(lines, long, fixed, text, length, coming);
-        _mm_storeu_si128(text.add(length).cast(), icv);
-        _mm_xor_si128(icv, tag)
-    };
-    _mm_testz_si128(differs, differs) == 1
-}
+bursts!("avx2,aes,pclmulqdq,vaes,vpclmulqdq,bmi1,bmi2");
 
 /// Reverses the bytes of each block.
 #[inline(always)]
@@ -279,21 +224,6 @@ impl Piece {
     unsafe fn vector(&self, at: usize) -> __m256i {
         reverse(_mm256_loadu_si256(self.at.wrapping_add(32 * at).cast()))
     }
-}
-
-/// A number of turns that the compiler does not know: it would unroll the loop, and then do one thing after the other where they are
-/// meant to go side by side.
-#[inline(always)]
-fn rolled(turns: usize) -> usize {
-    let mut hidden = turns;
-    if cfg!(miri) {
-        return turns; // It has no assembler.
-    }
-    // SAFETY: no instruction.
-    unsafe {
-        std::arch::asm!("/* {0} */", inout(reg) hidden, options(pure, nomem, nostack, preserves_flags))
-    };
-    hidden
 }
 
 /// Seals or opens a text of so many bytes; the tag. What is behind the text is overwritten in its 16 bytes.
@@ -537,70 +467,4 @@ unsafe fn half<const OPEN: bool>(there: *mut u8, stream: __m128i, mask: __m128i)
     };
     let hashed = _mm_and_si128(if OPEN { before } else { after }, mask);
     _mm256_castsi256_si128(reverse(_mm256_castsi128_si256(hashed)))
-}
-
-/// [`crate::seal`] with keys for this kernel.
-#[target_feature(enable = "avx2,aes,pclmulqdq,vaes,vpclmulqdq,bmi1,bmi2")]
-pub(crate) fn seal_burst<B: Burst>(burst: &mut B) {
-    let mut ahead = Ahead::of(burst);
-    for at in 0..burst.len() {
-        let mut coming = ahead.ask(burst, at + AHEAD);
-        let Some(packet) = burst.packet(at) else { continue };
-        let key = packet.key;
-        ahead.long = key.length() == 32;
-        match key.form() {
-            // SAFETY: the text is as long as an ICV at least.
-            Form::Vaes(lines) if packet.is_possible() => unsafe {
-                seal_here(lines, ahead.long, Fixed::of(&packet), packet.text, &mut coming)
-            },
-            _ => crate::seal_one(packet),
-        }
-        burst.sealed(at);
-    }
-}
-
-/// [`crate::open`] with keys for this kernel.
-///
-/// A packet is told of when the one behind it has been opened, too: what the caller does with it then need not wait for the end of its own
-/// cipher, and is done while that of the next one goes on.
-#[target_feature(enable = "avx2,aes,pclmulqdq,vaes,vpclmulqdq,bmi1,bmi2")]
-pub(crate) fn open_burst<B: Burst>(burst: &mut B) {
-    let mut ahead = Ahead::of(burst);
-    // Of the place before.
-    let mut before = Opened::Nothing;
-    let (len, mut at) = (burst.len(), 0);
-    loop {
-        let mut now = Opened::Nothing;
-        if at < len {
-            let mut coming = ahead.ask(burst, at + AHEAD);
-            if let Some(packet) = burst.packet(at) {
-                let key = packet.key;
-                ahead.long = key.length() == 32;
-                let authentic = match key.form() {
-                    // SAFETY: the text ends with an ICV.
-                    Form::Vaes(lines) if packet.is_possible() => unsafe {
-                        open_here(lines, ahead.long, Fixed::of(&packet), packet.text, &mut coming)
-                    },
-                    _ => crate::open_one(packet),
-                };
-                now = if authentic { Opened::Authentic } else { Opened::Forged };
-            }
-        }
-        if before != Opened::Nothing {
-            burst.opened(at - 1, before == Opened::Authentic);
-        }
-        if at == len {
-            return;
-        }
-        before = now;
-        at += 1;
-    }
-}
-
-/// What was in a place of a burst.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Opened {
-    Nothing,
-    Forged,
-    Authentic,
 }

@@ -80,7 +80,7 @@ pub(crate) fn seal_burst<B: Burst>(burst: &mut B) {
         ahead.long = key.length() == 32;
         match key.form() {
             // SAFETY: the text is as long as an ICV at least.
-            Form::Vaes(lines) if packet.is_possible() => unsafe {
+            Form::Kernel(lines) if packet.is_possible() => unsafe {
                 seal(lines, ahead.long, Fixed::of(&packet), packet.text, &mut coming)
             },
             _ => crate::seal_one(packet),
@@ -100,7 +100,7 @@ pub(crate) fn open_burst<B: Burst>(burst: &mut B) {
         ahead.long = key.length() == 32;
         let authentic = match key.form() {
             // SAFETY: the text ends with an ICV.
-            Form::Vaes(lines) if packet.is_possible() => unsafe {
+            Form::Kernel(lines) if packet.is_possible() => unsafe {
                 open(lines, ahead.long, Fixed::of(&packet), packet.text, &mut coming)
             },
             _ => crate::open_one(packet),

@@ -1,6 +1,7 @@
-//! The kernels of this crate: AES-GCM with VAES and VPCLMULQDQ, for packets as ESP has them.
+//! The kernels of this crate: AES-GCM with the processor's instructions for AES and carry-less products, in vectors of 128, 256 and 512 bits,
+//! for packets as ESP has them.
 //!
-//! Both authenticate one stream of n blocks (SP 800-38D §6.4; all of them fit since AAD is at most 12 bytes and J0 is IV ‖ 1, §7.1):
+//! All authenticate one stream of n blocks (SP 800-38D §6.4; all of them fit since AAD is at most 12 bytes and J0 is IV ‖ 1, §7.1):
 //!
 //! ```text
 //!   block     0      1    2   …   n−2    n−1
@@ -18,6 +19,7 @@
 //!
 //! Nothing is read or written outside the text. Its last block may be partial; then the ICV's room behind it is in the same 16 bytes.
 
+pub(crate) mod bits128;
 pub(crate) mod bits256;
 pub(crate) mod bits512;
 mod setup;
@@ -132,6 +134,163 @@ impl Coming {
 fn ask(address: *const u8) {
     // SAFETY: a prefetch is a hint that neither faults nor changes memory, whatever the address.
     unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) }
+}
+
+/// A number of turns that the compiler does not know: it would unroll the loop, and then do one thing after the other where they are
+/// meant to go side by side.
+#[inline(always)]
+fn rolled(turns: usize) -> usize {
+    let mut hidden = turns;
+    if cfg!(miri) {
+        return turns; // It has no assembler.
+    }
+    // SAFETY: no instruction.
+    unsafe {
+        std::arch::asm!("/* {0} */", inout(reg) hidden, options(pure, nomem, nostack, preserves_flags))
+    };
+    hidden
+}
+
+/// What a kernel of a width does with a packet and with a burst, by the function `work` of the module that says this; `$features` are the
+/// instructions that all of them may use.
+macro_rules! bursts {
+    ($features:literal) => {
+        /// Encrypts the text and writes the ICV.
+        ///
+        /// # Safety
+        /// The text has room for the ICV.
+        #[target_feature(enable = $features)]
+        pub(crate) unsafe fn seal(
+            lines: &Lines,
+            long: bool,
+            fixed: Fixed,
+            text: &mut [u8],
+            coming: &mut Coming,
+        ) {
+            // SAFETY: as asked of the caller.
+            unsafe { seal_here(lines, long, fixed, text, coming) }
+        }
+
+        /// [`seal`] as a part of its caller.
+        ///
+        /// # Safety
+        /// As of [`seal`].
+        #[inline(always)]
+        unsafe fn seal_here(lines: &Lines, long: bool, fixed: Fixed, text: &mut [u8], coming: &mut Coming) {
+            let (length, text) = (text.len() - ICV, text.as_mut_ptr());
+            // SAFETY: the text goes on for 16 bytes behind the length.
+            unsafe {
+                let tag = work::<false>(lines, long, fixed, text, length, coming);
+                _mm_storeu_si128(text.add(length).cast(), tag);
+            }
+        }
+
+        /// Decrypts the text; whether the ICV is right. Compared in the same time wherever it differs.
+        ///
+        /// # Safety
+        /// The text ends with the ICV.
+        #[target_feature(enable = $features)]
+        pub(crate) unsafe fn open(
+            lines: &Lines,
+            long: bool,
+            fixed: Fixed,
+            text: &mut [u8],
+            coming: &mut Coming,
+        ) -> bool {
+            // SAFETY: as asked of the caller.
+            unsafe { open_here(lines, long, fixed, text, coming) }
+        }
+
+        /// [`open`] as a part of its caller.
+        ///
+        /// # Safety
+        /// As of [`open`].
+        #[inline(always)]
+        unsafe fn open_here(
+            lines: &Lines,
+            long: bool,
+            fixed: Fixed,
+            text: &mut [u8],
+            coming: &mut Coming,
+        ) -> bool {
+            let (length, text) = (text.len() - ICV, text.as_mut_ptr());
+            // SAFETY: the text goes on for 16 bytes behind the length.
+            let differs = unsafe {
+                let icv = _mm_loadu_si128(text.add(length).cast());
+                let tag = work::<true>(lines, long, fixed, text, length, coming);
+                _mm_storeu_si128(text.add(length).cast(), icv);
+                _mm_xor_si128(icv, tag)
+            };
+            _mm_testz_si128(differs, differs) == 1
+        }
+
+        /// [`crate::seal`] with keys for this kernel.
+        #[target_feature(enable = $features)]
+        pub(crate) fn seal_burst<B: Burst>(burst: &mut B) {
+            let mut ahead = Ahead::of(burst);
+            for at in 0..burst.len() {
+                let mut coming = ahead.ask(burst, at + AHEAD);
+                let Some(packet) = burst.packet(at) else { continue };
+                let key = packet.key;
+                ahead.long = key.length() == 32;
+                match key.form() {
+                    // SAFETY: the text is as long as an ICV at least.
+                    Form::Kernel(lines) if packet.is_possible() => unsafe {
+                        seal_here(lines, ahead.long, Fixed::of(&packet), packet.text, &mut coming)
+                    },
+                    _ => crate::seal_one(packet),
+                }
+                burst.sealed(at);
+            }
+        }
+
+        /// [`crate::open`] with keys for this kernel.
+        ///
+        /// A packet is told of when the one behind it has been opened, too: what the caller does with it then need not wait for the end of
+        /// its own cipher, and is done while that of the next one goes on.
+        #[target_feature(enable = $features)]
+        pub(crate) fn open_burst<B: Burst>(burst: &mut B) {
+            let mut ahead = Ahead::of(burst);
+            // Of the place before.
+            let mut before = Opened::Nothing;
+            let (len, mut at) = (burst.len(), 0);
+            loop {
+                let mut now = Opened::Nothing;
+                if at < len {
+                    let mut coming = ahead.ask(burst, at + AHEAD);
+                    if let Some(packet) = burst.packet(at) {
+                        let key = packet.key;
+                        ahead.long = key.length() == 32;
+                        let authentic = match key.form() {
+                            // SAFETY: the text ends with an ICV.
+                            Form::Kernel(lines) if packet.is_possible() => unsafe {
+                                open_here(lines, ahead.long, Fixed::of(&packet), packet.text, &mut coming)
+                            },
+                            _ => crate::open_one(packet),
+                        };
+                        now = if authentic { Opened::Authentic } else { Opened::Forged };
+                    }
+                }
+                if before != Opened::Nothing {
+                    burst.opened(at - 1, before == Opened::Authentic);
+                }
+                if at == len {
+                    return;
+                }
+                before = now;
+                at += 1;
+            }
+        }
+    };
+}
+use bursts;
+
+/// What was in a place of a burst.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Opened {
+    Nothing,
+    Forged,
+    Authentic,
 }
 
 /// Masks for the last block of a text: from 16 − n on, the first n bytes are kept.
