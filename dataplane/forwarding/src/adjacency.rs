@@ -195,8 +195,8 @@ pub(crate) struct Wanted {
 }
 
 impl Wanted {
-    /// What sends by the same port as `like`, is of this kind with a rewrite of this length, and takes what has these permits. Of `flags`
-    /// those are set of `of_flags`, and no others.
+    /// What sends by the same port as `like`, on a link without a tag, is of this kind with a rewrite of this length, and takes what has these
+    /// permits. Of `flags` those are set of `of_flags`, and no others.
     #[inline(always)]
     pub(crate) fn new(
         like: &Adjacency,
@@ -208,8 +208,8 @@ impl Wanted {
     ) -> Self {
         let [port, port_high] = like.port.to_le_bytes();
         Self {
-            head: u64::from_le_bytes([0, kind as u8, 0, form as u8, port, port_high, flags, 0]),
-            mask: u64::from_le_bytes([0xff, 0xff, !permits, 0xff, 0xff, 0xff, of_flags, 0]),
+            head: u64::from_le_bytes([0, kind as u8, 0, form as u8, port, port_high, flags, LINK_LEN as u8]),
+            mask: u64::from_le_bytes([0xff, 0xff, !permits, 0xff, 0xff, 0xff, of_flags, 0xff]),
         }
     }
 }
@@ -240,11 +240,14 @@ impl Adjacency {
         (head ^ wanted.head ^ u64::from(id.epoch())) & wanted.mask == 0
     }
 
-    /// Whether what goes by it is sealed, and the rewrite [`KEYED_LEN`] long: Ethernet without a tag, IPv4 and, behind the gap for ESP, GRE.
+    /// Whether what goes by it is sealed in transport mode, and the rewrite Ethernet without a tag, IPv4, UDP if ESP is in that, and, behind the
+    /// gap for ESP, GRE with a key.
     #[inline(always)]
     pub(crate) fn is_plainly_sealed(&self) -> bool {
-        let all = flag::ESP | flag::OUTER6 | flag::ESP_UDP | flag::ESP_TUNNEL;
-        self.flags & all == flag::ESP && self.form == KEYED_LEN as u8 && self.link == LINK_LEN as u8
+        let udp = if self.flags & flag::ESP_UDP == 0 { 0 } else { udp::LEN };
+        self.flags & (flag::ESP | flag::OUTER6 | flag::ESP_TUNNEL) == flag::ESP
+            && usize::from(self.form) == KEYED_LEN + udp
+            && self.link == LINK_LEN as u8
     }
 
     /// An entry that needs nothing but its kind.

@@ -205,6 +205,22 @@ impl Frames {
         self.push(const { TO as usize }, slot);
     }
 
+    /// The same of packets of a train, of which that in slot `first` has place 0.
+    #[inline(always)]
+    pub(crate) fn hand_train<const FROM: u8, const TO: u8>(&mut self, first: usize, places: Places) {
+        let Queue { len, slots } = &mut self.0[const { TO as usize }];
+        if places == Places::up_to(AT_ONCE)
+            && let Some(run) = slots.get_mut(*len..).and_then(<[u8]>::first_chunk_mut::<AT_ONCE>)
+        {
+            *run = std::array::from_fn(|at| (first + at) as u8);
+            *len += AT_ONCE;
+            return;
+        }
+        for at in places.iter() {
+            self.hand::<FROM, TO>((first + at) as u8);
+        }
+    }
+
     /// Hands a packet to `drop`; every node may.
     #[inline(always)]
     pub(crate) fn drop(&mut self, meta: &mut Meta, slot: u8, reason: DropReason) {
@@ -426,5 +442,112 @@ impl Breath {
     #[must_use]
     pub fn is_idle(&self) -> bool {
         !self.more && self.came == 0 && self.gone == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Some sets of places: none, all, each by itself, and many in between.
+    fn sets() -> impl Iterator<Item = Places> + Clone {
+        let alone = (0..AT_ONCE).map(|at| Places(1 << at));
+        let mixed = (0..400_u16).map(|n| Places(n.wrapping_mul(40_503) ^ n >> 3));
+        [Places::NONE, Places(u16::MAX)].into_iter().chain(alone).chain(mixed)
+    }
+
+    /// A set as a naive version has it.
+    fn list(places: Places) -> Vec<usize> {
+        (0..AT_ONCE).filter(|&at| places.0 & 1 << at != 0).collect()
+    }
+
+    #[test]
+    fn places_are_a_set() {
+        for places in sets() {
+            let those = list(places);
+            assert_eq!(places.iter().collect::<Vec<_>>(), those);
+            assert_eq!((places.count(), places.is_empty()), (those.len(), those.is_empty()));
+            assert!((0..AT_ONCE).all(|at| places.has(at) == those.contains(&at)));
+            let mut inserted = Places::NONE;
+            those.iter().rev().for_each(|&at| inserted.insert(at));
+            assert_eq!(inserted, places);
+            for others in sets().step_by(7) {
+                let (with, without): (Vec<_>, Vec<_>) = those.iter().partition(|&&at| others.has(at));
+                assert_eq!(list(places.and(others)), with);
+                assert_eq!(list(places.without(others)), without);
+            }
+        }
+        for count in 0..=AT_ONCE + 1 {
+            assert_eq!(list(Places::up_to(count)), (0..count.min(AT_ONCE)).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn refused_are_those_with_which_nothing_was_done() {
+        for places in sets() {
+            for count in 0..=AT_ONCE {
+                let mut seen = Vec::new();
+                let refused = Places::refused((0..count).map(|at| at * 3), |at, three| {
+                    assert_eq!(three, at * 3);
+                    seen.push(at);
+                    !places.has(at)
+                });
+                assert_eq!(seen, (0..count).collect::<Vec<_>>());
+                assert_eq!(refused, places.and(Places::up_to(count)));
+            }
+        }
+    }
+
+    /// A train hands on what its packets one by one do, from wherever the queue is.
+    #[test]
+    fn a_train_is_handed_on_like_its_packets() {
+        const FROM: u8 = Node::Midchain as u8;
+        const TO: u8 = Node::EspEncrypt as u8;
+        for places in sets() {
+            let (mut frames, mut naive) = (Frames::new(), Vec::new());
+            for first in (0..SLOTS).step_by(AT_ONCE) {
+                let those = if first % (3 * AT_ONCE) == 0 { Places(u16::MAX) } else { places };
+                frames.hand_train::<FROM, TO>(first, those);
+                naive.extend(list(those).into_iter().map(|at| (first + at) as u8));
+            }
+            let frame = frames.take(Node::EspEncrypt);
+            let slots: Vec<_> = frame.places().map(|at| frames.slot(frame, at)).collect();
+            assert_eq!(slots, naive);
+        }
+    }
+
+    /// What is sent in trains and one by one, by two ports: each packet counts, those of trains for the expected port are marked and nothing of
+    /// them is written, all others say themselves where they go.
+    #[test]
+    fn trains_and_packets_are_sent_side_by_side() {
+        for (number, places) in sets().enumerate() {
+            let (mut sent, mut metas) = (Sent::default(), [Meta::NEW; SLOTS]);
+            let expected = 5;
+            sent.expect(expected);
+            let (mut gone, mut is_mixed) = ([None; SLOTS], false);
+            for (train, first) in (0..SLOTS).step_by(AT_ONCE).enumerate() {
+                let port = if (number + train) % 5 == 4 { 6 } else { expected };
+                let count = sent.send_train(&mut metas, first, places, port);
+                assert_eq!(count, list(places).len());
+                is_mixed |= port != expected && count != 0;
+                list(places).iter().for_each(|&at| gone[first + at] = Some((port, port == expected)));
+                // Another port is not expected any more once something was sent.
+                sent.expect(if sent.packets == 0 { expected } else { 9 });
+                // The rest of each second train goes one by one.
+                for at in list(Places::up_to(AT_ONCE).without(places)) {
+                    if train % 2 == 1 {
+                        sent.send(&mut metas[first + at], expected);
+                        gone[first + at] = Some((expected, false));
+                    }
+                }
+            }
+            assert_eq!((sent.port, sent.differ != 0), (expected, is_mixed));
+            assert_eq!(sent.packets, gone.iter().flatten().count());
+            for (slot, (meta, gone)) in metas.iter().zip(gone).enumerate() {
+                assert_eq!(sent.is_in_train(slot), gone.is_some_and(|(_, in_train)| in_train), "{slot}");
+                let written = gone.filter(|(_, in_train)| !in_train).map(|(port, _)| (End::Tx, port));
+                assert_eq!((meta.end, meta.target), written.unwrap_or((End::Open, 0)), "{slot}");
+            }
+        }
     }
 }

@@ -133,8 +133,9 @@ impl<P: Ports> aead::Burst for Opening<'_, '_, P> {
             return None;
         }
         let slot = self.slots[usize::from(at as u8)];
-        let (buf, meta) = (self.bufs.get(usize::from(slot))?, &self.meta[usize::from(slot)]);
-        let bytes = buf.bytes();
+        // Whatever is found, the place says what becomes of this packet, and nothing of the one that had it before.
+        let bytes = self.bufs.get(usize::from(slot)).map(PacketBuf::bytes).unwrap_or_default();
+        let meta = &self.meta[usize::from(slot)];
         match look(bytes, meta, slot, &self.sas) {
             Ok(job) => {
                 *self.jobs.at(at) = Some(job);

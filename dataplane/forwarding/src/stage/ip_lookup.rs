@@ -12,13 +12,15 @@
 //! 6. Multicast: from a port to its twin; from a tunnel to the tunnel's twin if it is link-local (224.0.0.0/24), else
 //!    drop `multicast`: copying it on would make a loop of the cloud.
 //!
-//! What goes to a neighbour or, in the clear, into a tunnel leaves here, with the work of rewrite and midchain.
+//! What goes to a neighbour or, in the clear, into a tunnel leaves here, with the work of rewrite and midchain; what goes into a tunnel sealed
+//! goes to `esp-encrypt`, with that of midchain.
 
 use std::ops::Range;
 
 use wire::buf::PacketBuf;
-use wire::{esp, udp};
+use wire::{esp, ipv4};
 
+use super::midchain::{IN_UDP, KEYED, NATIVE, sealed_len};
 use super::{Ahead, midchain, rewrite, room_v4};
 use crate::DropReason;
 use crate::adjacency::{
@@ -28,7 +30,7 @@ use crate::burst::{AT_ONCE, End, Frame, Frames, Meta, Places, SLOTS, Train, fami
 use crate::counters::Tally;
 use crate::graph::Node;
 use crate::packet::{current, flow};
-use crate::sa::Sas;
+use crate::sa::{Outbound, Sas};
 use crate::tables::Tables;
 use crate::walk::Walk;
 
@@ -41,8 +43,8 @@ const TRIES: u8 = 4;
 const QUEUED: usize = 32;
 
 /// Where an inner packet starts that came in ESP over IPv4, in transport mode, in GRE with a key; and if ESP was in UDP.
-const SEALED_LEN: usize = KEYED_LEN + esp::LEN;
-const SEALED_IN_UDP: usize = SEALED_LEN + udp::LEN;
+const SEALED_LEN: usize = sealed_len(NATIVE);
+const SEALED_IN_UDP: usize = sealed_len(IN_UDP);
 
 /// A packet's adjacency, and what is in the slot of that.
 #[derive(Clone, Copy)]
@@ -204,7 +206,7 @@ pub(super) fn forward<B: PacketBuf>(
     look_up_train(tables, walk.counters.adjacencies(), train, new.table, &ahead, &mut found);
     walk.end_lap(Some(Node::IpLookup));
     // Where they start, the compiler is told, which makes shorter loops of it; in transit they all are.
-    let came = Came { slots: train.slots.clone(), network: new.network, permits: new.permits };
+    let came = Came { slots: train.slots.clone(), new, outbound: &sas.outbound };
     let (left, mut most) = match usize::from(new.offset) {
         LINK_LEN => leave::<B, LINK_LEN>(walk, &mut found, train.places, &came),
         KEYED_LEN => leave::<B, KEYED_LEN>(walk, &mut found, train.places, &came),
@@ -278,22 +280,22 @@ fn write_metas<'a, B>(
 }
 
 /// What all packets of a train have in common that leave at once.
-struct Came {
+struct Came<'a> {
     slots: Range<usize>,
-    network: u16,
-    permits: u8,
+    /// What is known of all of them.
+    new: &'a Meta,
+    outbound: &'a Outbound,
 }
 
-/// What is most, IPv4 to a neighbour or into a tunnel, leaves here, or goes to esp-encrypt at once ([`send`]): its adjacency is at hand,
-/// and so is its header; who does the work of rewrite and midchain later would have to fetch both again. Here what goes in the clear, which is
-/// `OFFSET` bytes behind the front of its buffer: a loop for each kind, for what is like the first. Which are left, and the node that most
-/// went through.
+/// What is most, IPv4 to a neighbour or into a tunnel, leaves here, or goes to esp-encrypt at once: its adjacency is at hand,
+/// and so is its header; who does the work of rewrite and midchain later would have to fetch both again. It is `OFFSET` bytes behind the front
+/// of its buffer: a loop for each kind, for what is like the first. Which are left, and the node that most went through.
 #[inline(always)]
 fn leave<B: PacketBuf, const OFFSET: usize>(
     walk: &mut Walk<B>,
     found: &mut FoundAll<'_>,
     places: Places,
-    came: &Came,
+    came: &Came<'_>,
 ) -> (Places, Node) {
     let Some(entry) = found.first(places) else { return (places, Node::IpLookup) };
     walk.sent.expect(entry.port);
@@ -314,26 +316,26 @@ fn leave_like<B: PacketBuf, const OFFSET: usize>(
     like: &Adjacency,
     found: &FoundAll<'_>,
     places: Places,
-    came: &Came,
+    came: &Came<'_>,
 ) -> (Places, Node) {
+    if like.flags & flag::ESP != 0 {
+        return (seal_like::<B, OFFSET>(walk, like, found, places, came), Node::Midchain);
+    }
     let form = if like.form == KEYLESS_LEN as u8 { KEYLESS_LEN } else { KEYED_LEN };
     let Walk { bufs, counters, ip_id, grows, .. } = &mut *walk;
     *grows = like.kind == Kind::Midchain && OFFSET < form;
-    if like.flags & flag::ESP != 0 {
-        return (places, Node::IpLookup);
-    }
     let (bufs, tally) = (bufs.get_mut(came.slots.clone()).unwrap_or_default(), counters.adjacencies());
     let (left, node) = if like.kind != Kind::Midchain {
-        let wanted = Wanted::new(like, Kind::Neighbour, LINK_LEN, came.permits, 0, 0);
+        let wanted = Wanted::new(like, Kind::Neighbour, LINK_LEN, came.new.permits, 0, 0);
         (link_all::<B, OFFSET>(bufs, tally, found, wanted), Node::Rewrite)
     } else {
         let of_flags = flag::PLAIN | flag::ESP;
-        let wanted = Wanted::new(like, Kind::Midchain, form, came.permits, flag::PLAIN, of_flags);
+        let wanted = Wanted::new(like, Kind::Midchain, form, came.new.permits, flag::PLAIN, of_flags);
         let id = ip_id.wrapping_add(1);
         let left = if form == KEYLESS_LEN {
-            encap_all::<B, OFFSET, KEYLESS_LEN>(bufs, tally, found, wanted, came.network, id)
+            encap_all::<B, OFFSET, KEYLESS_LEN>(bufs, tally, found, wanted, came.new.network, id)
         } else {
-            encap_all::<B, OFFSET, KEYED_LEN>(bufs, tally, found, wanted, came.network, id)
+            encap_all::<B, OFFSET, KEYED_LEN>(bufs, tally, found, wanted, came.new.network, id)
         };
         (left, Node::Midchain)
     };
@@ -346,6 +348,34 @@ fn leave_like<B: PacketBuf, const OFFSET: usize>(
         walk.counters.count_node(node, count);
     }
     (left, node)
+}
+
+/// Those that go by an adjacency like this protected one, to esp-encrypt; which are left.
+#[inline(always)]
+fn seal_like<B: PacketBuf, const OFFSET: usize>(
+    walk: &mut Walk<B>,
+    like: &Adjacency,
+    found: &FoundAll<'_>,
+    places: Places,
+    came: &Came<'_>,
+) -> Places {
+    walk.grows = OFFSET < usize::from(like.form) + esp::LEN;
+    if !like.is_plainly_sealed() {
+        return places;
+    }
+    let left = if like.flags & flag::ESP_UDP == 0 {
+        seal_all::<B, OFFSET, NATIVE>(walk, like, found, came)
+    } else {
+        seal_all::<B, OFFSET, IN_UDP>(walk, like, found, came)
+    };
+    let (left, gone) = (left.and(places), places.without(left));
+    if !gone.is_empty() {
+        walk.ip_id = walk.ip_id.wrapping_add(came.slots.len() as u16);
+        walk.frames
+            .hand_train::<{ Node::Midchain as u8 }, { Node::EspEncrypt as u8 }>(came.slots.start, gone);
+        walk.counters.count_node(Node::Midchain, gone.count());
+    }
+    left
 }
 
 /// Sends what goes to a neighbour; which are left.
@@ -391,6 +421,42 @@ fn encap_all<B: PacketBuf, const OFFSET: usize, const LEN: usize>(
         false
     })
 }
+
+/// Makes ready what is to be sealed, with ESP from `ESP` on, and notes what esp-encrypt wants to know of it; which are left. All is as of
+/// [`encap_all`], but that nobody has been asked yet for the SA.
+#[inline(never)]
+fn seal_all<B: PacketBuf, const OFFSET: usize, const ESP: usize>(
+    walk: &mut Walk<B>,
+    like: &Adjacency,
+    found: &FoundAll<'_>,
+    came: &Came<'_>,
+) -> Places {
+    let Walk { bufs, meta, counters, ip_id, .. } = walk;
+    let slots = came.slots.clone();
+    let (bufs, metas) =
+        (bufs.get_mut(slots.clone()).unwrap_or_default(), meta.get_mut(slots).unwrap_or_default());
+    let (tally, network, first) = (counters.adjacencies(), came.new.network, ip_id.wrapping_add(1));
+    let flags = if ESP == IN_UDP { flag::ESP | flag::ESP_UDP } else { flag::ESP };
+    let wanted = Wanted::new(like, Kind::Midchain, ESP + KEYED, came.new.permits, flags, SEALED_FLAGS);
+    let ready = Meta { offset: ESP as u16, target: like.port, next_header: ipv4::GRE, ..*came.new };
+    let all = bufs.iter_mut().zip(metas).zip(&found.entries).zip(&found.ids);
+    Places::refused(all, |at, (((buf, meta), entry), &id)| {
+        if entry.is(wanted, id)
+            && entry.network != network
+            && let Some(len) = room_v4(buf, OFFSET, sealed_len(ESP), entry.mtu, 1)
+        {
+            came.outbound.prefetch(entry.protection);
+            midchain::encap_esp::<ESP>(entry, buf.bytes_mut(), len, 1, first.wrapping_add(at as u16));
+            *meta = Meta { destination: entry.protection, adjacency: id, ..ready };
+            tally.count(id, len);
+            return true;
+        }
+        false
+    })
+}
+
+/// What tells a protected midchain's kinds apart.
+const SEALED_FLAGS: u8 = flag::ESP | flag::OUTER6 | flag::ESP_UDP | flag::ESP_TUNNEL;
 
 /// The same while somebody wants to see packets at nodes: each is handed on.
 #[cold]

@@ -13,13 +13,13 @@
 //! 7. To a peer whom an SA protects: 16 bytes more in front, the gap between the outer header, or UDP, and GRE, where ESP has its own;
 //!    lengths with all that ESP adds; in tunnel mode the lengths of the header before GRE. Then `esp-encrypt` in place of `tx`.
 //!
-//! IPv4 over IPv4 on a link without a tag is done by ip-lookup, or in the loop, to be sealed if ESP is not in UDP and GRE has a key; all else
-//! in [`Outer::emit_any`] and [`protected`].
+//! IPv4 over IPv4 on a link without a tag is done by ip-lookup, or in the loop, to be sealed if GRE has a key and no IP header of tunnel mode
+//! before it; all else in [`Outer::emit_any`] and [`protected`].
 
 use wire::buf::PacketBuf;
 use wire::{checksum, esp, ethernet, gre, ipv4, ipv6, tcp, udp};
 
-use super::{TCP_FLAGS, count_hops, may_be_cut, room_v4, start_before, take_hops};
+use super::{TCP_FLAGS, may_be_cut, room_v4, start_before, take_hops};
 use crate::DropReason;
 use crate::adjacency::{Adjacency, KEYED_LEN, KEYLESS_LEN, LINK_LEN, flag};
 use crate::burst::{End, Frames, Meta, Sent, family};
@@ -107,8 +107,21 @@ pub(super) fn encap_clear<B: PacketBuf>(
     Some(len)
 }
 
-/// As [`encap_v4`], of what is to be sealed: in transport mode and not in UDP, in a tunnel with a key. The packet is at `offset`, and still is if
-/// it is not done; else its ESP starts at [`NATIVE`].
+/// As [`encap_v4`], of what is to be sealed in transport mode, in a tunnel with a key: Ethernet, IPv4 and UDP, `ESP` bytes together; the gap for
+/// ESP; GRE.
+#[inline(always)]
+pub(super) fn encap_esp<const ESP: usize>(
+    entry: &Adjacency,
+    frame: &mut [u8],
+    len: usize,
+    hops: u8,
+    id: u16,
+) {
+    let emitted = Outer { entry, len, id, hops }.emit_sealed::<ESP>(frame);
+    debug_assert!(emitted.is_some(), "the frame has room for all headers");
+}
+
+/// As [`encap_clear`], of [`encap_esp`]. ESP starts at [`esp_at`] then.
 #[inline(always)]
 pub(super) fn encap_sealed<B: PacketBuf>(
     entry: &Adjacency,
@@ -117,15 +130,15 @@ pub(super) fn encap_sealed<B: PacketBuf>(
     hops: u8,
     id: u16,
 ) -> Option<usize> {
-    let len = buf.len().wrapping_sub(offset);
-    if !entry.is_plainly_sealed() || len > entry.mtu.into() || !start_before(buf, offset, SEALED) {
+    if !entry.is_plainly_sealed() {
         return None;
     }
-    let out = Outer { entry, len, id, hops };
-    if out.emit_sealed::<NATIVE, KEYED>(buf.bytes_mut()).is_err() {
-        let back = start_before(buf, SEALED, offset);
-        debug_assert!(back, "there was room for it");
-        return None;
+    let is_native = entry.flags & flag::ESP_UDP == 0;
+    let len = room_v4(buf, offset, sealed_len(if is_native { NATIVE } else { IN_UDP }), entry.mtu, hops)?;
+    if is_native {
+        encap_esp::<NATIVE>(entry, buf.bytes_mut(), len, hops, id);
+    } else {
+        encap_esp::<IN_UDP>(entry, buf.bytes_mut(), len, hops, id);
     }
     Some(len)
 }
@@ -134,7 +147,7 @@ pub(super) fn encap_sealed<B: PacketBuf>(
 #[inline(always)]
 pub(super) fn to_seal(entry: &Adjacency, meta: &mut Meta, frames: &mut Frames, sas: &Sas, slot: u8) {
     sas.outbound.prefetch(entry.protection);
-    meta.offset = NATIVE as u16;
+    meta.offset = esp_at(entry) as u16;
     meta.destination = entry.protection;
     meta.target = entry.port;
     meta.next_header = ipv4::GRE;
@@ -235,14 +248,7 @@ fn protected<B: PacketBuf>(out: &Outer<'_>, buf: &mut B, meta: &mut Meta, to: &m
     if !start_before(buf, meta.offset.into(), front) {
         return to.frames.drop(meta, slot, DropReason::NoHeadroom);
     }
-    let frame = buf.bytes_mut();
-    let over_v4 = entry.link == LINK_LEN as u8 && entry.flags & (flag::OUTER6 | flag::ESP_TUNNEL) == 0;
-    let usual = over_v4 && meta.family & family::V6 == 0;
-    let emitted = match (esp, usize::from(entry.form).wrapping_sub(esp)) {
-        (IN_UDP, KEYED) if usual => out.emit_sealed::<IN_UDP, KEYED>(frame),
-        _ => out.emit_any_sealed(frame, esp, to.secret),
-    };
-    if let Err(reason) = emitted {
+    if let Err(reason) = out.emit_any_sealed(buf.bytes_mut(), esp, to.secret) {
         meta.offset = front as u16;
         return to.frames.refuse::<ME>(meta, slot, reason);
     }
@@ -257,11 +263,15 @@ fn protected<B: PacketBuf>(out: &Outer<'_>, buf: &mut B, meta: &mut Meta, to: &m
 }
 
 /// Where ESP starts in a frame without a tag over IPv4: by itself, and in UDP. Length of GRE with a key.
-const NATIVE: usize = LINK_LEN + ipv4::LEN;
-const IN_UDP: usize = NATIVE + udp::LEN;
-const KEYED: usize = KEYED_LEN - NATIVE;
-/// All that is in front of the inner packet if ESP is by itself.
-const SEALED: usize = KEYED_LEN + esp::LEN;
+pub(super) const NATIVE: usize = LINK_LEN + ipv4::LEN;
+pub(super) const IN_UDP: usize = NATIVE + udp::LEN;
+pub(super) const KEYED: usize = KEYED_LEN - NATIVE;
+
+/// All that is in front of the inner packet if ESP starts at `esp` and GRE has a key.
+#[inline(always)]
+pub(super) const fn sealed_len(esp: usize) -> usize {
+    esp + esp::LEN + KEYED
+}
 
 /// What goes before one packet.
 struct Outer<'a> {
@@ -293,21 +303,16 @@ impl Outer<'_> {
         Some(())
     }
 
-    /// Writes the outer frame of what is to be sealed, IPv4 over IPv4 in transport mode on a link without a tag: `ESP` bytes before ESP's
-    /// own, `GRE` behind them.
+    /// As [`Outer::emit`], of what is to be sealed in transport mode: `ESP` bytes before ESP's own, GRE with a key behind them.
     #[inline(always)]
-    fn emit_sealed<const ESP: usize, const GRE: usize>(&self, frame: &mut [u8]) -> Result<(), DropReason> {
-        let bytes = (self.entry.rewrite.first_chunk::<ESP>(), self.entry.rewrite.get(ESP..));
-        let (Some(ready), Some(gre)) = (bytes.0, bytes.1.and_then(<[u8]>::first_chunk::<GRE>)) else {
-            return Err(DropReason::StaleIndex);
-        };
-        let (outer, rest) = frame.split_first_chunk_mut::<ESP>().ok_or(DropReason::BadHeader)?;
-        let (_, rest) = rest.split_first_chunk_mut::<{ esp::LEN }>().ok_or(DropReason::BadHeader)?;
-        let (own, packet) = rest.split_first_chunk_mut::<GRE>().ok_or(DropReason::BadHeader)?;
-        let inner = packet.first_chunk_mut::<{ ipv4::LEN }>().ok_or(DropReason::BadHeader)?;
-        if !count_hops(inner, self.hops) {
-            return Err(DropReason::TtlExpired);
-        }
+    fn emit_sealed<const ESP: usize>(&self, frame: &mut [u8]) -> Option<()> {
+        let (ready, behind) = self.entry.rewrite.split_first_chunk::<ESP>()?;
+        let gre = behind.first_chunk::<KEYED>()?;
+        let (outer, rest) = frame.split_first_chunk_mut::<ESP>()?;
+        let (_, rest) = rest.split_first_chunk_mut::<{ esp::LEN }>()?;
+        let (own, packet) = rest.split_first_chunk_mut::<KEYED>()?;
+        let inner = packet.first_chunk_mut::<{ ipv4::LEN }>()?;
+        take_hops(inner, self.hops);
         let (tos, df) = (inner[1], inner[6] & self.entry.flags & flag::DF_COPY);
         if inner[9] == ipv4::TCP {
             self.clamp_syn(packet);
@@ -315,14 +320,12 @@ impl Outer<'_> {
         *outer = *ready;
         *own = *gre;
         let (_, header) = outer.split_at_mut(LINK_LEN);
-        let total = ESP - LINK_LEN + esp::packet_len(GRE + self.len);
-        if let Some(header) = header.first_chunk_mut() {
-            self.finish_v4(header, total, tos, df);
-        }
+        let total = ESP - LINK_LEN + esp::packet_len(KEYED + self.len);
+        self.finish_v4(header.first_chunk_mut()?, total, tos, df);
         if ESP == IN_UDP {
             set_length(header, ipv4::LEN, total);
         }
-        Ok(())
+        Some(())
     }
 
     /// The same for any family over any, in either mode, on any link; ESP starts at `esp`.
