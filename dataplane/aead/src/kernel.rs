@@ -29,8 +29,8 @@ use std::arch::x86_64::*;
 use crate::packet::{AHEAD, Burst, ICV, Packet, Soon};
 
 /// What the kernels want of a key. It lies 16 bytes behind the beginning of a line ([`Key`](crate::Key)): three lines have all round keys
-/// of a key of 128 bits, four those of one of 256, the powers are the next four; what more than sixteen
-/// blocks want of them are the last two.
+/// of a key of 128 bits, four those of one of 256, the powers are the next four; what texts of
+/// more than one piece want of them besides are the last two, of pieces of eight blocks the last one.
 #[derive(Clone)]
 #[repr(C, align(16))]
 pub(crate) struct Lines {
@@ -51,9 +51,10 @@ const ROUNDS_256: usize = 14;
 /// Bytes of a line.
 const LINE: usize = 64;
 
-/// Of the keys of one burst the most are of one length: whether a packet that comes has the long form is taken from the one before.
+/// What is asked of memory for the packets that come, by a kernel whose pieces have so many blocks. Of the keys of one burst the most are of one
+/// length: whether a packet that comes has the long form is taken from the one before.
 #[derive(Clone, Copy)]
-struct Ahead {
+struct Ahead<const PIECE: usize> {
     long: bool,
 }
 
@@ -65,7 +66,7 @@ pub(crate) struct Coming {
     last: *const u8,
 }
 
-impl Ahead {
+impl<const PIECE: usize> Ahead<PIECE> {
     /// At the beginning of a burst: asks for the keys and texts of its first packets.
     #[inline(always)]
     fn of<B: Burst>(burst: &mut B) -> Self {
@@ -83,21 +84,23 @@ impl Ahead {
         line(0);
         line(1);
         line(2);
-        // Powers from the last line on that has any, four in each.
+        // Powers from the last line on that has any, four in each; as many as a piece has blocks, and sums of halves of as many.
         let blocks = length.saturating_sub(ICV).div_ceil(16) + 2;
         line(7);
         if blocks > 4 {
             line(6);
         }
-        if blocks > 8 {
+        if PIECE > 8 && blocks > 8 {
             line(5);
         }
-        if blocks > 12 {
+        if PIECE > 8 && blocks > 12 {
             line(4);
         }
-        if blocks > POWERS {
-            line(8);
+        if blocks > PIECE {
             line(9);
+            if PIECE > 8 {
+                line(8);
+            }
         }
         if self.long {
             line(3);
@@ -227,7 +230,7 @@ macro_rules! bursts {
         /// [`crate::seal`] with keys for this kernel.
         #[target_feature(enable = $features)]
         pub(crate) fn seal_burst<B: Burst>(burst: &mut B) {
-            let mut ahead = Ahead::of(burst);
+            let mut ahead = Ahead::<PIECE>::of(burst);
             for at in 0..burst.len() {
                 let mut coming = ahead.ask(burst, at + AHEAD);
                 let Some(packet) = burst.packet(at) else { continue };
@@ -250,7 +253,7 @@ macro_rules! bursts {
         /// its own cipher, and is done while that of the next one goes on.
         #[target_feature(enable = $features)]
         pub(crate) fn open_burst<B: Burst>(burst: &mut B) {
-            let mut ahead = Ahead::of(burst);
+            let mut ahead = Ahead::<PIECE>::of(burst);
             // Of the place before.
             let mut before = Opened::Nothing;
             let (len, mut at) = (burst.len(), 0);

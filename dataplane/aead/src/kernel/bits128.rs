@@ -15,8 +15,8 @@ use crate::key::Form;
 use crate::packet::{AHEAD, Burst, ICV};
 
 /// Blocks of a whole piece, and its bytes.
-const WHOLE: usize = 8;
-const BYTES: usize = 16 * WHOLE;
+const PIECE: usize = 8;
+const BYTES: usize = 16 * PIECE;
 
 /// Products that have been added up, not reduced yet: low halves, high halves, and Karatsuba's.
 #[derive(Clone, Copy)]
@@ -102,7 +102,7 @@ impl Lines {
     /// that.
     #[inline(always)]
     unsafe fn folded_of(&self, at: usize) -> __m128i {
-        let sums: *const __m128i = self.folded.as_ptr().add((POWERS - WHOLE + at) / 4).cast();
+        let sums: *const __m128i = self.folded.as_ptr().add((POWERS - PIECE + at) / 4).cast();
         _mm_loadu_si128(sums.add(at % 2))
     }
 
@@ -127,7 +127,7 @@ impl Lines {
             macro_rules! step {
                 ($round:literal: $block:expr, $at:literal $half:literal) => {
                     self.one_round(&mut blocks, $round);
-                    sum.add::<$half>($block, self.power_of(WHOLE - $at), self.folded_of($at));
+                    sum.add::<$half>($block, self.power_of(PIECE - $at), self.folded_of($at));
                     in_step(&mut blocks, sum);
                 };
             }
@@ -141,7 +141,7 @@ impl Lines {
             step!(6: piece.block(6), 6 0x10);
             step!(7: piece.block(7), 7 0x10);
             step!(8: piece.first, 0 0x00);
-            round = WHOLE + 1;
+            round = PIECE + 1;
         }
         while round != rounds {
             self.one_round(&mut blocks, round);
@@ -163,7 +163,7 @@ impl Lines {
         // The counter before the first one ends with three zero bits: but for the eighth, what follows is added without a carry.
         let base = _mm_xor_si128(reverse(before), key);
         for (block, at) in blocks.iter_mut().zip(1..) {
-            *block = if at < WHOLE as i64 {
+            *block = if at < PIECE as i64 {
                 _mm_xor_si128(base, _mm_set_epi64x(at << 56, 0))
             } else {
                 _mm_xor_si128(reverse(_mm_add_epi32(before, _mm_set_epi64x(0, at))), key)
@@ -229,7 +229,7 @@ unsafe fn work<const OPEN: bool>(
         let mask = _mm_loadu_si128(MASKS.as_ptr().add(rest).cast());
         let place = Place { text, mask, counter: fixed.counter, left: blocks };
         let zero = _mm_setzero_si128();
-        if blocks > WHOLE {
+        if blocks > PIECE {
             let rounds = rolled(if long { ROUNDS_256 } else { ROUNDS_128 });
             many::<OPEN>(lines, rounds, fixed, place, length, coming)
         } else if long {
@@ -267,12 +267,12 @@ unsafe fn many<const OPEN: bool>(
     length: usize,
     coming: &mut Coming,
 ) -> (__m128i, __m128i) {
-    let next = |counter| _mm_add_epi32(counter, _mm_set_epi64x(0, WHOLE as i64));
+    let next = |counter| _mm_add_epi32(counter, _mm_set_epi64x(0, PIECE as i64));
     let (begin, end) = (place.text, place.text.wrapping_add(length));
-    let left = place.left - WHOLE;
+    let left = place.left - PIECE;
     let mut sum = Sum::zero();
     // Where lengths alone are left, the last block of text is in a whole piece, which is hashed as it stands: with zeros behind the text.
-    let bare = left % WHOLE == 1;
+    let bare = left % PIECE == 1;
     // SAFETY: of the first piece all but the AAD's block is text, or the last block of it; of each other one all 128 bytes are, since
     // more blocks than the lengths are left or those are alone, and then it may reach into the ICV's 16 bytes and no further.
     unsafe {
@@ -281,22 +281,22 @@ unsafe fn many<const OPEN: bool>(
         }
         let mut piece = Piece { at: begin.wrapping_sub(16), first: fixed.aad };
         let stream =
-            lines.key_stream::<WHOLE>(rounds, place.counter, OPEN.then_some(piece), &mut sum, coming);
+            lines.key_stream::<PIECE>(rounds, place.counter, OPEN.then_some(piece), &mut sum, coming);
         let hidden = stream[0];
         apply(&stream, 1, begin.wrapping_sub(16));
         place = Place { text: begin.add(BYTES - 16), counter: next(place.counter), left, ..place };
-        while place.left > WHOLE {
+        while place.left > PIECE {
             if OPEN {
                 let hash = std::mem::replace(&mut sum, Sum::zero()).reduced();
                 piece = Piece { at: place.text, first: with(hash, place.text) };
             }
-            let stream = lines.key_stream::<WHOLE>(rounds, place.counter, Some(piece), &mut sum, coming);
+            let stream = lines.key_stream::<PIECE>(rounds, place.counter, Some(piece), &mut sum, coming);
             apply(&stream, 0, place.text);
             if !OPEN {
                 let hash = std::mem::replace(&mut sum, Sum::zero()).reduced();
                 piece = Piece { at: place.text, first: with(hash, place.text) };
             }
-            let left = place.left - WHOLE;
+            let left = place.left - PIECE;
             place = Place { text: place.text.add(BYTES), counter: next(place.counter), left, ..place };
         }
         if !OPEN && bare {
@@ -322,7 +322,7 @@ unsafe fn with(hash: __m128i, at: *const u8) -> __m128i {
 /// # Safety
 /// The piece can be read and written from there on.
 #[inline(always)]
-unsafe fn apply(stream: &[__m128i; WHOLE], from: usize, at: *mut u8) {
+unsafe fn apply(stream: &[__m128i; PIECE], from: usize, at: *mut u8) {
     for (place, stream) in stream.iter().enumerate().skip(from) {
         // SAFETY: as asked of the caller.
         unsafe {

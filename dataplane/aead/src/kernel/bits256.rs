@@ -17,6 +17,8 @@ use crate::packet::{AHEAD, Burst, ICV};
 
 /// Vectors of a whole piece, and its bytes.
 const WHOLE: usize = 8;
+/// Its blocks.
+const PIECE: usize = 2 * WHOLE;
 const BYTES: usize = 32 * WHOLE;
 
 /// Products that have been added up, not reduced yet: low halves, high halves, and Karatsuba's.
@@ -245,7 +247,7 @@ unsafe fn work<const OPEN: bool>(
         let mask = _mm_loadu_si128(MASKS.as_ptr().add(rest).cast());
         let place = Place { text, mask, counter: fixed.counter, left: blocks };
         let zero = _mm_setzero_si128();
-        if blocks > 2 * WHOLE {
+        if blocks > PIECE {
             let rounds = rolled(if long { ROUNDS_256 } else { ROUNDS_128 });
             many::<OPEN>(lines, rounds, fixed, place, length, coming)
         } else if long {
@@ -283,12 +285,12 @@ unsafe fn many<const OPEN: bool>(
     length: usize,
     coming: &mut Coming,
 ) -> (__m128i, __m128i) {
-    let next = |counter| _mm_add_epi32(counter, _mm_set_epi64x(0, 2 * WHOLE as i64));
+    let next = |counter| _mm_add_epi32(counter, _mm_set_epi64x(0, PIECE as i64));
     let (begin, end) = (place.text, place.text.wrapping_add(length));
-    let left = place.left - 2 * WHOLE;
+    let left = place.left - PIECE;
     let mut sum = Sum::zero();
     // Where lengths alone are left, the last block of text is in a whole piece, which is hashed as it stands: with zeros behind the text.
-    let bare = left % (2 * WHOLE) == 1;
+    let bare = left % PIECE == 1;
     // SAFETY: of the first piece all but the AAD's block is text, or the last block of it; of each other one all 256 bytes are, since
     // more blocks than the lengths are left or those are alone, and then it may reach into the ICV's 16 bytes and no further.
     unsafe {
@@ -309,7 +311,7 @@ unsafe fn many<const OPEN: bool>(
             piece.first = first(begin);
         }
         place = Place { text: begin.add(BYTES - 16), counter: next(place.counter), left, ..place };
-        while place.left > 2 * WHOLE {
+        while place.left > PIECE {
             if OPEN {
                 let hash = std::mem::replace(&mut sum, Sum::zero()).reduced();
                 piece = Piece { at: place.text, first: with(hash, place.text) };
@@ -320,7 +322,7 @@ unsafe fn many<const OPEN: bool>(
                 let hash = std::mem::replace(&mut sum, Sum::zero()).reduced();
                 piece = Piece { at: place.text, first: with(hash, place.text) };
             }
-            let left = place.left - 2 * WHOLE;
+            let left = place.left - PIECE;
             place = Place { text: place.text.add(BYTES), counter: next(place.counter), left, ..place };
         }
         if !OPEN && bare {

@@ -72,7 +72,7 @@ pub(crate) unsafe fn open(
 /// [`crate::seal`] with keys for this kernel.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,aes,pclmulqdq,vaes,vpclmulqdq,bmi1,bmi2")]
 pub(crate) fn seal_burst<B: Burst>(burst: &mut B) {
-    let mut ahead = Ahead::of(burst);
+    let mut ahead = Ahead::<POWERS>::of(burst);
     for at in 0..burst.len() {
         let mut coming = ahead.ask(burst, at + AHEAD);
         let Some(packet) = burst.packet(at) else { continue };
@@ -92,7 +92,7 @@ pub(crate) fn seal_burst<B: Burst>(burst: &mut B) {
 /// [`crate::open`] with keys for this kernel.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,aes,pclmulqdq,vaes,vpclmulqdq,bmi1,bmi2")]
 pub(crate) fn open_burst<B: Burst>(burst: &mut B) {
-    let mut ahead = Ahead::of(burst);
+    let mut ahead = Ahead::<POWERS>::of(burst);
     for at in 0..burst.len() {
         let mut coming = ahead.ask(burst, at + AHEAD);
         let Some(packet) = burst.packet(at) else { continue };
