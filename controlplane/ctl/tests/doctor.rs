@@ -264,7 +264,13 @@ fn each_thing_that_costs_speed_is_found_and_said_with_its_remedy() {
     assert_eq!(spreading.unwrap()["found"], "without RSS, the other end chooses the worker: wan (net_memif)");
     let flags = |words: &str| format!("flags : {words}\n");
     let plain = |m: &Machine| m.put("proc/cpuinfo", &flags("aes pclmulqdq constant_tsc nonstop_tsc"));
-    with("plain", &plain).ails("AES-GCM", "slow", "no VAES", "");
+    with("plain", &plain).ails("AES-GCM", "slow", "no AVX2 and BMI", "");
+    let older = flags("aes pclmulqdq avx2 bmi1 bmi2 constant_tsc nonstop_tsc");
+    let (status, all) = with("older", &|m: &Machine| m.put("proc/cpuinfo", &older)).diagnosed(&[]);
+    let cipher =
+        all["findings"].as_array().unwrap().iter().find(|finding| finding["topic"] == "AES-GCM").unwrap();
+    assert_eq!((status, &cipher["verdict"]), (0, &"note".into()));
+    assert!(cipher["found"].as_str().unwrap().starts_with("aesni: AES-NI, for the processor has no VAES"));
     let soft = |m: &Machine| m.put("proc/cpuinfo", &flags("constant_tsc nonstop_tsc"));
     with("soft", &soft).ails("AES-GCM", "bad", "aes-gcm", "");
     let drifting = |m: &Machine| m.put("proc/cpuinfo", &flags(&FLAGS.replace("nonstop_tsc", "")));

@@ -346,7 +346,7 @@ impl Site {
                 Verdict::Note,
                 "AES-NI, for the processor has no VAES, which would do two or four blocks at a time",
             ),
-            "ring" => (Verdict::Slow, "the processor has no AVX2, which our own kernels need"),
+            "ring" => (Verdict::Slow, "the processor has no AVX2 and BMI, which our own kernels need"),
             _ => (Verdict::Bad, "the processor has no instructions for AES"),
         };
         vec![Finding::new(topic, verdict, format!("{provider}: {words}"))]
