@@ -345,10 +345,10 @@ impl Cloud {
     /// Waits until a node's host is answered by another's.
     ///
     /// # Errors
-    /// Not within 20 s: with all that the cloud knows.
-    pub fn reach(&self, from: usize, to: usize) -> Result<()> {
+    /// Not within `patience`: with all that the cloud knows.
+    pub fn reach(&self, from: usize, to: usize, patience: Duration) -> Result<()> {
         let address = self.nodes[to].host.address();
-        wait::until("a ping", Duration::from_secs(20), || {
+        wait::until("a ping", patience, || {
             ensure!(self.pings(from, address)?, "no answer");
             Ok(())
         })

@@ -17,32 +17,43 @@ const MORTAL: [usize; 2] = [HUB, SPOKE1];
 /// How often each process is.
 const KILLS: usize = 10;
 
-/// How long a flow may stand still while processes start.
-const PATIENCE: Duration = Duration::from_secs(30);
-
 /// A flow each of some ways.
 #[derive(Debug)]
-pub struct Flows(Vec<Stream>);
+pub struct Flows {
+    streams: Vec<Stream>,
+    /// Packets a second of each.
+    rate: u32,
+    /// How long one may stand still.
+    patience: Duration,
+}
 
 impl Flows {
-    /// Starts them, with `rate` packets a second each; their UDP ports are `port` and those behind it.
+    /// Starts them, with `rate` packets a second each; their UDP ports are `port` and those behind it. None may stand still for longer than
+    /// `patience` when somebody waits for it.
     ///
     /// # Errors
     /// A socket cannot be had.
-    pub fn start(cloud: &Cloud, ways: &[(usize, usize)], port: u16, rate: u32) -> Result<Self> {
+    pub fn start(
+        cloud: &Cloud,
+        ways: &[(usize, usize)],
+        port: u16,
+        rate: u32,
+        patience: Duration,
+    ) -> Result<Self> {
         let start = |(&(from, to), port)| Stream::start(cloud.flow(from, to, port, rate));
-        Ok(Self(ways.iter().zip(port..).map(start).collect::<Result<_>>()?))
+        let streams = ways.iter().zip(port..).map(start).collect::<Result<_>>()?;
+        Ok(Self { streams, rate, patience })
     }
 
-    /// Waits until packets of every flow have arrived that were not there before.
+    /// Waits until more than a tenth of a second's packets of every flow have arrived that were not there before.
     ///
     /// # Errors
-    /// One stands still for longer than processes take to start; with all that the cloud knows. `what` goes on, says the error.
+    /// One does not go on in time; with all that the cloud knows. `what` goes on, says the error.
     pub fn go_on(&self, cloud: &Cloud, what: &str) -> Result<()> {
-        let counts = || self.0.iter().map(Stream::arrived).collect::<Vec<_>>();
+        let counts = || self.streams.iter().map(Stream::arrived).collect::<Vec<_>>();
         let old = counts();
-        let all_more = || counts().iter().zip(&old).all(|(new, old)| new > &(old + 10));
-        wait::until_true(what, PATIENCE, all_more)
+        let all_more = || counts().iter().zip(&old).all(|(new, old)| *new > old + u64::from(self.rate / 10));
+        wait::until_true(what, self.patience, all_more)
             .with_context(|| format!("{old:?} … {:?}\n{}", counts(), cloud.what_is_known()))
     }
 
@@ -51,8 +62,8 @@ impl Flows {
     /// # Errors
     /// A socket failed.
     pub fn finish(self) -> Result<Vec<Tally>> {
-        self.0.iter().for_each(Stream::stop);
-        self.0.into_iter().map(Stream::finish).collect()
+        self.streams.iter().for_each(Stream::stop);
+        self.streams.into_iter().map(Stream::finish).collect()
     }
 
     /// Ends all of them at once.
@@ -76,8 +87,8 @@ impl Flows {
 ///
 /// # Errors
 /// Traffic does not go on after one of them, or a packet comes twice.
-pub fn go_on_through_kills(cloud: &mut Cloud, port: u16, rate: u32) -> Result<()> {
-    let flows = Flows::start(cloud, &WAYS, port, rate)?;
+pub fn go_on_through_kills(cloud: &mut Cloud, port: u16, rate: u32, patience: Duration) -> Result<()> {
+    let flows = Flows::start(cloud, &WAYS, port, rate, patience)?;
     flows.go_on(cloud, "traffic")?;
     for node in MORTAL.repeat(KILLS / 2) {
         cloud.nodes[node].kill_controlplane()?;
@@ -87,7 +98,7 @@ pub fn go_on_through_kills(cloud: &mut Cloud, port: u16, rate: u32) -> Result<()
     }
     flows.are_whole(cloud)?;
 
-    let flows = Flows::start(cloud, &WAYS, port, rate)?;
+    let flows = Flows::start(cloud, &WAYS, port, rate, patience)?;
     for (turn, node) in (0..KILLS).flat_map(|turn| MORTAL.map(|node| (turn, node))) {
         let both = turn % 2 == 0;
         cloud.nodes[node].kill_dataplane()?;

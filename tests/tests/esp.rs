@@ -17,6 +17,8 @@ use tests::{frame, lock, trail, wait};
 
 /// Packets a second, each way.
 const RATE: u32 = 200;
+/// How long a flow may stand still while processes start.
+const PATIENCE: Duration = Duration::from_secs(15);
 
 /// A phase 3 cloud that is laid, and protected.
 fn protected(ports: Ports) -> Cloud {
@@ -28,7 +30,7 @@ fn protected(ports: Ports) -> Cloud {
 /// All hosts have reached each other, and the spokes know the shortcut both ways.
 fn meet(cloud: &Cloud) {
     for (from, to) in WAYS {
-        cloud.reach(from, to).unwrap();
+        cloud.reach(from, to, PATIENCE).unwrap();
     }
     let knows =
         |node: usize, lan: &str| cloud.nodes[node].nave("show fib").is_ok_and(|fib| fib.contains(lan));
@@ -55,7 +57,7 @@ fn ten_kills_of_each_process_leave_all_sealed_and_no_nonce_is_used_twice() {
     let lookout = Lookout::start(&cloud).unwrap();
     cloud.start().unwrap();
     meet(&cloud);
-    flows::go_on_through_kills(&mut cloud, 6100, RATE).unwrap();
+    flows::go_on_through_kills(&mut cloud, 6100, RATE, PATIENCE).unwrap();
     cloud.check_alive().unwrap();
     cloud.stop().unwrap();
     let census = lookout.finish().unwrap();
@@ -141,7 +143,7 @@ fn an_sa_that_is_missing_removed_or_changed_leaves_nothing_in_the_clear() {
     }
     cloud.nodes[SPOKE1].apply().unwrap();
     for (from, to) in WAYS {
-        cloud.reach(from, to).unwrap();
+        cloud.reach(from, to, PATIENCE).unwrap();
     }
     cloud.check_alive().unwrap();
     cloud.stop().unwrap();
@@ -160,7 +162,7 @@ fn routes_and_addresses_change_under_traffic_and_nothing_is_in_the_clear() {
     meet(&cloud);
 
     // Tables are swapped under load.
-    let flows = Flows::start(&cloud, &WAYS, 6100, RATE).unwrap();
+    let flows = Flows::start(&cloud, &WAYS, 6100, RATE, PATIENCE).unwrap();
     let routes = cloud.nodes[SPOKE1].config["routes"].clone();
     for round in 0..4 {
         if round % 2 == 0 {
@@ -186,7 +188,7 @@ fn routes_and_addresses_change_under_traffic_and_nothing_is_in_the_clear() {
 
     // The hub is away, and then the spokes' control planes: what they agreed on goes on.
     let ways = [(SPOKE1, SPOKE2), (SPOKE2, SPOKE1)];
-    let flows = Flows::start(&cloud, &ways, 6300, RATE).unwrap();
+    let flows = Flows::start(&cloud, &ways, 6300, RATE, PATIENCE).unwrap();
     flows.go_on(&cloud, "traffic").unwrap();
     cloud.nodes[HUB].kill_dataplane().unwrap();
     cloud.nodes[HUB].kill_controlplane().unwrap();
@@ -201,7 +203,7 @@ fn routes_and_addresses_change_under_traffic_and_nothing_is_in_the_clear() {
     cloud.start_node(HUB).unwrap();
     flows.are_whole(&cloud).unwrap();
     for (from, to) in WAYS {
-        cloud.reach(from, to).unwrap();
+        cloud.reach(from, to, PATIENCE).unwrap();
     }
 
     // A spoke is elsewhere. Its keys are the same, and so the numbers that they may seal go on where they were.
@@ -227,7 +229,7 @@ fn routes_and_addresses_change_under_traffic_and_nothing_is_in_the_clear() {
     })
     .unwrap_or_else(|e| panic!("{e:#}\n{}", cloud.what_is_known()));
     for (from, to) in [(HUB, SPOKE1), (SPOKE1, HUB), (SPOKE1, SPOKE2)] {
-        cloud.reach(from, to).unwrap();
+        cloud.reach(from, to, PATIENCE).unwrap();
     }
     let frames = capture.finish().unwrap();
     let from_there = frames.iter().filter_map(esp::packet).filter(|esp| esp.source == IpAddr::from(new));
@@ -246,7 +248,7 @@ fn a_tunnel_that_becomes_protected_sends_nothing_in_the_clear_from_then_on() {
     let mut cloud = Cloud::up(&cloud::test_prefix(), Phase::Three, Ports::Tap).unwrap();
     meet(&cloud);
     let capture = Capture::start(&cloud.internet, BRIDGE, |_| true).unwrap();
-    let flows = Flows::start(&cloud, &WAYS, 6100, RATE).unwrap();
+    let flows = Flows::start(&cloud, &WAYS, 6100, RATE, PATIENCE).unwrap();
     flows.go_on(&cloud, "traffic in the clear").unwrap();
     cloud.protect().unwrap();
     let mut taken = Vec::new();
@@ -318,7 +320,7 @@ impl Target {
     /// A packet of spoke1 to the hub that was on the underlay, without Ethernet.
     fn captured(&self) -> Vec<u8> {
         let capture = Capture::start(&self.cloud.internet, BRIDGE, |_| true).unwrap();
-        self.cloud.reach(SPOKE1, HUB).unwrap();
+        self.cloud.reach(SPOKE1, HUB, PATIENCE).unwrap();
         let frames = capture.finish().unwrap();
         let own = IpAddr::from(self.cloud.nodes[SPOKE1].nbma);
         let to_hub =
@@ -415,7 +417,7 @@ fn each_bad_packet_to_a_protected_tunnel_has_its_reason() {
     target.probe.send(target.mac, &good).unwrap();
     target.expect("what was taken", "replayed", &good);
     for (from, to) in WAYS {
-        target.cloud.reach(from, to).unwrap();
+        target.cloud.reach(from, to, PATIENCE).unwrap();
     }
 
     // The right SPI with a key that the peer does not know, until it does.
@@ -431,7 +433,7 @@ fn each_bad_packet_to_a_protected_tunnel_has_its_reason() {
         drops_more(&cloud, to, reason, before);
     }
     cloud.nodes[SPOKE2].apply().unwrap();
-    cloud.reach(SPOKE2, HUB).unwrap();
-    cloud.reach(HUB, SPOKE2).unwrap();
+    cloud.reach(SPOKE2, HUB, PATIENCE).unwrap();
+    cloud.reach(HUB, SPOKE2, PATIENCE).unwrap();
     cloud.check_alive().unwrap();
 }

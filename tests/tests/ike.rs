@@ -15,11 +15,15 @@ use tests::{lock, wait};
 
 /// Packets a second, each way.
 const RATE: u32 = 200;
+/// How long a flow may stand still while processes start.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a first ping may take.
+const REACH: Duration = Duration::from_secs(20);
 
 /// All hosts have reached each other, and the spokes are protected with each other.
 fn meet(cloud: &Cloud) {
     for (from, to) in WAYS {
-        cloud.reach(from, to).unwrap();
+        cloud.reach(from, to, REACH).unwrap();
     }
     let up = |node: usize, other: usize| {
         let sas = cloud.nodes[node].nave_json("show ike").unwrap();
@@ -43,7 +47,7 @@ fn kills_of_each_process_leave_all_sealed_and_no_nonce_is_used_twice() {
     let lookout = Lookout::start(&cloud).unwrap();
     cloud.start().unwrap();
     meet(&cloud);
-    flows::go_on_through_kills(&mut cloud, 6300, RATE).unwrap();
+    flows::go_on_through_kills(&mut cloud, 6300, RATE, PATIENCE).unwrap();
     cloud.check_alive().unwrap();
     cloud.stop().unwrap();
     let census = lookout.finish().unwrap();
@@ -79,9 +83,9 @@ fn two_spokes_behind_one_nat_are_both_protected() {
         assert!(sas.as_array().unwrap().iter().any(is_it), "{sas:#}");
     }
     for (from, to) in WAYS {
-        cloud.reach(from, to).unwrap();
+        cloud.reach(from, to, REACH).unwrap();
     }
-    let flows = Flows::start(&cloud, &WAYS, 6300, RATE).unwrap();
+    let flows = Flows::start(&cloud, &WAYS, 6300, RATE, PATIENCE).unwrap();
     std::thread::sleep(Duration::from_secs(3)); // Of traffic, which nothing disturbs.
     flows.are_whole(&cloud).unwrap();
     cloud.check_alive().unwrap();
@@ -109,7 +113,7 @@ fn nothing_is_lost_while_sas_are_replaced() {
         sas.as_array().unwrap().iter().map(|sa| sa["spi_initiator"].to_string()).collect::<Vec<_>>()
     };
     let before = spis(&cloud);
-    let flows = Flows::start(&cloud, &WAYS, 6300, RATE).unwrap();
+    let flows = Flows::start(&cloud, &WAYS, 6300, RATE, PATIENCE).unwrap();
     std::thread::sleep(Duration::from_secs(45)); // Two lives of an IKE SA, four of a child.
     flows.are_whole(&cloud).unwrap();
     let after = spis(&cloud);
@@ -189,7 +193,7 @@ fn what_an_operator_clears_comes_back() {
     .unwrap_or_else(|e| panic!("{e:#}\n{}", cloud.what_is_known()));
     let tally = others.finish().unwrap();
     assert!(tally.is_whole(), "{tally}");
-    cloud.reach(SPOKE1, HUB).unwrap();
+    cloud.reach(SPOKE1, HUB, REACH).unwrap();
     cloud.check_alive().unwrap();
     cloud.stop().unwrap();
     lookout.finish().unwrap().check().unwrap();

@@ -32,7 +32,7 @@ fn has_shortcut(cloud: &Cloud) -> bool {
 
 /// All flows, both ways.
 fn talk(cloud: &Cloud) -> Flows {
-    Flows::start(cloud, &WAYS, 6000, 1000).unwrap()
+    Flows::start(cloud, &WAYS, 6000, 1000, Duration::from_secs(10)).unwrap()
 }
 
 #[test]

@@ -11,7 +11,7 @@
 //!
 //! So the counter of a block is its place plus one, the block that hides the tag comes out of the lane where the AAD is, and AAD and
 //! lengths cost no multiplication of their own. Sixteen powers of H lie in the key: a packet of up to sixteen blocks is reduced once,
-//! a longer one once for each sixteen.
+//! a longer one once for each sixteen; in 128 bits eight in place of sixteen.
 //!
 //! The hash is kept with its bytes reversed, and H times x: then a carry-less product wants no shift (Gueron and Kounavis, "Intel
 //! carry-less multiplication instruction and its usage for computing the GCM mode", 2010). A product is Karatsuba's: three
@@ -29,8 +29,8 @@ use std::arch::x86_64::*;
 use crate::packet::{AHEAD, Burst, ICV, Packet, Soon};
 
 /// What the kernels want of a key. It lies 16 bytes behind the beginning of a line ([`Key`](crate::Key)): three lines have all round keys
-/// of a key of 128 bits, four those of one of 256, the powers are the next four; what texts of
-/// more than one piece want of them besides are the last two, of pieces of eight blocks the last one.
+/// of a key of 128 bits, four those of one of 256, the powers are the next four; what texts of more
+/// than one piece want of them besides are the last two, of pieces of eight blocks the last one.
 #[derive(Clone)]
 #[repr(C, align(16))]
 pub(crate) struct Lines {

@@ -1,7 +1,8 @@
 //! One block to a vector: AES-NI and PCLMULQDQ, in the forms of AVX. For processors without VAES: before Ice Lake, before Zen 3.
 //!
 //! Pieces of eight blocks, as [`super::bits256`] has them of eight vectors: of AES as many are under way as two units finish in four cycles
-//! each, and with sums, keys and powers they are what sixteen registers hold.
+//! each, and with sums, keys and powers they are what sixteen registers hold. A block is a vector here, so that there are no halves to care for; what
+//! is the same besides stands twice, for the compiler's order of instructions is what either is about.
 //!
 //! Of every function here that is unsafe the caller knows that the processor has the instructions ([`is_possible`]). Those that are always
 //! inlined take the right to use them from the function that they end in.
